@@ -1,0 +1,119 @@
+"""Choosing an answer: the same one for the same seed and request, longer or shorter as the system prompt asks."""
+
+from __future__ import annotations
+
+import re
+from random import Random
+from typing import Any
+
+import orjson
+
+from dataplane.simulator import corpus
+from dataplane.simulator.conversation import Answer, Ask, BadRequest, Kind, Stop, Tool, Usage
+from dataplane.simulator.instances import UnsatisfiableSchema, build_instance
+from dataplane.simulator.tokens import tokenize
+
+_WORD = re.compile(r"[\w-]+")
+
+# How many help-centre sentences an answer draws when the system prompt says nothing about length.
+_USUAL_SENTENCES = (2, 3)
+_QUOTED_RESULT_CHARACTERS = 200
+
+
+def answer_ask(ask: Ask, *, seed: int) -> Answer:
+    """Return the answer to `ask`; a pure function of both arguments.
+
+    Raises:
+        BadRequest: the caller's JSON Schema has no instance that the simulator can build.
+    """
+    rng = Random(seed ^ ask.fingerprint)  # noqa: S311 - repeatable answers are the point
+    tool = _chosen_tool(ask)
+    if tool is not None:
+        arguments = _build(tool.schema, rng, ask, param="tools")
+        return _finish(ask, _dump(arguments), kind=Kind.TOOL, stop=Stop.TOOL, tool_name=tool.name)
+    if ask.schema is not None:
+        return _finish(ask, _dump(_build(ask.schema, rng, ask, param="response_format")))
+    prose = _compose(ask, rng)
+    if ask.wants_json:
+        return _finish(ask, _dump({"answer": prose, "topic": find_topic(ask.question).name, "resolved": True}))
+    return _finish(ask, prose)
+
+
+def refuse_ask(ask: Ask, *, seed: int) -> Answer:
+    """Return a refusal instead of an answer; a pure function of both arguments."""
+    rng = Random(seed ^ ask.fingerprint)  # noqa: S311 - repeatable answers are the point
+    return _finish(ask, rng.choice(corpus.REFUSALS), kind=Kind.REFUSAL, stop=Stop.REFUSAL)
+
+
+def find_topic(question: str) -> corpus.Topic:
+    """Return the topic sharing most words with `question`, the earlier one on a tie, or the general one for none."""
+    words = _words(question)
+    best = max(corpus.TOPICS, key=lambda topic: len(topic.words & words))
+    return best if best.words & words else corpus.GENERAL
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(text.lower()))
+
+
+def _compose(ask: Ask, rng: Random) -> str:
+    """Return prose on the question's topic: one sentence when brief, all of them when detailed, two or three otherwise."""
+    style = _words(ask.system)
+    sentences = find_topic(ask.question).sentences
+    opening = rng.choice(corpus.WARM_OPENINGS if style & corpus.WARM_WORDS else corpus.OPENINGS)
+    closing = rng.choice(corpus.CLOSINGS)
+    usual = rng.randint(*_USUAL_SENTENCES)
+    if ask.tool_result is not None:
+        quoted = " ".join(ask.tool_result.split())[:_QUOTED_RESULT_CHARACTERS]
+        sentences = (f"Here is what I found: {quoted}.", *sentences)
+    if style & corpus.BRIEF_WORDS:
+        return sentences[0]
+    if style & corpus.DETAILED_WORDS:
+        return " ".join((opening, *sentences, closing))
+    return " ".join((opening, *sentences[:usual]))
+
+
+def _chosen_tool(ask: Ask) -> Tool | None:
+    """Return the tool to call: the named one, any when one is required, or the one the question's words point at."""
+    if not ask.tools or ask.tool_choice == "none":
+        return None
+    if ask.tool_choice.startswith("="):
+        return next((tool for tool in ask.tools if tool.name == ask.tool_choice[1:]), None)
+    words = _words(ask.question)
+    overlaps = [len(words & _words(f"{tool.name} {tool.name.replace('_', ' ')} {tool.description}") - _STOP_WORDS) for tool in ask.tools]
+    best = max(range(len(overlaps)), key=overlaps.__getitem__)
+    if ask.tool_choice == "required" or (overlaps[best] and ask.tool_result is None):
+        return ask.tools[best]
+    return None
+
+
+_STOP_WORDS = frozenset("a an and are at be by can do for from get i in is it me my of on or that the this to was what where with you your".split())
+
+
+def _build(schema: Any, rng: Random, ask: Ask, *, param: str) -> Any:
+    def prose() -> str:
+        return _compose(ask, rng)
+
+    try:
+        return build_instance(schema, rng=rng, prose=prose)
+    except UnsatisfiableSchema as exc:
+        raise BadRequest(f"Invalid schema: {exc}", param=param, code="invalid_json_schema") from exc
+
+
+def _dump(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _finish(ask: Ask, text: str, *, kind: Kind = Kind.TEXT, stop: Stop = Stop.END, tool_name: str | None = None) -> Answer:
+    """Return `text` as an answer, cut at the first stop sequence and at the caller's token limit; words only are cut by the former."""
+    stop_sequence = None
+    if kind is Kind.TEXT:
+        found = [(at, sequence) for sequence in ask.stop_sequences if (at := text.find(sequence)) >= 0]
+        if found:
+            at, stop_sequence = min(found)
+            text, stop = text[:at], Stop.SEQUENCE
+    pieces = tokenize(text)
+    if ask.max_tokens is not None and len(pieces) > ask.max_tokens:
+        pieces, stop, stop_sequence = pieces[: ask.max_tokens], Stop.LENGTH, None
+    usage = Usage(prompt_tokens=ask.prompt_tokens, completion_tokens=len(pieces))
+    return Answer(kind, tuple(pieces), stop, stop_sequence, tool_name, usage)
