@@ -100,7 +100,9 @@ class Node:
         """Like `entries`, for keys that are slugs: lower-case letters and digits, joined by single `-`, `_` or `.`."""
         for key, node in self.entries():
             if not _SLUG.match(key):
-                node.refuse(f"{key!r} is not a slug (lower-case letters, digits, and single '-', '_' or '.' between them)")
+                node.refuse(
+                    f"{key!r} is not a slug (lower-case letters, digits, and single '-', '_' or '.' between them)"
+                )
             yield key, node
 
     def items(self, *, minimum: int = 0) -> list[Node]:

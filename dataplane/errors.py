@@ -67,7 +67,9 @@ class UnknownPromptVersion(InvalidRequest):
 
     def __init__(self, prompt: str, version: int, *, known: tuple[int, ...]) -> None:
         listing = ", ".join(map(str, known))
-        super().__init__(f"prompt {prompt!r} has no version {version}; the release carries {listing}", param="prompt.version")
+        super().__init__(
+            f"prompt {prompt!r} has no version {version}; the release carries {listing}", param="prompt.version"
+        )
         self.prompt = prompt
         self.version = version
         self.known = known
@@ -122,7 +124,9 @@ class DeadlineExceeded(GatewayError):
     code = "deadline_exceeded"
 
     def __init__(self, *, deadline_ms: float, stage: str) -> None:
-        super().__init__(f"the deadline of {deadline_ms:.0f} ms passed during {stage}; raise ballast-deadline-ms or retry")
+        super().__init__(
+            f"the deadline of {deadline_ms:.0f} ms passed during {stage}; raise ballast-deadline-ms or retry"
+        )
         self.deadline_ms = deadline_ms
         self.stage = stage
 

@@ -1,0 +1,354 @@
+"""Managed prompts: immutable versions, the template language, and the checks that every face shares.
+
+The language is one thing only: `{{name}}` (letters, digits, underscore; spaces allowed inside the braces) is replaced by
+a variable. A literal `{{` is written `{{"{{"}}`. There is no logic and no attribute access, and what a variable holds
+is never read as a template.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import jsonschema_rs
+import rfc8785
+
+from dataplane.documents import MalformedRelease, Node, child_path, kind_of
+from dataplane.errors import InvalidRequest, InvalidVariables
+from dataplane.messages import check_parameters
+
+ROLES: Final = frozenset({"system", "developer", "user", "assistant"})
+PARAMETERS: Final = frozenset(
+    {"temperature", "max_tokens", "top_p", "stop", "seed", "response_format", "tools", "tool_choice"}
+)
+_PLACEHOLDER: Final = re.compile(r'\{\{ *(?:([A-Za-z0-9_]+)|("\{\{")) *\}\}')
+
+# One message, ready to be joined: text and variable names alternate, beginning with text.
+_Segments: TypeAlias = tuple[str, ...]
+_Validator: TypeAlias = Any  # jsonschema_rs names one class per draft and no common base
+
+
+class Findings(NamedTuple):
+    """What a check of a version found: (JSON path, message) pairs. Errors forbid the version; warnings are shown beside it."""
+
+    errors: list[tuple[str, str]]
+    warnings: list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptVersion:
+    """One immutable version. `digest` is the content digest, 64 hex digits; `messages` are {"role", "content"} templates."""
+
+    prompt: str
+    number: int
+    digest: str
+    messages: tuple[Mapping[str, str], ...]
+    variables_schema: Mapping[str, Any]
+    parameters: Mapping[str, Any]
+    _templates: tuple[tuple[str, _Segments], ...] = field(repr=False, compare=False)
+    _validator: _Validator = field(repr=False, compare=False)
+
+    @property
+    def reference(self) -> str:
+        """`slug@number`, as the header `ballast-prompt` says it."""
+        return f"{self.prompt}@{self.number}"
+
+    @classmethod
+    def build(
+        cls,
+        *,
+        prompt: str,
+        number: int,
+        digest: str,
+        messages: Iterable[Mapping[str, str]],
+        variables_schema: Mapping[str, Any],
+        parameters: Mapping[str, Any],
+        path: str = "$",
+    ) -> PromptVersion:
+        """A version ready to render.
+
+        Raises:
+            MalformedRelease: `validate_version` finds an error; the first one is named.
+        """
+        frozen = tuple(dict(message) if isinstance(message, Mapping) else message for message in messages)
+        errors, _ = validate_version(frozen, variables_schema, parameters)
+        if errors:
+            where, fact = errors[0]
+            raise MalformedRelease(path + where.removeprefix("$"), fact)
+        return cls(
+            prompt=prompt,
+            number=number,
+            digest=digest,
+            messages=frozen,
+            variables_schema=variables_schema,
+            parameters=parameters,
+            _templates=tuple((message["role"], _split(message["content"])) for message in frozen),
+            _validator=compile_schema(variables_schema),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt of the release: the route it runs on, the version that is live, and every version that may be served."""
+
+    slug: str
+    route: str
+    live: int
+    versions: dict[int, PromptVersion]
+
+
+class PromptSet(dict[str, Prompt]):
+    """The section `prompts` of a release: slug -> Prompt. Read only by convention, like everything a release holds."""
+
+    @classmethod
+    def parse(cls, section: object, *, path: str = "$.sections.prompts") -> PromptSet:
+        """Read the section, or say where it is wrong.
+
+        Shape: {slug: {"live": int, "route": slug, "versions": {"12": {"digest", "messages", "variables_schema", "parameters"}}}}.
+        Raises:
+            MalformedRelease: naming the JSON path.
+        """
+        return cls({slug: _parse_prompt(slug, node) for slug, node in Node(section, path).slugged_entries()})
+
+
+def _parse_prompt(slug: str, node: Node) -> Prompt:
+    members = node.members("live", "route", "versions")
+    versions: dict[int, PromptVersion] = {}
+    for key, item in members["versions"].entries():
+        if not (key.isascii() and key.isdigit()) or key.startswith("0"):
+            item.refuse(f"{key!r} is not a version number (1, 2, ...)")
+        version = item.members("digest", "messages", "variables_schema", "parameters")
+        for name in ("variables_schema", "parameters"):
+            if not isinstance(version[name].value, Mapping):
+                version[name].refuse(f"expected an object, got {kind_of(version[name].value)}")
+        versions[int(key)] = PromptVersion.build(
+            prompt=slug,
+            number=int(key),
+            digest=version["digest"].sha256(),
+            messages=[message.value for message in version["messages"].items()],
+            variables_schema=version["variables_schema"].value,
+            parameters=version["parameters"].value,
+            path=item.path,
+        )
+    live = members["live"].integer(minimum=1)
+    if live not in versions:
+        members["live"].refuse(f"live version {live} is not among the versions given")
+    return Prompt(slug, members["route"].text(), live, versions)
+
+
+def content_digest(
+    messages: Iterable[Mapping[str, str]], variables_schema: Mapping[str, Any], parameters: Mapping[str, Any]
+) -> str:
+    """SHA-256, in hex, of the canonical JSON of {"messages", "parameters", "variables_schema"}: what a version *is*."""
+    content = {"messages": list(messages), "variables_schema": variables_schema, "parameters": parameters}
+    return hashlib.sha256(rfc8785.dumps(content)).hexdigest()
+
+
+def placeholders(messages: Iterable[Mapping[str, Any]]) -> set[str]:
+    """The names that the messages ask for. Text that is no valid template contributes nothing here; `validate_version` reports it."""
+    return {match[1] for message in messages for match in _PLACEHOLDER.finditer(_content(message)) if match[1]}
+
+
+def _content(message: Any) -> str:
+    content = message.get("content") if isinstance(message, Mapping) else None
+    return content if isinstance(content, str) else ""
+
+
+def _split(text: str) -> _Segments:
+    """Cut a template into alternating text and names.
+
+    Raises:
+        ValueError: a `{{` opens nothing that the language knows.
+    """
+    segments: list[str] = [""]
+    position = 0
+    while (opening := text.find("{{", position)) >= 0:
+        match = _PLACEHOLDER.match(text, opening)
+        if match is None:
+            raise ValueError(
+                f"{text[opening : opening + 24]!r} at character {opening} is no placeholder; "
+                'write {{name}}, or {{"{{"}} for two literal braces'
+            )
+        segments[-1] += text[position:opening]
+        if match[1]:
+            segments += [match[1], ""]
+        else:
+            segments[-1] += "{{"
+        position = match.end()
+    segments[-1] += text[position:]
+    return tuple(segments)
+
+
+def compile_schema(schema: Mapping[str, Any]) -> _Validator:
+    """A validator for a JSON Schema (draft 2020-12 unless `$schema` says otherwise).
+
+    References that leave the document are refused, never fetched, and patterns run in linear time.
+
+    Raises:
+        ValueError: not a valid schema; the message says where.
+    """
+    try:
+        return jsonschema_rs.validator_for(
+            dict(schema), validate_formats=True, offline=True, pattern_options=jsonschema_rs.RegexOptions()
+        )
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError, TypeError) as exc:
+        raise ValueError(f"not a valid JSON Schema: {getattr(exc, 'message', exc)}") from exc
+
+
+def validate_version(messages: Any, variables_schema: Any, parameters: Any) -> Findings:
+    """Check what a person typed as a prompt version, everything at once; a release is refused on the same errors.
+
+    Paths start at `$`: `$.messages[0].content`, `$.variables_schema.properties.name`, `$.parameters.temperature`.
+    """
+    findings = Findings([], [])
+    names = _check_messages(messages, findings)
+    _check_schema(variables_schema, names, findings)
+    _check_version_parameters(parameters, findings)
+    return findings
+
+
+def _check_messages(messages: Any, findings: Findings) -> dict[str, str]:
+    """Returns each placeholder with the path of the message that first asks for it."""
+    names: dict[str, str] = {}
+    if not isinstance(messages, list | tuple) or not messages:
+        findings.errors.append(("$.messages", "at least one message is needed"))
+        return names
+    for index, message in enumerate(messages):
+        path = f"$.messages[{index}]"
+        if not isinstance(message, Mapping):
+            findings.errors.append((path, f"expected an object, got {kind_of(message)}"))
+            continue
+        for key in message:
+            if key not in ("role", "content"):
+                findings.errors.append((child_path(path, str(key)), "unknown key; a message has role and content"))
+        if message.get("role") not in ROLES:
+            findings.errors.append(
+                (f"{path}.role", f"{message.get('role')!r} is not one of {', '.join(sorted(ROLES))}")
+            )
+        content = message.get("content")
+        if not isinstance(content, str):
+            findings.errors.append((f"{path}.content", f"expected a string, got {kind_of(content)}"))
+        elif not content.strip():
+            findings.errors.append((f"{path}.content", "must not be empty"))
+        else:
+            try:
+                segments = _split(content)
+            except ValueError as exc:
+                findings.errors.append((f"{path}.content", str(exc)))
+            else:
+                for name in segments[1::2]:
+                    names.setdefault(name, f"{path}.content")
+    return names
+
+
+def _check_schema(schema: Any, names: Mapping[str, str], findings: Findings) -> None:
+    if not isinstance(schema, Mapping):
+        findings.errors.append(("$.variables_schema", f"expected an object, got {kind_of(schema)}"))
+        return
+    try:
+        compile_schema(schema)
+    except ValueError as exc:
+        findings.errors.append(("$.variables_schema", str(exc)))
+        return
+    if schema.get("type", "object") != "object":
+        findings.errors.append(("$.variables_schema.type", "variables are an object, so the type must be 'object'"))
+    properties = schema.get("properties", {})
+    required = schema.get("required", [])
+    for name, path in names.items():
+        if name not in properties:
+            findings.errors.append((path, f"placeholder {name!r} has no property in the variables schema"))
+        elif name not in required:
+            message = f"{name!r} is not required, but every placeholder needs a value: calls without it will be refused"
+            findings.warnings.append((child_path("$.variables_schema.properties", name), message))
+    for name in properties:
+        if name not in names:
+            findings.warnings.append((child_path("$.variables_schema.properties", name), f"no message uses {name!r}"))
+
+
+def _check_version_parameters(parameters: Any, findings: Findings) -> None:
+    if not isinstance(parameters, Mapping):
+        findings.errors.append(("$.parameters", f"expected an object, got {kind_of(parameters)}"))
+        return
+    for name, value in parameters.items():
+        path = child_path("$.parameters", str(name))
+        if name not in PARAMETERS:
+            expected = ", ".join(sorted(PARAMETERS))
+            findings.errors.append((path, f"a version cannot fix {name!r}; it can fix {expected}"))
+            continue
+        try:
+            _check_parameter(name, Node(value, path))
+        except MalformedRelease as exc:
+            findings.errors.append((exc.path, exc.fact))
+        except InvalidRequest as exc:
+            findings.errors.append((path, exc.message))
+
+
+def _check_parameter(name: str, node: Node) -> None:
+    match name:
+        case "temperature":
+            _check_between(node, 0, 2)
+        case "top_p":
+            _check_between(node, 0, 1)
+        case "max_tokens":
+            node.integer(minimum=1, maximum=10_000_000)
+        case "seed":
+            node.integer(minimum=-(2**53) + 1)
+        case _:
+            if node.value is None:
+                node.refuse("must not be null; leave the parameter out instead")
+            check_parameters({name: node.value})
+
+
+def _check_between(node: Node, low: float, high: float) -> None:
+    if isinstance(node.value, bool) or not isinstance(node.value, int | float):
+        node.refuse(f"expected a number, got {kind_of(node.value)}")
+    if not low <= node.value <= high:
+        node.refuse(f"{node.value} is outside {low}..{high}")
+
+
+def render(version: PromptVersion, variables: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The messages of `version` with the variables filled in: [{"role", "content"}, ...], new dicts at each call.
+
+    A string goes in as it is; anything else as compact JSON (3, true, null, {"a":1}). Variables that no message uses are
+    the schema's business: `additionalProperties: false` refuses them. They are not an error by themselves, because the two
+    arms of a canary may need different ones and the caller cannot know which arm serves it.
+
+    Raises:
+        InvalidVariables: the variables do not satisfy the schema, or a placeholder has no value; `param` and `names` say which.
+    """
+    error = next(version._validator.iter_errors(variables), None)
+    if error is not None:
+        where = "".join(f".{part}" if isinstance(part, str) else f"[{part}]" for part in error.instance_path)
+        names = (str(error.instance_path[0]),) if error.instance_path else ()
+        raise InvalidVariables(
+            f"variables of prompt {version.reference!r}: {error.message}", names=names, param=f"prompt.variables{where}"
+        )
+    try:
+        return [
+            {"role": role, "content": segments[0] if len(segments) == 1 else _join(segments, variables)}
+            for role, segments in version._templates
+        ]
+    except KeyError:
+        missing = tuple(sorted(placeholders(version.messages) - variables.keys()))
+        listing = ", ".join(map(repr, missing))
+        raise InvalidVariables(
+            f"prompt {version.reference!r} needs {listing}: give it in 'prompt.variables'",
+            names=missing,
+            param=f"prompt.variables.{missing[0]}",
+        ) from None
+
+
+def _join(segments: _Segments, variables: Mapping[str, Any]) -> str:
+    parts = list(segments)
+    for index in range(1, len(parts), 2):
+        value = variables[parts[index]]
+        parts[index] = (
+            value
+            if isinstance(value, str)
+            else json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+        )
+    return "".join(parts)

@@ -1,0 +1,337 @@
+"""The only thing that crosses from the control plane to the data plane: signed, immutable, verified by every worker.
+
+An envelope carries the document as text, so the bytes that were signed are the bytes that are parsed. `verify` accepts a
+release or raises a subclass of ReleaseRefused, whose `code` and message go into the NACK; whoever calls it keeps serving
+what it has.
+
+Compatibility: sections that this build does not know are ignored (a newer control plane during an upgrade); an unknown key
+inside a known section, and an unknown schema number, are refused. So a change inside a known section raises the number.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import rfc8785
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from dataplane.access import AccessTable, ApiKey, Tenant
+from dataplane.cohorts import CanaryPlan
+from dataplane.documents import MalformedRelease, Node, ReleaseRefused, child_path, parse_json
+from dataplane.errors import UnknownPrompt
+from dataplane.prompts import Prompt, PromptSet
+from dataplane.routing import RoutingTable
+
+__all__ = [
+    "SCHEMA",
+    "AccessTable",
+    "ApiKey",
+    "BadSignature",
+    "DigestMismatch",
+    "Envelope",
+    "MalformedRelease",
+    "Release",
+    "ReleaseRefused",
+    "StaleRevision",
+    "Tenant",
+    "UnknownKey",
+    "UnknownSchema",
+    "canonical",
+    "digest_of",
+    "key_id_of",
+    "parse_document",
+    "parse_trusted_keys",
+    "sign",
+    "verify",
+]
+
+SCHEMA: Final = 1
+_SIGNED_PREFIX: Final = b"ballast.release.v1\n"
+
+
+class UnknownKey(ReleaseRefused):
+    """The envelope is signed with a key that this host does not trust."""
+
+    code = "unknown_key"
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"signing key {key_id!r} is not trusted here; add its public key to the trusted keys file")
+        self.key_id = key_id
+
+
+class BadSignature(ReleaseRefused):
+    """The document is not what the holder of the key signed."""
+
+    code = "bad_signature"
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"the signature does not fit the document and key {key_id!r}; it was altered after signing")
+        self.key_id = key_id
+
+
+class DigestMismatch(ReleaseRefused):
+    """The envelope names another digest than the document has."""
+
+    code = "digest_mismatch"
+
+    def __init__(self, *, stated: str, actual: str) -> None:
+        super().__init__(f"the envelope states digest {stated[:80]!r}, the document has {actual!r}")
+        self.stated = stated
+        self.actual = actual
+
+
+class StaleRevision(ReleaseRefused):
+    """Not newer than what is being served: an older revision, or another document under the same number."""
+
+    code = "stale_revision"
+
+    def __init__(self, *, offered: int, serving: int) -> None:
+        fact = (
+            "is served with another digest" if offered == serving else f"is older than {serving}, which is being served"
+        )
+        super().__init__(f"revision {offered} {fact}; cut a new release instead of sending an old one again")
+        self.offered = offered
+        self.serving = serving
+
+
+class UnknownSchema(ReleaseRefused):
+    """The document has a schema number that this build cannot read."""
+
+    code = "unknown_schema"
+
+    def __init__(self, schema: object) -> None:
+        super().__init__(
+            f"release schema {schema!r} is unknown to this worker, which reads {SCHEMA}; upgrade the data plane"
+        )
+        self.schema = schema
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A release on its way: document text, its digest (SHA-256 hex), the signing key's id (16 hex) and the signature (base64)."""
+
+    document: str
+    digest: str
+    key_id: str
+    signature: str
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Envelope:
+        """Read what `to_json` wrote.
+
+        Raises:
+            MalformedRelease: not JSON, or not the four strings of an envelope.
+        """
+        try:
+            return cls.from_mapping(parse_json(text, path="$envelope"))
+        except UnicodeDecodeError as exc:
+            raise MalformedRelease("$envelope", f"not UTF-8: {exc}") from exc
+
+    @classmethod
+    def from_mapping(cls, value: object) -> Envelope:
+        """Read an envelope that is parsed already, as a Celery message carries it.
+
+        Raises:
+            MalformedRelease: not the four strings of an envelope.
+        """
+        members = Node(value, "$envelope").members("document", "digest", "key_id", "signature")
+        return cls(**{name: node.text() for name, node in members.items()})
+
+    def to_mapping(self) -> dict[str, str]:
+        """Shape: {"document", "digest", "key_id", "signature"}, all strings."""
+        return {"document": self.document, "digest": self.digest, "key_id": self.key_id, "signature": self.signature}
+
+    def to_json(self) -> str:
+        """The envelope as compact JSON text."""
+        return json.dumps(self.to_mapping(), ensure_ascii=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A verified release, parsed for the hot path. Treat everything it holds as read only: requests share it."""
+
+    revision: int
+    digest: str
+    cut_at: datetime
+    reason: str
+    audit_seq: int
+    audit_hash: str
+    access: AccessTable
+    prompts: PromptSet
+    canaries: dict[str, CanaryPlan]
+    routing: RoutingTable
+    _canary_by_prompt: dict[str, CanaryPlan]
+
+    def key_for(self, key_sha256: str) -> ApiKey | None:
+        """The API key with this SHA-256 hex digest, or None when it is unknown or revoked."""
+        return self.access.keys.get(key_sha256)
+
+    def tenant_for_key(self, key_sha256: str) -> Tenant | None:
+        """The tenant whose API key has this SHA-256 hex digest, or None when the key is unknown or revoked."""
+        key = self.access.keys.get(key_sha256)
+        return None if key is None else key.tenant
+
+    def prompt(self, slug: str) -> Prompt:
+        """The prompt with this slug.
+
+        Raises:
+            UnknownPrompt: the release has none.
+        """
+        prompt = self.prompts.get(slug)
+        if prompt is None:
+            raise UnknownPrompt(slug)
+        return prompt
+
+    def canary_for(self, prompt: str) -> CanaryPlan | None:
+        """The canary that runs on this prompt; there is at most one."""
+        return self._canary_by_prompt.get(prompt)
+
+
+def canonical(value: Any) -> bytes:
+    """The one way to write a JSON value (RFC 8785): equal values give equal bytes.
+
+    Raises:
+        ValueError: the value holds something that JSON or a double cannot carry exactly.
+    """
+    return rfc8785.dumps(value)
+
+
+def digest_of(document: bytes) -> str:
+    """SHA-256 of the document bytes, in hex."""
+    return hashlib.sha256(document).hexdigest()
+
+
+def key_id_of(key: Ed25519PublicKey) -> str:
+    """How envelopes name a key: the first 16 hex digits of the SHA-256 of its 32 raw bytes."""
+    return hashlib.sha256(key.public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[:16]
+
+
+def sign(document: Mapping[str, Any], key: Ed25519PrivateKey) -> Envelope:
+    """Write `document` canonically and sign it.
+
+    Raises:
+        ValueError: the document cannot be written as canonical JSON.
+    """
+    payload = canonical(document)
+    signature = key.sign(_SIGNED_PREFIX + payload)
+    return Envelope(
+        document=payload.decode(),
+        digest=digest_of(payload),
+        key_id=key_id_of(key.public_key()),
+        signature=base64.b64encode(signature).decode(),
+    )
+
+
+def parse_trusted_keys(text: str | bytes) -> dict[str, Ed25519PublicKey]:
+    """Read trusted-keys.json. Shape: {key id (16 hex): raw public key (base64)}; several keys allow rotation.
+
+    Raises:
+        ValueError: not that shape, or a key id that does not belong to its key.
+    """
+    trusted: dict[str, Ed25519PublicKey] = {}
+    try:
+        for key_id, node in Node(parse_json(text), "$").entries():
+            key = Ed25519PublicKey.from_public_bytes(base64.b64decode(node.text(), validate=True))
+            if key_id_of(key) != key_id:
+                node.refuse(f"this key's id is {key_id_of(key)!r}")
+            trusted[key_id] = key
+    except (ReleaseRefused, ValueError) as exc:
+        raise ValueError(f"trusted keys: {exc}") from exc
+    return trusted
+
+
+def verify(envelope: Envelope, *, trusted: Mapping[str, Ed25519PublicKey], current: Release | None) -> Release:
+    """Check an envelope and parse it. The same revision with the same digest is accepted again (a restart, a repeated push).
+
+    Args:
+        trusted: Public keys by key id.
+        current: What is being served, or None.
+    Raises:
+        UnknownKey, BadSignature, DigestMismatch, UnknownSchema, StaleRevision, MalformedRelease: in the order of the checks.
+            Nothing of the document is parsed before its signature holds.
+    """
+    key = trusted.get(envelope.key_id)
+    if key is None:
+        raise UnknownKey(envelope.key_id)
+    try:
+        document = envelope.document.encode()
+        key.verify(base64.b64decode(envelope.signature, validate=True), _SIGNED_PREFIX + document)
+    except (InvalidSignature, binascii.Error, UnicodeError) as exc:
+        raise BadSignature(envelope.key_id) from exc
+    digest = digest_of(document)
+    if digest != envelope.digest:
+        raise DigestMismatch(stated=envelope.digest, actual=digest)
+    if current is not None and digest == current.digest:
+        return current
+    content = parse_json(envelope.document)
+    return parse_document(content, digest=digest, current_revision=None if current is None else current.revision)
+
+
+def parse_document(content: Any, *, digest: str, current_revision: int | None = None) -> Release:
+    """Parse a document whose origin is settled already. The control plane uses it to check a release before signing it.
+
+    Raises:
+        UnknownSchema, StaleRevision, MalformedRelease: as `verify`.
+    """
+    root = Node(content, "$")
+    if isinstance(content, Mapping) and "schema" in content:
+        schema = content["schema"]
+        if isinstance(schema, bool) or schema != SCHEMA:
+            raise UnknownSchema(schema)
+    members = root.members("schema", "revision", "cut_at", "reason", "audit_head", "sections")
+    revision = members["revision"].integer(minimum=1)
+    if current_revision is not None and revision <= current_revision:
+        raise StaleRevision(offered=revision, serving=current_revision)
+    audit_head = members["audit_head"].members("seq", "hash")
+    sections = dict(members["sections"].entries())
+    for name in ("access", "prompts", "canaries", "routing"):
+        if name not in sections:
+            members["sections"].refuse(f"missing section {name!r}")
+    access = AccessTable.parse(sections["access"].value, path=sections["access"].path)
+    routing = RoutingTable.parse(sections["routing"].value, path=sections["routing"].path)
+    prompts = PromptSet.parse(sections["prompts"].value, path=sections["prompts"].path)
+    for _, node in sections["prompts"].entries():
+        node.members("live", "route", "versions")["route"].reference(routing.routes, to="route")
+    canaries = _parse_canaries(sections["canaries"], prompts)
+    return Release(
+        revision=revision,
+        digest=digest,
+        cut_at=members["cut_at"].moment(),
+        reason=members["reason"].text(empty=True),
+        audit_seq=audit_head["seq"].integer(),
+        audit_hash=audit_head["hash"].text(empty=True),
+        access=access,
+        prompts=prompts,
+        canaries=canaries,
+        routing=routing,
+        _canary_by_prompt={plan.prompt: plan for plan in canaries.values()},
+    )
+
+
+def _parse_canaries(section: Node, prompts: PromptSet) -> dict[str, CanaryPlan]:
+    canaries: dict[str, CanaryPlan] = {}
+    by_prompt: dict[str, str] = {}
+    for slug, node in section.slugged_entries():
+        plan = CanaryPlan.parse(slug, node.value, path=node.path)
+        prompt = prompts.get(plan.prompt)
+        if prompt is None:
+            raise MalformedRelease(child_path(node.path, "prompt"), f"{plan.prompt!r} is not a prompt of this release")
+        for arm, number in (("control", plan.control), ("candidate", plan.candidate)):
+            if number not in prompt.versions:
+                raise MalformedRelease(
+                    child_path(node.path, arm), f"prompt {plan.prompt!r} carries no version {number}"
+                )
+        if plan.prompt in by_prompt:
+            node.refuse(f"prompt {plan.prompt!r} already has canary {by_prompt[plan.prompt]!r}; one at a time")
+        by_prompt[plan.prompt] = slug
+        canaries[slug] = plan
+    return canaries
