@@ -1,4 +1,7 @@
-"""Who may call the gateway: tenants, and their API keys as SHA-256 digests (the key itself is shown once and kept nowhere)."""
+"""Who may call the gateway.
+
+Tenants, and their API keys as SHA-256 digests (the key itself is shown once and kept nowhere).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ TIERS: Final = frozenset({"vip", "standard", "free"})
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A customer of the gateway. Empty `residency` means that its bytes may go anywhere; `internal` admits it to internal stages."""
+    """A customer of the gateway.
+
+    Empty `residency` means that its bytes may go anywhere; `internal` admits it to internal stages.
+    """
 
     slug: str
     tier: str
@@ -42,7 +48,8 @@ class AccessTable:
     def parse(cls, section: object, *, path: str = "$.sections.access") -> AccessTable:
         """Read the section, or say where it is wrong.
 
-        Shape: {"tenants": {slug: {"tier", "residency", "region", "internal", "log_content"}}, "keys": {sha256 hex: {"tenant", "id"}}}.
+        Shape: {"tenants": {slug: {"tier", "residency", "region", "internal", "log_content"}}, "keys": {sha256 hex:
+                {"tenant", "id"}}}.
         Raises:
             MalformedRelease: naming the JSON path.
         """

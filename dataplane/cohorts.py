@@ -1,9 +1,9 @@
 """Who is in a canary: sticky, matched, and the same on every worker without a word between them.
 
-A unit (one user, tenant or region) falls into one of 10,000 buckets by a salted hash. The canary arm is [0, weight), the
-matched control arm is [5000, 5000 + weight) up to weight 5000. A unit is in the canary when ANY stage that the canary has
-reached admits it, so moving to a further stage can only add members. `fixtures/cohort_vectors.json` publishes examples
-for other implementations.
+A unit (one user, tenant or region) falls into one of 10,000 buckets by a salted hash. The canary arm is [0, weight),
+the matched control arm is [5000, 5000 + weight) up to weight 5000. A unit is in the canary when ANY stage that the
+canary has reached admits it, so moving to a further stage can only add members. `fixtures/cohort_vectors.json`
+publishes examples for other implementations.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ class Arm(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage that a canary has reached. Empty `tenants` or `regions` means any; `weight` counts buckets, 0..10000."""
+    """One stage that a canary has reached.
+
+    Empty `tenants` or `regions` means any; `weight` counts buckets, 0..10000.
+    """
 
     name: str
     audience: str
@@ -68,7 +71,8 @@ class CanaryPlan:
         """Read one member of the section `canaries`.
 
         Shape: {"prompt": slug, "control": int, "candidate": int, "unit": "user|tenant|region", "salt": str,
-                "not_after": ISO-8601 or null, "reach": [{"stage", "audience": "internal|all", "tenants", "regions", "weight"}]}.
+                "not_after": ISO-8601 or null, "reach": [{"stage", "audience": "internal|all", "tenants", "regions",
+                "weight"}]}.
         Raises:
             MalformedRelease: anything else, naming the JSON path.
         """
@@ -139,8 +143,8 @@ def assign(
     """Decide which arm of `plan` serves this caller.
 
     Args:
-        unit_values: What the request knows of each unit, as {"user": ..., "tenant": ..., "region": ...}; an absent, None or
-            empty value of the plan's unit means that there is no key.
+        unit_values: What the request knows of each unit, as {"user": ..., "tenant": ..., "region": ...}; an absent,
+            None or empty value of the plan's unit means that there is no key.
         tenant, internal, region: Of the caller, for the audience test of each stage.
         now: Aware; after `plan.not_after` the plan is inert.
     """

@@ -1,4 +1,4 @@
-"""Strict reading of the JSON that a release carries: every refusal names the JSON path, and nothing is skipped silently.
+"""Strict reading of the JSON that a release carries: every refusal names the JSON path.
 
 The section parsers (routing, cohorts, prompts, access) are built from `Node`, so the control plane and the workers give
 an operator the same words for the same mistake.
@@ -23,7 +23,10 @@ MAX_SAFE_INTEGER: Final = 2**53 - 1
 
 
 class ReleaseRefused(GatewayError):
-    """A worker will not serve this release; the one that it serves stays. `code` is the reason that goes into the NACK."""
+    """A worker will not serve this release; the one that it serves stays.
+
+    `code` is the reason that goes into the NACK.
+    """
 
     code = "release_refused"
 
@@ -70,7 +73,10 @@ def parse_json(text: str | bytes, *, path: str = "$") -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One JSON value and the path that leads to it. Every method either returns what it promises or raises MalformedRelease."""
+    """One JSON value and the path that leads to it.
+
+    Every method either returns what it promises or raises MalformedRelease.
+    """
 
     value: Any
     path: str
@@ -80,7 +86,10 @@ class Node:
         raise MalformedRelease(self.path, fact)
 
     def members(self, *required: str, optional: Collection[str] = ()) -> dict[str, Node]:
-        """The members of an object that has exactly these keys; an absent optional one is absent from the result too."""
+        """The members of an object that has exactly these keys.
+
+        An absent optional one is absent from the result too.
+        """
         mapping = self._object()
         for key in mapping:
             if key not in required and key not in optional:

@@ -25,7 +25,10 @@ class GatewayError(Exception):
 
 
 class InvalidRequest(GatewayError):
-    """The request itself is wrong; sending it again unchanged cannot help. `param` names the field, where one is known."""
+    """The request itself is wrong; sending it again unchanged cannot help.
+
+    `param` names the field, where one is known.
+    """
 
     code = "invalid_request"
 
@@ -135,7 +138,10 @@ class DeadlineExceeded(GatewayError):
 
 
 class UpstreamError(GatewayError):
-    """An attempt at a lane failed. `sent` says whether the request may have reached the provider (and may be billed)."""
+    """An attempt at a lane failed.
+
+    `sent` says whether the request may have reached the provider (and may be billed).
+    """
 
     code = "upstream_error"
 
@@ -170,7 +176,10 @@ class UpstreamTimeout(UpstreamError):
 
 
 class UpstreamStatus(UpstreamError):
-    """The provider answered with an error status. `body` is the vendor's error in OpenAI's envelope, where it had one."""
+    """The provider answered with an error status.
+
+    `body` is the vendor's error in OpenAI's envelope, where it had one.
+    """
 
     code = "upstream_status"
 

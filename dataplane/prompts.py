@@ -1,8 +1,8 @@
 """Managed prompts: immutable versions, the template language, and the checks that every face shares.
 
-The language is one thing only: `{{name}}` (letters, digits, underscore; spaces allowed inside the braces) is replaced by
-a variable. A literal `{{` is written `{{"{{"}}`. There is no logic and no attribute access, and what a variable holds
-is never read as a template.
+The language is one thing only: `{{name}}` (letters, digits, underscore; spaces allowed inside the braces) is replaced
+by a variable. A literal `{{` is written `{{"{{"}}`. There is no logic and no attribute access, and what a variable
+holds is never read as a template.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ _Validator: TypeAlias = Any  # jsonschema_rs names one class per draft and no co
 
 
 class Findings(NamedTuple):
-    """What a check of a version found: (JSON path, message) pairs. Errors forbid the version; warnings are shown beside it."""
+    """What a check of a version found: (JSON path, message) pairs.
+
+    Errors forbid the version; warnings are shown beside it.
+    """
 
     errors: list[tuple[str, str]]
     warnings: list[tuple[str, str]]
@@ -41,7 +44,10 @@ class Findings(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PromptVersion:
-    """One immutable version. `digest` is the content digest, 64 hex digits; `messages` are {"role", "content"} templates."""
+    """One immutable version.
+
+    `digest` is the content digest, 64 hex digits; `messages` are {"role", "content"} templates.
+    """
 
     prompt: str
     number: int
@@ -108,7 +114,8 @@ class PromptSet(dict[str, Prompt]):
     def parse(cls, section: object, *, path: str = "$.sections.prompts") -> PromptSet:
         """Read the section, or say where it is wrong.
 
-        Shape: {slug: {"live": int, "route": slug, "versions": {"12": {"digest", "messages", "variables_schema", "parameters"}}}}.
+        Shape: {slug: {"live": int, "route": slug, "versions": {"12": {"digest", "messages", "variables_schema",
+                "parameters"}}}}.
         Raises:
             MalformedRelease: naming the JSON path.
         """
@@ -149,7 +156,10 @@ def content_digest(
 
 
 def placeholders(messages: Iterable[Mapping[str, Any]]) -> set[str]:
-    """The names that the messages ask for. Text that is no valid template contributes nothing here; `validate_version` reports it."""
+    """The names that the messages ask for.
+
+    Text that is no valid template contributes nothing here; `validate_version` reports it.
+    """
     return {match[1] for message in messages for match in _PLACEHOLDER.finditer(_content(message)) if match[1]}
 
 
@@ -313,12 +323,13 @@ def _check_between(node: Node, low: float, high: float) -> None:
 def render(version: PromptVersion, variables: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The messages of `version` with the variables filled in: [{"role", "content"}, ...], new dicts at each call.
 
-    A string goes in as it is; anything else as compact JSON (3, true, null, {"a":1}). Variables that no message uses are
-    the schema's business: `additionalProperties: false` refuses them. They are not an error by themselves, because the two
-    arms of a canary may need different ones and the caller cannot know which arm serves it.
+    A string goes in as it is; anything else as compact JSON (3, true, null, {"a":1}). Variables that no message uses
+    are the schema's business: `additionalProperties: false` refuses them. They are not an error by themselves, because
+    the two arms of a canary may need different ones and the caller cannot know which arm serves it.
 
     Raises:
-        InvalidVariables: the variables do not satisfy the schema, or a placeholder has no value; `param` and `names` say which.
+        InvalidVariables: the variables do not satisfy the schema, or a placeholder has no value; `param` and `names`
+            say which.
     """
     error = next(version._validator.iter_errors(variables), None)
     if error is not None:

@@ -1,11 +1,12 @@
 """The only thing that crosses from the control plane to the data plane: signed, immutable, verified by every worker.
 
-An envelope carries the document as text, so the bytes that were signed are the bytes that are parsed. `verify` accepts a
-release or raises a subclass of ReleaseRefused, whose `code` and message go into the NACK; whoever calls it keeps serving
-what it has.
+An envelope carries the document as text, so the bytes that were signed are the bytes that are parsed. `verify` accepts
+a release or raises a subclass of ReleaseRefused, whose `code` and message go into the NACK; whoever calls it keeps
+serving what it has.
 
-Compatibility: sections that this build does not know are ignored (a newer control plane during an upgrade); an unknown key
-inside a known section, and an unknown schema number, are refused. So a change inside a known section raises the number.
+Compatibility: sections that this build does not know are ignored (a newer control plane during an upgrade); an unknown
+key inside a known section, and an unknown schema number, are refused. So a change inside a known section raises the
+number.
 """
 
 from __future__ import annotations
@@ -117,7 +118,10 @@ class UnknownSchema(ReleaseRefused):
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A release on its way: document text, its digest (SHA-256 hex), the signing key's id (16 hex) and the signature (base64)."""
+    """A release on its way.
+
+    Document text, its digest (SHA-256 hex), the signing key's id (16 hex) and the signature (base64).
+    """
 
     document: str
     digest: str
@@ -250,14 +254,14 @@ def parse_trusted_keys(text: str | bytes) -> dict[str, Ed25519PublicKey]:
 
 
 def verify(envelope: Envelope, *, trusted: Mapping[str, Ed25519PublicKey], current: Release | None) -> Release:
-    """Check an envelope and parse it. The same revision with the same digest is accepted again (a restart, a repeated push).
+    """Check an envelope and parse it. The revision being served is accepted again (a restart, a repeated push).
 
     Args:
         trusted: Public keys by key id.
         current: What is being served, or None.
     Raises:
-        UnknownKey, BadSignature, DigestMismatch, UnknownSchema, StaleRevision, MalformedRelease: in the order of the checks.
-            Nothing of the document is parsed before its signature holds.
+        UnknownKey, BadSignature, DigestMismatch, UnknownSchema, StaleRevision, MalformedRelease: in the order of the
+            checks. Nothing of the document is parsed before its signature holds.
     """
     key = trusted.get(envelope.key_id)
     if key is None:

@@ -91,8 +91,8 @@ class RoutingTable:
         Shape: {"providers": {slug: {"wire"}}, "accounts": {slug: {"provider", "base_url", "secret", "api_version"}},
                 "lanes": {id: {...}}, "routes": {slug: {"lanes": [lane id, ...], "deadline_ms": int}}}.
         Raises:
-            MalformedRelease: an unknown or missing key, a dangling reference, a duplicate or a number out of range, naming
-                the JSON path.
+            MalformedRelease: an unknown or missing key, a dangling reference, a duplicate or a number out of range,
+                naming the JSON path.
         """
         members = Node(section, path).members("providers", "accounts", "lanes", "routes")
         providers = {
