@@ -83,7 +83,7 @@ class CanaryPlan:
         if control == candidate:
             members["candidate"].refuse(f"candidate and control are the same version {control}")
         not_after = None if members["not_after"].value is None else members["not_after"].moment()
-        reach = []
+        reach: list[Stage] = []
         for item in members["reach"].items(minimum=1):
             stage = _parse_stage(item)
             if any(stage.name == reached.name for reached in reach):

@@ -138,16 +138,27 @@ class DeadlineExceeded(GatewayError):
 
 
 class UpstreamError(GatewayError):
-    """An attempt at a lane failed.
+    """An attempt at a lane failed. `lane` is None until the layer that knows it has said so.
 
-    `sent` says whether the request may have reached the provider (and may be billed).
+    `sent` says whether the request may have reached the provider (and may be billed); `retry_after_seconds` is what the
+    provider asked for, if anything.
     """
 
     code = "upstream_error"
 
-    def __init__(self, message: str, *, lane: str, sent: bool = True) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        lane: str | None = None,
+        status: int | None = None,
+        retry_after_seconds: float | None = None,
+        sent: bool = True,
+    ) -> None:
         super().__init__(message)
         self.lane = lane
+        self.status = status
+        self.retry_after_seconds = retry_after_seconds
         self.sent = sent
 
 
@@ -156,7 +167,7 @@ class UpstreamUnreachable(UpstreamError):
 
     code = "upstream_unreachable"
 
-    def __init__(self, message: str, *, lane: str) -> None:
+    def __init__(self, message: str, *, lane: str | None = None) -> None:
         super().__init__(message, lane=lane, sent=False)
 
 
@@ -175,37 +186,52 @@ class UpstreamTimeout(UpstreamError):
         self.waited_seconds = waited_seconds
 
 
-class UpstreamStatus(UpstreamError):
-    """The provider answered with an error status.
+class UpstreamRejected(UpstreamError):
+    """The provider says that the request itself is wrong; another lane would say the same. `param` names the field."""
 
-    `body` is the vendor's error in OpenAI's envelope, where it had one.
-    """
+    code = "invalid_request"
 
-    code = "upstream_status"
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        lane: str,
-        status: int,
-        retry_after_seconds: float | None = None,
-        body: bytes | None = None,
-    ) -> None:
-        super().__init__(message, lane=lane)
-        self.status = status
-        self.retry_after_seconds = retry_after_seconds
-        self.body = body
+    def __init__(self, message: str, *, lane: str, status: int, param: str | None = None) -> None:
+        super().__init__(message, lane=lane, status=status)
+        self.param = param
 
 
-class UpstreamRateLimited(UpstreamStatus):
-    """The provider said 429 (or its own dialect of it). `retry_after_seconds` is what it asked for, if anything."""
+class UpstreamAuthFailed(UpstreamError):
+    """The provider refuses the lane's account: key, payment, permission, or a model that it does not have."""
+
+    code = "upstream_auth_failed"
+
+    def __init__(self, *, lane: str, status: int) -> None:
+        super().__init__(
+            f"the provider refused the account of lane {lane!r} with status {status}; check its secret and model",
+            lane=lane,
+            status=status,
+        )
+
+
+class UpstreamRateLimited(UpstreamError):
+    """The provider said 429, or its own dialect of it."""
 
     code = "upstream_rate_limited"
 
+    def __init__(self, *, lane: str, retry_after_seconds: float | None = None, status: int = 429) -> None:
+        advice = "later" if retry_after_seconds is None else f"in {retry_after_seconds:.1f} s"
+        super().__init__(
+            f"lane {lane!r} is rate limited by its provider; retry {advice}",
+            lane=lane,
+            status=status,
+            retry_after_seconds=retry_after_seconds,
+        )
+
+
+class UpstreamUnavailable(UpstreamError):
+    """The provider answered, and the answer is that it cannot serve now (5xx and the like)."""
+
+    code = "upstream_unavailable"
+
 
 class UpstreamInterrupted(UpstreamError):
-    """The connection broke, or the answer ended, after it had begun: what arrived must not be presented as complete."""
+    """The connection broke, or the answer ended, after it had begun: what arrived must not pass as complete."""
 
     code = "upstream_interrupted"
 

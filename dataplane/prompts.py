@@ -7,15 +7,13 @@ holds is never read as a template.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import jsonschema_rs
-import rfc8785
 
 from dataplane.documents import MalformedRelease, Node, child_path, kind_of
 from dataplane.errors import InvalidRequest, InvalidVariables
@@ -32,14 +30,13 @@ _Segments: TypeAlias = tuple[str, ...]
 _Validator: TypeAlias = Any  # jsonschema_rs names one class per draft and no common base
 
 
-class Findings(NamedTuple):
-    """What a check of a version found: (JSON path, message) pairs.
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing found in a version: where (a JSON path) and what. Errors forbid the version; warnings are only shown."""
 
-    Errors forbid the version; warnings are shown beside it.
-    """
-
-    errors: list[tuple[str, str]]
-    warnings: list[tuple[str, str]]
+    path: str
+    message: str
+    is_error: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +78,9 @@ class PromptVersion:
             MalformedRelease: `validate_version` finds an error; the first one is named.
         """
         frozen = tuple(dict(message) if isinstance(message, Mapping) else message for message in messages)
-        errors, _ = validate_version(frozen, variables_schema, parameters)
-        if errors:
-            where, fact = errors[0]
-            raise MalformedRelease(path + where.removeprefix("$"), fact)
+        for problem in validate_version(frozen, variables_schema, parameters):
+            if problem.is_error:
+                raise MalformedRelease(path + problem.path.removeprefix("$"), problem.message)
         return cls(
             prompt=prompt,
             number=number,
@@ -147,14 +143,6 @@ def _parse_prompt(slug: str, node: Node) -> Prompt:
     return Prompt(slug, members["route"].text(), live, versions)
 
 
-def content_digest(
-    messages: Iterable[Mapping[str, str]], variables_schema: Mapping[str, Any], parameters: Mapping[str, Any]
-) -> str:
-    """SHA-256, in hex, of the canonical JSON of {"messages", "parameters", "variables_schema"}: what a version *is*."""
-    content = {"messages": list(messages), "variables_schema": variables_schema, "parameters": parameters}
-    return hashlib.sha256(rfc8785.dumps(content)).hexdigest()
-
-
 def placeholders(messages: Iterable[Mapping[str, Any]]) -> set[str]:
     """The names that the messages ask for.
 
@@ -209,92 +197,96 @@ def compile_schema(schema: Mapping[str, Any]) -> _Validator:
         raise ValueError(f"not a valid JSON Schema: {getattr(exc, 'message', exc)}") from exc
 
 
-def validate_version(messages: Any, variables_schema: Any, parameters: Any) -> Findings:
-    """Check what a person typed as a prompt version, everything at once; a release is refused on the same errors.
+def validate_version(messages: Any, variables_schema: Any, parameters: Any) -> list[Problem]:
+    """Check what a person typed as a prompt version, everything at once; errors come before warnings.
+
+    A release is refused on the same errors.
 
     Paths start at `$`: `$.messages[0].content`, `$.variables_schema.properties.name`, `$.parameters.temperature`.
     """
-    findings = Findings([], [])
-    names = _check_messages(messages, findings)
-    _check_schema(variables_schema, names, findings)
-    _check_version_parameters(parameters, findings)
-    return findings
+    problems: list[Problem] = []
+    names = _check_messages(messages, problems)
+    _check_schema(variables_schema, names, problems)
+    _check_version_parameters(parameters, problems)
+    return sorted(problems, key=lambda problem: not problem.is_error)
 
 
-def _check_messages(messages: Any, findings: Findings) -> dict[str, str]:
+def _check_messages(messages: Any, problems: list[Problem]) -> dict[str, str]:
     """Returns each placeholder with the path of the message that first asks for it."""
     names: dict[str, str] = {}
     if not isinstance(messages, list | tuple) or not messages:
-        findings.errors.append(("$.messages", "at least one message is needed"))
+        problems.append(Problem("$.messages", "at least one message is needed"))
         return names
     for index, message in enumerate(messages):
         path = f"$.messages[{index}]"
         if not isinstance(message, Mapping):
-            findings.errors.append((path, f"expected an object, got {kind_of(message)}"))
+            problems.append(Problem(path, f"expected an object, got {kind_of(message)}"))
             continue
         for key in message:
             if key not in ("role", "content"):
-                findings.errors.append((child_path(path, str(key)), "unknown key; a message has role and content"))
+                problems.append(Problem(child_path(path, str(key)), "unknown key; a message has role and content"))
         if message.get("role") not in ROLES:
             findings.errors.append(
                 (f"{path}.role", f"{message.get('role')!r} is not one of {', '.join(sorted(ROLES))}")
             )
         content = message.get("content")
         if not isinstance(content, str):
-            findings.errors.append((f"{path}.content", f"expected a string, got {kind_of(content)}"))
+            problems.append(Problem(f"{path}.content", f"expected a string, got {kind_of(content)}"))
         elif not content.strip():
-            findings.errors.append((f"{path}.content", "must not be empty"))
+            problems.append(Problem(f"{path}.content", "must not be empty"))
         else:
             try:
                 segments = _split(content)
             except ValueError as exc:
-                findings.errors.append((f"{path}.content", str(exc)))
+                problems.append(Problem(f"{path}.content", str(exc)))
             else:
                 for name in segments[1::2]:
                     names.setdefault(name, f"{path}.content")
     return names
 
 
-def _check_schema(schema: Any, names: Mapping[str, str], findings: Findings) -> None:
+def _check_schema(schema: Any, names: Mapping[str, str], problems: list[Problem]) -> None:
     if not isinstance(schema, Mapping):
-        findings.errors.append(("$.variables_schema", f"expected an object, got {kind_of(schema)}"))
+        problems.append(Problem("$.variables_schema", f"expected an object, got {kind_of(schema)}"))
         return
     try:
         compile_schema(schema)
     except ValueError as exc:
-        findings.errors.append(("$.variables_schema", str(exc)))
+        problems.append(Problem("$.variables_schema", str(exc)))
         return
     if schema.get("type", "object") != "object":
-        findings.errors.append(("$.variables_schema.type", "variables are an object, so the type must be 'object'"))
+        problems.append(Problem("$.variables_schema.type", "variables are an object, so the type must be 'object'"))
     properties = schema.get("properties", {})
     required = schema.get("required", [])
     for name, path in names.items():
         if name not in properties:
-            findings.errors.append((path, f"placeholder {name!r} has no property in the variables schema"))
+            problems.append(Problem(path, f"placeholder {name!r} has no property in the variables schema"))
         elif name not in required:
             message = f"{name!r} is not required, but every placeholder needs a value: calls without it will be refused"
-            findings.warnings.append((child_path("$.variables_schema.properties", name), message))
+            problems.append(Problem(child_path("$.variables_schema.properties", name), message, is_error=False))
     for name in properties:
         if name not in names:
-            findings.warnings.append((child_path("$.variables_schema.properties", name), f"no message uses {name!r}"))
+            problems.append(
+                Problem(child_path("$.variables_schema.properties", name), f"no message uses {name!r}", is_error=False)
+            )
 
 
-def _check_version_parameters(parameters: Any, findings: Findings) -> None:
+def _check_version_parameters(parameters: Any, problems: list[Problem]) -> None:
     if not isinstance(parameters, Mapping):
-        findings.errors.append(("$.parameters", f"expected an object, got {kind_of(parameters)}"))
+        problems.append(Problem("$.parameters", f"expected an object, got {kind_of(parameters)}"))
         return
     for name, value in parameters.items():
         path = child_path("$.parameters", str(name))
         if name not in PARAMETERS:
             expected = ", ".join(sorted(PARAMETERS))
-            findings.errors.append((path, f"a version cannot fix {name!r}; it can fix {expected}"))
+            problems.append(Problem(path, f"a version cannot fix {name!r}; it can fix {expected}"))
             continue
         try:
             _check_parameter(name, Node(value, path))
         except MalformedRelease as exc:
-            findings.errors.append((exc.path, exc.fact))
+            problems.append(Problem(exc.path, exc.fact))
         except InvalidRequest as exc:
-            findings.errors.append((path, exc.message))
+            problems.append(Problem(path, exc.message))
 
 
 def _check_parameter(name: str, node: Node) -> None:
