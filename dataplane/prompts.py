@@ -32,7 +32,7 @@ _Validator: TypeAlias = Any  # jsonschema_rs names one class per draft and no co
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing found in a version: where (a JSON path) and what. Errors forbid the version; warnings are only shown."""
+    """One thing found in a version: where (a JSON path) and what. Errors forbid it; warnings are only shown."""
 
     path: str
     message: str
@@ -226,8 +226,8 @@ def _check_messages(messages: Any, problems: list[Problem]) -> dict[str, str]:
             if key not in ("role", "content"):
                 problems.append(Problem(child_path(path, str(key)), "unknown key; a message has role and content"))
         if message.get("role") not in ROLES:
-            findings.errors.append(
-                (f"{path}.role", f"{message.get('role')!r} is not one of {', '.join(sorted(ROLES))}")
+            problems.append(
+                Problem(f"{path}.role", f"{message.get('role')!r} is not one of {', '.join(sorted(ROLES))}")
             )
         content = message.get("content")
         if not isinstance(content, str):

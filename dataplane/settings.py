@@ -1,0 +1,79 @@
+"""What a data-plane process is told when it starts.
+
+`__main__.py` fills these from the environment; nothing else reads it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSettings:
+    """Where reports go, and what bounds them while they cannot.
+
+    `redis_url` None means that reports only go to the spool. `stream_limit` is the length of the reports stream above
+    which a worker spools instead of adding; `spool_max_bytes` bounds one worker's spool, the oldest batches are dropped
+    first.
+    """
+
+    redis_url: str | None
+    spool_dir: Path
+    spool_max_bytes: int = 64 * 1024 * 1024
+    stream_limit: int = 100_000
+    interval_seconds: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """One gateway process. `slot` counts processes on this host from 0.
+
+    The worker id is `<host_name>/gateway-<slot>`.
+    """
+
+    host: str
+    port: int
+    region: str
+    host_name: str
+    slot: int
+    release_file: Path
+    trusted_keys_file: Path
+    reports: ReportSettings
+    release_poll_seconds: float = 0.020
+    drain_seconds: float = 30.0
+    max_body_bytes: int = 8 * 1024 * 1024
+
+    @property
+    def worker(self) -> str:
+        """The worker id under which this process reports."""
+        return f"{self.host_name}/gateway-{self.slot}"
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorSettings:
+    """What `serve` needs: how many gateway processes, and the settings they share (their `slot` is set per process)."""
+
+    processes: int
+    gateway: GatewaySettings
+    restart_seconds: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """The one agent of a host. `console_url` None turns reconciling off; the broker's pushes are then all there is."""
+
+    host_name: str
+    broker_url: str
+    console_url: str | None
+    token: str
+    release_file: Path
+    trusted_keys_file: Path
+    reports: ReportSettings
+    reconcile_seconds: float = 5.0
+    reconcile_timeout_seconds: float = 5.0
+
+    @property
+    def worker(self) -> str:
+        """The worker id under which the agent reports."""
+        return f"{self.host_name}/agent"
