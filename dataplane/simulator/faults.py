@@ -97,7 +97,7 @@ FAULTS: dict[str, FaultSpec] = {
         {
             "retry_after_seconds": Parameter(2, 0, 86_400),
             "dialect": Parameter("vendor", choices=DIALECTS),
-            "scope": Parameter("requests", choices=("requests", "tokens")),
+            "scope": Parameter("requests", choices=("requests", "tokens", "quota")),
         },
     ),
     "status": FaultSpec(Phase.INSTEAD, "this status with the vendor's body for it", {"code": Parameter(500, 400, 599, whole=True)}),
