@@ -1,0 +1,25 @@
+"""What can go wrong when access is changed."""
+
+
+class AccessError(Exception):
+    """An operation on people, tenants or credentials was refused; nothing was changed."""
+
+    code = "access_refused"
+
+
+class AlreadyRevoked(AccessError):
+    """The credential was revoked before."""
+
+    code = "already_revoked"
+
+
+class NameTaken(AccessError):
+    """A tenant or operator of that name exists, or existed: names in the record are never reassigned."""
+
+    code = "name_taken"
+
+
+class LastAdmin(AccessError):
+    """The change would leave nobody who can give access."""
+
+    code = "last_admin"

@@ -1,0 +1,174 @@
+"""People, the tenants they serve, and the credentials of both."""
+
+import hashlib
+from typing import ClassVar
+
+from django.contrib.auth.models import AbstractUser
+from django.contrib.contenttypes.fields import GenericForeignKey
+from django.contrib.contenttypes.models import ContentType
+from django.db import models
+from django.db.models import Q
+from django.utils.functional import cached_property
+
+from controlplane.accounts.roles import Role
+
+
+def hash_secret(secret: str) -> str:
+    """SHA-256 in hex. Enough for keys of 256 random bits; never used for a password that a person chose."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class Operator(AbstractUser):
+    """Somebody who works at the console. `username` is how the record knows them, for ever: it is never reassigned."""
+
+    class Meta:
+        ordering: ClassVar = ["username"]
+        permissions: ClassVar = [("manage_access", "Can grant and revoke roles, tokens and operators")]
+
+    def __str__(self) -> str:
+        return self.username
+
+    @property
+    def audit_name(self) -> str:
+        return self.username
+
+    @property
+    def display_name(self) -> str:
+        return self.get_full_name() or self.username
+
+    @cached_property
+    def role_grants(self) -> list["RoleGrant"]:
+        """This operator's grants, read once per instance."""
+        return list(self.grants.all())
+
+    def holds(self, role: Role | str, target: models.Model) -> bool:
+        """Whether the role was granted to this operator on `target` or on everything."""
+        content_type = ContentType.objects.get_for_model(target)
+        return any(
+            grant.role == role
+            and (
+                grant.content_type_id is None
+                or (grant.content_type_id == content_type.pk and grant.object_id == target.pk)
+            )
+            for grant in self.role_grants
+        )
+
+
+class RoleGrant(models.Model):
+    """One role, to one person, on one object or (no object) on everything. The guardian rows follow from these."""
+
+    operator = models.ForeignKey(Operator, on_delete=models.CASCADE, related_name="grants")
+    role = models.CharField(max_length=20, choices=[(role.value, role.label) for role in Role])
+    content_type = models.ForeignKey(ContentType, null=True, blank=True, on_delete=models.CASCADE)
+    object_id = models.BigIntegerField(null=True, blank=True)
+    target = GenericForeignKey("content_type", "object_id")
+    granted_by = models.CharField(max_length=150)
+    granted_at = models.DateTimeField()
+
+    class Meta:
+        ordering: ClassVar = ["operator__username", "role"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["operator", "role", "content_type", "object_id"], name="one_grant", nulls_distinct=False
+            ),
+            models.CheckConstraint(
+                condition=Q(content_type__isnull=True, object_id__isnull=True)
+                | Q(content_type__isnull=False, object_id__isnull=False),
+                name="grant_names_a_whole_object",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.operator} is {self.role} on {self.target_name}"
+
+    @property
+    def target_name(self) -> str:
+        """The object's audit name, or 'everything'."""
+        return getattr(self.target, "audit_name", "everything")
+
+
+class Tier(models.TextChoices):
+    VIP = "vip", "VIP"
+    STANDARD = "standard", "Standard"
+    FREE = "free", "Free"
+
+
+class Tenant(models.Model):
+    """A customer whose applications call the gateway."""
+
+    slug = models.SlugField(unique=True)
+    name = models.CharField(max_length=100)
+    tier = models.CharField(max_length=10, choices=Tier.choices, default=Tier.STANDARD)
+    residency = models.JSONField(
+        default=list, blank=True, help_text="Residency zones its bytes may reach, such as ['eu']; empty: anywhere"
+    )
+    region = models.CharField(max_length=40, blank=True, help_text="Home region; empty: the region of the gateway it calls")
+    is_internal = models.BooleanField(default=False, help_text="Internal tenants are the audience of internal-only stages")
+    log_content = models.BooleanField(default=False, help_text="Whether prompts and answers may be logged (rule 11)")
+
+    class Meta:
+        ordering: ClassVar = ["slug"]
+        permissions: ClassVar = [
+            ("manage_keys", "Can issue and revoke the tenant's API keys"),
+            ("view_usage", "Can see the tenant's usage and bills"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def audit_name(self) -> str:
+        return f"tenant:{self.slug}"
+
+
+class CredentialQuerySet(models.QuerySet["ApiKey"]):
+    def active(self) -> "CredentialQuerySet":
+        return self.filter(revoked_at__isnull=True)
+
+
+class ApiKey(models.Model):
+    """A tenant's key for the gateway: stored as a hash, shown once, revocable."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="api_keys")
+    name = models.CharField(max_length=100)
+    prefix = models.CharField(max_length=16, help_text="The first characters, to tell keys apart")
+    secret_hash = models.CharField(max_length=64, unique=True)
+    created_by = models.CharField(max_length=150)
+    created_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+
+    objects = CredentialQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar = ["tenant__slug", "-created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.prefix}… of {self.tenant.slug}"
+
+    @property
+    def audit_name(self) -> str:
+        return f"api-key:{self.prefix}"
+
+
+class OperatorToken(models.Model):
+    """An operator's token for the console API: stored as a hash, shown once, revocable; never more than its operator may."""
+
+    operator = models.ForeignKey(Operator, on_delete=models.CASCADE, related_name="tokens")
+    name = models.CharField(max_length=100)
+    prefix = models.CharField(max_length=16)
+    secret_hash = models.CharField(max_length=64, unique=True)
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering: ClassVar = ["operator__username", "-created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.prefix}… of {self.operator}"
+
+    @property
+    def audit_name(self) -> str:
+        return f"operator-token:{self.prefix}"

@@ -1,0 +1,245 @@
+"""Give and take access: operators, roles, tenants and their keys, operator tokens."""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.contrib.auth.models import Permission
+from django.contrib.contenttypes.models import ContentType
+from django.db import models
+from guardian.models import UserObjectPermission
+
+from controlplane.accounts.errors import AlreadyRevoked, LastAdmin, NameTaken
+from controlplane.accounts.models import ApiKey, Operator, OperatorToken, RoleGrant, Tenant, hash_secret
+from controlplane.accounts.roles import Role, permissions_everywhere, permissions_on
+from controlplane.audit import operations as audit
+
+Publish = Callable[..., object]
+# The data plane learns of keys and tenants from the release, which is cut above this app; `releases` hands itself in.
+_publishers: list[Publish] = []
+
+
+def on_access_changed(publish: Publish) -> None:
+    """Register what must happen, in the same transaction, when tenants or keys change: `publish(reason=, actor=, now=)`."""
+    if publish not in _publishers:
+        _publishers.append(publish)
+
+
+def _access_changed(*, reason: str, actor: Operator | str, now: datetime) -> None:
+    for publish in _publishers:
+        publish(reason=reason, actor=actor, now=now)
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A fresh credential: its row, and the secret that is shown this once and stored nowhere."""
+
+    row: ApiKey | OperatorToken
+    secret: str
+
+
+# --- operators and roles -----------------------------------------------------------------------------------------------
+@audit.operation
+def create_operator(*, username: str, password: str | None, email: str, actor: Operator | str, now: datetime) -> Operator:
+    """Create a person without any role. `password` None: signs in by OIDC only.
+
+    Raises:
+        NameTaken: the name is in use, or was.
+    """
+    if Operator.objects.filter(username=username).exists():
+        raise NameTaken(f"operator {username!r} exists or existed; choose another name")
+    operator = Operator.objects.create_user(username=username, email=email, password=password)
+    audit.record("operator.created", actor=actor, target=operator, at=now)
+    return operator
+
+
+@audit.operation
+def set_operator_active(*, operator: Operator, active: bool, actor: Operator | str, now: datetime) -> None:
+    """Let a person in again, or lock them out at once; their name stays theirs in the record."""
+    if not active:
+        _refuse_losing_last_admin(RoleGrant.objects.exclude(operator=operator))
+    Operator.objects.filter(pk=operator.pk).update(is_active=active)
+    operator.is_active = active
+    audit.record("operator.activated" if active else "operator.deactivated", actor=actor, target=operator, at=now)
+
+
+@audit.operation
+def grant_role(
+    *, operator: Operator, role: Role, target: models.Model | None, actor: Operator | str, now: datetime
+) -> RoleGrant:
+    """Grant `role` on `target` (None: on everything); granting it twice is granting it once."""
+    content_type = ContentType.objects.get_for_model(target) if target is not None else None
+    grant, created = RoleGrant.objects.get_or_create(
+        operator=operator,
+        role=role,
+        content_type=content_type,
+        object_id=target.pk if target is not None else None,
+        defaults={"granted_by": audit.name_of(actor), "granted_at": now},
+    )
+    if created:
+        _write_permissions(operator)
+        audit.record("role.granted", actor=actor, target=operator, at=now, data={"role": role, "on": grant.target_name})
+    return grant
+
+
+@audit.operation
+def revoke_role(*, grant: RoleGrant, actor: Operator | str, now: datetime) -> None:
+    """Take one grant back.
+
+    Raises:
+        LastAdmin: nobody else could give access afterwards.
+    """
+    _refuse_losing_last_admin(RoleGrant.objects.exclude(pk=grant.pk))
+    operator, data = grant.operator, {"role": grant.role, "on": grant.target_name}
+    RoleGrant.objects.filter(pk=grant.pk).delete()
+    _write_permissions(operator)
+    audit.record("role.revoked", actor=actor, target=operator, at=now, data=data)
+
+
+def _refuse_losing_last_admin(remaining: models.QuerySet[RoleGrant]) -> None:
+    admins = {"role": Role.ADMIN, "content_type__isnull": True, "operator__is_active": True}
+    if RoleGrant.objects.filter(**admins).exists() and not remaining.filter(**admins).exists():
+        raise LastAdmin("nobody could give access afterwards; grant 'admin' on everything to somebody else first")
+
+
+def _write_permissions(operator: Operator) -> None:
+    """Make Django's and guardian's rows say exactly what the operator's grants say."""
+    grants = list(RoleGrant.objects.filter(operator=operator).select_related("content_type"))
+    everywhere: set[str] = set()
+    on_objects: dict[tuple[ContentType, int], set[str]] = {}
+    for grant in grants:
+        role = Role(grant.role)
+        if grant.content_type is None or grant.object_id is None:
+            everywhere |= permissions_everywhere(role)
+        else:
+            label = f"{grant.content_type.app_label}.{grant.content_type.model}"
+            on_objects.setdefault((grant.content_type, grant.object_id), set()).update(permissions_on(role, label))
+    known = {f"{p.content_type.app_label}.{p.codename}": p for p in Permission.objects.select_related("content_type")}
+    operator.user_permissions.set([known[name] for name in sorted(everywhere)])
+    UserObjectPermission.objects.filter(user=operator).delete()
+    UserObjectPermission.objects.bulk_create(
+        UserObjectPermission(user=operator, permission=known[name], content_type=content_type, object_pk=str(object_id))
+        for (content_type, object_id), names in on_objects.items()
+        for name in sorted(names)
+    )
+
+
+# --- tenants and their keys --------------------------------------------------------------------------------------------
+@audit.operation
+def create_tenant(*, slug: str, name: str, actor: Operator | str, now: datetime, **attributes: Any) -> Tenant:
+    """Create a tenant; it can call the gateway once a key is issued. `attributes`: the model's other fields."""
+    if Tenant.objects.filter(slug=slug).exists():
+        raise NameTaken(f"tenant {slug!r} exists; choose another name")
+    tenant = Tenant(slug=slug, name=name, **attributes)
+    tenant.full_clean()
+    tenant.save()
+    audit.record("tenant.created", actor=actor, target=tenant, at=now, data=_tenant_facts(tenant))
+    _access_changed(reason=f"tenant {slug} created", actor=actor, now=now)
+    return tenant
+
+
+@audit.operation
+def change_tenant(*, tenant: Tenant, actor: Operator | str, now: datetime, **attributes: Any) -> Tenant:
+    """Change a tenant's name, tier, residency, region or policies; takes effect with the release it cuts."""
+    before = _tenant_facts(Tenant.objects.get(pk=tenant.pk))
+    for field, value in attributes.items():
+        setattr(tenant, field, value)
+    tenant.full_clean()
+    tenant.save()
+    audit.record("tenant.changed", actor=actor, target=tenant, at=now, data={"before": before, "after": _tenant_facts(tenant)})
+    _access_changed(reason=f"tenant {tenant.slug} changed", actor=actor, now=now)
+    return tenant
+
+
+def _tenant_facts(tenant: Tenant) -> dict[str, Any]:
+    names = ("name", "tier", "residency", "region", "is_internal", "log_content")
+    return {name: getattr(tenant, name) for name in names}
+
+
+@audit.operation
+def issue_key(
+    *, tenant: Tenant, name: str, actor: Operator | str, now: datetime, secret: str | None = None
+) -> Issued:
+    """Issue an API key; `secret` is for the demo's published keys, otherwise 256 random bits."""
+    secret = secret or f"bk-{secrets.token_urlsafe(32)}"
+    key = ApiKey.objects.create(
+        tenant=tenant,
+        name=name,
+        prefix=secret[:12],
+        secret_hash=hash_secret(secret),
+        created_by=audit.name_of(actor),
+        created_at=now,
+    )
+    audit.record("api_key.issued", actor=actor, target=key, at=now, data={"tenant": tenant.slug, "name": name})
+    _access_changed(reason=f"API key {key.prefix}… issued to {tenant.slug}", actor=actor, now=now)
+    return Issued(key, secret)
+
+
+@audit.operation
+def revoke_key(*, key: ApiKey, actor: Operator | str, now: datetime) -> None:
+    """Revoke an API key: refused by every gateway as soon as it serves the release that this cuts.
+
+    Raises:
+        AlreadyRevoked: and nothing was changed.
+    """
+    if not ApiKey.objects.active().filter(pk=key.pk).update(revoked_at=now):
+        raise AlreadyRevoked(f"API key {key.prefix}… was revoked before")
+    audit.record("api_key.revoked", actor=actor, target=key, at=now, data={"tenant": key.tenant.slug})
+    _access_changed(reason=f"API key {key.prefix}… of {key.tenant.slug} revoked", actor=actor, now=now)
+
+
+# --- operator tokens ---------------------------------------------------------------------------------------------------
+@audit.operation
+def issue_token(
+    *,
+    operator: Operator,
+    name: str,
+    actor: Operator | str,
+    now: datetime,
+    expires_at: datetime | None = None,
+    secret: str | None = None,
+) -> Issued:
+    """Issue a token for the console API; it may do what its operator may do at the time of each call."""
+    secret = secret or f"op-{secrets.token_urlsafe(32)}"
+    token = OperatorToken.objects.create(
+        operator=operator,
+        name=name,
+        prefix=secret[:12],
+        secret_hash=hash_secret(secret),
+        created_at=now,
+        expires_at=expires_at,
+    )
+    audit.record("operator_token.issued", actor=actor, target=token, at=now, data={"operator": operator.username})
+    return Issued(token, secret)
+
+
+@audit.operation
+def revoke_token(*, token: OperatorToken, actor: Operator | str, now: datetime) -> None:
+    """Revoke an operator token; its next call is refused.
+
+    Raises:
+        AlreadyRevoked: and nothing was changed.
+    """
+    if not OperatorToken.objects.filter(pk=token.pk, revoked_at__isnull=True).update(revoked_at=now):
+        raise AlreadyRevoked(f"operator token {token.prefix}… was revoked before")
+    audit.record("operator_token.revoked", actor=actor, target=token, at=now)
+
+
+def compile_access() -> dict[str, Any]:
+    """The release's section 'access': tenants and the hashes of their active keys; two queries."""
+    keys = ApiKey.objects.active().select_related("tenant")
+    return {
+        "tenants": {
+            tenant.slug: {
+                "tier": tenant.tier,
+                "residency": sorted(tenant.residency),
+                "region": tenant.region,
+                "internal": tenant.is_internal,
+                "log_content": tenant.log_content,
+            }
+            for tenant in Tenant.objects.all()
+        },
+        "keys": {key.secret_hash: {"tenant": key.tenant.slug, "id": str(key.pk)} for key in keys},
+    }

@@ -1,0 +1,106 @@
+"""Roles as data: what each one may do, and on what. Permissions are Django's, so guardian can give them on one object."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What a person is to an object, or (granted everywhere) to the whole deployment."""
+
+    PROMPT_OWNER = "prompt-owner"
+    APPROVER = "approver"
+    ON_CALL = "on-call"
+    EXEC = "exec"
+    LEGAL = "legal"
+    AUDITOR = "auditor"
+    ADMIN = "admin"
+
+    @property
+    def label(self) -> str:
+        return {"prompt-owner": "Prompt owner", "on-call": "On-call"}.get(self.value, self.value.capitalize())
+
+
+@dataclass(frozen=True, slots=True)
+class RoleDefinition:
+    """The permissions of a role: those given on one object (by its model's label), and those that exist only everywhere."""
+
+    summary: str
+    on_object: dict[str, frozenset[str]]
+    everywhere: frozenset[str]
+
+
+_SEES_PROMPT = frozenset({"view_prompt"})
+# Releases, routing and policies have no narrower object than the deployment; whoever works here may look at them.
+_SEES_DEPLOYMENT = frozenset({"releases.view_release", "routing.view_routingtable", "approvals.view_approvalpolicy"})
+
+ROLES: dict[Role, RoleDefinition] = {
+    Role.PROMPT_OWNER: RoleDefinition(
+        "Submits prompt versions and runs their canaries",
+        {"prompts.prompt": _SEES_PROMPT | {"submit_version", "run_canary", "turn_knob", "roll_back"}},
+        _SEES_DEPLOYMENT | {"prompts.add_prompt"},
+    ),
+    Role.APPROVER: RoleDefinition(
+        "Signs off what others wrote, reviews break-glass",
+        {"prompts.prompt": _SEES_PROMPT | {"sign_off", "review_break_glass"}},
+        _SEES_DEPLOYMENT
+        | {
+            "routing.sign_off_routing",
+            "routing.review_break_glass_routing",
+            "approvals.sign_off_policy",
+        },
+    ),
+    Role.ON_CALL: RoleDefinition(
+        "Turns knobs, rolls back, breaks glass",
+        {"prompts.prompt": _SEES_PROMPT | {"turn_knob", "roll_back", "break_glass"}},
+        _SEES_DEPLOYMENT
+        | {
+            "releases.roll_back_release",
+            "routing.propose_routing",
+            "routing.break_glass_routing",
+        },
+    ),
+    Role.EXEC: RoleDefinition(
+        "Signs the words users will read", {"prompts.prompt": _SEES_PROMPT | {"sign_off"}}, _SEES_DEPLOYMENT
+    ),
+    Role.LEGAL: RoleDefinition(
+        "Signs what regulated users will read", {"prompts.prompt": _SEES_PROMPT | {"sign_off"}}, _SEES_DEPLOYMENT
+    ),
+    Role.AUDITOR: RoleDefinition(
+        "Reads everything, changes nothing",
+        {"prompts.prompt": _SEES_PROMPT, "accounts.tenant": frozenset({"view_tenant", "view_usage"})},
+        _SEES_DEPLOYMENT | {"audit.view_auditevent", "audit.export_audit", "accounts.view_operator"},
+    ),
+    Role.ADMIN: RoleDefinition(
+        "Gives and takes roles, keys and tokens; proposes policy",
+        {
+            "prompts.prompt": _SEES_PROMPT,
+            "accounts.tenant": frozenset({"view_tenant", "view_usage", "manage_keys", "change_tenant"}),
+        },
+        _SEES_DEPLOYMENT
+        | {
+            "accounts.view_operator",
+            "accounts.manage_access",
+            "accounts.add_tenant",
+            "approvals.propose_policy",
+            "approvals.sign_off_policy",
+            "routing.propose_routing",
+            "routing.sign_off_routing",
+            "audit.view_auditevent",
+        },
+    ),
+}
+
+
+def permissions_everywhere(role: Role) -> frozenset[str]:
+    """Every permission, as 'app.codename', that the role gives when it is granted on everything."""
+    definition = ROLES[role]
+    on_any_object = {
+        f"{label.split('.')[0]}.{codename}" for label, codenames in definition.on_object.items() for codename in codenames
+    }
+    return definition.everywhere | on_any_object
+
+
+def permissions_on(role: Role, model_label: str) -> frozenset[str]:
+    """Every permission, as 'app.codename', that the role gives on one object of the model ('prompts.prompt')."""
+    app = model_label.split(".")[0]
+    return frozenset(f"{app}.{codename}" for codename in ROLES[role].on_object.get(model_label, frozenset()))

@@ -1,0 +1,71 @@
+"""One envelope for everything the API refuses: {"error": {"code", "message", …}}, with the status from one table."""
+
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.core.exceptions import ValidationError as DjangoValidationError
+from django.http import Http404
+from rest_framework import exceptions, status
+from rest_framework.response import Response
+from rest_framework.views import set_rollback
+
+from controlplane.accounts.errors import AccessError
+from controlplane.approvals.errors import ApprovalError, MalformedPolicy, NotAllowedToSign, NotApproved
+from controlplane.prompts.errors import InvalidVersion, PromptError
+from controlplane.releases.errors import ReleaseError, SigningKeyMissing
+from controlplane.rollouts.errors import InvalidPlan, RolloutError
+from controlplane.routing.errors import InvalidRouting, RoutingError
+
+# The first line that fits decides. What is not listed as the caller's mistake is a conflict with the state of things.
+STATUS: tuple[tuple[type[Exception], int], ...] = (
+    (InvalidVersion, status.HTTP_400_BAD_REQUEST),
+    (InvalidPlan, status.HTTP_400_BAD_REQUEST),
+    (InvalidRouting, status.HTTP_400_BAD_REQUEST),
+    (MalformedPolicy, status.HTTP_400_BAD_REQUEST),
+    (NotAllowedToSign, status.HTTP_403_FORBIDDEN),
+    (SigningKeyMissing, status.HTTP_503_SERVICE_UNAVAILABLE),
+    (AccessError, status.HTTP_409_CONFLICT),
+    (ApprovalError, status.HTTP_409_CONFLICT),
+    (PromptError, status.HTTP_409_CONFLICT),
+    (ReleaseError, status.HTTP_409_CONFLICT),
+    (RolloutError, status.HTTP_409_CONFLICT),
+    (RoutingError, status.HTTP_409_CONFLICT),
+)
+
+
+def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
+    """DRF's exception handler; None lets a programming error become a 500 with its traceback in the log."""
+    for kind, code in STATUS:
+        if isinstance(exc, kind):
+            set_rollback()
+            return Response({"error": {"code": exc.code, "message": str(exc), **_details(exc)}}, status=code)  # type: ignore[attr-defined]
+    if isinstance(exc, Http404):
+        exc = exceptions.NotFound("there is no such thing here, or you may not see it")
+    elif isinstance(exc, PermissionDenied):
+        exc = exceptions.PermissionDenied(str(exc) or None)
+    elif isinstance(exc, DjangoValidationError):
+        exc = exceptions.ValidationError(exc.messages)
+    if not isinstance(exc, exceptions.APIException):
+        return None
+    set_rollback()
+    headers = {"Retry-After": str(int(wait))} if (wait := getattr(exc, "wait", None)) else {}
+    if header := getattr(exc, "auth_header", None):
+        headers["WWW-Authenticate"] = header
+    body: dict[str, Any] = {"code": exc.default_code, "message": _message(exc)}
+    if isinstance(exc, exceptions.ValidationError):
+        body["fields"] = exc.detail
+    return Response({"error": body}, status=exc.status_code, headers=headers)
+
+
+def _message(exc: exceptions.APIException) -> str:
+    if isinstance(exc, exceptions.ValidationError):
+        return "some fields are not as they must be"
+    return str(exc.detail)
+
+
+def _details(exc: Exception) -> dict[str, Any]:
+    if isinstance(exc, InvalidVersion):
+        return {"problems": [{"path": path, "message": message} for path, message in exc.problems]}
+    if isinstance(exc, NotApproved):
+        return {"missing": exc.missing}
+    return {}

@@ -1,0 +1,480 @@
+"""Open, amend, sign, apply, bypass and close changes. Every path to production runs through `require` or `apply`."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from controlplane.accounts.models import Operator
+from controlplane.accounts.roles import Role
+from controlplane.approvals.errors import (
+    BreakGlassRefused,
+    ChangeClosed,
+    DigestRejected,
+    Drifted,
+    NotAllowedToSign,
+    NotApproved,
+    PolicyMissing,
+)
+from controlplane.approvals.kinds import Kind, kind_of
+from controlplane.approvals.models import (
+    CHANGE_TRANSITIONS,
+    ApprovalPolicy,
+    BreakGlass,
+    ChangeRequest,
+    ChangeState,
+    Decision,
+    PolicyActivation,
+    RejectedDigest,
+    SignOff,
+)
+from controlplane.approvals.policy import Rule, Signature, Standing, match, parse_rules, stand
+from controlplane.audit import operations as audit
+from dataplane.release import canonical, digest_of
+
+APPLY_GATE = "apply"
+MAX_BYPASS = timedelta(hours=4)
+REVIEW_WITHIN = timedelta(hours=24)
+
+
+# --- what a change is, now ---------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Current:
+    """A change as it would be applied at this moment: the target's base, the policy's rule, and the digest of it all."""
+
+    base: Any
+    rule: Rule
+    digest: str
+
+
+def active_policy() -> ApprovalPolicy:
+    """The policy in force.
+
+    Raises:
+        PolicyMissing: none was ever activated; `manage.py bootstrap_policy` activates the built-in one.
+    """
+    activation = PolicyActivation.objects.select_related("policy").first()
+    if activation is None:
+        raise PolicyMissing("no approval policy is active, so nothing can be approved; activate one first")
+    return activation.policy
+
+
+def current(change: ChangeRequest) -> Current:
+    """Look at the target and the policy as they are now; the digest differs from `change.digest` after any drift."""
+    return _current(change.registered, target=change.target, content=change.content)
+
+
+def _current(kind: Kind, *, target: str, content: Any) -> Current:
+    rule = match(parse_rules(active_policy().rules), kind=kind.name, facts=kind.facts(content))
+    base = kind.base(target)
+    body = {"kind": kind.name, "target": target, "content": content, "base": base, "rule": dict(rule.source)}
+    return Current(base, rule, digest_of(canonical(body)))
+
+
+def signatures(change: ChangeRequest) -> tuple[Signature, ...]:
+    """Each operator's latest word on the change, with whether they still hold the role; three queries."""
+    latest: dict[int, SignOff] = {}
+    for sign_off in change.sign_offs.select_related("operator").prefetch_related("operator__grants"):
+        latest[sign_off.operator_id] = sign_off
+    target = change.target_object()
+    return tuple(
+        Signature(
+            operator=sign_off.operator_name,
+            role=Role(sign_off.role),
+            decision=sign_off.decision,
+            digest=sign_off.digest,
+            expires_at=sign_off.expires_at,
+            holds_role=sign_off.operator.is_active and sign_off.operator.holds(sign_off.role, target),
+        )
+        for sign_off in latest.values()
+    )
+
+
+def standing(change: ChangeRequest, *, gate: str, now: datetime) -> Standing:
+    """Where the change stands at `gate`, worked out from the target, the policy and the sign-offs as they are now."""
+    seen = current(change)
+    return stand(
+        seen.rule.gate(gate),
+        signatures=signatures(change),
+        digest=seen.digest,
+        contributors=change.contributor_names,
+        now=now,
+    )
+
+
+def is_rejected(content_digest: str) -> bool:
+    """Whether this content was rejected before."""
+    return RejectedDigest.objects.filter(content_digest=content_digest).exists()
+
+
+# --- opening and changing ----------------------------------------------------------------------------------------------
+@audit.operation
+def open_change(
+    *,
+    kind: str,
+    target: str,
+    title: str,
+    content: Any,
+    content_digest: str,
+    reason: str,
+    actor: Operator | str,
+    now: datetime,
+    contributors: Iterable[str] = (),
+) -> ChangeRequest:
+    """Open a change request for exactly `content`.
+
+    Args:
+        content: JSON; what would be applied.
+        content_digest: What a rejection remembers: the digest of the part that users would meet.
+        contributors: Others who wrote part of it; like the author they can never sign it off.
+    Raises:
+        DigestRejected: the same content was rejected before.
+        PolicyMissing: no rule speaks of it.
+    """
+    refuse_rejected(content_digest)
+    seen = _current(kind_of(kind), target=target, content=content)
+    author = audit.name_of(actor)
+    change = ChangeRequest.objects.create(
+        kind=kind,
+        target=target,
+        title=title,
+        reason=reason,
+        content=content,
+        content_digest=content_digest,
+        base=seen.base,
+        rule=dict(seen.rule.source),
+        digest=seen.digest,
+        author=author,
+        contributors=sorted({author, *contributors}),
+        opened_at=now,
+    )
+    audit.record("change.opened", actor=actor, target=change, at=now, data=_facts(change))
+    return change
+
+
+@audit.operation
+def amend_change(
+    *, change: ChangeRequest, content: Any, content_digest: str, actor: Operator | str, now: datetime
+) -> ChangeRequest:
+    """Put other content into an open change; its editor becomes a contributor and every sign-off is void by its digest.
+
+    Raises:
+        ChangeClosed, DigestRejected, PolicyMissing: and nothing was changed.
+    """
+    change = _open(change)
+    refuse_rejected(content_digest)
+    before = change.digest
+    change.content, change.content_digest = content, content_digest
+    change.contributors = sorted({*change.contributors, audit.name_of(actor)})
+    _retake_digest(change)
+    audit.record("change.amended", actor=actor, target=change, at=now, data={"before": before, **_facts(change)})
+    return change
+
+
+@audit.operation
+def rebase_change(*, change: ChangeRequest, actor: Operator | str, now: datetime) -> ChangeRequest:
+    """Take the digest anew after the target or the policy moved, so that people can sign what would be applied now.
+
+    Unlike an amendment it writes no content, so whoever does it does not become a contributor.
+    """
+    change = _open(change)
+    before = change.digest
+    _retake_digest(change)
+    if change.digest != before:
+        audit.record("change.rebased", actor=actor, target=change, at=now, data={"before": before, **_facts(change)})
+    return change
+
+
+def _retake_digest(change: ChangeRequest) -> None:
+    seen = current(change)
+    change.base, change.rule, change.digest = seen.base, dict(seen.rule.source), seen.digest
+    change.save(update_fields=["content", "content_digest", "contributors", "base", "rule", "digest"])
+
+
+# --- people's words ----------------------------------------------------------------------------------------------------
+@audit.operation
+def sign_off(
+    *,
+    change: ChangeRequest,
+    operator: Operator,
+    role: Role,
+    decision: Decision,
+    digest: str,
+    comment: str = "",
+    now: datetime,
+) -> SignOff:
+    """Record one operator's word on the digest that they were shown.
+
+    Raises:
+        ChangeClosed: too late.
+        Drifted: what they were shown is not what would be applied now; show it again.
+        NotAllowedToSign: they wrote part of it, or do not hold `role` on the target.
+        DigestRejected: the content was rejected before.
+    """
+    change = _open(change)
+    refuse_rejected(change.content_digest)
+    if decision == Decision.APPROVE and operator.username in change.contributor_names:
+        raise NotAllowedToSign(f"{operator.username!r} wrote part of CR-{change.pk} and cannot sign it off")
+    if not operator.holds(role, change.target_object()):
+        raise NotAllowedToSign(f"{operator.username!r} does not hold the role {role.value!r} on {change.target!r}")
+    seen = current(change)
+    if decision != Decision.WITHDRAW and not (digest == change.digest == seen.digest):
+        raise Drifted(
+            f"CR-{change.pk} changed since you read it (you saw {digest[:8]}, now {seen.digest[:8]}); read it again"
+        )
+    row = SignOff.objects.create(
+        change=change,
+        operator=operator,
+        operator_name=operator.username,
+        role=role,
+        decision=decision,
+        digest=digest,
+        comment=comment,
+        signed_at=now,
+        expires_at=now + timedelta(hours=seen.rule.valid_hours),
+    )
+    audit.record(
+        f"change.{decision}",
+        actor=operator,
+        target=change,
+        at=now,
+        data={"role": role, "digest": digest, "comment": comment, "expires_at": row.expires_at.isoformat()},
+    )
+    return row
+
+
+@audit.operation
+def reject_change(*, change: ChangeRequest, actor: Operator | str, reason: str, now: datetime) -> None:
+    """Close the change and remember its content: it cannot come back, in any later change.
+
+    Also the last step of a roll-back, so that a version that hurt users is not tried again by mistake.
+    """
+    change = ChangeRequest.objects.select_for_update().get(pk=change.pk)
+    if not is_rejected(change.content_digest):
+        RejectedDigest.objects.create(
+            content_digest=change.content_digest,
+            target=change.target,
+            reason=reason,
+            actor=audit.name_of(actor),
+            at=now,
+        )
+    if change.state != ChangeState.REJECTED:
+        _close(change, ChangeState.REJECTED, actor=actor, note=reason, now=now)
+
+
+@audit.operation
+def withdraw_change(*, change: ChangeRequest, actor: Operator | str, reason: str, now: datetime) -> None:
+    """Close the change without a verdict on its content; it may be opened again."""
+    _close(_open(change), ChangeState.WITHDRAWN, actor=actor, note=reason, now=now)
+
+
+# --- going through the gate --------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Authorisation:
+    """Why a gate let a change through. `lapses_at` is set when it was broken open instead of signed."""
+
+    digest: str
+    standing: Standing
+    lapses_at: datetime | None
+
+
+def require(change: ChangeRequest, *, gate: str, now: datetime) -> Authorisation:
+    """Return why `change` may pass `gate` now, having recomputed its digest from what is in the database.
+
+    Call it inside the operation that carries the change out.
+
+    Raises:
+        NotApproved: naming how many sign-offs are missing from which role.
+        DigestRejected: the content was rejected.
+    """
+    refuse_rejected(change.content_digest)
+    seen = standing(change, gate=gate, now=now)
+    digest = current(change).digest
+    if seen.is_open:
+        return Authorisation(digest, seen, None)
+    bypass = change.bypasses.in_effect(now).filter(digest=digest).first()
+    if bypass is not None:
+        return Authorisation(digest, seen, bypass.lapses_at)
+    raise NotApproved(
+        f"CR-{change.pk} cannot pass {gate!r} yet. {seen.sentence}", {role.value: n for role, n in seen.missing.items()}
+    )
+
+
+@audit.operation
+def apply_change(*, change: ChangeRequest, actor: Operator | str, now: datetime) -> ChangeRequest:
+    """Carry out a change whose kind is applied in one step.
+
+    Raises:
+        ChangeClosed, NotApproved, DigestRejected: and nothing was changed.
+    """
+    change = _open(change)
+    kind = change.registered
+    if kind.apply is None:
+        raise ChangeClosed(f"CR-{change.pk} is carried out step by step on its own page, not from here")
+    authorisation = require(change, gate=APPLY_GATE, now=now)
+    mark_applied(change, actor=actor, now=now, note=authorisation.standing.sentence)
+    kind.apply(change, actor=actor, now=now)
+    return change
+
+
+def mark_applied(change: ChangeRequest, *, actor: Operator | str, now: datetime, note: str) -> None:
+    """Close a change as carried out; the caller has just passed its last gate in the same transaction."""
+    _close(_open(change), ChangeState.APPLIED, actor=actor, note=note, now=now)
+
+
+# --- when it cannot wait -----------------------------------------------------------------------------------------------
+@audit.operation
+def break_glass(
+    *,
+    change: ChangeRequest,
+    actor: Operator,
+    reason: str,
+    incident: str,
+    lasts: timedelta,
+    now: datetime,
+) -> BreakGlass:
+    """Let `change` pass its gates for a while without its sign-offs, and owe a review by somebody else.
+
+    Args:
+        lasts: Up to 4 h; afterwards the effect is undone unless the sign-offs came meanwhile.
+    Raises:
+        BreakGlassRefused: no reason, no incident, too long, a kind whose effect cannot lapse, or a debt is unpaid.
+        ChangeClosed, DigestRejected: and nothing was changed.
+    """
+    change = _open(change)
+    refuse_rejected(change.content_digest)
+    reason, incident = reason.strip(), incident.strip()
+    if not reason or not incident:
+        raise BreakGlassRefused("a bypass needs a reason and the id of the incident it serves")
+    if change.registered.lapse is None:
+        raise BreakGlassRefused(f"a change of kind {change.kind!r} cannot lapse by itself, so it cannot be broken into")
+    if not timedelta(minutes=1) <= lasts <= MAX_BYPASS:
+        raise BreakGlassRefused(f"a bypass lasts 1 to {int(MAX_BYPASS.total_seconds() // 60)} minutes, not {lasts}")
+    debt = BreakGlass.objects.unpaid().first()
+    if debt is not None:
+        raise BreakGlassRefused(
+            f"the bypass of CR-{debt.change_id} by {debt.actor!r} is not reviewed yet; somebody other than "
+            f"{debt.actor!r} must review it before glass is broken again"
+        )
+    bypass = BreakGlass.objects.create(
+        change=change,
+        actor=actor.username,
+        reason=reason,
+        incident=incident,
+        digest=current(change).digest,
+        used_at=now,
+        lapses_at=now + lasts,
+        review_due_at=now + REVIEW_WITHIN,
+    )
+    audit.record("break_glass.used", actor=actor, target=change, at=now, data=bypass.facts())
+    return bypass
+
+
+@audit.operation
+def review_break_glass(*, debt: BreakGlass, reviewer: Operator, note: str, now: datetime) -> None:
+    """Pay a debt: somebody other than who broke the glass has looked at it and says what they think.
+
+    Raises:
+        BreakGlassRefused: their own, reviewed before, or without a note.
+    """
+    if reviewer.username == debt.actor:
+        raise BreakGlassRefused("nobody reviews their own bypass; ask another approver")
+    if not note.strip():
+        raise BreakGlassRefused("a review says what was found")
+    paid = BreakGlass.objects.unpaid().filter(pk=debt.pk).update(
+        reviewed_by=reviewer.username, reviewed_at=now, review_note=note.strip()
+    )
+    if not paid:
+        raise BreakGlassRefused("this bypass was reviewed before")
+    audit.record("break_glass.reviewed", actor=reviewer, target=debt, at=now, data={"note": note.strip()})
+
+
+@audit.operation
+def lapse_due(*, now: datetime) -> int:
+    """End every bypass whose time is over, undoing its effect where nobody signed meanwhile; return how many."""
+    ended = 0
+    for debt in BreakGlass.objects.filter(ended_at__isnull=True, lapses_at__lte=now).select_related("change"):
+        end_bypass(debt=debt, now=now)
+        ended += 1
+    return ended
+
+
+@audit.operation
+def end_bypass(*, debt: BreakGlass, now: datetime) -> None:
+    """End one bypass now; its kind undoes what only the bypass had let through."""
+    ended = BreakGlass.objects.filter(pk=debt.pk, ended_at__isnull=True).update(ended_at=now, end_note="lapsed")
+    if not ended:
+        return
+    audit.record("break_glass.lapsed", actor="ballast", target=debt, at=now)
+    lapse = debt.change.registered.lapse
+    if lapse is not None:
+        lapse(debt.change, debt=debt, now=now)
+
+
+# --- the policy itself -------------------------------------------------------------------------------------------------
+@audit.operation
+def submit_policy(*, rules: Any, rationale: str, actor: Operator | str, now: datetime) -> ApprovalPolicy:
+    """Store a policy version; it is in force once a change request activates it.
+
+    Raises:
+        MalformedPolicy: naming the place.
+    """
+    parse_rules(rules)
+    newest = ApprovalPolicy.objects.order_by("-number").first()
+    policy = ApprovalPolicy.objects.create(
+        number=newest.number + 1 if newest else 1,
+        rules=rules,
+        digest=digest_of(canonical(rules)),
+        author=audit.name_of(actor),
+        rationale=rationale,
+        created_at=now,
+    )
+    audit.record("policy.submitted", actor=actor, target=policy, at=now, data={"digest": policy.digest})
+    return policy
+
+
+def activate_policy(policy: ApprovalPolicy, *, actor: Operator | str, reason: str, now: datetime) -> None:
+    """Put a policy in force. Reached through its change request, and once when a deployment is set up."""
+    PolicyActivation.objects.create(policy=policy, at=now, actor=audit.name_of(actor), reason=reason)
+    audit.record("policy.activated", actor=actor, target=policy, at=now, data={"digest": policy.digest})
+
+
+@audit.operation
+def bootstrap_policy(*, rules: Any, actor: str, now: datetime) -> ApprovalPolicy:
+    """Put the first policy in force; refused once there is one, since from then on policy changes by its own rules."""
+    if PolicyActivation.objects.exists():
+        raise PolicyMissing("a policy is in force; change it through a change request of kind 'approval.policy'")
+    policy = submit_policy(rules=rules, rationale="first policy of this deployment", actor=actor, now=now)
+    activate_policy(policy, actor=actor, reason="bootstrap", now=now)
+    return policy
+
+
+# --- shared steps ------------------------------------------------------------------------------------------------------
+def _open(change: ChangeRequest) -> ChangeRequest:
+    """The change as it is in the database now, if it is still open."""
+    fresh = ChangeRequest.objects.select_for_update().get(pk=change.pk)
+    if not fresh.is_open:
+        raise ChangeClosed(f"CR-{fresh.pk} is {fresh.get_state_display().lower()} since {fresh.closed_at:%Y-%m-%d %H:%M} UTC")
+    return fresh
+
+
+def _close(change: ChangeRequest, state: ChangeState, *, actor: Operator | str, note: str, now: datetime) -> None:
+    """Take the one legal step. Only this function assigns `state`."""
+    if (ChangeState(change.state), state) not in CHANGE_TRANSITIONS:
+        raise ChangeClosed(f"CR-{change.pk} is {change.state} and cannot become {state}")
+    change.state, change.closed_at, change.closed_by, change.closing_note = state, now, audit.name_of(actor), note
+    change.save(update_fields=["state", "closed_at", "closed_by", "closing_note"])
+    audit.record(f"change.{state}", actor=actor, target=change, at=now, data={"note": note, **_facts(change)})
+
+
+def refuse_rejected(content_digest: str) -> None:
+    """Raise DigestRejected, saying when, by whom and why, if this content was rejected before."""
+    rejected = RejectedDigest.objects.filter(content_digest=content_digest).first()
+    if rejected is not None:
+        raise DigestRejected(
+            f"content {content_digest[:8]} was rejected on {rejected.at:%Y-%m-%d} by {rejected.actor!r}: {rejected.reason}"
+        )
+
+
+def _facts(change: ChangeRequest) -> dict[str, Any]:
+    return {"kind": change.kind, "target": change.target, "digest": change.digest, "content_digest": change.content_digest}

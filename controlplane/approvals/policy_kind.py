@@ -1,0 +1,62 @@
+"""The kind of change that changes how changes are approved."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from django.db import models
+
+from controlplane.accounts.models import Operator
+from controlplane.approvals import operations
+from controlplane.approvals.kinds import Kind
+from controlplane.approvals.models import ApprovalPolicy, ChangeRequest, PolicyActivation
+
+NAME = "approval.policy"
+TARGET = "approval-policy"
+
+
+def propose_policy(*, policy: ApprovalPolicy, reason: str, actor: Operator, now: datetime) -> ChangeRequest:
+    """Open the change request that would put `policy` in force."""
+    return operations.open_change(
+        kind=NAME,
+        target=TARGET,
+        title=f"Approval policy {policy.number}",
+        content={"number": policy.number, "digest": policy.digest},
+        content_digest=policy.digest,
+        reason=reason,
+        actor=actor,
+        contributors=[policy.author],
+        now=now,
+    )
+
+
+def _base(target: str) -> Any:
+    active = PolicyActivation.objects.select_related("policy").first()
+    return {"number": active.policy.number, "digest": active.policy.digest} if active else None
+
+
+def _facts(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {}
+
+
+def _target(target: str) -> models.Model:
+    return operations.active_policy()
+
+
+def _apply(change: ChangeRequest, *, actor: Any, now: datetime) -> None:
+    policy = ApprovalPolicy.objects.get(number=change.content["number"], digest=change.content["digest"])
+    operations.activate_policy(policy, actor=actor, reason=f"CR-{change.pk}: {change.reason}", now=now)
+
+
+KIND = Kind(
+    name=NAME,
+    label="Approval policy",
+    base=_base,
+    facts=_facts,
+    target=_target,
+    view_permission="approvals.view_approvalpolicy",
+    sign_off_permission="approvals.sign_off_policy",
+    break_glass_permission="",
+    review_permission="",
+    apply=_apply,
+)

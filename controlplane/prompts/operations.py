@@ -1,0 +1,222 @@
+"""Create prompts, submit versions, and move what is live; each by the one path that the approvals guard."""
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Max
+
+from controlplane.accounts.models import Operator
+from controlplane.approvals import operations as approvals
+from controlplane.approvals.kinds import Kind
+from controlplane.approvals.models import ChangeRequest
+from controlplane.audit import operations as audit
+from controlplane.prompts.errors import InvalidVersion, NeverApproved, SameAsBefore
+from controlplane.prompts.models import LiveChange, Prompt, PromptVersion, content_digest
+from controlplane.releases import operations as releases
+from dataplane.prompts import validate_version
+
+GO_LIVE = "prompt.live"
+# Applications may pin a version; it stays served until this many others have been live after it.
+PINNABLE_VERSIONS = 10
+# Versions that serve without being live, such as a canary's candidate; the apps above hand in who they are.
+_also_served: list[Callable[[], Iterable[PromptVersion]]] = []
+# What the apps above must do, in the same transaction, when another version goes live.
+_live_watchers: list[Callable[..., object]] = []
+
+
+def also_serve(versions: Callable[[], Iterable[PromptVersion]]) -> None:
+    """Register a source of versions that every release must carry beside the live ones."""
+    if versions not in _also_served:
+        _also_served.append(versions)
+
+
+def on_live_change(watcher: Callable[..., object]) -> None:
+    """Register `watcher(version, actor=, reason=, now=)`, called inside the operation that makes `version` live."""
+    if watcher not in _live_watchers:
+        _live_watchers.append(watcher)
+
+
+@audit.operation
+def create_prompt(
+    *, slug: str, title: str, route: str, actor: Operator | str, now: datetime, description: str = ""
+) -> Prompt:
+    """Create a prompt without versions; it serves nothing yet."""
+    prompt = Prompt(slug=slug, title=title, route=route, description=description, created_at=now)
+    prompt.created_by = audit.name_of(actor)
+    prompt.full_clean()
+    prompt.save()
+    audit.record("prompt.created", actor=actor, target=prompt, at=now, data={"title": title, "route": route})
+    return prompt
+
+
+@audit.operation
+def submit_version(
+    *,
+    prompt: Prompt,
+    messages: Any,
+    variables_schema: Any,
+    parameters: Any,
+    change_class: str,
+    rationale: str,
+    actor: Operator | str,
+    now: datetime,
+    sample_variables: Any = None,
+) -> PromptVersion:
+    """Store an immutable version. It serves nobody until a canary or a go-live carries it.
+
+    Raises:
+        InvalidVersion: it could not be served; lists every problem with its path.
+        SameAsBefore: a version with this content exists.
+        DigestRejected: this content was rejected before.
+    """
+    problems = [(p.path, p.message) for p in validate_version(messages, variables_schema, parameters) if p.is_error]
+    if not rationale.strip():
+        problems.append(("rationale", "say why this version is wanted"))
+    if problems:
+        raise InvalidVersion(problems)
+    digest = content_digest(
+        prompt=prompt.slug, messages=messages, variables_schema=variables_schema, parameters=parameters
+    )
+    approvals.refuse_rejected(digest)
+    same = prompt.versions.filter(digest=digest).first()
+    if same is not None:
+        raise SameAsBefore(f"{same} has exactly this content; use it instead of a copy", same.number)
+    newest = prompt.versions.aggregate(newest=Max("number"))["newest"] or 0
+    version = PromptVersion.objects.create(
+        prompt=prompt,
+        number=newest + 1,
+        messages=messages,
+        variables_schema=variables_schema,
+        parameters=parameters,
+        sample_variables=sample_variables or {},
+        change_class=change_class,
+        rationale=rationale.strip(),
+        digest=digest,
+        author=audit.name_of(actor),
+        created_at=now,
+    )
+    audit.record(
+        "prompt.version_submitted",
+        actor=actor,
+        target=version,
+        at=now,
+        data={"digest": digest, "change_class": change_class, "rationale": version.rationale},
+    )
+    return version
+
+
+@audit.operation
+def propose_live(*, version: PromptVersion, reason: str, actor: Operator | str, now: datetime) -> ChangeRequest:
+    """Ask for a version to go live at once, without a canary: the way of a prompt's first version."""
+    return approvals.open_change(
+        kind=GO_LIVE,
+        target=version.prompt.audit_name,
+        title=f"Serve {version} to everybody",
+        content={"prompt": version.prompt.slug, "candidate": version.reference, "change_class": version.change_class},
+        content_digest=version.digest,
+        reason=reason,
+        actor=actor,
+        contributors=[version.author],
+        now=now,
+    )
+
+
+def go_live(version: PromptVersion, *, actor: Operator | str, reason: str, now: datetime) -> None:
+    """Write the log entry that makes `version` live, and cut the release.
+
+    Only for operations that have just passed a gate, or that return to what was live before.
+    """
+    prompt = Prompt.objects.select_for_update().get(pk=version.prompt_id)
+    before = prompt.live_version
+    LiveChange.objects.create(prompt=prompt, version=version, actor=audit.name_of(actor), reason=reason, at=now)
+    prompt.live_version = version
+    prompt.save(update_fields=["live_version"])
+    audit.record(
+        "prompt.live",
+        actor=actor,
+        target=version,
+        at=now,
+        data={"before": before.reference if before else None, "after": version.reference, "reason": reason},
+    )
+    for watcher in _live_watchers:
+        watcher(version, actor=actor, reason=reason, now=now)
+    releases.publish_on_commit(reason=f"{version} live: {reason}", actor=actor, now=now)
+
+
+@audit.operation
+def return_to(*, version: PromptVersion, actor: Operator | str, reason: str, now: datetime) -> None:
+    """Make a version live again that was live before: one click, no sign-off, since its digest was approved.
+
+    Raises:
+        NeverApproved: it never was live.
+        DigestRejected: it was rejected since.
+    """
+    if not version.live_changes.exists():
+        raise NeverApproved(f"{version} was never live; start a canary of it instead")
+    approvals.refuse_rejected(version.digest)
+    if Prompt.objects.get(pk=version.prompt_id).live_version_id != version.pk:
+        go_live(version, actor=actor, reason=reason, now=now)
+
+
+# --- what the release carries ------------------------------------------------------------------------------------------
+def compile_prompts() -> dict[str, Any]:
+    """The section 'prompts': per prompt what is live, with every version an application may pin; three queries."""
+    section: dict[str, Any] = {}
+    served: dict[int, dict[int, PromptVersion]] = {}
+    for change in LiveChange.objects.select_related("version", "version__prompt").order_by("-id"):
+        versions = served.setdefault(change.prompt_id, {})
+        if len(versions) < PINNABLE_VERSIONS:
+            versions[change.version.number] = change.version
+    for source in _also_served:
+        for version in source():
+            served.setdefault(version.prompt_id, {})[version.number] = version
+    for prompt in Prompt.objects.with_live():
+        if prompt.live_version is not None:
+            section[prompt.slug] = {
+                "live": prompt.live_version.number,
+                "route": prompt.route,
+                "versions": {str(number): version.served() for number, version in served[prompt.pk].items()},
+            }
+    return section
+
+
+def restore_prompts(section: Mapping[str, Any], *, actor: Operator | str, reason: str, now: datetime) -> None:
+    """Return every prompt of an older release to what was live then."""
+    for slug, entry in section.items():
+        version = PromptVersion.objects.select_related("prompt").get(prompt__slug=slug, number=entry["live"])
+        return_to(version=version, actor=actor, reason=reason, now=now)
+
+
+# --- the kind of change ------------------------------------------------------------------------------------------------
+def live_reference(target: str) -> Any:
+    """The base of every change to a prompt: what is live now; None before the first version."""
+    live = prompt_named(target).live_version
+    return live.reference if live else None
+
+
+def prompt_named(target: str) -> Prompt:
+    """The prompt of a change's target, such as 'prompt:support-answer'."""
+    return Prompt.objects.with_live().get(slug=target.removeprefix("prompt:"))
+
+
+def _apply(change: ChangeRequest, *, actor: Any, now: datetime) -> None:
+    reference = change.content["candidate"]
+    version = PromptVersion.objects.select_related("prompt").get(
+        prompt__slug=change.content["prompt"], number=reference["number"], digest=reference["digest"]
+    )
+    go_live(version, actor=actor, reason=f"CR-{change.pk}", now=now)
+
+
+KIND = Kind(
+    name=GO_LIVE,
+    label="Prompt to everybody",
+    base=live_reference,
+    facts=lambda content: {"change_class": content["change_class"]},
+    target=prompt_named,
+    view_permission="prompts.view_prompt",
+    sign_off_permission="prompts.sign_off",
+    break_glass_permission="prompts.break_glass",
+    review_permission="prompts.review_break_glass",
+    apply=_apply,
+)

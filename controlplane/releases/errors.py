@@ -1,0 +1,19 @@
+"""Why a release was not cut or not returned to."""
+
+
+class ReleaseError(Exception):
+    """An operation on releases was refused; nothing was changed."""
+
+    code = "release_refused"
+
+
+class SigningKeyMissing(ReleaseError):
+    """The signing key cannot be read; nothing can be released until it can."""
+
+    code = "signing_key_missing"
+
+
+class NothingToRollBack(ReleaseError):
+    """The release is the current one, or its state is the current state."""
+
+    code = "nothing_to_roll_back"

@@ -1,0 +1,141 @@
+"""Releases as they were signed, and what the data plane says it does with them."""
+
+import json
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from django.db import models
+from django.urls import reverse
+from django.utils.functional import cached_property
+
+from controlplane.audit.models import append_only
+from dataplane.release import Envelope
+
+# A worker reports every second; three missed reports and a margin, and nobody should believe its last word any more.
+SILENT_AFTER = timedelta(seconds=5)
+# A worker that said nothing for this long is no longer counted against convergence; it stays on the page as gone.
+GONE_AFTER = timedelta(minutes=10)
+
+
+class Release(models.Model):
+    """One signed release: the exact document that the signature covers, for ever."""
+
+    revision = models.BigIntegerField(primary_key=True)
+    document = models.TextField(help_text="Canonical JSON (RFC 8785), byte for byte what was signed")
+    digest = models.CharField(max_length=64)
+    key_id = models.CharField(max_length=16)
+    signature = models.CharField(max_length=100)
+    reason = models.CharField(max_length=300)
+    actor = models.CharField(max_length=150)
+    clicked_at = models.DateTimeField(help_text="When the act that led to this release reached the console")
+    restores = models.BigIntegerField(null=True, blank=True, help_text="The revision that this one returns to")
+
+    class Meta:
+        ordering: ClassVar = ["-revision"]
+        permissions: ClassVar = [("roll_back_release", "Can return to an earlier release")]
+        triggers: ClassVar = [append_only()]
+
+    def __str__(self) -> str:
+        return f"r{self.revision}"
+
+    def get_absolute_url(self) -> str:
+        return reverse("release", args=[self.revision])
+
+    @property
+    def audit_name(self) -> str:
+        return f"release:{self.revision}"
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """The document, parsed."""
+        parsed: dict[str, Any] = json.loads(self.document)
+        return parsed
+
+    def envelope(self) -> Envelope:
+        """What workers receive and verify."""
+        return Envelope(document=self.document, digest=self.digest, key_id=self.key_id, signature=self.signature)
+
+
+class Convergence(StrEnum):
+    """How a worker stands to the current release."""
+
+    IN_SYNC = "in sync"
+    BEHIND = "behind"
+    REFUSED = "refused"
+    SILENT = "silent"
+    STOPPED = "stopped"
+
+
+class WorkerQuerySet(models.QuerySet["Worker"]):
+    def gateways(self) -> "WorkerQuerySet":
+        """The processes that serve traffic; agents only carry releases to them."""
+        return self.filter(kind="gateway")
+
+    def expected(self, now: datetime) -> "WorkerQuerySet":
+        """Gateways that count towards convergence: not stopped on purpose, and heard of lately."""
+        return self.gateways().exclude(status="stopped").filter(last_seen_at__gt=now - GONE_AFTER)
+
+
+class Worker(models.Model):
+    """One data-plane process, as it last described itself."""
+
+    name = models.CharField(max_length=120, primary_key=True)
+    kind = models.CharField(max_length=20)
+    host = models.CharField(max_length=100)
+    pid = models.IntegerField()
+    boot = models.CharField(max_length=32)
+    sequence = models.BigIntegerField(default=0, help_text="Of the last report that was taken in, per boot")
+    status = models.CharField(max_length=20)
+    revision = models.BigIntegerField(null=True, blank=True)
+    digest = models.CharField(max_length=64, blank=True)
+    in_flight = models.IntegerField(default=0)
+    started_at = models.DateTimeField()
+    last_seen_at = models.DateTimeField()
+    refused_revision = models.BigIntegerField(null=True, blank=True)
+    refused_digest = models.CharField(max_length=64, blank=True)
+    refused_reason = models.TextField(blank=True)
+
+    objects = WorkerQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def convergence(self, current: Release | None, *, now: datetime) -> Convergence:
+        """How this worker stands to `current`; its digest decides, since a revision alone could be forged."""
+        if self.status == "stopped":
+            return Convergence.STOPPED
+        if self.last_seen_at <= now - SILENT_AFTER:
+            return Convergence.SILENT
+        if current is None or self.digest == current.digest:
+            return Convergence.IN_SYNC
+        if self.refused_digest == current.digest:
+            return Convergence.REFUSED
+        return Convergence.BEHIND
+
+
+class Ack(models.Model):
+    """One worker's verdict on one release, once per boot."""
+
+    worker = models.CharField(max_length=120)
+    boot = models.CharField(max_length=32)
+    revision = models.BigIntegerField()
+    digest = models.CharField(max_length=64)
+    verdict = models.CharField(max_length=4, choices=[("ack", "ACK"), ("nack", "NACK")])
+    reason = models.TextField(blank=True)
+    at = models.DateTimeField()
+    latency_ms = models.FloatField(help_text="From the click to the worker's verdict; the two clocks are trusted to agree")
+
+    class Meta:
+        ordering: ClassVar = ["-id"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["worker", "boot", "revision", "digest", "verdict"], name="one_verdict")
+        ]
+        indexes: ClassVar = [models.Index(fields=["revision", "verdict"])]
+        triggers: ClassVar = [append_only()]
+
+    def __str__(self) -> str:
+        return f"{self.worker} {self.verdict} r{self.revision}"

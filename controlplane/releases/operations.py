@@ -1,0 +1,239 @@
+"""Cut, push and return to releases, and keep what workers say of them."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db import transaction
+from kombu import Exchange
+
+from controlplane.audit import operations as audit
+from controlplane.celery import app as celery_app
+from controlplane.releases.errors import NothingToRollBack
+from controlplane.releases.models import Ack, Release, Worker
+from controlplane.releases.sections import all_sections
+from controlplane.releases.signing import signing_key
+from dataplane.release import SCHEMA, sign
+
+logger = logging.getLogger(__name__)
+
+PUSH_TASK = "ballast.release.push"
+PUSH_EXCHANGE = Exchange("ballast.releases", type="fanout")
+
+
+def current_release() -> Release | None:
+    """The newest release; None before the first is cut."""
+    return Release.objects.first()
+
+
+@dataclass(slots=True)
+class _PendingRelease:
+    """The release that the operation under way will end with: why, by whom, since when."""
+
+    actor: Any
+    now: datetime
+    reasons: list[str] = field(default_factory=list)
+
+    def __call__(self) -> None:
+        cut_release(reason="; ".join(self.reasons), actor=self.actor, now=self.now)
+
+
+def publish_on_commit(*, reason: str, actor: Any, now: datetime) -> None:
+    """Have the operation under way end with one release: cut inside its transaction, pushed the moment it has committed.
+
+    Cut inside, so that no state is ever committed without its release; pushed outside, so that no worker ever serves a
+    state that was rolled back. Several calls in one operation give one release with every reason.
+
+    Args:
+        now: When the act reached the console; convergence is measured from here.
+    """
+    pending = audit.before_commit("release", _PendingRelease(actor, now))
+    if reason not in pending.reasons:
+        pending.reasons.append(reason)
+
+
+def cut_release(*, reason: str, actor: Any, now: datetime, restores: int | None = None) -> Release | None:
+    """Compile, sign and store the next release inside the operation under way; it takes the place of a pending one.
+
+    The chain's lock makes releases linear: whoever comes second compiles on top of the first.
+
+    Returns:
+        The release; None when the state is already exactly what the current release carries.
+    Raises:
+        SigningKeyMissing: and the whole operation is undone.
+    """
+    audit.cancel_before_commit("release")
+    audit.hold_chain()
+    latest = current_release()
+    sections = {section.name: section.compile() for section in all_sections()}
+    if latest is not None and latest.content["sections"] == sections:
+        return None
+    revision = latest.revision + 1 if latest else 1
+    facts = {"reason": reason, "restores": restores}
+    audit.record("release.cut", actor=actor, target=f"release:{revision}", at=now, data=facts)
+    seq, head_hash = audit.head()
+    document = {
+        "schema": SCHEMA,
+        "revision": revision,
+        "cut_at": now.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "reason": reason[:300],
+        "audit_head": {"seq": seq, "hash": head_hash},
+        "sections": sections,
+    }
+    envelope = sign(document, signing_key())
+    release = Release.objects.create(
+        revision=revision,
+        document=envelope.document,
+        digest=envelope.digest,
+        key_id=envelope.key_id,
+        signature=envelope.signature,
+        reason=reason[:300],
+        actor=audit.name_of(actor),
+        clicked_at=now,
+        restores=restores,
+    )
+    transaction.on_commit(lambda: push(release))
+    return release
+
+
+def push(release: Release) -> bool:
+    """Broadcast a release to every agent; False when the broker is away, which agents make up for by asking.
+
+    Never raises: the change is committed, and an operator must not be told otherwise.
+    """
+    try:
+        celery_app.send_task(
+            PUSH_TASK,
+            args=[release.envelope().to_json()],
+            exchange=PUSH_EXCHANGE,
+            routing_key="",
+            declare=[PUSH_EXCHANGE],
+            retry=False,
+            ignore_result=True,
+        )
+    except Exception:  # noqa: BLE001  # kombu raises whatever its transport raises
+        logger.warning("push of r%s failed; agents will fetch it", release.revision, exc_info=True)
+        return False
+    return True
+
+
+def push_latest(*, now: datetime) -> bool:
+    """Push the newest release again when some worker does not serve it yet; a lost broadcast costs seconds, not minutes."""
+    release = current_release()
+    if release is None:
+        return False
+    lagging = Worker.objects.expected(now).exclude(digest=release.digest).exclude(refused_digest=release.digest)
+    return push(release) if lagging.exists() else False
+
+
+@audit.operation
+def roll_back_to(*, release: Release, actor: Any, reason: str, now: datetime) -> Release:
+    """Return to what an earlier release served, as a new release: one click, no sign-off (rule 2).
+
+    Live versions and routing return; canary knobs only ever turn down, and a canary that has ended stays ended, so a
+    rolled-back candidate never comes back this way. Keys and tenants stay as they are now.
+
+    Raises:
+        NothingToRollBack: it is the current release, or nothing differs that could be returned.
+    """
+    latest = current_release()
+    if latest is None or latest.revision == release.revision:
+        raise NothingToRollBack(f"r{release.revision} is the current release")
+    why = f"roll back to r{release.revision}: {reason}"
+    sections = release.content["sections"]
+    for section in all_sections():
+        if section.restore is not None and section.name in sections:
+            section.restore(sections[section.name], actor=actor, reason=why, now=now)
+    facts = {"from": latest.revision, "reason": reason}
+    audit.record("release.rolled_back", actor=actor, target=release, at=now, data=facts)
+    restored = cut_release(reason=why, actor=actor, now=now, restores=release.revision)
+    if restored is None:
+        raise NothingToRollBack(f"nothing that can be returned differs between r{release.revision} and r{latest.revision}")
+    return restored
+
+
+# --- what workers say --------------------------------------------------------------------------------------------------
+def record_reports(reports: Iterable[Mapping[str, Any]], *, now: datetime) -> list[str]:
+    """Take in a batch of workers' reports: each worker's state if newer than what is known, each verdict once.
+
+    Args:
+        reports: Each with `worker`, `boot`, `seq`, `sent_at`, `state` and `acks`, as workers send them.
+        now: When they were received.
+    Returns:
+        The names of the workers it heard from. The number of statements does not depend on how many there are.
+    """
+    newest: dict[str, Mapping[str, Any]] = {}
+    acks: list[Ack] = []
+    for report in reports:
+        known = newest.get(report["worker"])
+        if known is None or report["boot"] != known["boot"] or report["seq"] > known["seq"]:
+            newest[report["worker"]] = report
+        acks.extend(_acks_of(report))
+    clicked = dict(Release.objects.filter(revision__in={ack.revision for ack in acks}).values_list("revision", "clicked_at"))
+    for ack in acks:
+        if ack.revision in clicked:
+            ack.latency_ms = (ack.at - clicked[ack.revision]).total_seconds() * 1000
+    with transaction.atomic():
+        existing = {worker.name: worker for worker in Worker.objects.select_for_update().filter(name__in=sorted(newest))}
+        rows = [_worker_row(report, existing.get(name), acks, now) for name, report in sorted(newest.items())]
+        Worker.objects.bulk_create(
+            [row for row in rows if row is not None],
+            update_conflicts=True,
+            unique_fields=["name"],
+            update_fields=_WORKER_FIELDS,
+        )
+        Ack.objects.bulk_create(acks, ignore_conflicts=True)
+    return sorted(newest)
+
+
+_WORKER_FIELDS = [f.name for f in Worker._meta.concrete_fields if f.name != "name"]
+
+
+def _worker_row(report: Mapping[str, Any], known: Worker | None, acks: list[Ack], now: datetime) -> Worker | None:
+    """The worker's row after this report; None when the report is older than what is known (a replayed spool)."""
+    state = report["state"]
+    started_at = datetime.fromtimestamp(state["started_at"], UTC)
+    if known is not None:
+        same_boot = known.boot == report["boot"]
+        if (same_boot and report["seq"] <= known.sequence) or (not same_boot and started_at < known.started_at):
+            return None
+    row = Worker(
+        name=report["worker"],
+        kind=state["kind"],
+        host=state["host"],
+        pid=state["pid"],
+        boot=report["boot"],
+        sequence=report["seq"],
+        status=state["status"],
+        revision=state["revision"],
+        digest=state["digest"] or "",
+        in_flight=state["in_flight"],
+        started_at=started_at,
+        # A spool replayed after an outage must not make a worker look alive at a time when nobody heard of it.
+        last_seen_at=min(now, datetime.fromtimestamp(report["sent_at"], UTC)),
+    )
+    if known is not None:
+        row.refused_revision, row.refused_digest = known.refused_revision, known.refused_digest
+        row.refused_reason = known.refused_reason
+    for ack in acks:
+        if ack.worker == row.name and ack.verdict == "nack":
+            row.refused_revision, row.refused_digest, row.refused_reason = ack.revision, ack.digest, ack.reason
+    return row
+
+
+def _acks_of(report: Mapping[str, Any]) -> list[Ack]:
+    return [
+        Ack(
+            worker=report["worker"],
+            boot=report["boot"],
+            revision=ack["revision"] or 0,
+            digest=ack["digest"] or "",
+            verdict=ack["verdict"],
+            reason=ack.get("reason", ""),
+            at=datetime.fromtimestamp(ack["at"], UTC),
+            latency_ms=0.0,
+        )
+        for ack in report.get("acks", ())
+    ]

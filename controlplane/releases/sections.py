@@ -1,0 +1,38 @@
+"""The sections of a release. Each app hands in the compiler of its own at start-up; this app knows none of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class Restore(Protocol):
+    """Bring an app's state back to what an older release carried of it, through the app's own operations."""
+
+    def __call__(self, section: Any, *, actor: Any, reason: str, now: Any) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One top-level entry of a release's `sections`.
+
+    Attributes:
+        compile: Reads the database as the transaction sees it and returns JSON; a constant number of queries.
+        restore: None where going back would be wrong (a revoked API key stays revoked).
+    """
+
+    name: str
+    compile: Callable[[], Any]
+    restore: Restore | None = None
+
+
+_sections: dict[str, Section] = {}
+
+
+def register(section: Section) -> None:
+    """Make a section part of every release cut from now on."""
+    _sections[section.name] = section
+
+
+def all_sections() -> tuple[Section, ...]:
+    """Every section, by name, so that the same state always gives the same document."""
+    return tuple(_sections[name] for name in sorted(_sections))

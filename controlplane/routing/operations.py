@@ -1,0 +1,170 @@
+"""Submit routing tables, and move which one is in force: through sign-offs forward, by one click back."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Max
+
+from controlplane.accounts.models import Operator
+from controlplane.approvals import operations as approvals
+from controlplane.approvals.kinds import Kind
+from controlplane.approvals.models import BreakGlass, ChangeRequest
+from controlplane.audit import operations as audit
+from controlplane.releases import operations as releases
+from controlplane.routing.errors import InvalidRouting, NeverInForce, SameRouting
+from controlplane.routing.models import RoutingActivation, RoutingTable
+from dataplane.release import MalformedRelease, canonical, digest_of
+from dataplane.routing import RoutingTable as Routing
+
+KIND_NAME = "routing.table"
+TARGET = "routing"
+EMPTY: dict[str, Any] = {"providers": {}, "accounts": {}, "lanes": {}, "routes": {}}
+
+
+def active_table() -> RoutingTable | None:
+    """The table in force; None before the first was activated."""
+    activation = RoutingActivation.objects.select_related("table").first()
+    return activation.table if activation else None
+
+
+@audit.operation
+def submit_table(*, document: Any, rationale: str, actor: Operator | str, now: datetime) -> RoutingTable:
+    """Store an immutable routing table; it carries nothing until its change request is applied.
+
+    Raises:
+        InvalidRouting: naming the JSON path.
+        SameRouting: it is the table in force.
+        DigestRejected: this document was rejected before.
+    """
+    try:
+        Routing.parse(document)
+    except MalformedRelease as exc:
+        raise InvalidRouting(str(exc)) from exc
+    digest = digest_of(canonical(document))
+    approvals.refuse_rejected(digest)
+    active = active_table()
+    if active is not None and active.digest == digest:
+        raise SameRouting(f"{active} is in force and has exactly this content")
+    newest = RoutingTable.objects.aggregate(newest=Max("number"))["newest"] or 0
+    table = RoutingTable.objects.create(
+        number=newest + 1,
+        document=document,
+        digest=digest,
+        author=audit.name_of(actor),
+        rationale=rationale,
+        created_at=now,
+    )
+    audit.record("routing.submitted", actor=actor, target=table, at=now, data={"digest": digest, "rationale": rationale})
+    return table
+
+
+@audit.operation
+def propose_table(*, table: RoutingTable, reason: str, actor: Operator | str, now: datetime) -> ChangeRequest:
+    """Open the change request that would put `table` in force."""
+    return approvals.open_change(
+        kind=KIND_NAME,
+        target=TARGET,
+        title=f"Put routing table {table.number} in force",
+        content=table.reference,
+        content_digest=table.digest,
+        reason=reason,
+        actor=actor,
+        contributors=[table.author],
+        now=now,
+    )
+
+
+def activate(
+    table: RoutingTable,
+    *,
+    actor: Operator | str,
+    reason: str,
+    now: datetime,
+    change: ChangeRequest | None = None,
+) -> None:
+    """Write the log entry that puts `table` in force, and cut the release.
+
+    Only for operations that have just passed a gate, that return to a table in force before, or that set a deployment up.
+    """
+    before = active_table()
+    RoutingActivation.objects.create(table=table, change=change, actor=audit.name_of(actor), reason=reason, at=now)
+    data = {"before": before.reference if before else None, "after": table.reference, "reason": reason}
+    audit.record("routing.activated", actor=actor, target=table, at=now, data=data)
+    releases.publish_on_commit(reason=f"routing table {table.number}: {reason}", actor=actor, now=now)
+
+
+@audit.operation
+def return_to(*, table: RoutingTable, actor: Operator | str, reason: str, now: datetime) -> None:
+    """Put a table in force again that was before: one click, no sign-off.
+
+    Raises:
+        NeverInForce: it never was.
+        DigestRejected: it was rejected since.
+    """
+    if not table.activations.exists():
+        raise NeverInForce(f"{table} was never in force; open a change request for it instead")
+    approvals.refuse_rejected(table.digest)
+    active = active_table()
+    if active is None or active.pk != table.pk:
+        activate(table, actor=actor, reason=reason, now=now)
+
+
+def compile_routing() -> dict[str, Any]:
+    """The section 'routing'; one query."""
+    active = active_table()
+    return dict(active.document) if active else EMPTY
+
+
+def restore_routing(section: Mapping[str, Any], *, actor: Operator | str, reason: str, now: datetime) -> None:
+    """Return to the table that an older release carried."""
+    if section == EMPTY:
+        return
+    table = RoutingTable.objects.filter(digest=digest_of(canonical(section)), activations__isnull=False).first()
+    if table is None:
+        raise NeverInForce("the release carries a routing table that this control plane does not know")
+    return_to(table=table, actor=actor, reason=reason, now=now)
+
+
+# --- the kind of change ------------------------------------------------------------------------------------------------
+def _base(target: str) -> Any:
+    active = active_table()
+    return active.reference if active else None
+
+
+def _target(target: str) -> RoutingTable:
+    """Permissions on routing are asked for the whole of it; the newest table stands for it."""
+    return RoutingTable.objects.latest("number")
+
+
+def _apply(change: ChangeRequest, *, actor: Any, now: datetime) -> None:
+    table = RoutingTable.objects.get(number=change.content["number"], digest=change.content["digest"])
+    activate(table, actor=actor, reason=f"CR-{change.pk}", change=change, now=now)
+
+
+def _lapse(change: ChangeRequest, *, debt: BreakGlass, now: datetime) -> None:
+    """Go back to the table that the bypassed one replaced, unless something else was put in force since.
+
+    Whoever wants to keep it opens a second change request for the same table while the bypass lasts; once that is
+    signed and applied, the lapse finds nothing of its own to undo.
+    """
+    latest = RoutingActivation.objects.first()
+    if latest is None or latest.change_id != change.pk or change.base is None:
+        return
+    before = RoutingTable.objects.get(number=change.base["number"])
+    return_to(table=before, actor="ballast", reason=f"break-glass on CR-{change.pk} lapsed", now=now)
+
+
+KIND = Kind(
+    name=KIND_NAME,
+    label="Routing table",
+    base=_base,
+    facts=lambda content: {},
+    target=_target,
+    view_permission="routing.view_routingtable",
+    sign_off_permission="routing.sign_off_routing",
+    break_glass_permission="routing.break_glass_routing",
+    review_permission="routing.review_break_glass_routing",
+    apply=_apply,
+    lapse=_lapse,
+)

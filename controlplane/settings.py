@@ -1,0 +1,254 @@
+"""Settings of the console and its workers. One file: the environment varies it, nothing exists only in production.
+
+Every variable is listed in `.env.example`; a missing or malformed one stops start-up with its name.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+
+# --- where things are --------------------------------------------------------------------------------------------------
+DEMO = env.bool("BALLAST_DEMO", default=False)
+DEBUG = False
+BIND = env.str("BALLAST_BIND", default="127.0.0.1")
+CONSOLE_PORT = env.int("BALLAST_CONSOLE_PORT", default=8000)
+GATEWAY_PORT = env.int("BALLAST_GATEWAY_PORT", default=8080)
+SIMULATOR_PORT = env.int("BALLAST_SIMULATOR_PORT", default=8090)
+CONSOLE_URL = env.str("BALLAST_CONSOLE_URL", default=f"http://127.0.0.1:{CONSOLE_PORT}")
+DATA_DIR = Path(env.str("BALLAST_DATA_DIR", default=str(BASE_DIR / "var"))).resolve()
+REDIS_URL = env.str("REDIS_URL")
+SIGNING_KEY_FILE = Path(env.str("BALLAST_SIGNING_KEY_FILE", default=str(DATA_DIR / "keys" / "release-signing.pem")))
+RELEASE_FILE = Path(env.str("BALLAST_RELEASE_FILE", default=str(DATA_DIR / "release.json")))
+AGENT_TOKEN = env.str("BALLAST_AGENT_TOKEN")
+REPORTS_STREAM = "ballast:reports"
+
+if DEMO and BIND not in {"127.0.0.1", "::1", "localhost"}:
+    # The demo's passwords are printed in the README; they must never be reachable from outside.
+    raise ImproperlyConfigured(f"BALLAST_BIND is {BIND!r}: demo mode binds to loopback only; unset BALLAST_DEMO")
+
+SECRET_KEY = env.str("BALLAST_SECRET_KEY")
+_console_host = urlsplit(CONSOLE_URL).hostname or "127.0.0.1"
+ALLOWED_HOSTS = env.list("BALLAST_ALLOWED_HOSTS", default=sorted({"127.0.0.1", "localhost", _console_host}))
+CSRF_TRUSTED_ORIGINS = [CONSOLE_URL]
+
+# --- applications ------------------------------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.humanize",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
+    "channels",
+    "csp",
+    "django_htmx",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "guardian",
+    "pgtrigger",
+    "rest_framework",
+    "controlplane.audit",
+    "controlplane.accounts",
+    "controlplane.approvals",
+    "controlplane.releases",
+    "controlplane.prompts",
+    "controlplane.routing",
+    "controlplane.rollouts",
+    "controlplane.telemetry",
+    "controlplane.ledger",
+    "controlplane.console",
+    "controlplane.api",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+]
+ROOT_URLCONF = "controlplane.urls"
+ASGI_APPLICATION = "controlplane.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "controlplane.console.context.shell",
+            ],
+        },
+    }
+]
+
+# --- stores ------------------------------------------------------------------------------------------------------------
+DATABASES = {"default": env.db_url("DATABASE_URL")}
+if DATABASES["default"]["ENGINE"] != "django.db.backends.postgresql":
+    raise ImproperlyConfigured("DATABASE_URL must name a PostgreSQL database (postgresql://…)")
+DATABASES["default"]["CONN_MAX_AGE"] = 60
+DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"hosts": [REDIS_URL], "prefix": "ballast:live"},
+    }
+}
+
+# --- Celery ------------------------------------------------------------------------------------------------------------
+CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default=REDIS_URL)
+CELERY_TASK_DEFAULT_QUEUE = "ballast.control"
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_TASK_TIME_LIMIT = 300
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# A click must not hang because the broker is away: agents reconcile, and the beat pushes again.
+CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_connect_timeout": 1, "socket_timeout": 5}
+CELERY_TASK_PUBLISH_RETRY = False
+CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "run" / "celerybeat-schedule")
+CELERY_BEAT_SCHEDULE = {
+    "push-latest": {"task": "releases.push_latest", "schedule": timedelta(seconds=10)},
+    "lapse-break-glass": {"task": "rollouts.lapse_break_glass", "schedule": timedelta(seconds=15)},
+    "compact-rollups": {"task": "telemetry.compact_rollups", "schedule": timedelta(seconds=60)},
+}
+
+# --- who may come in ---------------------------------------------------------------------------------------------------
+AUTH_USER_MODEL = "accounts.Operator"
+AUTHENTICATION_BACKENDS = [
+    "allauth.account.auth_backends.AuthenticationBackend",
+    "django.contrib.auth.backends.ModelBackend",
+    "guardian.backends.ObjectPermissionBackend",
+]
+ANONYMOUS_USER_NAME = None  # guardian: nobody signed out has a permission
+GUARDIAN_RAISE_403 = True
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.ScryptPasswordHasher", "django.contrib.auth.hashers.PBKDF2PasswordHasher"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+]
+LOGIN_URL = "account_login"
+LOGIN_REDIRECT_URL = "/"
+ACCOUNT_ADAPTER = "controlplane.accounts.adapter.OperatorAdapter"
+ACCOUNT_LOGIN_METHODS = {"username"}
+ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*"]
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_LOGOUT_ON_GET = False
+ACCOUNT_SESSION_REMEMBER = False
+# Ten bad passwords for one name from one address within five minutes close the door; a hundred a minute from one address too.
+ACCOUNT_RATE_LIMITS = {"login": "100/m/ip", "login_failed": "10/5m/key,30/5m/ip"}
+MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
+MFA_TOTP_ISSUER = "Ballast"
+SOCIALACCOUNT_ONLY = False
+SOCIALACCOUNT_PROVIDERS = {}
+if oidc_issuer := env.str("BALLAST_OIDC_ISSUER", default=""):
+    SOCIALACCOUNT_PROVIDERS["openid_connect"] = {
+        "APPS": [
+            {
+                "provider_id": "oidc",
+                "name": env.str("BALLAST_OIDC_NAME", default="Single sign-on"),
+                "client_id": env.str("BALLAST_OIDC_CLIENT_ID"),
+                "secret": env.str("BALLAST_OIDC_CLIENT_SECRET"),
+                "settings": {"server_url": oidc_issuer},
+            }
+        ]
+    }
+
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEMO
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = 12 * 3600
+# Two copies on one host share the cookie jar of "127.0.0.1"; the port in the name keeps them apart.
+SESSION_COOKIE_NAME = f"ballast_session_{CONSOLE_PORT}"
+CSRF_COOKIE_NAME = f"ballast_csrf_{CONSOLE_PORT}"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_HSTS_SECONDS = 0 if DEMO else 31_536_000
+SECURE_SSL_REDIRECT = env.bool("BALLAST_SSL_REDIRECT", default=False)
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BALLAST_BEHIND_PROXY", default=False) else None
+X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"],
+        "script-src": ["'self'"],
+        "style-src": ["'self'"],
+        "img-src": ["'self'", "data:"],
+        "font-src": ["'self'"],
+        "connect-src": ["'self'"],
+        "object-src": ["'none'"],
+        "base-uri": ["'self'"],
+        "form-action": ["'self'"],
+        "frame-ancestors": ["'none'"],
+    }
+}
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2_000_000
+
+# --- words, time, files ------------------------------------------------------------------------------------------------
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STATIC_ROOT = DATA_DIR / "static"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedStaticFilesStorage"},
+}
+WHITENOISE_USE_FINDERS = DEMO
+FORM_RENDERER = "django.forms.renderers.TemplatesSetting"
+
+# --- REST API ----------------------------------------------------------------------------------------------------------
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "controlplane.api.authentication.OperatorTokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.LimitOffsetPagination",
+    "PAGE_SIZE": 50,
+    "EXCEPTION_HANDLER": "controlplane.api.errors.handle",
+    "DEFAULT_THROTTLE_CLASSES": ["rest_framework.throttling.UserRateThrottle"],
+    "DEFAULT_THROTTLE_RATES": {"user": "1200/min"},
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Ballast console API",
+    "DESCRIPTION": "Every operation a console page offers, for operator tokens and sessions.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": env.str("BALLAST_LOG_LEVEL", default="INFO")},
+}

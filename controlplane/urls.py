@@ -1,0 +1,7 @@
+"""Where the console, its API and the sign-in pages live."""
+
+from django.urls import include, path
+
+urlpatterns = [
+    path("accounts/", include("allauth.urls")),
+]
