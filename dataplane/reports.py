@@ -1,0 +1,352 @@
+"""What a worker tells the control plane: its state every second, acknowledgements at once, rollups, usage and events.
+
+Batches go to one Redis stream. When Redis is away, or nobody empties the stream, they go to the local spool and are
+replayed in order. Delivery is at least once: a batch names its worker, boot and sequence number, and rollups are
+cumulative, so a consumer loses nothing by seeing one twice.
+
+The stream is never trimmed from here, because that would lose batches that nobody has read: the consumer deletes what
+it has stored, and the length limit is what makes workers spool when it does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal, Protocol
+
+import orjson
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from dataplane.aggregation import Aggregation
+from dataplane.events import Event, ReportsCaughtUp, ReportsDelayed, ReportsDropped
+from dataplane.release import Release
+from dataplane.settings import ReportSettings
+from dataplane.stores.spool import Spool
+
+STREAM: Final = "ballast:reports"
+MAX_ROWS_PER_BATCH: Final = 500
+REPLAY_CHUNK_BYTES: Final = 512 * 1024
+REPLAY_BYTES_PER_INTERVAL: Final = 8 * 1024 * 1024
+
+STOP_SECONDS: Final = 3.0
+
+Kind = Literal["gateway", "agent"]
+Status = Literal["starting", "serving", "draining", "stopped"]
+Verdict = Literal["ack", "nack"]
+
+log = logging.getLogger("ballast.reports")
+
+
+class SinkUnavailable(Exception):
+    """Batches cannot be delivered now. The message says why; some of them may have arrived all the same."""
+
+
+class ReportSink(Protocol):
+    """Where batches go."""
+
+    async def send(self, batches: Sequence[bytes], *, urgent: bool = False) -> None:
+        """Deliver all of them, in order; `urgent` ones also when the stream is over its limit.
+
+        Raises:
+            SinkUnavailable: not all of them are known to have arrived.
+        """
+
+    async def close(self) -> None:
+        """Let go of connections."""
+
+
+class RedisSink:
+    """The reports stream in Redis: each batch one entry with the field `batch`."""
+
+    def __init__(self, url: str, *, stream_limit: int, timeout_seconds: float = 2.0) -> None:
+        # The shipper has its own way of trying again (the spool); a retry inside the client would only hold it up.
+        self._redis = redis.asyncio.Redis.from_url(
+            url,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._stream_limit = stream_limit
+
+    async def send(self, batches: Sequence[bytes], *, urgent: bool = False) -> None:
+        """As `ReportSink.send`."""
+        try:
+            if not urgent:
+                length = await self._redis.xlen(STREAM)
+                if length + len(batches) > self._stream_limit:
+                    raise SinkUnavailable(f"stream {STREAM!r} holds {length} batches that nobody has taken")
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for batch in batches:
+                    pipeline.xadd(STREAM, {"batch": batch})
+                await pipeline.execute()
+        except (RedisError, OSError, TimeoutError) as exc:
+            raise SinkUnavailable(f"redis: {type(exc).__name__}: {exc}") from exc
+
+    async def close(self) -> None:
+        """As `ReportSink.close`."""
+        await self._redis.aclose()
+
+
+class NoSink:
+    """For a worker that is told of no Redis: everything waits in the spool."""
+
+    async def send(self, batches: Sequence[bytes], *, urgent: bool = False) -> None:
+        """As `ReportSink.send`: always unavailable."""
+        raise SinkUnavailable("no REDIS_URL is set")
+
+    async def close(self) -> None:
+        """As `ReportSink.close`."""
+
+
+class ReportShipper:
+    """One worker's reports. Everything but `start` and `stop` is called on the event loop that `start` ran on.
+
+    `status`, `serving` and `in_flight` are plain attributes: whoever knows them sets them, the next heartbeat says
+    them.
+    """
+
+    def __init__(
+        self,
+        *,
+        worker: str,
+        kind: Kind,
+        host: str,
+        settings: ReportSettings,
+        aggregation: Aggregation | None = None,
+        sink: ReportSink | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.worker = worker
+        self.boot = uuid.uuid4().hex
+        self.status: Status = "starting"
+        self.serving: Release | None = None
+        self.in_flight = 0
+        self._kind = kind
+        self._host = host
+        self._settings = settings
+        self._aggregation = aggregation
+        self._wall = wall
+        self._started_at = wall()
+        self._sink: ReportSink = sink or _sink_for(settings)
+        self._spool: Spool | None = None
+        self._sequence = 0
+        self._acks: list[dict[str, Any]] = []
+        self._usage: list[Mapping[str, Any]] = []
+        self._events: list[dict[str, Any]] = []
+        self._ack_waiting = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._delayed = False
+        self._replayed = 0
+
+    def ack(self, *, revision: int, digest: str, verdict: Verdict, reason: str = "") -> None:
+        """Say what became of a release. It goes out at once, in a batch of its own."""
+        self._acks.append(
+            {"revision": revision, "digest": digest, "verdict": verdict, "reason": reason, "at": self._wall()}
+        )
+        self._ack_waiting.set()
+
+    def add_usage(self, row: Mapping[str, Any]) -> None:
+        """Hand over the usage row of one attempt, in the shape of the reports contract. Costs one list append."""
+        self._usage.append(row)
+
+    def add_event(self, event: Event) -> None:
+        """Hand over something that happened."""
+        self._events.append(event.to_json())
+
+    def set_status(self, status: Status) -> None:
+        """Change the status and let a heartbeat say so at once."""
+        self.status = status
+        self._ack_waiting.set()
+
+    async def start(self) -> None:
+        """Open the spool and begin to ship.
+
+        Raises:
+            SpoolBusy: another process reports under the same worker id.
+            OSError: the spool directory cannot be used.
+        """
+        directory = self._settings.spool_dir / self.worker.replace("/", "_")
+        self._spool = Spool(directory, max_bytes=self._settings.spool_max_bytes)
+        self._tasks = [
+            asyncio.create_task(self._ship_acks(), name="ship-acks"),
+            asyncio.create_task(self._ship_regularly(), name="ship-reports"),
+        ]
+
+    async def stop(self) -> None:
+        """Ship what is left with status `stopped`, or spool it, and let go of everything."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        self.status = "stopped"
+        if self._spool is not None:
+            try:
+                async with asyncio.timeout(STOP_SECONDS):
+                    await self.flush()
+            except TimeoutError:
+                log.warning(
+                    "the last reports of %s stay in its spool: no answer within %s s", self.worker, STOP_SECONDS
+                )
+            self._spool.close()
+            self._spool = None
+        await self._sink.close()
+
+    async def flush(self) -> None:
+        """Ship, or spool, everything that is known now. The regular tick does only this."""
+        await self._flush_acks()
+        progress = await self._replay()
+        # Drained only now, and handed over or kept without fail: a cancelled flush loses nothing.
+        now = self._wall()
+        data = self._data_batches(now)
+        if progress == "done":
+            delivered = await (self._deliver(data) if data else self._try_send([self._batch(now)]))
+        else:
+            self._keep(data)
+            # A heartbeat overtakes what is spooled, and is never spooled itself: an old one is worth nothing.
+            delivered = progress == "more" and await self._try_send([self._batch(now)])
+        if delivered and self._delayed and self._spool_is_empty():
+            self._delayed = False
+            log.warning("reports of %s are delivered again, %d batches replayed", self.worker, self._replayed)
+            self.add_event(ReportsCaughtUp(at=now, batches=self._replayed))
+            self._replayed = 0
+
+    async def _ship_regularly(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            try:
+                await self.flush()
+            except Exception:  # noqa: BLE001  # reporting must outlive its own mistakes; the heartbeat is how people notice
+                log.exception("reports of %s could not be shipped", self.worker)
+            due = max(due + self._settings.interval_seconds, loop.time())
+            await asyncio.sleep(due - loop.time())
+
+    async def _ship_acks(self) -> None:
+        while True:
+            await self._ack_waiting.wait()
+            self._ack_waiting.clear()
+            try:
+                await self._flush_acks(heartbeat=True)
+            except Exception:  # noqa: BLE001  # as above
+                log.exception("an acknowledgement of %s could not be shipped", self.worker)
+
+    async def _flush_acks(self, *, heartbeat: bool = False) -> None:
+        if not self._acks and not heartbeat:
+            return
+        acks, self._acks = self._acks, []
+        batch = self._batch(self._wall(), acks=acks)
+        if acks:
+            await self._deliver([batch], urgent=True)
+        else:
+            await self._try_send([batch], urgent=True)
+
+    async def _deliver(self, batches: list[bytes], *, urgent: bool = False) -> bool:
+        """Send, or keep for later: also when the wait is cancelled, since nobody else holds these batches."""
+        delivered = False
+        try:
+            delivered = await self._try_send(batches, urgent=urgent)
+        finally:
+            if not delivered:
+                self._keep(batches)
+        return delivered
+
+    async def _try_send(self, batches: Sequence[bytes], *, urgent: bool = False) -> bool:
+        try:
+            await self._sink.send(batches, urgent=urgent)
+        except SinkUnavailable as exc:
+            if not self._delayed:
+                self._delayed = True
+                log.warning("reports of %s go to the spool: %s", self.worker, exc)
+                self.add_event(ReportsDelayed(at=self._wall(), reason=str(exc)))
+            return False
+        return True
+
+    async def _replay(self) -> Literal["done", "more", "failed"]:
+        """Send what is spooled, oldest first, up to a bound per tick, so that heartbeats stay fresh."""
+        assert self._spool is not None
+        budget = REPLAY_BYTES_PER_INTERVAL
+        while (chunk := self._spool.peek(REPLAY_CHUNK_BYTES)) is not None:
+            if budget <= 0:
+                return "more"
+            if not await self._try_send(chunk.lines):
+                return "failed"
+            self._spool.remove(chunk)
+            self._replayed += len(chunk.lines)
+            budget -= sum(map(len, chunk.lines))
+        return "done"
+
+    def _spool_is_empty(self) -> bool:
+        return self._spool is None or self._spool.is_empty
+
+    def _keep(self, batches: list[bytes]) -> None:
+        assert self._spool is not None
+        if not batches:
+            return
+        try:
+            self._spool.append(batches)
+        except OSError as exc:
+            log.error("%d batches of %s are lost, the spool cannot be written: %s", len(batches), self.worker, exc)
+            self._report_dropped(len(batches), sum(map(len, batches)))
+        self._report_dropped(*self._spool.take_dropped())
+
+    def _report_dropped(self, batches: int, size: int) -> None:
+        if batches:
+            self.add_event(ReportsDropped(at=self._wall(), batches=batches, bytes=size))
+
+    def _data_batches(self, now: float) -> list[bytes]:
+        rollups = [] if self._aggregation is None else self._aggregation.drain(now)
+        usage, self._usage = self._usage, []
+        events, self._events = self._events, []
+        batches = []
+        for start in range(0, max(len(rollups), len(usage), len(events)), MAX_ROWS_PER_BATCH):
+            rows = slice(start, start + MAX_ROWS_PER_BATCH)
+            batches.append(self._batch(now, rollups=rollups[rows], usage=usage[rows], events=events[rows]))
+        return batches
+
+    def _batch(
+        self,
+        now: float,
+        *,
+        acks: Sequence[Mapping[str, Any]] = (),
+        rollups: Sequence[Mapping[str, Any]] = (),
+        usage: Sequence[Mapping[str, Any]] = (),
+        events: Sequence[Mapping[str, Any]] = (),
+    ) -> bytes:
+        """One batch as JSON; every batch carries the worker's state, so any of them is a heartbeat."""
+        self._sequence += 1
+        release = self.serving
+        return orjson.dumps(
+            {
+                "worker": self.worker,
+                "boot": self.boot,
+                "seq": self._sequence,
+                "sent_at": now,
+                "state": {
+                    "kind": self._kind,
+                    "host": self._host,
+                    "pid": os.getpid(),
+                    "status": self.status,
+                    "revision": None if release is None else release.revision,
+                    "digest": None if release is None else release.digest,
+                    "started_at": self._started_at,
+                    "in_flight": self.in_flight,
+                },
+                "acks": acks,
+                "rollups": rollups,
+                "usage": usage,
+                "events": events,
+            }
+        )
+
+
+def _sink_for(settings: ReportSettings) -> ReportSink:
+    if settings.redis_url is None:
+        return NoSink()
+    return RedisSink(settings.redis_url, stream_limit=settings.stream_limit)
