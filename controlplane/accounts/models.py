@@ -102,8 +102,12 @@ class Tenant(models.Model):
     residency = models.JSONField(
         default=list, blank=True, help_text="Residency zones its bytes may reach, such as ['eu']; empty: anywhere"
     )
-    region = models.CharField(max_length=40, blank=True, help_text="Home region; empty: the region of the gateway it calls")
-    is_internal = models.BooleanField(default=False, help_text="Internal tenants are the audience of internal-only stages")
+    region = models.CharField(
+        max_length=40, blank=True, help_text="Home region; empty: the region of the gateway it calls"
+    )
+    is_internal = models.BooleanField(
+        default=False, help_text="Internal tenants are the audience of internal-only stages"
+    )
     log_content = models.BooleanField(default=False, help_text="Whether prompts and answers may be logged (rule 11)")
 
     class Meta:

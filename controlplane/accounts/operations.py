@@ -42,7 +42,9 @@ class Issued:
 
 # --- operators and roles -----------------------------------------------------------------------------------------------
 @audit.operation
-def create_operator(*, username: str, password: str | None, email: str, actor: Operator | str, now: datetime) -> Operator:
+def create_operator(
+    *, username: str, password: str | None, email: str, actor: Operator | str, now: datetime
+) -> Operator:
     """Create a person without any role. `password` None: signs in by OIDC only.
 
     Raises:
@@ -148,7 +150,9 @@ def change_tenant(*, tenant: Tenant, actor: Operator | str, now: datetime, **att
         setattr(tenant, field, value)
     tenant.full_clean()
     tenant.save()
-    audit.record("tenant.changed", actor=actor, target=tenant, at=now, data={"before": before, "after": _tenant_facts(tenant)})
+    audit.record(
+        "tenant.changed", actor=actor, target=tenant, at=now, data={"before": before, "after": _tenant_facts(tenant)}
+    )
     _access_changed(reason=f"tenant {tenant.slug} changed", actor=actor, now=now)
     return tenant
 
@@ -159,9 +163,7 @@ def _tenant_facts(tenant: Tenant) -> dict[str, Any]:
 
 
 @audit.operation
-def issue_key(
-    *, tenant: Tenant, name: str, actor: Operator | str, now: datetime, secret: str | None = None
-) -> Issued:
+def issue_key(*, tenant: Tenant, name: str, actor: Operator | str, now: datetime, secret: str | None = None) -> Issued:
     """Issue an API key; `secret` is for the demo's published keys, otherwise 256 random bits."""
     secret = secret or f"bk-{secrets.token_urlsafe(32)}"
     key = ApiKey.objects.create(

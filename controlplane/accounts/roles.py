@@ -95,7 +95,9 @@ def permissions_everywhere(role: Role) -> frozenset[str]:
     """Every permission, as 'app.codename', that the role gives when it is granted on everything."""
     definition = ROLES[role]
     on_any_object = {
-        f"{label.split('.')[0]}.{codename}" for label, codenames in definition.on_object.items() for codename in codenames
+        f"{label.split('.')[0]}.{codename}"
+        for label, codenames in definition.on_object.items()
+        for codename in codenames
     }
     return definition.everywhere | on_any_object
 

@@ -381,8 +381,10 @@ def review_break_glass(*, debt: BreakGlass, reviewer: Operator, note: str, now: 
         raise BreakGlassRefused("nobody reviews their own bypass; ask another approver")
     if not note.strip():
         raise BreakGlassRefused("a review says what was found")
-    paid = BreakGlass.objects.unpaid().filter(pk=debt.pk).update(
-        reviewed_by=reviewer.username, reviewed_at=now, review_note=note.strip()
+    paid = (
+        BreakGlass.objects.unpaid()
+        .filter(pk=debt.pk)
+        .update(reviewed_by=reviewer.username, reviewed_at=now, review_note=note.strip())
     )
     if not paid:
         raise BreakGlassRefused("this bypass was reviewed before")
@@ -454,7 +456,9 @@ def _open(change: ChangeRequest) -> ChangeRequest:
     """The change as it is in the database now, if it is still open."""
     fresh = ChangeRequest.objects.select_for_update().get(pk=change.pk)
     if not fresh.is_open:
-        raise ChangeClosed(f"CR-{fresh.pk} is {fresh.get_state_display().lower()} since {fresh.closed_at:%Y-%m-%d %H:%M} UTC")
+        raise ChangeClosed(
+            f"CR-{fresh.pk} is {fresh.get_state_display().lower()} since {fresh.closed_at:%Y-%m-%d %H:%M} UTC"
+        )
     return fresh
 
 
@@ -477,4 +481,9 @@ def refuse_rejected(content_digest: str) -> None:
 
 
 def _facts(change: ChangeRequest) -> dict[str, Any]:
-    return {"kind": change.kind, "target": change.target, "digest": change.digest, "content_digest": change.content_digest}
+    return {
+        "kind": change.kind,
+        "target": change.target,
+        "digest": change.digest,
+        "content_digest": change.content_digest,
+    }

@@ -55,9 +55,7 @@ class AuditEvent(models.Model):
         )
 
 
-def event_hash(
-    *, seq: int, at: datetime, actor: str, action: str, target: str, data: Any, previous_hash: str
-) -> str:
+def event_hash(*, seq: int, at: datetime, actor: str, action: str, target: str, data: Any, previous_hash: str) -> str:
     """Return the chain hash of one event; `at` counts to the microsecond, in UTC, as PostgreSQL keeps it."""
     body = {
         "seq": seq,

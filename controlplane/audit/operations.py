@@ -176,5 +176,7 @@ def verify(anchors: Iterable[Anchor] = ()) -> Verification:
         previous_seq, previous_hash = event.seq, event.hash
     expected.pop(0, None)
     for seq, group in sorted(expected.items()):
-        findings.extend(Finding(seq, f"{anchor.source} knows this event, the table does not (truncated)") for anchor in group)
+        findings.extend(
+            Finding(seq, f"{anchor.source} knows this event, the table does not (truncated)") for anchor in group
+        )
     return Verification(count, total_anchors, previous_seq, previous_hash, tuple(findings))

@@ -17,3 +17,9 @@ class NothingToRollBack(ReleaseError):
     """The release is the current one, or its state is the current state."""
 
     code = "nothing_to_roll_back"
+
+
+class UnservableRelease(ReleaseError):
+    """What was decided does not make a release that workers would accept; nothing was changed."""
+
+    code = "unservable_release"

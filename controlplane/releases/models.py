@@ -127,7 +127,9 @@ class Ack(models.Model):
     verdict = models.CharField(max_length=4, choices=[("ack", "ACK"), ("nack", "NACK")])
     reason = models.TextField(blank=True)
     at = models.DateTimeField()
-    latency_ms = models.FloatField(help_text="From the click to the worker's verdict; the two clocks are trusted to agree")
+    latency_ms = models.FloatField(
+        help_text="From the click to the worker's verdict; the two clocks are trusted to agree"
+    )
 
     class Meta:
         ordering: ClassVar = ["-id"]

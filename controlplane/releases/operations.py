@@ -11,11 +11,11 @@ from kombu import Exchange
 
 from controlplane.audit import operations as audit
 from controlplane.celery import app as celery_app
-from controlplane.releases.errors import NothingToRollBack
+from controlplane.releases.errors import NothingToRollBack, UnservableRelease
 from controlplane.releases.models import Ack, Release, Worker
 from controlplane.releases.sections import all_sections
 from controlplane.releases.signing import signing_key
-from dataplane.release import SCHEMA, sign
+from dataplane.release import SCHEMA, ReleaseRefused, parse_document, sign
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +62,7 @@ def cut_release(*, reason: str, actor: Any, now: datetime, restores: int | None 
     Returns:
         The release; None when the state is already exactly what the current release carries.
     Raises:
+        UnservableRelease: the workers' own parser would refuse it; the message names the JSON path.
         SigningKeyMissing: and the whole operation is undone.
     """
     audit.cancel_before_commit("release")
@@ -82,6 +83,10 @@ def cut_release(*, reason: str, actor: Any, now: datetime, restores: int | None 
         "audit_head": {"seq": seq, "hash": head_hash},
         "sections": sections,
     }
+    try:
+        parse_document(document, digest="")
+    except ReleaseRefused as exc:
+        raise UnservableRelease(f"this would give a release that every worker refuses: {exc}") from exc
     envelope = sign(document, signing_key())
     release = Release.objects.create(
         revision=revision,
@@ -150,7 +155,9 @@ def roll_back_to(*, release: Release, actor: Any, reason: str, now: datetime) ->
     audit.record("release.rolled_back", actor=actor, target=release, at=now, data=facts)
     restored = cut_release(reason=why, actor=actor, now=now, restores=release.revision)
     if restored is None:
-        raise NothingToRollBack(f"nothing that can be returned differs between r{release.revision} and r{latest.revision}")
+        raise NothingToRollBack(
+            f"nothing that can be returned differs between r{release.revision} and r{latest.revision}"
+        )
     return restored
 
 
@@ -171,12 +178,16 @@ def record_reports(reports: Iterable[Mapping[str, Any]], *, now: datetime) -> li
         if known is None or report["boot"] != known["boot"] or report["seq"] > known["seq"]:
             newest[report["worker"]] = report
         acks.extend(_acks_of(report))
-    clicked = dict(Release.objects.filter(revision__in={ack.revision for ack in acks}).values_list("revision", "clicked_at"))
+    clicked = dict(
+        Release.objects.filter(revision__in={ack.revision for ack in acks}).values_list("revision", "clicked_at")
+    )
     for ack in acks:
         if ack.revision in clicked:
             ack.latency_ms = (ack.at - clicked[ack.revision]).total_seconds() * 1000
     with transaction.atomic():
-        existing = {worker.name: worker for worker in Worker.objects.select_for_update().filter(name__in=sorted(newest))}
+        existing = {
+            worker.name: worker for worker in Worker.objects.select_for_update().filter(name__in=sorted(newest))
+        }
         rows = [_worker_row(report, existing.get(name), acks, now) for name, report in sorted(newest.items())]
         Worker.objects.bulk_create(
             [row for row in rows if row is not None],

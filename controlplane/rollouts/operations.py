@@ -48,7 +48,9 @@ def plan_canary(
     """
     control = Prompt.objects.with_live().get(pk=candidate.prompt_id).live_version
     if control is None:
-        raise InvalidPlan(f"prompt {candidate.prompt.slug!r} has no live version to compare with; propose to go live instead")
+        raise InvalidPlan(
+            f"prompt {candidate.prompt.slug!r} has no live version to compare with; propose to go live instead"
+        )
     if control.pk == candidate.pk:
         raise InvalidPlan(f"{candidate} is live already")
     salt = secrets.token_hex(8)
@@ -76,7 +78,9 @@ def plan_canary(
         created_by=actor.username,
         created_at=now,
     )
-    audit.record("canary.planned", actor=actor, target=canary, at=now, data={"change": change.pk, "unit": unit, "stages": stages})
+    audit.record(
+        "canary.planned", actor=actor, target=canary, at=now, data={"change": change.pk, "unit": unit, "stages": stages}
+    )
     return canary
 
 
@@ -90,9 +94,7 @@ def change_plan(*, canary: Canary, unit: str, stages: list[dict[str, Any]], acto
     canary = _fresh(canary)
     if canary.state != CanaryState.PLANNED:
         raise CanaryNotPlanned(f"canary {canary.slug!r} is {canary.get_state_display().lower()}; its plan is fixed")
-    stages = check_plan(
-        candidate=canary.candidate, control=canary.control, unit=unit, salt=canary.salt, stages=stages
-    )
+    stages = check_plan(candidate=canary.candidate, control=canary.control, unit=unit, salt=canary.salt, stages=stages)
     before = {"unit": canary.unit, "stages": canary.stages}
     if before == {"unit": unit, "stages": stages}:
         return canary
@@ -147,9 +149,13 @@ def check_plan(
         if stage["audience"] == "internal" or stage["tenants"] or stage["regions"]:
             continue
         if stage["weight"] < widest:
-            raise InvalidPlan(f"stage {stage['stage']!r} reaches fewer users than the stage before it; order them by weight")
+            raise InvalidPlan(
+                f"stage {stage['stage']!r} reaches fewer users than the stage before it; order them by weight"
+            )
         widest = stage["weight"]
-    return [{"name": s["stage"], **{key: s[key] for key in ("audience", "tenants", "regions", "weight")}} for s in reach]
+    return [
+        {"name": s["stage"], **{key: s[key] for key in ("audience", "tenants", "regions", "weight")}} for s in reach
+    ]
 
 
 # --- while it runs -----------------------------------------------------------------------------------------------------
@@ -171,7 +177,9 @@ def start_canary(*, canary: Canary, actor: Operator, now: datetime) -> Canary:
     _move(canary, Cause.STARTED, actor=actor, reason="", now=now)
     _expose(canary, position=0, actor=actor, now=now)
     audit.record("canary.started", actor=actor, target=canary, at=now, data={"stage": canary.stages[0]["name"]})
-    releases.publish_on_commit(reason=f"canary {canary.slug} started at {canary.stages[0]['name']}", actor=actor, now=now)
+    releases.publish_on_commit(
+        reason=f"canary {canary.slug} started at {canary.stages[0]['name']}", actor=actor, now=now
+    )
     return canary
 
 
@@ -206,7 +214,9 @@ def promote_canary(*, canary: Canary, actor: Operator, now: datetime) -> Canary:
     canary = _fresh(canary)
     _require_running(canary)
     if not canary.at_last_stage:
-        raise NotAtLastStage(f"canary {canary.slug!r} is at {canary.stages[canary.position]['name']}; promote from the last stage")
+        raise NotAtLastStage(
+            f"canary {canary.slug!r} is at {canary.stages[canary.position]['name']}; promote from the last stage"
+        )
     authorisation = approvals.require(canary.change, gate=Gate.LIVE, now=now)
     if authorisation.lapses_at is not None:
         # What is live does not lapse by itself, so broken glass can never lead there.
@@ -342,7 +352,9 @@ def _lapse(change: ChangeRequest, *, debt: BreakGlass, now: datetime) -> None:
         turn_knob(canary=canary, position=allowed, actor="ballast", now=now)
     else:
         Canary.objects.filter(pk=canary.pk).update(bypass_lapses_at=None)
-        releases.publish_on_commit(reason=f"canary {canary.slug} signed off before its bypass lapsed", actor="ballast", now=now)
+        releases.publish_on_commit(
+            reason=f"canary {canary.slug} signed off before its bypass lapsed", actor="ballast", now=now
+        )
 
 
 KIND = Kind(

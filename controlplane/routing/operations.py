@@ -55,7 +55,9 @@ def submit_table(*, document: Any, rationale: str, actor: Operator | str, now: d
         rationale=rationale,
         created_at=now,
     )
-    audit.record("routing.submitted", actor=actor, target=table, at=now, data={"digest": digest, "rationale": rationale})
+    audit.record(
+        "routing.submitted", actor=actor, target=table, at=now, data={"digest": digest, "rationale": rationale}
+    )
     return table
 
 
