@@ -1,0 +1,70 @@
+// Form niceties: JSON fields say where they break and can be formatted; the knob says what it will do; a form is sent once.
+// Tab keeps moving the focus in JSON fields: a keyboard must be able to leave them.
+function check(field) {
+  const area = field.querySelector("textarea");
+  const state = field.querySelector("[data-json-state]");
+  let message = "";
+  if (area.value.trim()) {
+    try { JSON.parse(area.value); message = "Valid JSON"; } catch (error) { message = where(error, area.value); }
+  }
+  const bad = message !== "" && message !== "Valid JSON";
+  state.textContent = message;
+  state.classList.toggle("is-bad", bad);
+  area.setAttribute("aria-invalid", String(bad));
+}
+
+function where(error, text) {
+  const position = Number(/position (\d+)/.exec(error.message)?.[1] ?? NaN);
+  const reason = error.message.replace(/^JSON\.parse: /, "").replace(/ in JSON.*$| \(line.*$|, .* is not valid JSON$/, "");
+  if (Number.isNaN(position)) return reason;
+  const before = text.slice(0, position).split("\n");
+  return `Line ${before.length}, column ${before.at(-1).length + 1}: ${reason}`;
+}
+
+function explainKnob(knob) {
+  const chosen = knob.querySelector("input:checked");
+  const effect = knob.querySelector("[data-knob-effect]");
+  const submit = knob.querySelector("[data-knob-submit]");
+  if (!effect || !submit) return;
+  submit.dataset.verb ??= submit.textContent;
+  const stays = !chosen || chosen.hasAttribute("data-current");
+  const stop = chosen?.closest(".stop");
+  submit.disabled = stays;
+  submit.textContent = stays ? submit.dataset.verb : `${submit.dataset.verb} to ${stop.querySelector(".stop-share").textContent.trim()}`;
+  effect.textContent = stays ? "Choose another stop to see who moves." : stop.querySelector(".stop-moves").textContent.trim();
+}
+
+function prepare(scope) {
+  scope.querySelectorAll("[data-json]").forEach(check);
+  scope.querySelectorAll("[data-knob]").forEach(explainKnob);
+}
+
+export function start() {
+  prepare(document);
+  document.addEventListener("htmx:load", (event) => prepare(event.target));
+  document.addEventListener("input", (event) => {
+    const field = event.target.closest("[data-json]");
+    if (field) check(field);
+    const knob = event.target.closest("[data-knob]");
+    if (knob) explainKnob(knob);
+  });
+  document.addEventListener("click", (event) => {
+    const field = event.target.closest("[data-json-format]")?.closest("[data-json]");
+    if (!field) return;
+    const area = field.querySelector("textarea");
+    try { area.value = JSON.stringify(JSON.parse(area.value), null, 2); } catch { area.focus(); }
+    check(field);
+  });
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (form.method !== "post" || event.defaultPrevented) return;
+    if (form.dataset.sent) { event.preventDefault(); return; }
+    form.dataset.sent = "true";
+    form.classList.add("is-busy");
+  });
+  // Back from the browser's cache: the form may be sent again.
+  addEventListener("pageshow", () => document.querySelectorAll("form[data-sent]").forEach((form) => {
+    delete form.dataset.sent;
+    form.classList.remove("is-busy");
+  }));
+}

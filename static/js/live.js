@@ -1,0 +1,155 @@
+// One WebSocket per page. Topics come from [data-live-topic] and [data-live-refresh]; a message {topic, data} becomes the
+// DOM event "ballast:live". When the socket is away, pages poll; the mark says live, polling, or stale since when.
+const POLL_MS = 5000;
+const REFRESH_MS = 1000;
+let socket = null;
+let attempt = 0;
+let subscribed = new Set();
+let pollTimer = null;
+let lastGood = Date.now();
+let pointerDownIn = null;
+const waiting = new Map();
+const refreshed = new Map(); // by address: a swap may replace the element itself
+
+function topics() {
+  const names = new Set();
+  for (const element of document.querySelectorAll("[data-live-topic], [data-live-refresh]")) {
+    for (const name of `${element.dataset.liveTopic ?? ""} ${element.dataset.liveRefresh ?? ""}`.split(/\s+/)) if (name) names.add(name);
+  }
+  return names;
+}
+
+function mark(state) {
+  for (const element of document.querySelectorAll("[data-live-mark]")) {
+    const text = state === "stale" ? `stale since ${new Date(lastGood).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}` : state;
+    const label = element.querySelector("[data-live-mark-text]");
+    if (element.dataset.state !== state) element.dataset.state = state;
+    if (label.textContent !== text) label.textContent = text;
+  }
+}
+
+function subscribe() {
+  const wanted = topics();
+  const fresh = [...wanted].filter((name) => !subscribed.has(name));
+  if (socket?.readyState === WebSocket.OPEN && fresh.length) {
+    socket.send(JSON.stringify({ subscribe: fresh }));
+    fresh.forEach((name) => subscribed.add(name));
+  }
+}
+
+function announce(topic, data) {
+  document.dispatchEvent(new CustomEvent("ballast:live", { detail: { topic, data } }));
+}
+
+// --- numbers replaced in place ---
+const formats = {
+  integer: (value) => Math.round(value).toLocaleString("en"),
+  percent: (value) => (100 * value).toLocaleString("en", { maximumFractionDigits: 2 }),
+  ms: (value) => Math.round(value).toLocaleString("en"),
+  usd: (value) => value.toLocaleString("en", { maximumFractionDigits: 6 }),
+};
+
+function replaceNumbers({ topic, data }) {
+  for (const element of document.querySelectorAll("[data-live-key]")) {
+    const scope = element.closest("[data-live-topic]")?.dataset.liveTopic;
+    if (scope && !scope.split(/\s+/).includes(topic)) continue;
+    const value = element.dataset.liveKey.split(".").reduce((node, key) => node?.[key], data);
+    if (value === undefined || typeof value === "object") continue;
+    const format = formats[element.dataset.liveFormat];
+    const text = typeof value === "number" && format ? format(value) : String(value);
+    if (element.textContent === text) continue;
+    element.textContent = text;
+    element.classList.add("is-changed-now");
+    clearTimeout(element.ballastTimer);
+    element.ballastTimer = setTimeout(() => element.classList.remove("is-changed-now"), 2000);
+  }
+}
+
+// --- fragments refreshed by htmx, at most once a second, never under a pointer or around the focus ---
+function busy(element) {
+  const focus = document.activeElement;
+  return (pointerDownIn && element.contains(pointerDownIn)) || (focus && focus !== element && element.contains(focus)) || element.querySelector("dialog[open], details[data-menu][open]");
+}
+
+function refresh(element) {
+  if (waiting.has(element)) return;
+  const due = Math.max(0, (refreshed.get(element.getAttribute("hx-get")) ?? 0) + REFRESH_MS - Date.now());
+  waiting.set(element, setTimeout(() => {
+    waiting.delete(element);
+    if (!element.isConnected) return;
+    refreshed.set(element.getAttribute("hx-get"), Date.now());
+    if (busy(element)) { refresh(element); return; }
+    globalThis.htmx?.trigger(element, "ballast:refresh");
+  }, due));
+}
+
+function refreshFor(topic) {
+  for (const element of document.querySelectorAll("[data-live-refresh]")) {
+    if (topic === null || element.dataset.liveRefresh.split(/\s+/).includes(topic)) refresh(element);
+  }
+}
+
+// --- polling, the floor ---
+async function poll() {
+  refreshFor(null);
+  const urls = new Set([...document.querySelectorAll("[data-live-poll]")].map((element) => element.dataset.livePoll));
+  for (const url of urls) {
+    try {
+      const answer = await fetch(url, { headers: { Accept: "application/json" } });
+      if (!answer.ok) throw new Error(String(answer.status));
+      const { topic, data } = await answer.json();
+      heard();
+      announce(topic, data);
+    } catch { failed(); }
+  }
+  if (!urls.size && !document.querySelector("[data-live-refresh]")) failed();
+}
+
+function heard() {
+  lastGood = Date.now();
+  mark(socket?.readyState === WebSocket.OPEN ? "live" : "polling");
+}
+
+function failed() {
+  if (socket?.readyState !== WebSocket.OPEN && Date.now() - lastGood > 2 * POLL_MS) mark("stale");
+}
+
+function connect() {
+  const scheme = location.protocol === "https:" ? "wss" : "ws";
+  socket = new WebSocket(`${scheme}://${location.host}/ws/live/`);
+  socket.addEventListener("open", () => {
+    attempt = 0;
+    subscribed = new Set();
+    clearInterval(pollTimer);
+    pollTimer = null;
+    subscribe();
+    heard();
+    refreshFor(null); // what happened while nobody listened
+  });
+  socket.addEventListener("message", (event) => {
+    const { topic, data } = JSON.parse(event.data);
+    heard();
+    if (topic) announce(topic, data);
+  });
+  socket.addEventListener("close", (event) => {
+    if (event.code === 4401 || event.code === 4403) { mark("stale"); return; }
+    if (!pollTimer) { pollTimer = setInterval(poll, POLL_MS); poll(); }
+    failed();
+    attempt += 1;
+    const wait = Math.random() * Math.min(30_000, 500 * 2 ** attempt);
+    setTimeout(connect, wait);
+  });
+}
+
+export function start() {
+  document.addEventListener("ballast:live", (event) => { replaceNumbers(event.detail); refreshFor(event.detail.topic); });
+  document.addEventListener("htmx:load", subscribe);
+  document.addEventListener("htmx:afterRequest", (event) => {
+    if (event.detail.elt?.matches?.("[data-live-refresh]")) { if (event.detail.successful) heard(); else failed(); }
+  });
+  addEventListener("pointerdown", (event) => { pointerDownIn = event.target; }, true);
+  addEventListener("pointerup", () => { pointerDownIn = null; }, true);
+  addEventListener("pointercancel", () => { pointerDownIn = null; }, true);
+  addEventListener("offline", () => { socket?.close(); mark("stale"); });
+  if (document.querySelector("[data-live-mark]") && (topics().size || document.querySelector("[data-live-poll]"))) connect();
+}
