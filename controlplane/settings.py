@@ -13,7 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
 
-# --- where things are --------------------------------------------------------------------------------------------------
+# --- where things are ------------------------------------------------------------------------------------------------
 DEMO = env.bool("BALLAST_DEMO", default=False)
 DEBUG = False
 BIND = env.str("BALLAST_BIND", default="127.0.0.1")
@@ -37,7 +37,7 @@ _console_host = urlsplit(CONSOLE_URL).hostname or "127.0.0.1"
 ALLOWED_HOSTS = env.list("BALLAST_ALLOWED_HOSTS", default=sorted({"127.0.0.1", "localhost", _console_host}))
 CSRF_TRUSTED_ORIGINS = [CONSOLE_URL]
 
-# --- applications ------------------------------------------------------------------------------------------------------
+# --- applications ----------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -101,7 +101,7 @@ TEMPLATES = [
     }
 ]
 
-# --- stores ------------------------------------------------------------------------------------------------------------
+# --- stores ----------------------------------------------------------------------------------------------------------
 DATABASES = {"default": env.db_url("DATABASE_URL")}
 if DATABASES["default"]["ENGINE"] != "django.db.backends.postgresql":
     raise ImproperlyConfigured("DATABASE_URL must name a PostgreSQL database (postgresql://…)")
@@ -116,7 +116,7 @@ CHANNEL_LAYERS = {
     }
 }
 
-# --- Celery ------------------------------------------------------------------------------------------------------------
+# --- Celery ----------------------------------------------------------------------------------------------------------
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default=REDIS_URL)
 CELERY_TASK_DEFAULT_QUEUE = "ballast.control"
 CELERY_TASK_IGNORE_RESULT = True
@@ -134,7 +134,7 @@ CELERY_BEAT_SCHEDULE = {
     "compact-rollups": {"task": "telemetry.compact_rollups", "schedule": timedelta(seconds=60)},
 }
 
-# --- who may come in ---------------------------------------------------------------------------------------------------
+# --- who may come in -------------------------------------------------------------------------------------------------
 AUTH_USER_MODEL = "accounts.Operator"
 AUTHENTICATION_BACKENDS = [
     "allauth.account.auth_backends.AuthenticationBackend",
@@ -160,7 +160,7 @@ ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_LOGOUT_ON_GET = False
 ACCOUNT_SESSION_REMEMBER = False
-# Ten bad passwords for one name from one address within five minutes close the door; a hundred a minute from one address too.
+# Ten bad passwords for one name within five minutes close the door to it, thirty from one address to that address.
 ACCOUNT_RATE_LIMITS = {"login": "100/m/ip", "login_failed": "10/5m/key,30/5m/ip"}
 MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
 MFA_TOTP_ISSUER = "Ballast"
@@ -210,7 +210,7 @@ CONTENT_SECURITY_POLICY = {
 }
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2_000_000
 
-# --- words, time, files ------------------------------------------------------------------------------------------------
+# --- words, time, files ----------------------------------------------------------------------------------------------
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
@@ -224,7 +224,7 @@ STORAGES = {
 WHITENOISE_USE_FINDERS = DEMO
 FORM_RENDERER = "django.forms.renderers.TemplatesSetting"
 
-# --- REST API ----------------------------------------------------------------------------------------------------------
+# --- REST API --------------------------------------------------------------------------------------------------------
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "controlplane.api.authentication.OperatorTokenAuthentication",

@@ -22,7 +22,7 @@ _publishers: list[Publish] = []
 
 
 def on_access_changed(publish: Publish) -> None:
-    """Register what must happen, in the same transaction, when tenants or keys change: `publish(reason=, actor=, now=)`."""
+    """Register `publish(reason=, actor=, now=)`: what the same transaction must do when tenants or keys change."""
     if publish not in _publishers:
         _publishers.append(publish)
 
@@ -40,7 +40,7 @@ class Issued:
     secret: str
 
 
-# --- operators and roles -----------------------------------------------------------------------------------------------
+# --- operators and roles ---------------------------------------------------------------------------------------------
 @audit.operation
 def create_operator(
     *, username: str, password: str | None, email: str, actor: Operator | str, now: datetime
@@ -128,7 +128,7 @@ def _write_permissions(operator: Operator) -> None:
     )
 
 
-# --- tenants and their keys --------------------------------------------------------------------------------------------
+# --- tenants and their keys ------------------------------------------------------------------------------------------
 @audit.operation
 def create_tenant(*, slug: str, name: str, actor: Operator | str, now: datetime, **attributes: Any) -> Tenant:
     """Create a tenant; it can call the gateway once a key is issued. `attributes`: the model's other fields."""
@@ -192,7 +192,7 @@ def revoke_key(*, key: ApiKey, actor: Operator | str, now: datetime) -> None:
     _access_changed(reason=f"API key {key.prefix}… of {key.tenant.slug} revoked", actor=actor, now=now)
 
 
-# --- operator tokens ---------------------------------------------------------------------------------------------------
+# --- operator tokens -------------------------------------------------------------------------------------------------
 @audit.operation
 def issue_token(
     *,

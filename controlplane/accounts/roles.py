@@ -1,4 +1,4 @@
-"""Roles as data: what each one may do, and on what. Permissions are Django's, so guardian can give them on one object."""
+"""Roles as data: what each may do, and on what. Permissions are Django's, so guardian can give them on one object."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,7 +22,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RoleDefinition:
-    """The permissions of a role: those given on one object (by its model's label), and those that exist only everywhere."""
+    """The permissions of a role: those given on one object, by its model's label, and those that exist only everywhere."""
 
     summary: str
     on_object: dict[str, frozenset[str]]

@@ -209,7 +209,7 @@ class BreakGlassQuerySet(models.QuerySet["BreakGlass"]):
 
 
 class BreakGlass(models.Model):
-    """A bypass of the sign-offs of one change: in effect for a while, and a debt until somebody else has reviewed it."""
+    """A bypass of the sign-offs of one change: in effect for a while, and a debt until somebody else reviewed it."""
 
     change = models.ForeignKey(ChangeRequest, on_delete=models.PROTECT, related_name="bypasses")
     actor = models.CharField(max_length=150)

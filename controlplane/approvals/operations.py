@@ -37,10 +37,10 @@ MAX_BYPASS = timedelta(hours=4)
 REVIEW_WITHIN = timedelta(hours=24)
 
 
-# --- what a change is, now ---------------------------------------------------------------------------------------------
+# --- what a change is, now -------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Current:
-    """A change as it would be applied at this moment: the target's base, the policy's rule, and the digest of it all."""
+    """A change as it would be applied at this moment: the target's base, the policy's rule, the digest of it all."""
 
     base: Any
     rule: Rule
@@ -107,7 +107,7 @@ def is_rejected(content_digest: str) -> bool:
     return RejectedDigest.objects.filter(content_digest=content_digest).exists()
 
 
-# --- opening and changing ----------------------------------------------------------------------------------------------
+# --- opening and changing --------------------------------------------------------------------------------------------
 @audit.operation
 def open_change(
     *,
@@ -191,7 +191,7 @@ def _retake_digest(change: ChangeRequest) -> None:
     change.save(update_fields=["content", "content_digest", "contributors", "base", "rule", "digest"])
 
 
-# --- people's words ----------------------------------------------------------------------------------------------------
+# --- people's words --------------------------------------------------------------------------------------------------
 @audit.operation
 def sign_off(
     *,
@@ -268,7 +268,7 @@ def withdraw_change(*, change: ChangeRequest, actor: Operator | str, reason: str
     _close(_open(change), ChangeState.WITHDRAWN, actor=actor, note=reason, now=now)
 
 
-# --- going through the gate --------------------------------------------------------------------------------------------
+# --- going through the gate ------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Authorisation:
     """Why a gate let a change through. `lapses_at` is set when it was broken open instead of signed."""
@@ -322,7 +322,7 @@ def mark_applied(change: ChangeRequest, *, actor: Operator | str, now: datetime,
     _close(_open(change), ChangeState.APPLIED, actor=actor, note=note, now=now)
 
 
-# --- when it cannot wait -----------------------------------------------------------------------------------------------
+# --- when it cannot wait ---------------------------------------------------------------------------------------------
 @audit.operation
 def break_glass(
     *,
@@ -413,7 +413,7 @@ def end_bypass(*, debt: BreakGlass, now: datetime) -> None:
         lapse(debt.change, debt=debt, now=now)
 
 
-# --- the policy itself -------------------------------------------------------------------------------------------------
+# --- the policy itself -----------------------------------------------------------------------------------------------
 @audit.operation
 def submit_policy(*, rules: Any, rationale: str, actor: Operator | str, now: datetime) -> ApprovalPolicy:
     """Store a policy version; it is in force once a change request activates it.
@@ -451,7 +451,7 @@ def bootstrap_policy(*, rules: Any, actor: str, now: datetime) -> ApprovalPolicy
     return policy
 
 
-# --- shared steps ------------------------------------------------------------------------------------------------------
+# --- shared steps ----------------------------------------------------------------------------------------------------
 def _open(change: ChangeRequest) -> ChangeRequest:
     """The change as it is in the database now, if it is still open."""
     fresh = ChangeRequest.objects.select_for_update().get(pk=change.pk)
@@ -476,7 +476,8 @@ def refuse_rejected(content_digest: str) -> None:
     rejected = RejectedDigest.objects.filter(content_digest=content_digest).first()
     if rejected is not None:
         raise DigestRejected(
-            f"content {content_digest[:8]} was rejected on {rejected.at:%Y-%m-%d} by {rejected.actor!r}: {rejected.reason}"
+            f"content {content_digest[:8]} was rejected on {rejected.at:%Y-%m-%d} by {rejected.actor!r}: "
+            f"{rejected.reason}"
         )
 
 

@@ -159,7 +159,7 @@ def return_to(*, version: PromptVersion, actor: Operator | str, reason: str, now
         go_live(version, actor=actor, reason=reason, now=now)
 
 
-# --- what the release carries ------------------------------------------------------------------------------------------
+# --- what the release carries ----------------------------------------------------------------------------------------
 def compile_prompts() -> dict[str, Any]:
     """The section 'prompts': per prompt what is live, with every version an application may pin; three queries."""
     section: dict[str, Any] = {}
@@ -188,7 +188,7 @@ def restore_prompts(section: Mapping[str, Any], *, actor: Operator | str, reason
         return_to(version=version, actor=actor, reason=reason, now=now)
 
 
-# --- the kind of change ------------------------------------------------------------------------------------------------
+# --- the kind of change ----------------------------------------------------------------------------------------------
 def live_reference(target: str) -> Any:
     """The base of every change to a prompt: what is live now; None before the first version."""
     live = prompt_named(target).live_version

@@ -41,7 +41,7 @@ class _PendingRelease:
 
 
 def publish_on_commit(*, reason: str, actor: Any, now: datetime) -> None:
-    """Have the operation under way end with one release: cut inside its transaction, pushed the moment it has committed.
+    """Have the operation under way end with one release: cut inside its transaction, pushed once that has committed.
 
     Cut inside, so that no state is ever committed without its release; pushed outside, so that no worker ever serves a
     state that was rolled back. Several calls in one operation give one release with every reason.
@@ -118,14 +118,14 @@ def push(release: Release) -> bool:
             retry=False,
             ignore_result=True,
         )
-    except Exception:  # noqa: BLE001  # kombu raises whatever its transport raises
+    except Exception:  # kombu raises whatever its transport raises
         logger.warning("push of r%s failed; agents will fetch it", release.revision, exc_info=True)
         return False
     return True
 
 
 def push_latest(*, now: datetime) -> bool:
-    """Push the newest release again when some worker does not serve it yet; a lost broadcast costs seconds, not minutes."""
+    """Push the newest release again when a worker does not serve it yet; a lost broadcast costs seconds, not minutes."""
     release = current_release()
     if release is None:
         return False
@@ -161,7 +161,7 @@ def roll_back_to(*, release: Release, actor: Any, reason: str, now: datetime) ->
     return restored
 
 
-# --- what workers say --------------------------------------------------------------------------------------------------
+# --- what workers say ------------------------------------------------------------------------------------------------
 def record_reports(reports: Iterable[Mapping[str, Any]], *, now: datetime) -> list[str]:
     """Take in a batch of workers' reports: each worker's state if newer than what is known, each verdict once.
 

@@ -58,7 +58,7 @@ class Gate(StrEnum):
 
 
 def gate_of(stage: dict[str, Any]) -> Gate:
-    """The gate in front of a stage: internal tenants only; some of the public; so many that no matched control is left."""
+    """The gate in front of a stage: internal tenants only; some of the public; too many for a matched control."""
     if stage["audience"] == "internal":
         return Gate.INTERNAL
     return Gate.PUBLIC if stage["weight"] <= CONTROL_START else Gate.LIVE
@@ -76,7 +76,7 @@ class CanaryQuerySet(models.QuerySet["Canary"]):
 class Canary(models.Model):
     """One comparison of a candidate with the live version, over its stages.
 
-    Shape of a stage: {"name": str, "audience": "internal|all", "tenants": [slug], "regions": [str], "weight": 0..10000}.
+    Shape of a stage: {"name": str, "audience": "internal|all", "tenants": [str], "regions": [str], "weight": 0..10000}.
     """
 
     slug = models.SlugField(unique=True, max_length=80)
@@ -160,12 +160,12 @@ class Canary(models.Model):
         return max(public, default=0) / BUCKETS
 
     def gates_up_to(self, position: int) -> list[Gate]:
-        """Every gate that serving at `position` passes, in order: each stage reached keeps its members in the canary."""
+        """Every gate that serving at `position` passes, in order: each stage reached keeps its members."""
         gates = {gate_of(stage) for stage in self.stages[: position + 1]}
         return [gate for gate in Gate if gate in gates]
 
     def plan(self) -> dict[str, Any]:
-        """What people sign off: everything that decides who meets which words. The salt is in it, the position is not."""
+        """What people sign off: all that decides who meets which words. The salt is in it, the position is not."""
         return plan_content(
             candidate=self.candidate, control=self.control, unit=self.unit, salt=self.salt, stages=self.stages
         )

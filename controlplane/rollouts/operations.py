@@ -29,7 +29,7 @@ from dataplane.release import MalformedRelease
 KIND_NAME = "prompt.rollout"
 
 
-# --- before the start --------------------------------------------------------------------------------------------------
+# --- before the start ------------------------------------------------------------------------------------------------
 @audit.operation
 def plan_canary(
     *,
@@ -158,7 +158,7 @@ def check_plan(
     ]
 
 
-# --- while it runs -----------------------------------------------------------------------------------------------------
+# --- while it runs ---------------------------------------------------------------------------------------------------
 @audit.operation
 def start_canary(*, canary: Canary, actor: Operator, now: datetime) -> Canary:
     """Begin with the first stage.
@@ -233,7 +233,7 @@ def promote_canary(*, canary: Canary, actor: Operator, now: datetime) -> Canary:
 
 @audit.operation
 def roll_back_canary(*, canary: Canary, reason: str, actor: Operator | str, now: datetime) -> Canary:
-    """End a running canary: everybody is served the control again, and the candidate's digest is remembered as rejected.
+    """End a running canary: everybody is served the control again, and the candidate's digest is rejected for good.
 
     Raises:
         CanaryNotRunning: it had ended; nothing was changed.
@@ -301,7 +301,7 @@ def _free_slug(candidate: PromptVersion) -> str:
     return next(slug for slug in (base, *(f"{base}-{n}" for n in range(2, len(taken) + 3))) if slug not in taken)
 
 
-# --- what the release carries, and what happens around it --------------------------------------------------------------
+# --- what the release carries, and what happens around it ------------------------------------------------------------
 def compile_canaries() -> dict[str, Any]:
     """The section 'canaries': every running one with the stages it has reached; one query."""
     return {canary.slug: canary.released() for canary in Canary.objects.running().with_parts()}
@@ -326,7 +326,7 @@ def served_candidates() -> Iterable[PromptVersion]:
 
 
 def end_on_live_change(version: PromptVersion, *, actor: Operator | str, reason: str, now: datetime) -> None:
-    """What is live changed under a running canary: its comparison means nothing any more, so it ends without a verdict."""
+    """What is live changed under a running canary: its comparison means nothing now, so it ends without a verdict."""
     for canary in Canary.objects.running().with_parts().filter(prompt=version.prompt_id).exclude(control=version):
         why = f"{version} went live under it: {reason}"
         _end(canary, reason=why, actor=actor, now=now)

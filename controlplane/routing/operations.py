@@ -87,7 +87,7 @@ def activate(
 ) -> None:
     """Write the log entry that puts `table` in force, and cut the release.
 
-    Only for operations that have just passed a gate, that return to a table in force before, or that set a deployment up.
+    Only for operations that have just passed a gate, that return to what was in force before, or that set a deployment up.
     """
     before = active_table()
     RoutingActivation.objects.create(table=table, change=change, actor=audit.name_of(actor), reason=reason, at=now)
@@ -128,7 +128,7 @@ def restore_routing(section: Mapping[str, Any], *, actor: Operator | str, reason
     return_to(table=table, actor=actor, reason=reason, now=now)
 
 
-# --- the kind of change ------------------------------------------------------------------------------------------------
+# --- the kind of change ----------------------------------------------------------------------------------------------
 def _base(target: str) -> Any:
     active = active_table()
     return active.reference if active else None
