@@ -1,1 +1,3 @@
-"""The provider simulator: three vendors' wire formats, with faults on demand. A fixture for demo and tests; the engine never imports it."""
+"""The provider simulator: three vendors' wire formats, with faults on demand. A fixture for demo and tests; the
+engine never imports it.
+"""

@@ -57,7 +57,9 @@ def _words(text: str) -> frozenset[str]:
 
 
 def _compose(ask: Ask, rng: Random) -> str:
-    """Return prose on the question's topic: one sentence when brief, all of them when detailed, two or three otherwise."""
+    """Return prose on the question's topic: one sentence when brief, all of them when detailed, two or three
+    otherwise.
+    """
     style = _words(ask.system)
     sentences = find_topic(ask.question).sentences
     opening = rng.choice(corpus.WARM_OPENINGS if style & corpus.WARM_WORDS else corpus.OPENINGS)
@@ -80,14 +82,51 @@ def _chosen_tool(ask: Ask) -> Tool | None:
     if ask.tool_choice.startswith("="):
         return next((tool for tool in ask.tools if tool.name == ask.tool_choice[1:]), None)
     words = _words(ask.question)
-    overlaps = [len(words & _words(f"{tool.name} {tool.name.replace('_', ' ')} {tool.description}") - _STOP_WORDS) for tool in ask.tools]
+    overlaps = [
+        len(words & _words(f"{tool.name} {tool.name.replace('_', ' ')} {tool.description}") - _STOP_WORDS)
+        for tool in ask.tools
+    ]
     best = max(range(len(overlaps)), key=overlaps.__getitem__)
     if ask.tool_choice == "required" or (overlaps[best] and ask.tool_result is None):
         return ask.tools[best]
     return None
 
 
-_STOP_WORDS = frozenset("a an and are at be by can do for from get i in is it me my of on or that the this to was what where with you your".split())
+_STOP_WORDS = frozenset(
+    [
+        "a",
+        "an",
+        "and",
+        "are",
+        "at",
+        "be",
+        "by",
+        "can",
+        "do",
+        "for",
+        "from",
+        "get",
+        "i",
+        "in",
+        "is",
+        "it",
+        "me",
+        "my",
+        "of",
+        "on",
+        "or",
+        "that",
+        "the",
+        "this",
+        "to",
+        "was",
+        "what",
+        "where",
+        "with",
+        "you",
+        "your",
+    ]
+)
 
 
 def _build(schema: Any, rng: Random, ask: Ask, *, param: str) -> Any:
@@ -104,8 +143,12 @@ def _dump(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
-def _finish(ask: Ask, text: str, *, kind: Kind = Kind.TEXT, stop: Stop = Stop.END, tool_name: str | None = None) -> Answer:
-    """Return `text` as an answer, cut at the first stop sequence and at the caller's token limit; words only are cut by the former."""
+def _finish(
+    ask: Ask, text: str, *, kind: Kind = Kind.TEXT, stop: Stop = Stop.END, tool_name: str | None = None
+) -> Answer:
+    """Return `text` as an answer, cut at the first stop sequence and at the caller's token limit; words only are
+    cut by the former.
+    """
     stop_sequence = None
     if kind is Kind.TEXT:
         found = [(at, sequence) for sequence in ask.stop_sequences if (at := text.find(sequence)) >= 0]

@@ -1,4 +1,6 @@
-"""Anthropic's wire: messages and their events, errors, headers. The reference is the API's own documentation and the anthropic package."""
+"""Anthropic's wire: messages and their events, errors, headers. The reference is the API's own documentation and
+the anthropic package.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,20 @@ from dataplane.simulator.reading import (
     split_directive,
     take_fingerprint,
 )
-from dataplane.simulator.wire import EVENT_TYPE, HTML_TYPE, JSON_TYPE, Frame, FrameKind, Header, Reply, Stamp, Unauthorized, bad_gateway_page, known_key
+from dataplane.simulator.wire import (
+    EVENT_TYPE,
+    HTML_TYPE,
+    JSON_TYPE,
+    Frame,
+    FrameKind,
+    Header,
+    Reply,
+    Stamp,
+    Unauthorized,
+    bad_gateway_page,
+    known_key,
+    read_bearer,
+)
 
 _STOP = {
     Stop.END: "end_turn",
@@ -55,8 +70,10 @@ class AnthropicWire:
     wire = Wire.ANTHROPIC
 
     def authenticate(self, headers: Mapping[bytes, bytes]) -> str:
-        """Return the key in `x-api-key`, or raise Unauthorized."""
-        return known_key(headers.get(b"x-api-key", b"").decode("latin-1"))
+        """Return the key in `x-api-key`, or the bearer token that newer versions of the vendor's package send."""
+        if key := headers.get(b"x-api-key"):
+            return known_key(key.decode("latin-1"))
+        return read_bearer(headers)
 
     def read_chat(self, body: Any, *, model: str | None, headers: Mapping[bytes, bytes]) -> Ask:
         """Return the parsed request, or raise BadRequest in Anthropic's words."""
@@ -105,9 +122,26 @@ class AnthropicWire:
         headers = self._headers(ask, stamp)
         if ask.stream:
             frames = tuple(self._events(ask, answer, stamp))
-            return Reply(200, (EVENT_TYPE, *headers), frames, streamed=True, tokens=len(answer.pieces), error_event=self._error_event())
-        body = b'{"id":"msg_%b",' % stamp.serial.encode() + self.body_tail(ask, answer, stamp.serial)
+            return Reply(
+                200,
+                (EVENT_TYPE, *headers),
+                frames,
+                streamed=True,
+                tokens=len(answer.pieces),
+                error_event=self._error_event(),
+            )
+        body = self.body_head(stamp) + self.body_tail(ask, answer, stamp.serial)
         return Reply(200, (JSON_TYPE, *headers), (Frame(FrameKind.CONTENT, body),), tokens=len(answer.pieces))
+
+    def answer_headers(self, ask: Ask, stamp: Stamp, *, processing_ms: int) -> tuple[Header, ...]:
+        """Return the headers of a successful answer, content type and length excepted; Anthropic tells no
+        processing time.
+        """
+        return self._headers(ask, stamp)
+
+    def body_head(self, stamp: Stamp) -> bytes:
+        """Return a plain body up to what `body_tail` gives."""
+        return b'{"id":"msg_%b",' % stamp.serial.encode()
 
     def body_tail(self, ask: Ask, answer: Answer, serial: str) -> bytes:
         """Return all of a plain body after `id`; it depends on the serial only for a tool call's id."""
@@ -122,13 +156,25 @@ class AnthropicWire:
             tail["usage"] = _usage(answer.usage.prompt_tokens, answer.usage.completion_tokens)
         return orjson.dumps(tail)[1:]
 
-    def give_error(self, status: int, stamp: Stamp, *, message: str | None = None, param: str | None = None, code: str | None = None) -> Reply:
+    def give_error(
+        self,
+        status: int,
+        stamp: Stamp,
+        *,
+        message: str | None = None,
+        param: str | None = None,
+        code: str | None = None,
+    ) -> Reply:
         """Return Anthropic's error envelope, or its edge's HTML page for 502."""
         headers = self._error_headers(stamp)
         if status == 502:
             return Reply(status, (HTML_TYPE, *headers), (Frame(FrameKind.CONTENT, bad_gateway_page(status)),))
         kind, usual = _ERRORS.get(status, _ERRORS[500])
-        body = {"type": "error", "error": {"type": kind, "message": message or usual}, "request_id": f"req_{stamp.serial}"}
+        body = {
+            "type": "error",
+            "error": {"type": kind, "message": message or usual},
+            "request_id": f"req_{stamp.serial}",
+        }
         return Reply(status, (JSON_TYPE, *headers), (Frame(FrameKind.CONTENT, orjson.dumps(body)),))
 
     def give_unauthorized(self, refusal: Unauthorized, stamp: Stamp) -> Reply:
@@ -150,7 +196,10 @@ class AnthropicWire:
         return self.give_error(400, stamp, message="Output blocked by content filtering policy")
 
     def _headers(self, ask: Ask, stamp: Stamp) -> tuple[Header, ...]:
-        return (*self._error_headers(stamp), *standing_headers(self.wire, prompt_tokens=ask.prompt_tokens, now=stamp.now))
+        return (
+            *self._error_headers(stamp),
+            *standing_headers(self.wire, prompt_tokens=ask.prompt_tokens, now=stamp.now),
+        )
 
     def _error_headers(self, stamp: Stamp) -> tuple[Header, ...]:
         return ((b"request-id", b"req_" + stamp.serial.encode()), (b"anthropic-organization-id", b"org-simulator"))
@@ -171,7 +220,8 @@ class AnthropicWire:
             "stop_sequence": None,
         }
         if answer.usage is not None:
-            # The opening count of output tokens is one, or none when there will be none; the final one comes with message_delta.
+            # The opening count of output tokens is one, or none when there will be none; the final one comes with
+            # message_delta.
             message["usage"] = _usage(answer.usage.prompt_tokens, min(1, answer.usage.completion_tokens))
         yield _event("message_start", {"message": message})
         if answer.kind is not Kind.REFUSAL:
@@ -190,13 +240,19 @@ class AnthropicWire:
 
 def _block_events(answer: Answer, serial: str) -> Iterator[Frame]:
     is_tool = answer.kind is Kind.TOOL
-    block = {"type": "tool_use", "id": f"toolu_{serial}", "name": answer.tool_name, "input": {}} if is_tool else {"type": "text", "text": ""}
+    block: dict[str, Any] = (
+        {"type": "tool_use", "id": f"toolu_{serial}", "name": answer.tool_name, "input": {}}
+        if is_tool
+        else {"type": "text", "text": ""}
+    )
     yield _event("content_block_start", {"index": 0, "content_block": block})
     yield _event("ping", {})
     if is_tool:
         yield _event("content_block_delta", {"index": 0, "delta": {"type": "input_json_delta", "partial_json": ""}})
     for piece in answer.pieces:
-        delta = {"type": "input_json_delta", "partial_json": piece} if is_tool else {"type": "text_delta", "text": piece}
+        delta = (
+            {"type": "input_json_delta", "partial_json": piece} if is_tool else {"type": "text_delta", "text": piece}
+        )
         yield _event("content_block_delta", {"index": 0, "delta": delta}, FrameKind.CONTENT)
     yield _event("content_block_stop", {"index": 0})
 
@@ -213,7 +269,8 @@ def _content(answer: Answer, serial: str) -> list[dict[str, Any]]:
             try:
                 arguments = orjson.loads(answer.text)
             except orjson.JSONDecodeError:
-                # A plain body has no way to carry broken arguments; this is the wrapper that Anthropic's documentation suggests for them.
+                # A plain body has no way to carry broken arguments; this is the wrapper that Anthropic's
+                # documentation suggests for them.
                 arguments = {"INVALID_JSON": answer.text}
             return [{"type": "tool_use", "id": f"toolu_{serial}", "name": answer.tool_name, "input": arguments}]
         case Kind.TEXT:
@@ -258,19 +315,28 @@ def _read_messages(messages: list[Any]) -> tuple[list[str], str, str | None, int
     for at, message in enumerate(messages):
         role = message.get("role") if isinstance(message, Mapping) else None
         if role not in ("user", "assistant"):
-            raise BadRequest(f'messages.{at}.role: Unexpected role "{role}". The Messages API accepts a top-level `system` parameter, not "system" as an input message role.')
+            raise BadRequest(
+                f'messages.{at}.role: Unexpected role "{role}". The Messages API accepts a top-level `system` '
+                f'parameter, not "system" as an input message role.'
+            )
         content = message.get("content")
         text, pictures = flatten_content(content)
         images += pictures
         if role == "user":
             text, found = split_directive(text)
             directive = found or directive
-            if isinstance(content, list) and any(isinstance(part, Mapping) and part.get("type") == "tool_result" for part in content):
+            if isinstance(content, list) and any(
+                isinstance(part, Mapping) and part.get("type") == "tool_result" for part in content
+            ):
                 tool_result = text
             else:
                 question, tool_result = text, None
         elif isinstance(content, list):
-            text += "".join(orjson.dumps(part).decode() for part in content if isinstance(part, Mapping) and part.get("type") == "tool_use")
+            text += "".join(
+                orjson.dumps(part).decode()
+                for part in content
+                if isinstance(part, Mapping) and part.get("type") == "tool_use"
+            )
         texts.append(text)
     return texts, question, tool_result, images, directive
 

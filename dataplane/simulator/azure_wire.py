@@ -1,4 +1,6 @@
-"""Azure OpenAI's wire: OpenAI's bodies under a deployment path, with its own key, headers, content filter and errors."""
+"""Azure OpenAI's wire: OpenAI's bodies under a deployment path, with its own key, headers, content filter and
+errors.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +13,33 @@ from dataplane.simulator.conversation import Answer, Ask, Kind, Stop, Wire
 from dataplane.simulator.faults import Fault
 from dataplane.simulator.openai_wire import OpenAIWire
 from dataplane.simulator.rate_limits import limited_headers, standing_headers
-from dataplane.simulator.wire import HTML_TYPE, JSON_TYPE, Frame, FrameKind, Header, Reply, Stamp, Unauthorized, bad_gateway_page, known_key
+from dataplane.simulator.wire import (
+    HTML_TYPE,
+    JSON_TYPE,
+    Frame,
+    FrameKind,
+    Header,
+    Reply,
+    Stamp,
+    Unauthorized,
+    bad_gateway_page,
+    known_key,
+)
 
 REGION = b"West Europe"
 _SAFE = {"filtered": False, "severity": "safe"}
 _CLEAN = {"hate": _SAFE, "self_harm": _SAFE, "sexual": _SAFE, "violence": _SAFE}
 _CAUGHT = {**_CLEAN, "violence": {"filtered": True, "severity": "medium"}}
-_PROMPT_RESULTS = [{"prompt_index": 0, "content_filter_results": {**_CLEAN, "jailbreak": {"filtered": False, "detected": False}}}]
+_PROMPT_RESULTS = [
+    {"prompt_index": 0, "content_filter_results": {**_CLEAN, "jailbreak": {"filtered": False, "detected": False}}}
+]
 # status: (code, message)
 _ERRORS: dict[int, tuple[str, str]] = {
     400: ("BadRequest", "The request is invalid."),
     401: (
         "401",
-        "Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a valid key for an active "
+        "Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a valid key for "
+        "an active "
         "subscription and use a correct regional API endpoint for your resource.",
     ),
     403: ("403", "Access denied due to Virtual Network/Firewall rules."),
@@ -49,8 +65,18 @@ class AzureWire(OpenAIWire):
             return known_key(key.decode("latin-1"))
         return super().authenticate(headers)
 
-    def give_error(self, status: int, stamp: Stamp, *, message: str | None = None, param: str | None = None, code: str | None = None) -> Reply:
-        """Return Azure's envelope: its platform's errors are a code and a message, a rejected body reads as OpenAI's."""
+    def give_error(
+        self,
+        status: int,
+        stamp: Stamp,
+        *,
+        message: str | None = None,
+        param: str | None = None,
+        code: str | None = None,
+    ) -> Reply:
+        """Return Azure's envelope: its platform's errors are a code and a message, a rejected body reads as
+        OpenAI's.
+        """
         headers = self._error_headers(stamp)
         if status in (502, 504):
             return Reply(status, (HTML_TYPE, *headers), (Frame(FrameKind.CONTENT, bad_gateway_page(status)),))
@@ -59,7 +85,8 @@ class AzureWire(OpenAIWire):
         elif code == "model_not_found":
             error = {
                 "code": "DeploymentNotFound",
-                "message": "The API deployment for this resource does not exist. If you created the deployment within the last 5 minutes, "
+                "message": "The API deployment for this resource does not exist. If you created the deployment "
+                "within the last 5 minutes, "
                 "please wait a moment and try again.",
             }
         else:
@@ -76,16 +103,21 @@ class AzureWire(OpenAIWire):
         what = "token rate limit" if fault.word("scope") == "tokens" else "call rate limit"
         message = (
             "Requests to the ChatCompletions_Create Operation under Azure OpenAI API version 2024-10-21 have exceeded "
-            f"{what} of your current OpenAI S0 pricing tier. Please retry after {round(fault.number('retry_after_seconds'))} seconds. "
-            "Please go here: https://aka.ms/oai/quotaincrease if you would like to further increase the default rate limit."
+            f"{what} of your current OpenAI S0 pricing tier. Please retry after "
+            f"{round(fault.number('retry_after_seconds'))} seconds. "
+            "Please go here: https://aka.ms/oai/quotaincrease if you would like to further increase the default "
+            "rate limit."
         )
         headers = (JSON_TYPE, *self._error_headers(stamp), *limited_headers(self.wire, fault, now=stamp.now))
-        return Reply(429, headers, (Frame(FrameKind.CONTENT, orjson.dumps({"error": {"code": "429", "message": message}})),))
+        return Reply(
+            429, headers, (Frame(FrameKind.CONTENT, orjson.dumps({"error": {"code": "429", "message": message}})),)
+        )
 
     def give_content_filter(self, stamp: Stamp) -> Reply:
         """Return the content filter's 400 with its findings."""
         error = {
-            "message": "The response was filtered due to the prompt triggering Azure OpenAI's content management policy. Please modify your "
+            "message": "The response was filtered due to the prompt triggering Azure OpenAI's content management "
+            "policy. Please modify your "
             "prompt and retry. To learn more about our content filtering policies please read our documentation: "
             "https://go.microsoft.com/fwlink/?linkid=2198766",
             "type": None,
@@ -97,7 +129,9 @@ class AzureWire(OpenAIWire):
                 "content_filter_result": {**_CAUGHT, "jailbreak": {"filtered": False, "detected": False}},
             },
         }
-        return Reply(400, (JSON_TYPE, *self._error_headers(stamp)), (Frame(FrameKind.CONTENT, orjson.dumps({"error": error})),))
+        return Reply(
+            400, (JSON_TYPE, *self._error_headers(stamp)), (Frame(FrameKind.CONTENT, orjson.dumps({"error": error})),)
+        )
 
     def _headers(self, stamp: Stamp, prompt_tokens: int, processing_ms: int) -> tuple[Header, ...]:
         return (*self._error_headers(stamp), *standing_headers(self.wire, prompt_tokens=prompt_tokens, now=stamp.now))
@@ -124,6 +158,13 @@ class AzureWire(OpenAIWire):
 
     def _chunks(self, ask: Ask, answer: Answer, stamp: Stamp) -> Iterator[Frame]:
         """Yield the prompt's filter results with no choices and blank fields, then what OpenAI sends."""
-        first = {"choices": [], "created": 0, "id": "", "model": "", "object": "", "prompt_filter_results": _PROMPT_RESULTS}
+        first = {
+            "choices": [],
+            "created": 0,
+            "id": "",
+            "model": "",
+            "object": "",
+            "prompt_filter_results": _PROMPT_RESULTS,
+        }
         yield Frame(FrameKind.OTHER, b"data: " + orjson.dumps(first) + b"\n\n")
         yield from super()._chunks(ask, answer, stamp)

@@ -1,6 +1,6 @@
 """The one thing ASGI has no words for: breaking a connection with a TCP RST, or closing it with a response unfinished.
 
-uvicorn's httptools protocol is subclassed, and each request's scope gets the extension below; nothing else of it changes.
+uvicorn's httptools protocol is subclassed, and each request's scope gets the extension below; nothing else changes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class Connection:
         fileno = self._transport.get_extra_info("socket").fileno()
         if fileno < 0:
             return
-        # uvloop's stand-in for a socket cannot set options; a duplicate of its descriptor shares the socket and so the option.
+        # uvloop's stand-in for a socket cannot set options; a duplicate of its descriptor shares the socket and so
+        # the option.
         with socket.fromfd(fileno, socket.AF_INET, socket.SOCK_STREAM) as duplicate:
             duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
         self._transport.abort()

@@ -48,7 +48,8 @@ class Tool:
 class Ask:
     """One chat request, parsed.
 
-    `tool_choice` is "auto", "none", "required" or "=" and a tool's name. `wants_json` without a `schema` is a free JSON object.
+    `tool_choice` is "auto", "none", "required" or "=" and a tool's name. `wants_json` without a `schema` is a free
+    JSON object.
     `fingerprint` is derived from everything that may change the answer, and from nothing else. `directive` is the fault
     written into the request body, if any.
     """

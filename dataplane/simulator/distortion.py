@@ -1,4 +1,6 @@
-"""Faults on the answer itself: malformed JSON, a filtered ending, untrue usage. Pure; delivery faults live in `script.py`."""
+"""Faults on the answer itself: malformed JSON, a filtered ending, untrue usage. Pure; delivery faults live in
+`script.py`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ _KEPT_SHARE = 0.6
 
 
 def distort_answer(answer: Answer, plan: FaultPlan) -> Answer:
-    """Return `answer` with the plan's answer faults applied; usage counts the words really sent unless `wrong_usage` says otherwise."""
+    """Return `answer` with the plan's answer faults applied; usage counts the words really sent unless
+    `wrong_usage` says otherwise.
+    """
     if (fault := plan.get("malformed_answer")) and answer.kind is not Kind.REFUSAL:
         answer = _with_text(answer, malform(answer.text, fault.word("kind")))
     if (fault := plan.get("content_filter")) and fault.word("at") == "answer":
@@ -28,7 +32,9 @@ def distort_answer(answer: Answer, plan: FaultPlan) -> Answer:
 
 
 def malform(text: str, kind: str) -> str:
-    """Return JSON `text` spoiled in one of the ways models spoil it; a kind that needs an object leaves other text alone."""
+    """Return JSON `text` spoiled in one of the ways models spoil it; a kind that needs an object leaves other text
+    alone.
+    """
     match kind:
         case "fence":
             return f"```json\n{text}\n```"

@@ -39,20 +39,33 @@ def embed(text: str, dimensions: int) -> array[float]:
 
 
 def read_embeddings(body: Any, *, model: str | None) -> tuple[str, list[str], int, bool, str | None]:
-    """Return model, inputs, dimensions, whether base64 is wanted, and a fault directive; raise BadRequest in OpenAI's words."""
+    """Return model, inputs, dimensions, whether base64 is wanted, and a fault directive; raise BadRequest in
+    OpenAI's words.
+    """
     body = read_object(body)
     model = model or body.get("model")
     if not isinstance(model, str) or not model:
         raise BadRequest("you must provide a model parameter")
     if model.startswith(MISSING_MODEL_PREFIX):
-        raise BadRequest(f"The model `{model}` does not exist or you do not have access to it.", code="model_not_found", status=404)
+        raise BadRequest(
+            f"The model `{model}` does not exist or you do not have access to it.", code="model_not_found", status=404
+        )
     given = body.get("input")
     inputs = [given] if isinstance(given, str) else given
-    if not isinstance(inputs, list) or not 0 < len(inputs) <= _MOST_INPUTS or not all(isinstance(each, str) and each for each in inputs):
-        raise BadRequest("'$.input' is invalid. Please check the API reference: https://platform.openai.com/docs/api-reference.")
+    if (
+        not isinstance(inputs, list)
+        or not 0 < len(inputs) <= _MOST_INPUTS
+        or not all(isinstance(each, str) and each for each in inputs)
+    ):
+        raise BadRequest(
+            "'$.input' is invalid. Please check the API reference: https://platform.openai.com/docs/api-reference."
+        )
     dimensions = read_integer(body, "dimensions", minimum=1) or _DIMENSIONS.get(model, _DEFAULT_DIMENSIONS)
     if dimensions > _LARGEST_DIMENSIONS:
-        raise BadRequest(f"Invalid value for 'dimensions' = {dimensions}. Must be less than or equal to {_LARGEST_DIMENSIONS}.", param="dimensions")
+        raise BadRequest(
+            f"Invalid value for 'dimensions' = {dimensions}. Must be less than or equal to {_LARGEST_DIMENSIONS}.",
+            param="dimensions",
+        )
     return model, inputs, dimensions, body.get("encoding_format") == "base64", body_directive(body)
 
 
@@ -61,6 +74,14 @@ def embeddings_body(model: str, inputs: list[str], dimensions: int, *, in_base64
     data: list[Mapping[str, Any]] = []
     for at, text in enumerate(inputs):
         vector = embed(text, dimensions)
-        data.append({"object": "embedding", "index": at, "embedding": base64.b64encode(vector.tobytes()).decode() if in_base64 else vector.tolist()})
+        data.append(
+            {
+                "object": "embedding",
+                "index": at,
+                "embedding": base64.b64encode(vector.tobytes()).decode() if in_base64 else vector.tolist(),
+            }
+        )
     tokens = sum(count_tokens(text) for text in inputs)
-    return orjson.dumps({"object": "list", "data": data, "model": model, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
+    return orjson.dumps(
+        {"object": "list", "data": data, "model": model, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
+    )

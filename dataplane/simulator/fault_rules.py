@@ -18,7 +18,9 @@ OPERATIONS: tuple[str, ...] = ("chat", "embeddings")
 
 @dataclass(slots=True)
 class FaultRule:
-    """One rule; `hits` counts the requests it struck. `until` is in epoch seconds; None for no end. `remaining` None for no limit."""
+    """One rule; `hits` counts the requests it struck. `until` is in epoch seconds; None for no end. `remaining`
+    None for no limit.
+    """
 
     id: int
     faults: tuple[Fault, ...]
@@ -32,7 +34,9 @@ class FaultRule:
     hits: int = 0
 
     def matches(self, *, wire: Wire, operation: str, model: str, account: str, now: float) -> bool:
-        """Say whether the rule is alive and meant for such a request: `model` is a glob, `account` the end of the API key."""
+        """Say whether the rule is alive and meant for such a request: `model` is a glob, `account` the end of the
+        API key.
+        """
         return (
             (self.wire is None or self.wire is wire)
             and (self.operation is None or self.operation == operation)
@@ -75,8 +79,10 @@ class FaultBook:
     def add(self, value: Any, *, now: float) -> list[FaultRule]:
         """Add one rule or a list of them, all or none, and return them.
 
-        Shape: {"fault": "status:code=503", "wire": "openai", "model": "gpt-4o*", "account": "-backup", "operation": "chat",
-        "probability": 0.2, "count": 5, "until": "2026-01-01T00:00:00Z" or epoch seconds, "for_seconds": 30}; only `fault` is required.
+        Shape: {"fault": "status:code=503", "wire": "openai", "model": "gpt-4o*", "account": "-backup",
+        "operation": "chat",
+        "probability": 0.2, "count": 5, "until": "2026-01-01T00:00:00Z" or epoch seconds, "for_seconds": 30}; only "
+        "`fault` is required.
 
         Raises:
             BadFault: naming the field that is wrong.
@@ -150,7 +156,7 @@ def _read_wire(value: Any) -> Wire | None:
 def _read_operation(value: Any) -> str | None:
     if value is not None and value not in OPERATIONS:
         raise BadFault(f"field 'operation' is {value!r}; expected one of {', '.join(OPERATIONS)}")
-    return value
+    return str(value) if value is not None else None
 
 
 def _read_text(entry: Mapping[str, Any], field: str) -> str | None:

@@ -1,4 +1,5 @@
-"""Every fault the simulator can play: one table of names and parameters, and the parser of what a request or an admin call asks for.
+"""Every fault the simulator can play: one table of names and parameters, and the parser of what a request or an
+admin call asks for.
 
 Two notations, anywhere a fault is named:
     JSON     {"name": "rate_limit", "dialect": "http_date"}, or a list of such objects
@@ -16,7 +17,9 @@ import orjson
 
 
 class BadFault(Exception):
-    """A fault that was asked for does not exist or has a bad parameter; the message names it and what would be right."""
+    """A fault that was asked for does not exist or has a bad parameter; the message names it and what would be
+    right.
+    """
 
 
 class Phase(Enum):
@@ -42,13 +45,19 @@ class Parameter:
         where = f"parameter {name!r} of fault {fault!r}"
         if isinstance(self.default, str):
             if not isinstance(value, str) or (self.choices and value not in self.choices):
-                raise BadFault(f"{where} is {value!r}; expected {'one of ' + ', '.join(self.choices) if self.choices else 'text'}")
+                raise BadFault(
+                    f"{where} is {value!r}; expected {'one of ' + ', '.join(self.choices) if self.choices else 'text'}"
+                )
             return value
         try:
             number = float(value)
         except (TypeError, ValueError) as exc:
             raise BadFault(f"{where} is {value!r}; expected a number") from exc
-        if isinstance(value, bool) or not self.minimum <= number <= self.maximum or (self.whole and number != int(number)):
+        if (
+            isinstance(value, bool)
+            or not self.minimum <= number <= self.maximum
+            or (self.whole and number != int(number))
+        ):
             kind = "a whole number" if self.whole else "a number"
             raise BadFault(f"{where} is {value!r}; expected {kind} from {self.minimum:g} to {self.maximum:g}")
         return number
@@ -100,7 +109,9 @@ FAULTS: dict[str, FaultSpec] = {
             "scope": Parameter("requests", choices=("requests", "tokens", "quota")),
         },
     ),
-    "status": FaultSpec(Phase.INSTEAD, "this status with the vendor's body for it", {"code": Parameter(500, 400, 599, whole=True)}),
+    "status": FaultSpec(
+        Phase.INSTEAD, "this status with the vendor's body for it", {"code": Parameter(500, 400, 599, whole=True)}
+    ),
     "content_filter": FaultSpec(
         Phase.INSTEAD,
         "the prompt is refused with a 400 (at=prompt), or the answer is cut short by the filter (at=answer)",
@@ -120,19 +131,29 @@ FAULTS: dict[str, FaultSpec] = {
         {"kind": Parameter("zero", choices=("zero", "missing", "inflated")), "factor": Parameter(10, 1, 1000)},
     ),
     "reset_mid_stream": FaultSpec(Phase.DELIVERY, "TCP RST after this many content chunks", {"after": _after(3)}),
-    "silence_mid_stream": FaultSpec(Phase.DELIVERY, "nothing more after this many content chunks, connection left open", {"after": _after(3)}),
+    "silence_mid_stream": FaultSpec(
+        Phase.DELIVERY, "nothing more after this many content chunks, connection left open", {"after": _after(3)}
+    ),
     "truncated_chunk": FaultSpec(
         Phase.DELIVERY,
-        "after this many content chunks the next is cut inside its JSON and the connection closed, abruptly or as if complete",
+        "after this many content chunks the next is cut inside its JSON and the connection closed, abruptly or as "
+        "if complete",
         {"after": _after(3), "close": Parameter("abrupt", choices=("abrupt", "clean"))},
     ),
-    "malformed_chunk": FaultSpec(Phase.DELIVERY, "the chunk after this many is not JSON; the stream goes on", {"after": _after(3)}),
-    "error_mid_stream": FaultSpec(Phase.DELIVERY, "the vendor's error event after this many content chunks, then the end", {"after": _after(3)}),
-    "wrong_content_type": FaultSpec(Phase.DELIVERY, "a content type that does not fit the body", {"value": Parameter("text/html")}),
+    "malformed_chunk": FaultSpec(
+        Phase.DELIVERY, "the chunk after this many is not JSON; the stream goes on", {"after": _after(3)}
+    ),
+    "error_mid_stream": FaultSpec(
+        Phase.DELIVERY, "the vendor's error event after this many content chunks, then the end", {"after": _after(3)}
+    ),
+    "wrong_content_type": FaultSpec(
+        Phase.DELIVERY, "a content type that does not fit the body", {"value": Parameter("text/html")}
+    ),
     "duplicate_final": FaultSpec(Phase.DELIVERY, "the final events of a stream are sent twice", {}),
     "missing_final": FaultSpec(
         Phase.DELIVERY,
-        "a stream ends cleanly without [DONE] or message_stop (drop=terminator), or without its finish reason too (drop=finish)",
+        "a stream ends cleanly without [DONE] or message_stop (drop=terminator), or without its finish reason too "
+        "(drop=finish)",
         {"drop": Parameter("terminator", choices=("terminator", "finish"))},
     ),
 }
@@ -176,9 +197,14 @@ def make_fault(name: Any, values: Mapping[str, Any]) -> Fault:
     for given in values:
         if given not in spec.parameters:
             raise BadFault(f"fault {name!r} has no parameter {given!r}; known: {', '.join(spec.parameters) or 'none'}")
-    checked = {key: parameter.check(values.get(key, parameter.default), fault=name, name=key) for key, parameter in spec.parameters.items()}
+    checked = {
+        key: parameter.check(values.get(key, parameter.default), fault=name, name=key)
+        for key, parameter in spec.parameters.items()
+    }
     if name == "status" and checked["code"] not in STATUSES:
-        raise BadFault(f"parameter 'code' of fault 'status' is {values['code']!r}; expected one of {', '.join(map(str, STATUSES))}")
+        raise BadFault(
+            f"parameter 'code' of fault 'status' is {values['code']!r}; expected one of {', '.join(map(str, STATUSES))}"
+        )
     return Fault(name, checked)
 
 

@@ -30,7 +30,9 @@ _BY_NAME: dict[str, str] = {
     "title": "About your order",
     "query": "order status",
 }
-_PROSE_NAMES = frozenset({"answer", "message", "summary", "text", "reply", "content", "description", "body", "explanation", "reason"})
+_PROSE_NAMES = frozenset(
+    {"answer", "message", "summary", "text", "reply", "content", "description", "body", "explanation", "reason"}
+)
 _BY_FORMAT: dict[str, str] = {
     "date": "2026-03-14",
     "time": "09:30:00Z",
@@ -90,7 +92,8 @@ def build_instance(schema: Mapping[str, Any], *, rng: Random, prose: Callable[[]
     """Return a value that satisfies `schema`, the same one for the same random state.
 
     Raises:
-        UnsatisfiableSchema: the schema is invalid, or uses what the simulator cannot satisfy (a strange `pattern`, `not`, ...).
+        UnsatisfiableSchema: the schema is invalid, or uses what the simulator cannot satisfy (a strange `pattern`,
+        `not`, ...).
     """
     try:
         validator = jsonschema_rs.validator_for(dict(schema))
@@ -99,7 +102,9 @@ def build_instance(schema: Mapping[str, Any], *, rng: Random, prose: Callable[[]
     instance = _Builder(schema, rng, prose).build(schema, name="", depth=0)
     error = next(iter(validator.iter_errors(instance)), None)
     if error is not None:
-        raise UnsatisfiableSchema(f"no instance found at {'/'.join(map(str, error.instance_path)) or '/'}: {error.message[:200]}")
+        raise UnsatisfiableSchema(
+            f"no instance found at {'/'.join(map(str, error.instance_path)) or '/'}: {error.message[:200]}"
+        )
     return instance
 
 
@@ -177,14 +182,23 @@ class _Builder:
     def _array(self, schema: Mapping[str, Any], name: str, depth: int) -> list[Any]:
         fewest = int(schema.get("minItems", 0))
         most = int(schema.get("maxItems", max(fewest, 3)))
-        length = fewest if depth >= _DEEPEST // 2 else self._rng.randint(max(fewest, min(1, most)), max(fewest, min(most, 3)))
+        length = (
+            fewest
+            if depth >= _DEEPEST // 2
+            else self._rng.randint(max(fewest, min(1, most)), max(fewest, min(most, 3)))
+        )
         prefix = schema.get("prefixItems", [])
         items = schema.get("items", {"type": "string"})
-        return [self.build(prefix[at] if at < len(prefix) else items, name=name.removesuffix("s"), depth=depth + 1) for at in range(length)]
+        return [
+            self.build(prefix[at] if at < len(prefix) else items, name=name.removesuffix("s"), depth=depth + 1)
+            for at in range(length)
+        ]
 
     def _string(self, schema: Mapping[str, Any], name: str) -> str:
         if "pattern" in schema:
-            checker = jsonschema_rs.validator_for({key: schema[key] for key in ("pattern", "minLength", "maxLength") if key in schema})
+            checker = jsonschema_rs.validator_for(
+                {key: schema[key] for key in ("pattern", "minLength", "maxLength") if key in schema}
+            )
             for candidate in _PATTERN_CANDIDATES:
                 if checker.is_valid(candidate):
                     return candidate
@@ -236,7 +250,9 @@ def _additional(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _merge(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Return both schemas as one: properties and required are united, anything else is taken from `other` where it has it."""
+    """Return both schemas as one: properties and required are united, anything else is taken from `other` where it
+    has it.
+    """
     merged = {**one, **other}
     if "properties" in one and "properties" in other:
         merged["properties"] = {**one["properties"], **other["properties"]}

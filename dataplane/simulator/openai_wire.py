@@ -1,4 +1,6 @@
-"""OpenAI's wire: chat completions and their chunks, errors, headers. The reference is the API's own documentation and the openai package."""
+"""OpenAI's wire: chat completions and their chunks, errors, headers. The reference is the API's own documentation
+and the openai package.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ from dataplane.simulator.wire import (
     Stamp,
     Unauthorized,
     bad_gateway_page,
-    known_key,
+    read_bearer,
 )
 
 SYSTEM_FINGERPRINT = "fp_5b1f3c9a2e"
@@ -51,7 +53,11 @@ _FINISH = {
 # status: (message, type, code)
 _ERRORS: dict[int, tuple[str, str, str | None]] = {
     400: ("Invalid request.", "invalid_request_error", None),
-    401: ("Incorrect API key provided: invalid. You can find your API key at https://platform.openai.com/account/api-keys.", "invalid_request_error", "invalid_api_key"),
+    401: (
+        "Incorrect API key provided: invalid. You can find your API key at https://platform.openai.com/account/api-keys.",
+        "invalid_request_error",
+        "invalid_api_key",
+    ),
     403: ("You are not allowed to use this model with this API key.", "invalid_request_error", "permission_denied"),
     404: ("Invalid URL.", "invalid_request_error", None),
     408: ("Request timed out.", "server_error", "request_timeout"),
@@ -72,8 +78,7 @@ class OpenAIWire:
 
     def authenticate(self, headers: Mapping[bytes, bytes]) -> str:
         """Return the bearer token, or raise Unauthorized."""
-        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
-        return known_key(key.decode("latin-1").strip() if scheme.lower() == b"bearer" else "")
+        return read_bearer(headers)
 
     def read_chat(self, body: Any, *, model: str | None, headers: Mapping[bytes, bytes]) -> Ask:
         """Return the parsed request, or raise BadRequest in OpenAI's words."""
@@ -82,9 +87,15 @@ class OpenAIWire:
         if not isinstance(model, str) or not model:
             raise BadRequest("you must provide a model parameter")
         if model.startswith(MISSING_MODEL_PREFIX):
-            raise BadRequest(f"The model `{model}` does not exist or you do not have access to it.", code="model_not_found", status=404)
+            raise BadRequest(
+                f"The model `{model}` does not exist or you do not have access to it.",
+                code="model_not_found",
+                status=404,
+            )
         if body.get("n") not in (None, 1):
-            raise BadRequest("Invalid 'n': this simulator answers with exactly one choice.", param="n", code="invalid_value")
+            raise BadRequest(
+                "Invalid 'n': this simulator answers with exactly one choice.", param="n", code="invalid_value"
+            )
         _check_range(body, "temperature", 2)
         _check_range(body, "top_p", 1)
         texts, system, question, tool_result, images, directive = _read_messages(body.get("messages"))
@@ -118,10 +129,24 @@ class OpenAIWire:
         headers = self._headers(stamp, ask.prompt_tokens, processing_ms)
         if ask.stream:
             frames = tuple(self._chunks(ask, answer, stamp))
-            return Reply(200, (EVENT_TYPE, *headers), frames, streamed=True, tokens=len(answer.pieces), error_event=self._error_event())
-        head = b'{"id":"chatcmpl-%b","object":"chat.completion","created":%d,' % (stamp.serial.encode(), int(stamp.now))
-        body = head + self.body_tail(ask, answer, stamp.serial)
+            return Reply(
+                200,
+                (EVENT_TYPE, *headers),
+                frames,
+                streamed=True,
+                tokens=len(answer.pieces),
+                error_event=self._error_event(),
+            )
+        body = self.body_head(stamp) + self.body_tail(ask, answer, stamp.serial)
         return Reply(200, (JSON_TYPE, *headers), (Frame(FrameKind.CONTENT, body),), tokens=len(answer.pieces))
+
+    def answer_headers(self, ask: Ask, stamp: Stamp, *, processing_ms: int) -> tuple[Header, ...]:
+        """Return the headers of a successful answer, content type and length excepted."""
+        return self._headers(stamp, ask.prompt_tokens, processing_ms)
+
+    def body_head(self, stamp: Stamp) -> bytes:
+        """Return a plain body up to what `body_tail` gives."""
+        return b'{"id":"chatcmpl-%b","object":"chat.completion","created":%d,' % (stamp.serial.encode(), int(stamp.now))
 
     def body_tail(self, ask: Ask, answer: Answer, serial: str) -> bytes:
         """Return all of a plain body after `created`; it depends on the serial only for a tool call's id."""
@@ -138,13 +163,26 @@ class OpenAIWire:
         tail |= {"service_tier": "default", "system_fingerprint": SYSTEM_FINGERPRINT, **self._body_extras()}
         return orjson.dumps(tail)[1:]
 
-    def give_error(self, status: int, stamp: Stamp, *, message: str | None = None, param: str | None = None, code: str | None = None) -> Reply:
+    def give_error(
+        self,
+        status: int,
+        stamp: Stamp,
+        *,
+        message: str | None = None,
+        param: str | None = None,
+        code: str | None = None,
+    ) -> Reply:
         """Return OpenAI's error envelope, or its edge's HTML page for 502 and 504."""
         headers = self._error_headers(stamp)
         if status in (502, 504):
             return Reply(status, (HTML_TYPE, *headers), (Frame(FrameKind.CONTENT, bad_gateway_page(status)),))
         usual, kind, usual_code = _ERRORS.get(status, _ERRORS[500])
-        error = {"message": message or usual, "type": kind, "param": param, "code": code or (usual_code if message is None else None)}
+        error = {
+            "message": message or usual,
+            "type": kind,
+            "param": param,
+            "code": code or (usual_code if message is None else None),
+        }
         return Reply(status, (JSON_TYPE, *headers), (Frame(FrameKind.CONTENT, orjson.dumps({"error": error})),))
 
     def give_unauthorized(self, refusal: Unauthorized, stamp: Stamp) -> Reply:
@@ -152,7 +190,8 @@ class OpenAIWire:
         if refusal.given:
             return self.give_error(refusal.status, stamp)
         message = (
-            "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth "
+            "You didn't provide an API key. You need to provide your API key in an Authorization header using "
+            "Bearer auth "
             "(i.e. Authorization: Bearer YOUR_KEY)."
         )
         return self.give_error(401, stamp, message=message)
@@ -169,7 +208,8 @@ class OpenAIWire:
         else:
             unit = "tokens per min (TPM)" if scope == "tokens" else "requests per min (RPM)"
             message = (
-                f"Rate limit reached for {model} in organization org-simulator on {unit}: Limit 10000, Used 10000, Requested 1. "
+                f"Rate limit reached for {model} in organization org-simulator on {unit}: Limit 10000, Used 10000, "
+                f"Requested 1. "
                 f"Please try again in {go_duration(fault.number('retry_after_seconds'))}. "
                 "Visit https://platform.openai.com/account/rate-limits to learn more."
             )
@@ -180,7 +220,10 @@ class OpenAIWire:
 
     def give_content_filter(self, stamp: Stamp) -> Reply:
         """Return the safety system's 400."""
-        message = "Your request was rejected as a result of our safety system. Your prompt may contain text that is not allowed by our safety system."
+        message = (
+            "Your request was rejected as a result of our safety system. "
+            "Your prompt may contain text that is not allowed by our safety system."
+        )
         return self.give_error(400, stamp, message=message, code="content_policy_violation")
 
     def _headers(self, stamp: Stamp, prompt_tokens: int, processing_ms: int) -> tuple[Header, ...]:
@@ -193,11 +236,19 @@ class OpenAIWire:
         )
 
     def _error_headers(self, stamp: Stamp) -> tuple[Header, ...]:
-        return ((b"x-request-id", b"req_" + stamp.serial.encode()), (b"openai-processing-ms", b"4"), (b"openai-version", b"2020-10-01"))
+        return (
+            (b"x-request-id", b"req_" + stamp.serial.encode()),
+            (b"openai-processing-ms", b"4"),
+            (b"openai-version", b"2020-10-01"),
+        )
 
     def _error_event(self) -> bytes:
         message, kind, code = _ERRORS[500]
-        return b"data: " + orjson.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}}) + b"\n\n"
+        return (
+            b"data: "
+            + orjson.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}})
+            + b"\n\n"
+        )
 
     def _body_extras(self) -> dict[str, Any]:
         return {}
@@ -219,7 +270,13 @@ class OpenAIWire:
         usage_field: dict[str, Any] = {"usage": None} if ask.include_usage else {}
 
         def chunk(kind: FrameKind, delta: dict[str, Any], finish: str | None = None) -> Frame:
-            choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish, **self._chunk_extras(kind, answer)}
+            choice = {
+                "index": 0,
+                "delta": delta,
+                "logprobs": None,
+                "finish_reason": finish,
+                **self._chunk_extras(kind, answer),
+            }
             return Frame(kind, b"data: " + orjson.dumps({**base, "choices": [choice], **usage_field}) + b"\n\n")
 
         yield chunk(FrameKind.OTHER, _opening_delta(answer, stamp.serial))
@@ -227,7 +284,10 @@ class OpenAIWire:
             yield chunk(FrameKind.CONTENT, _delta(answer.kind, piece))
         yield chunk(FrameKind.FINISH, {}, _finish_reason(ask, answer))
         if ask.include_usage and answer.usage is not None:
-            yield Frame(FrameKind.OTHER, b"data: " + orjson.dumps({**base, "choices": [], "usage": _usage(answer.usage)}) + b"\n\n")
+            yield Frame(
+                FrameKind.OTHER,
+                b"data: " + orjson.dumps({**base, "choices": [], "usage": _usage(answer.usage)}) + b"\n\n",
+            )
         yield _DONE
 
     def _chunk_extras(self, kind: FrameKind, answer: Answer) -> dict[str, Any]:
@@ -283,18 +343,28 @@ def _usage(usage: Usage) -> dict[str, Any]:
 
 
 def _read_messages(messages: Any) -> tuple[list[str], str, str, str | None, int, str | None]:
-    """Return all texts, the system text, the last question, a tool result newer than it, the number of images, and a fault directive."""
+    """Return all texts, the system text, the last question, a tool result newer than it, the number of images, and
+    a fault directive.
+    """
     if messages is None:
         raise BadRequest("Missing required parameter: 'messages'.", param="messages", code="missing_required_parameter")
     if not isinstance(messages, list) or not messages:
-        raise BadRequest("Invalid 'messages': empty array. Expected an array with minimum length 1.", param="messages", code="empty_array")
+        raise BadRequest(
+            "Invalid 'messages': empty array. Expected an array with minimum length 1.",
+            param="messages",
+            code="empty_array",
+        )
     texts: list[str] = []
     system: list[str] = []
     question, tool_result, directive, images = "", None, None, 0
     for at, message in enumerate(messages):
         role = message.get("role") if isinstance(message, Mapping) else None
         if role not in _ROLES:
-            raise BadRequest(f"Invalid value: {role!r}. Supported values are: {', '.join(sorted(_ROLES))}.", param=f"messages[{at}].role", code="invalid_value")
+            raise BadRequest(
+                f"Invalid value: {role!r}. Supported values are: {', '.join(sorted(_ROLES))}.",
+                param=f"messages[{at}].role",
+                code="invalid_value",
+            )
         text, pictures = flatten_content(message.get("content"))
         images += pictures
         if role == "user":
@@ -318,8 +388,18 @@ def _read_tools(tools: Any) -> tuple[Tool, ...]:
     for at, tool in enumerate(tools if isinstance(tools, list) else [tools]):
         function = tool.get("function") if isinstance(tool, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-            raise BadRequest(f"Missing required parameter: 'tools[{at}].function'.", param=f"tools[{at}].function", code="missing_required_parameter")
-        read.append(Tool(function["name"], str(function.get("description") or ""), function.get("parameters") or {"type": "object", "properties": {}}))
+            raise BadRequest(
+                f"Missing required parameter: 'tools[{at}].function'.",
+                param=f"tools[{at}].function",
+                code="missing_required_parameter",
+            )
+        read.append(
+            Tool(
+                function["name"],
+                str(function.get("description") or ""),
+                function.get("parameters") or {"type": "object", "properties": {}},
+            )
+        )
     return tuple(read)
 
 
@@ -327,7 +407,10 @@ def _read_tool_choice(choice: Any, tools: tuple[Tool, ...]) -> str:
     if choice is None:
         return "auto"
     if not tools:
-        raise BadRequest("Invalid value for 'tool_choice': 'tool_choice' is only allowed when 'tools' are specified.", param="tool_choice")
+        raise BadRequest(
+            "Invalid value for 'tool_choice': 'tool_choice' is only allowed when 'tools' are specified.",
+            param="tool_choice",
+        )
     if choice in ("auto", "none", "required"):
         return str(choice)
     function = choice.get("function") if isinstance(choice, Mapping) else None
@@ -345,7 +428,11 @@ def _read_format(value: Any) -> tuple[bool, Mapping[str, Any] | None]:
         return True, None
     json_schema = value.get("json_schema") if kind == "json_schema" else None
     if not isinstance(json_schema, Mapping) or not isinstance(json_schema.get("schema"), Mapping):
-        raise BadRequest("Missing required parameter: 'response_format.json_schema'.", param="response_format.json_schema", code="missing_required_parameter")
+        raise BadRequest(
+            "Missing required parameter: 'response_format.json_schema'.",
+            param="response_format.json_schema",
+            code="missing_required_parameter",
+        )
     return True, json_schema["schema"]
 
 
@@ -354,6 +441,15 @@ def _check_range(body: Mapping[str, Any], field: str, maximum: float) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadRequest(f"Invalid type for '{field}': expected a decimal, but got {type(value).__name__} instead.", param=field, code="invalid_type")
+        raise BadRequest(
+            f"Invalid type for '{field}': expected a decimal, but got {type(value).__name__} instead.",
+            param=field,
+            code="invalid_type",
+        )
     if not 0 <= value <= maximum:
-        raise BadRequest(f"Invalid '{field}': decimal out of range. Expected a value between 0 and {maximum}, but got {value} instead.", param=field, code="decimal_out_of_range")
+        raise BadRequest(
+            f"Invalid '{field}': decimal out of range. Expected a value between 0 and {maximum}, but got {value} "
+            f"instead.",
+            param=field,
+            code="decimal_out_of_range",
+        )

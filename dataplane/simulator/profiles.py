@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from random import Random
 
+from dataplane.simulator.conversation import Wire
+
 
 @dataclass(frozen=True, slots=True)
 class LatencyProfile:
@@ -27,13 +29,13 @@ class LatencyProfile:
 INSTANT = LatencyProfile(0.0, 0.0, 0.0, 0.0)
 DEFAULT = LatencyProfile(0.120, 0.25, 0.005, 0.30)
 
-# First match wins; patterns are shell globs over the model or deployment name.
+# First match wins; patterns are shell globs over the model or deployment name, or over wire/name.
 PROFILES: tuple[tuple[str, LatencyProfile], ...] = (
     ("*-instant", INSTANT),
     ("instant", INSTANT),
     ("benchmark*", INSTANT),
     ("text-embedding-*", LatencyProfile(0.030, 0.20, 0.0, 0.0)),
-    ("azure-gpt-4o*", LatencyProfile(0.160, 0.30, 0.006, 0.35)),
+    ("azure-openai/gpt-4o*", LatencyProfile(0.160, 0.30, 0.006, 0.35)),
     ("gpt-4o-mini*", LatencyProfile(0.080, 0.20, 0.004, 0.25)),
     ("gpt-4o*", LatencyProfile(0.120, 0.25, 0.005, 0.30)),
     ("claude-*haiku*", LatencyProfile(0.090, 0.20, 0.004, 0.25)),
@@ -61,10 +63,10 @@ LISTED_MODELS: tuple[str, ...] = (
 _LONGEST_DRAW = 4.0
 
 
-def profile_for(model: str) -> LatencyProfile:
-    """Return the profile of the first pattern that `model` matches, else the gentle default."""
+def profile_for(model: str, *, wire: Wire) -> LatencyProfile:
+    """Return the profile of the first pattern that `model`, or `wire/model`, matches; else the gentle default."""
     for pattern, profile in PROFILES:
-        if fnmatchcase(model, pattern):
+        if fnmatchcase(f"{wire.value}/{model}" if "/" in pattern else model, pattern):
             return profile
     return DEFAULT
 

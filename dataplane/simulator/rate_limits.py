@@ -35,7 +35,9 @@ def rfc3339(epoch_seconds: float) -> str:
 
 
 def limited_headers(wire: Wire, fault: Fault, *, now: float) -> tuple[Header, ...]:
-    """Return the headers of a 429 that tell its wait in the fault's dialect; `vendor` is what that vendor itself sends."""
+    """Return the headers of a 429 that tell its wait in the fault's dialect; `vendor` is what that vendor itself
+    sends.
+    """
     dialect = fault.word("dialect")
     wait = fault.number("retry_after_seconds")
     scope = "tokens" if fault.word("scope") == "tokens" else "requests"
@@ -59,9 +61,17 @@ def _in_dialect(dialect: str, wait: float, scope: str, now: float) -> tuple[Head
                 (f"x-ratelimit-remaining-{scope}".encode(), b"0"),
             )
         case "openai":
-            return _openai(requests=_state(REQUEST_LIMIT, scope == "requests"), tokens=_state(TOKEN_LIMIT, scope == "tokens"), wait=wait)
+            return _openai(
+                requests=_state(REQUEST_LIMIT, scope == "requests"),
+                tokens=_state(TOKEN_LIMIT, scope == "tokens"),
+                wait=wait,
+            )
         case "anthropic":
-            return _anthropic(requests=_state(REQUEST_LIMIT, scope == "requests"), tokens=_state(TOKEN_LIMIT, scope == "tokens"), reset=rfc3339(now + wait))
+            return _anthropic(
+                requests=_state(REQUEST_LIMIT, scope == "requests"),
+                tokens=_state(TOKEN_LIMIT, scope == "tokens"),
+                reset=rfc3339(now + wait),
+            )
         case _:
             return ()
 

@@ -1,4 +1,6 @@
-"""Reading what the vendors' request bodies share: texts out of content parts, numbers within limits, faults written into a request."""
+"""Reading what the vendors' request bodies share: texts out of content parts, numbers within limits, faults
+written into a request.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ import orjson
 from dataplane.simulator.conversation import BadRequest
 from dataplane.simulator.tokens import IMAGE_TOKENS, MESSAGE_OVERHEAD_TOKENS, REPLY_PRIMING_TOKENS, count_tokens
 
-# A fault may ride in the words themselves, because they pass any gateway: "Where is my parcel? [[fault status:code=503]]".
+# A fault may ride in the words themselves, because they pass any gateway: "Where is my parcel? [[fault
+# status:code=503]]".
 _DIRECTIVE = re.compile(r"\s*\[\[fault (.+?)\]\]", re.DOTALL)
 
 MISSING_MODEL_PREFIX = "missing-"
@@ -46,7 +49,11 @@ def flatten_content(content: Any) -> tuple[str, int]:
     if isinstance(content, str):
         return content, 0
     if not isinstance(content, list):
-        raise BadRequest(f"Invalid type for 'messages[].content': expected one of a string or array of objects, got {type(content).__name__} instead.", param="messages")
+        raise BadRequest(
+            f"Invalid type for 'messages[].content': expected one of a string or array of objects, got "
+            f"{type(content).__name__} instead.",
+            param="messages",
+        )
     texts: list[str] = []
     images = 0
     for part in content:
@@ -61,7 +68,9 @@ def flatten_content(content: Any) -> tuple[str, int]:
 
 
 def count_prompt_tokens(texts: Iterable[str], *, images: int, extra: Any) -> int:
-    """Return the prompt's tokens: every message's words and overhead, images at a flat rate, and tools or schema as JSON text."""
+    """Return the prompt's tokens: every message's words and overhead, images at a flat rate, and tools or schema
+    as JSON text.
+    """
     total = REPLY_PRIMING_TOKENS + images * IMAGE_TOKENS
     for text in texts:
         total += count_tokens(text) + MESSAGE_OVERHEAD_TOKENS
@@ -78,7 +87,10 @@ def take_fingerprint(*parts: Any) -> int:
 def read_object(body: Any) -> Mapping[str, Any]:
     """Return the body as an object, or raise BadRequest."""
     if not isinstance(body, Mapping):
-        raise BadRequest("We could not parse the JSON body of your request. The API expects a JSON payload, but what was sent was not a JSON object.")
+        raise BadRequest(
+            "We could not parse the JSON body of your request. The API expects a JSON payload, but what was sent "
+            "was not a JSON object."
+        )
     return body
 
 
@@ -88,9 +100,17 @@ def read_integer(body: Mapping[str, Any], field: str, *, minimum: int) -> int | 
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int):
-        raise BadRequest(f"Invalid type for '{field}': expected an integer, but got {type(value).__name__} instead.", param=field, code="invalid_type")
+        raise BadRequest(
+            f"Invalid type for '{field}': expected an integer, but got {type(value).__name__} instead.",
+            param=field,
+            code="invalid_type",
+        )
     if value < minimum:
-        raise BadRequest(f"Invalid '{field}': integer below minimum value. Expected a value >= {minimum}, but got {value} instead.", param=field, code="integer_below_min_value")
+        raise BadRequest(
+            f"Invalid '{field}': integer below minimum value. Expected a value >= {minimum}, but got {value} instead.",
+            param=field,
+            code="integer_below_min_value",
+        )
     return value
 
 
@@ -100,5 +120,9 @@ def read_stops(value: Any, field: str) -> tuple[str, ...]:
         return ()
     stops = [value] if isinstance(value, str) else value
     if not isinstance(stops, list) or len(stops) > 4 or not all(isinstance(stop, str) and stop for stop in stops):
-        raise BadRequest(f"Invalid '{field}': expected a string or an array of at most 4 non-empty strings.", param=field, code="invalid_value")
+        raise BadRequest(
+            f"Invalid '{field}': expected a string or an array of at most 4 non-empty strings.",
+            param=field,
+            code="invalid_value",
+        )
     return tuple(stops)

@@ -1,4 +1,6 @@
-"""Turning a reply and its delivery faults into steps: pure, so that what a client will see can be read off without a network."""
+"""Turning a reply and its delivery faults into steps: pure, so that what a client will see can be read off without
+a network.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from dataplane.simulator.faults import Fault, FaultPlan
 from dataplane.simulator.profiles import Pacing
 from dataplane.simulator.wire import Frame, FrameKind, Header, Reply
 
-# A plain body under a mid-body fault goes out in pieces of this size, so that "after N chunks" means something for it too.
+# A plain body under a mid-body fault goes out in pieces of this size, so that "after N chunks" means something for
+# it too.
 _BODY_PIECE_BYTES = 32
 _MID_FAULTS = ("reset_mid_stream", "silence_mid_stream", "truncated_chunk", "malformed_chunk", "error_mid_stream")
 
@@ -78,7 +81,10 @@ def write_script(reply: Reply, plan: FaultPlan, pacing: Pacing) -> Iterator[Step
         yield Silence()
         return
     reply = _apply_whole_faults(reply, plan)
-    yield Head(reply.status, reply.headers if reply.streamed else (*reply.headers, (b"content-length", str(_body_length(reply)).encode())))
+    yield Head(
+        reply.status,
+        reply.headers if reply.streamed else (*reply.headers, (b"content-length", str(_body_length(reply)).encode())),
+    )
     if extra and not before_head:
         yield Pause(extra)
     yield from _write_body(reply, plan, waits)
@@ -111,7 +117,9 @@ def _mid_fault(reply: Reply, plan: FaultPlan) -> Fault | None:
     fault = next((plan[name] for name in _MID_FAULTS if name in plan), None)
     if fault is None or reply.streamed:
         return fault
-    breaks = fault.name in ("reset_mid_stream", "silence_mid_stream") or (fault.name == "truncated_chunk" and fault.word("close") == "abrupt")
+    breaks = fault.name in ("reset_mid_stream", "silence_mid_stream") or (
+        fault.name == "truncated_chunk" and fault.word("close") == "abrupt"
+    )
     return fault if breaks else None
 
 
@@ -131,10 +139,14 @@ def _break_off(fault: Fault, frame: Frame, reply: Reply) -> Iterator[Step]:
 
 
 def _apply_whole_faults(reply: Reply, plan: FaultPlan) -> Reply:
-    """Return `reply` with the faults that do not depend on timing: content type, final events, and the cutting up of a plain body."""
+    """Return `reply` with the faults that do not depend on timing: content type, final events, and the cutting up
+    of a plain body.
+    """
     if fault := plan.get("wrong_content_type"):
         value = fault.word("value").encode("latin-1", "replace")
-        reply = replace(reply, headers=tuple((name, value if name == b"content-type" else old) for name, old in reply.headers))
+        reply = replace(
+            reply, headers=tuple((name, value if name == b"content-type" else old) for name, old in reply.headers)
+        )
     if reply.streamed:
         return replace(reply, frames=_final_frames(reply.frames, plan))
     body = b"".join(frame.data for frame in reply.frames)
@@ -151,7 +163,9 @@ def _apply_whole_faults(reply: Reply, plan: FaultPlan) -> Reply:
 
 def _final_frames(frames: tuple[Frame, ...], plan: FaultPlan) -> tuple[Frame, ...]:
     if fault := plan.get("missing_final"):
-        dropped = {FrameKind.TERMINATOR} if fault.word("drop") == "terminator" else {FrameKind.TERMINATOR, FrameKind.FINISH}
+        dropped = (
+            {FrameKind.TERMINATOR} if fault.word("drop") == "terminator" else {FrameKind.TERMINATOR, FrameKind.FINISH}
+        )
         return tuple(frame for frame in frames if frame.kind not in dropped)
     if "duplicate_final" in plan:
         doubled: list[Frame] = []
@@ -171,7 +185,9 @@ def _cut_inside(data: bytes) -> bytes:
 
 
 def _garble(data: bytes) -> bytes:
-    """Return `data` of the same length with its JSON broken: the last quote and all after it but the line ends become tildes."""
+    """Return `data` of the same length with its JSON broken: the last quote and all after it but the line ends
+    become tildes.
+    """
     at = data.rfind(b'"')
     if at < 0:
         return data

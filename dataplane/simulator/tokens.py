@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-# A token is up to eight word characters or one other visible character, each with at most one leading space, or a run of
-# remaining white space. English text gives about 1.2 tokens a word, near enough to the vendors' for costs to look right.
+# A token is up to eight word characters or one other visible character, each with at most one leading space, or a
+# run of
+# remaining white space. English text gives about 1.2 tokens a word, near enough to the vendors' for costs to look
+# right.
 _TOKEN = re.compile(r" ?\w{1,8}| ?[^\w\s]|\s+")
 
 MESSAGE_OVERHEAD_TOKENS = 4

@@ -17,7 +17,9 @@ EVENT_TYPE: Header = (b"content-type", b"text/event-stream; charset=utf-8")
 
 
 class FrameKind(Enum):
-    """What a piece of a response is to a fault: content is counted, the finish and the terminator can be dropped or doubled."""
+    """What a piece of a response is to a fault: content is counted, the finish and the terminator can be dropped
+    or doubled.
+    """
 
     OTHER = "other"
     CONTENT = "content"
@@ -51,7 +53,9 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What makes one response different from the same answer given again: its serial number and the time, in epoch seconds."""
+    """What makes one response different from the same answer given again: its serial number and the time, in epoch
+    seconds.
+    """
 
     serial: str
     now: float
@@ -80,7 +84,24 @@ class VendorWire(Protocol):
     def give_answer(self, ask: Ask, answer: Answer, stamp: Stamp, *, processing_ms: int) -> Reply:
         """Return `answer` as the vendor sends it, streamed if so asked."""
 
-    def give_error(self, status: int, stamp: Stamp, *, message: str | None = None, param: str | None = None, code: str | None = None) -> Reply:
+    def answer_headers(self, ask: Ask, stamp: Stamp, *, processing_ms: int) -> tuple[Header, ...]:
+        """Return the headers of a successful answer, content type and length excepted."""
+
+    def body_head(self, stamp: Stamp) -> bytes:
+        """Return the part of a plain body that differs each time; `body_tail` follows it."""
+
+    def body_tail(self, ask: Ask, answer: Answer, serial: str) -> bytes:
+        """Return the rest of a plain body, the same each time but for a tool call's id, made of `serial`."""
+
+    def give_error(
+        self,
+        status: int,
+        stamp: Stamp,
+        *,
+        message: str | None = None,
+        param: str | None = None,
+        code: str | None = None,
+    ) -> Reply:
         """Return the vendor's error body for `status`; the vendor's usual words where no message is given."""
 
     def give_unauthorized(self, refusal: Unauthorized, stamp: Stamp) -> Reply:
@@ -102,7 +123,14 @@ def known_key(key: str) -> str:
     return key
 
 
+def read_bearer(headers: Mapping[bytes, bytes]) -> str:
+    """Return the bearer token in `authorization` if the simulated vendor accepts it, or raise Unauthorized."""
+    scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+    return known_key(key.decode("latin-1").strip() if scheme.lower() == b"bearer" else "")
+
+
 def bad_gateway_page(status: int) -> bytes:
     """Return the HTML that a vendor's edge sends when nothing of the vendor's API is behind it."""
     title = {502: "502 Bad Gateway", 504: "504 Gateway Time-out"}.get(status, str(status))
-    return f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n<hr><center>cloudflare</center>\r\n</body>\r\n</html>\r\n".encode()
+    body = f"<center><h1>{title}</h1></center>\r\n<hr><center>cloudflare</center>"
+    return f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n{body}\r\n</body>\r\n</html>\r\n".encode()
