@@ -156,7 +156,7 @@ class ApiKey(models.Model):
 
 
 class OperatorToken(models.Model):
-    """An operator's token for the console API: stored as a hash, shown once, revocable; good for what its operator may."""
+    """An operator's token for the console API: stored as a hash, shown once, revocable; as good as its operator."""
 
     operator = models.ForeignKey(Operator, on_delete=models.CASCADE, related_name="tokens")
     name = models.CharField(max_length=100)

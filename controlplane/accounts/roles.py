@@ -22,7 +22,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RoleDefinition:
-    """The permissions of a role: those given on one object, by its model's label, and those that exist only everywhere."""
+    """The permissions of a role: those given on one object, by its model's label; and those held only everywhere."""
 
     summary: str
     on_object: dict[str, frozenset[str]]

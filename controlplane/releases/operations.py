@@ -125,7 +125,7 @@ def push(release: Release) -> bool:
 
 
 def push_latest(*, now: datetime) -> bool:
-    """Push the newest release again when a worker does not serve it yet; a lost broadcast costs seconds, not minutes."""
+    """Push the newest release again when a worker does not serve it yet; a lost broadcast costs seconds."""
     release = current_release()
     if release is None:
         return False

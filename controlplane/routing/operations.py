@@ -87,7 +87,7 @@ def activate(
 ) -> None:
     """Write the log entry that puts `table` in force, and cut the release.
 
-    Only for operations that have just passed a gate, that return to what was in force before, or that set a deployment up.
+    Only for operations that have just passed a gate, that return to an earlier table, or that set a deployment up.
     """
     before = active_table()
     RoutingActivation.objects.create(table=table, change=change, actor=audit.name_of(actor), reason=reason, at=now)
