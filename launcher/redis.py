@@ -1,4 +1,4 @@
-"""The embedded Redis: the server binary of a wheel, append-only file on, on a loopback port, behind a random password."""
+"""The embedded Redis: the server binary of a wheel, append-only file on, loopback only, behind a random password."""
 
 import importlib.util
 import signal

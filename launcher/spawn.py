@@ -68,7 +68,7 @@ def spawn(
             user=account.uid if account else None,
             group=account.gid if account else None,
             extra_groups=[] if account else None,
-            preexec_fn=_die_with_parent(stop_signal) if sys.platform == "linux" else None,  # noqa: PLW1509 - single-threaded
+            preexec_fn=_die_with_parent(stop_signal) if sys.platform == "linux" else None,
         )
 
 

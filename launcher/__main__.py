@@ -1,0 +1,47 @@
+"""`python -m launcher run|stop|clean|chromium`: what the Makefile calls."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from launcher.chromium import find_or_install_chromium
+from launcher.environment import read_data_dir
+from launcher.errors import LauncherError
+from launcher.places import Places
+from launcher.run import run
+from launcher.stop import clean, stop
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what the command line says; return the exit status: 0, or 1 after one line on standard error."""
+    parser = argparse.ArgumentParser(prog="python -m launcher", description="Ballast on one machine.")
+    parser.add_argument("--project", type=Path, default=PROJECT, help="checkout with the Procfile (default: this one)")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("run", help="start everything and keep it running until Ctrl-C")
+    commands.add_parser("stop", help="stop the running copy of this data directory")
+    commands.add_parser("clean", help="stop the copy and remove its data directory")
+    commands.add_parser("chromium", help="print the path of a Chromium for the tests, installing one if need be")
+    parsed = parser.parse_args(arguments)
+    project = parsed.project.resolve()
+    if parsed.command == "run":
+        return run(project=project, environ=os.environ, out=sys.stdout, errors=sys.stderr)
+    try:
+        if parsed.command == "chromium":
+            print(find_or_install_chromium(os.environ))
+            return 0
+        places = Places(read_data_dir(os.environ, project=project))
+        if parsed.command == "stop":
+            stop(places=places, out=sys.stdout)
+        else:
+            clean(places=places, project=project, out=sys.stdout)
+    except LauncherError as exc:
+        print(f"ballast: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
