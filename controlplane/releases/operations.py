@@ -112,7 +112,7 @@ def push(release: Release) -> bool:
         celery_app.send_task(
             PUSH_TASK,
             args=[release.envelope().to_json()],
-            exchange=PUSH_EXCHANGE,
+            exchange=PUSH_EXCHANGE.name,
             routing_key="",
             declare=[PUSH_EXCHANGE],
             retry=False,
