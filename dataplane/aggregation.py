@@ -152,8 +152,8 @@ class Aggregation:
         Args:
             now: Epoch seconds.
         """
-        # Opening the bucket of `now` first closes the others for good: a record that came later with an older time, after
-        # its bucket was forgotten, would start that bucket at zero again and replace what was shipped.
+        # Opening the bucket of `now` first closes the others for good: a record that came later with an older time,
+        # after its bucket was forgotten, would start that bucket at zero again and replace what was shipped.
         if now >= self._current_ends_at:
             self._open(now)
         rollups: list[dict[str, Any]] = []

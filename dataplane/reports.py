@@ -211,7 +211,7 @@ class ReportShipper:
             self._keep(data)
             # A heartbeat overtakes what is spooled, and is never spooled itself: an old one is worth nothing.
             delivered = progress == "more" and await self._try_send([self._batch(now)])
-        if delivered and self._delayed and self._spool_is_empty():
+        if delivered and self._delayed and self._opened_spool().is_empty:
             self._delayed = False
             log.warning("reports of %s are delivered again, %d batches replayed", self.worker, self._replayed)
             self.add_event(ReportsCaughtUp(at=now, batches=self._replayed))
@@ -223,7 +223,7 @@ class ReportShipper:
         while True:
             try:
                 await self.flush()
-            except Exception:  # noqa: BLE001  # reporting must outlive its own mistakes; the heartbeat is how people notice
+            except Exception:  # reporting must outlive its own mistakes; the heartbeat is how people notice
                 log.exception("reports of %s could not be shipped", self.worker)
             due = max(due + self._settings.interval_seconds, loop.time())
             await asyncio.sleep(due - loop.time())
@@ -234,7 +234,7 @@ class ReportShipper:
             self._ack_waiting.clear()
             try:
                 await self._flush_acks(heartbeat=True)
-            except Exception:  # noqa: BLE001  # as above
+            except Exception:  # as above
                 log.exception("an acknowledgement of %s could not be shipped", self.worker)
 
     async def _flush_acks(self, *, heartbeat: bool = False) -> None:
@@ -270,31 +270,33 @@ class ReportShipper:
 
     async def _replay(self) -> Literal["done", "more", "failed"]:
         """Send what is spooled, oldest first, up to a bound per tick, so that heartbeats stay fresh."""
-        assert self._spool is not None
+        spool = self._opened_spool()
         budget = REPLAY_BYTES_PER_INTERVAL
-        while (chunk := self._spool.peek(REPLAY_CHUNK_BYTES)) is not None:
+        while (chunk := spool.peek(REPLAY_CHUNK_BYTES)) is not None:
             if budget <= 0:
                 return "more"
             if not await self._try_send(chunk.lines):
                 return "failed"
-            self._spool.remove(chunk)
+            spool.remove(chunk)
             self._replayed += len(chunk.lines)
             budget -= sum(map(len, chunk.lines))
         return "done"
 
-    def _spool_is_empty(self) -> bool:
-        return self._spool is None or self._spool.is_empty
+    def _opened_spool(self) -> Spool:
+        if self._spool is None:
+            raise RuntimeError("reports are shipped between start and stop")
+        return self._spool
 
     def _keep(self, batches: list[bytes]) -> None:
-        assert self._spool is not None
         if not batches:
             return
+        spool = self._opened_spool()
         try:
-            self._spool.append(batches)
+            spool.append(batches)
         except OSError as exc:
             log.error("%d batches of %s are lost, the spool cannot be written: %s", len(batches), self.worker, exc)
             self._report_dropped(len(batches), sum(map(len, batches)))
-        self._report_dropped(*self._spool.take_dropped())
+        self._report_dropped(*spool.take_dropped())
 
     def _report_dropped(self, batches: int, size: int) -> None:
         if batches:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dataplane.release import Envelope, Release, ReleaseRefused, parse_trusted_keys, verify
+from dataplane.reports import Verdict
 
 log = logging.getLogger("ballast.watcher")
 
@@ -28,7 +29,7 @@ _Stamp = tuple[int, int, int] | None
 class Acknowledge(Protocol):
     """How a verdict leaves the process, such as `ReportShipper.ack`."""
 
-    def __call__(self, *, revision: int, digest: str, verdict: str, reason: str = "") -> None:
+    def __call__(self, *, revision: int, digest: str, verdict: Verdict, reason: str = "") -> None:
         """Report that this worker serves, or refuses, a release."""
 
 
@@ -105,7 +106,7 @@ class ReleaseWatcher:
                 continue
             try:
                 self._adopt(stamps, await asyncio.to_thread(self._examine))
-            except Exception:  # noqa: BLE001  # a watcher that died would serve an old release for ever and say nothing
+            except Exception:  # a watcher that died would serve an old release for ever and say nothing
                 log.exception("release file %s could not be examined", self._release_file)
                 self._seen = stamps
 
@@ -154,7 +155,7 @@ class ReleaseWatcher:
         for callback in self._callbacks:
             try:
                 callback(outcome)
-            except Exception:  # noqa: BLE001  # one subscriber's mistake must not undo the swap or hide it from the others
+            except Exception:  # one subscriber's mistake must not undo the swap or hide it from the others
                 log.exception("a subscriber failed on release %d", outcome.revision)
         log.info("serving release %s", self._describe())
         self._acknowledge(revision=outcome.revision, digest=outcome.digest, verdict="ack")

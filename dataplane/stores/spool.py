@@ -86,16 +86,16 @@ class Spool:
         """
         data = b"".join(line + b"\n" for line in lines)
         if self._writer is None or self._segments[self._next - 1] + len(data) > self._segment_bytes:
-            self._rotate()
-        assert self._writer is not None
+            self._writer = self._rotate()
+        writer = self._writer
         number = self._next - 1
         start = self._segments[number]
         try:
             view = memoryview(data)
             while view:
-                view = view[os.write(self._writer, view) :]
+                view = view[os.write(writer, view) :]
         except OSError:
-            os.ftruncate(self._writer, start)
+            os.ftruncate(writer, start)
             raise
         self._segments[number] = start + len(data)
         while len(self._segments) > 1 and sum(self._segments.values()) > self._max_bytes:
@@ -145,14 +145,14 @@ class Spool:
     def _path(self, number: int) -> Path:
         return self._directory / f"{number:010d}{_SUFFIX}"
 
-    def _rotate(self) -> None:
+    def _rotate(self) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_EXCL | os.O_CLOEXEC
         writer = os.open(self._path(self._next), flags, 0o600)
         if self._writer is not None:
             os.close(self._writer)
-        self._writer = writer
         self._segments[self._next] = 0
         self._next += 1
+        return writer
 
     def _drop_oldest(self) -> None:
         oldest = min(self._segments)

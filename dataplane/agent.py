@@ -1,0 +1,432 @@
+"""The one agent of a host: takes releases that the control plane pushes, verifies them, and writes the release file.
+
+Two ways lead here, because a push can be lost: a Celery broadcast (milliseconds), and a conditional GET every few
+seconds. The agent is not trusted by the gateways: they verify the file again. What it refuses is reported and never
+written.
+
+What keeps an older release out: a release must be newer than the one on disk. Beside the release file stands a mark,
+`<file>.mark`, with the highest revision and its digest ever accepted, so a release file that is lost or damaged does
+not open the door to an old one that is sent again; losing both files does, and then any validly signed release is
+accepted, as on a new host. Resetting a control plane so that its revisions start again means removing both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+from celery import Celery, bootsteps
+from celery.app.amqp import AMQP
+from kombu import Connection
+from kombu.common import Broadcast
+
+from dataplane.documents import MalformedRelease
+from dataplane.release import (
+    Envelope,
+    Release,
+    ReleaseRefused,
+    StaleRevision,
+    parse_trusted_keys,
+    verify,
+)
+from dataplane.reports import ReportShipper, Verdict
+from dataplane.settings import AgentSettings
+from dataplane.stores.files import write_atomically
+from dataplane.watcher import Acknowledge, claimed_revision
+
+PUSH_TASK: Final = "ballast.release.push"
+PUSH_EXCHANGE: Final = "ballast.releases"
+BROKER_RETRY_SECONDS: Final = 0.5
+
+log = logging.getLogger("ballast.agent")
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The newest release that this host has accepted."""
+
+    revision: int
+    digest: str
+
+
+class ReleaseKeeper:
+    """Keeps one release file: accepts newer releases, refuses the rest. May be called from several threads."""
+
+    def __init__(self, *, release_file: Path, trusted_keys_file: Path, acknowledge: Acknowledge) -> None:
+        self._release_file = release_file
+        self._mark_file = release_file.with_name(release_file.name + ".mark")
+        self._trusted_keys_file = trusted_keys_file
+        self._acknowledge = acknowledge
+        self._lock = threading.Lock()
+        self._refused: tuple[str, str] | None = None
+        self.current: Release | None = None
+        self._mark = self._read_mark()
+        self._load()
+
+    def receive(self, envelope: object) -> bool:
+        """Take an envelope, as JSON text or parsed, from wherever it came. True when it was new, and is on disk now.
+
+        A refusal is reported, once for each release and reason, and nothing else happens. The release on disk, received
+        again, is no news.
+
+        Raises:
+            OSError: the release is good but the file cannot be written.
+        """
+        with self._lock:
+            try:
+                parsed = Envelope.from_json(envelope) if isinstance(envelope, str) else Envelope.from_mapping(envelope)
+            except MalformedRelease as exc:
+                self._refuse(0, "", exc)
+                return False
+            if self.current is not None and parsed.digest == self.current.digest:
+                return False
+            try:
+                release = self._verify(parsed)
+            except ReleaseRefused as exc:
+                self._refuse(claimed_revision(parsed), parsed.digest, exc)
+                return False
+            write_atomically(self._release_file, parsed.to_json().encode())
+            # After the file, so that a crash in between leaves a mark that is too low: the file then speaks for itself.
+            self._mark = Mark(release.revision, release.digest)
+            mark = {"revision": release.revision, "digest": release.digest}
+            write_atomically(self._mark_file, json.dumps(mark).encode())
+            self.current = release
+            self._refused = None
+            log.info("release %d (%s) written", release.revision, release.digest[:12])
+            return True
+
+    def _verify(self, envelope: Envelope) -> Release:
+        try:
+            trusted = parse_trusted_keys(self._trusted_keys_file.read_bytes())
+        except (OSError, ValueError) as exc:
+            log.error("trusted keys file %s: %s", self._trusted_keys_file, exc)
+            trusted = {}
+        release = verify(envelope, trusted=trusted, current=self.current)
+        mark = self._mark
+        if mark is not None and (
+            release.revision < mark.revision or (release.revision == mark.revision and release.digest != mark.digest)
+        ):
+            raise StaleRevision(offered=release.revision, serving=mark.revision)
+        return release
+
+    def _refuse(self, revision: int, digest: str, refusal: ReleaseRefused) -> None:
+        if (digest, refusal.message) == self._refused:
+            return
+        self._refused = (digest, refusal.message)
+        log.error("release refused: %s: %s", refusal.code, refusal)
+        self._acknowledge(revision=revision, digest=digest, verdict="nack", reason=f"{refusal.code}: {refusal}")
+
+    def _load(self) -> None:
+        """Begin with what is on disk.
+
+        A damaged file is reported in the log and left for the next release to replace.
+        """
+        try:
+            data = self._release_file.read_bytes()
+        except FileNotFoundError:
+            return
+        try:
+            self.current = self._verify(Envelope.from_json(data))
+        except ReleaseRefused as exc:
+            log.error("release file %s is not usable: %s: %s", self._release_file, exc.code, exc)
+
+    def _read_mark(self) -> Mark | None:
+        try:
+            content = json.loads(self._mark_file.read_bytes())
+            return Mark(int(content["revision"]), str(content["digest"]))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError) as exc:
+            log.error("mark %s is not usable, the release file alone counts: %r", self._mark_file, exc)
+            return None
+
+
+class Reconciler(threading.Thread):
+    """Asks the control plane for the current release every few seconds, and at once when `wake` is called."""
+
+    def __init__(
+        self,
+        *,
+        receive: Callable[[object], bool],
+        current_digest: Callable[[], str | None],
+        client: httpx.Client,
+        url: str,
+        interval_seconds: float,
+        rng: random.Random,
+    ) -> None:
+        super().__init__(name="reconcile", daemon=True)
+        self._receive = receive
+        self._current_digest = current_digest
+        self._client = client
+        self._url = url
+        self._interval_seconds = interval_seconds
+        self._rng = rng
+        self._waking = threading.Event()
+        self._stopping = False
+        self._failing = False
+
+    def wake(self) -> None:
+        """Ask now: a push may have been missed."""
+        self._waking.set()
+
+    def stop(self) -> None:
+        """End the thread after the request under way."""
+        self._stopping = True
+        self._waking.set()
+
+    def run(self) -> None:
+        """Ask until stopped."""
+        while not self._stopping:
+            try:
+                self.reconcile()
+            except Exception:  # an agent without its second way to a release would look healthy
+                log.exception("reconciling failed")
+            # A fifth of jitter both ways keeps a fleet that was started together from asking together.
+            self._waking.wait(self._interval_seconds * self._rng.uniform(0.8, 1.2))
+            self._waking.clear()
+
+    def reconcile(self) -> bool:
+        """Ask once. True when a new release was written.
+
+        A control plane that is away, or has no release yet, is no error: the host serves what it has.
+        """
+        digest = self._current_digest()
+        headers = {} if digest is None else {"If-None-Match": f'"{digest}"'}
+        try:
+            response = self._client.get(self._url, headers=headers)
+        except httpx.HTTPError as exc:
+            self._say_failing(f"{type(exc).__name__}: {exc}")
+            return False
+        if response.status_code in (304, 404):
+            self._failing = False
+            return False
+        if response.status_code != 200:
+            self._say_failing(f"status {response.status_code}")
+            return False
+        self._failing = False
+        try:
+            envelope = response.json()
+        except ValueError as exc:
+            self._say_failing(f"the answer is not JSON: {exc}")
+            return False
+        return self._receive(envelope)
+
+    def _say_failing(self, reason: str) -> None:
+        if not self._failing:
+            self._failing = True
+            log.warning("cannot reconcile with %s: %s", self._url, reason)
+
+
+class ReportThread(threading.Thread):
+    """Runs the agent's ReportShipper on an event loop of its own, since Celery's worker has the main thread."""
+
+    def __init__(self, shipper_factory: Callable[[], ReportShipper]) -> None:
+        super().__init__(name="reports", daemon=True)
+        self._shipper_factory = shipper_factory
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._stop: asyncio.Event | None = None
+        self._shipper: ReportShipper | None = None
+        self._failure: OSError | None = None
+
+    def start_and_wait(self) -> None:
+        """Start, and come back when reports can be taken.
+
+        Raises:
+            OSError: the spool cannot be used.
+        """
+        self.start()
+        self._ready.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def run(self) -> None:
+        """Ship until `stop`."""
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._run())
+        self._loop.close()
+
+    def stop(self) -> None:
+        """Ship what is left and end the thread."""
+        if self._stop is not None and self.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self.join()
+
+    def acknowledge(self, *, revision: int, digest: str, verdict: Verdict, reason: str = "") -> None:
+        """As `ReportShipper.ack`, from any thread."""
+        shipper = self._require()
+        self._loop.call_soon_threadsafe(
+            lambda: shipper.ack(revision=revision, digest=digest, verdict=verdict, reason=reason)
+        )
+
+    def serve(self, release: Release | None) -> None:
+        """Say in the next heartbeats which release is on disk, from any thread."""
+        shipper = self._require()
+
+        def update() -> None:
+            shipper.serving = release
+            shipper.set_status("serving")
+
+        self._loop.call_soon_threadsafe(update)
+
+    def _require(self) -> ReportShipper:
+        if self._shipper is None:
+            raise RuntimeError("start_and_wait has not been called")
+        return self._shipper
+
+    async def _run(self) -> None:
+        shipper = self._shipper_factory()
+        self._stop = asyncio.Event()
+        try:
+            await shipper.start()
+        except OSError as exc:
+            self._failure = exc
+            self._ready.set()
+            return
+        self._shipper = shipper
+        self._ready.set()
+        await self._stop.wait()
+        await shipper.stop()
+
+
+class _EagerConnection(Connection):
+    """A broker connection that is tried again every half second; kombu's own pause grows to 30 s."""
+
+    def ensure_connection(
+        self,
+        errback: Any = None,
+        max_retries: Any = None,
+        interval_start: float = BROKER_RETRY_SECONDS,
+        interval_step: float = 0,
+        interval_max: float = BROKER_RETRY_SECONDS,
+        callback: Any = None,
+        reraise_as_library_errors: bool = True,
+        timeout: Any = None,
+    ) -> Any:
+        return super().ensure_connection(
+            errback,
+            max_retries,
+            interval_start,  # type: ignore[arg-type]  # the stubs say int, kombu sleeps any number of seconds
+            interval_step,  # type: ignore[arg-type]
+            interval_max,  # type: ignore[arg-type]
+            callback,
+            reraise_as_library_errors,
+            timeout,
+        )
+
+
+class _EagerAMQP(AMQP):
+    Connection = _EagerConnection
+
+
+def build_app(*, broker_url: str, receive: Callable[[object], object], on_connect: Callable[[], None]) -> Celery:
+    """The data plane's Celery application: one task, one broadcast queue, nothing kept.
+
+    Args:
+        receive: Takes a pushed envelope.
+        on_connect: Called each time the worker begins to consume, at first and after every loss of the broker.
+    """
+    app = Celery("ballast-dataplane", broker=broker_url, amqp=_EagerAMQP, set_as_current=False)
+    app.conf.update(
+        task_queues=(Broadcast(PUSH_EXCHANGE),),
+        task_default_queue=PUSH_EXCHANGE,
+        task_ignore_result=True,
+        accept_content=["json"],
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_prefetch_multiplier=1,
+        broker_connection_retry=True,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_connection_timeout=2,
+        broker_transport_options={"socket_connect_timeout": 2, "socket_keepalive": True},
+    )
+
+    @app.task(name=PUSH_TASK)
+    def push(envelope: object) -> None:
+        try:
+            receive(envelope)
+        except OSError:
+            log.exception("a pushed release cannot be written; reconciling will try again")
+
+    class AnnounceConnection(bootsteps.StartStopStep):
+        """Runs after the consumer has subscribed, so that nothing falls between the asking and the listening."""
+
+        requires = ("celery.worker.consumer.tasks:Tasks",)
+
+        def start(self, parent: object) -> None:
+            on_connect()
+
+    app.steps["consumer"].add(AnnounceConnection)
+    return app
+
+
+def run_agent(settings: AgentSettings) -> None:
+    """Run the agent until SIGTERM or SIGINT.
+
+    Raises:
+        OSError: the spool directory cannot be used, or another agent of this host is running.
+    """
+    settings.release_file.parent.mkdir(parents=True, exist_ok=True)
+    reports = ReportThread(
+        lambda: ReportShipper(worker=settings.worker, kind="agent", host=settings.host_name, settings=settings.reports)
+    )
+    reports.start_and_wait()
+    keeper = ReleaseKeeper(
+        release_file=settings.release_file,
+        trusted_keys_file=settings.trusted_keys_file,
+        acknowledge=reports.acknowledge,
+    )
+    reports.serve(keeper.current)
+
+    def receive(envelope: object) -> bool:
+        accepted = keeper.receive(envelope)
+        if accepted:
+            reports.serve(keeper.current)
+        return accepted
+
+    reconciler: Reconciler | None = None
+    if settings.console_url is not None:
+        client = httpx.Client(
+            headers={"Authorization": f"Bearer {settings.token}"}, timeout=settings.reconcile_timeout_seconds
+        )
+        reconciler = Reconciler(
+            receive=receive,
+            current_digest=lambda: None if keeper.current is None else keeper.current.digest,
+            client=client,
+            url=f"{settings.console_url.rstrip('/')}/api/v1/releases/current",
+            interval_seconds=settings.reconcile_seconds,
+            rng=random.Random(),  # noqa: S311  # jitter, not a secret
+        )
+    app = build_app(
+        broker_url=settings.broker_url,
+        receive=receive,
+        on_connect=lambda: None if reconciler is None else reconciler.wake(),
+    )
+    if reconciler is not None:
+        reconciler.start()
+    try:
+        # One thread, no prefork, none of the chatter between workers: a start takes half a second, a push milliseconds.
+        app.Worker(
+            pool="solo",
+            hostname=f"agent@{settings.host_name}",
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+            quiet=True,
+            loglevel="WARNING",
+        ).start()
+    finally:
+        if reconciler is not None:
+            reconciler.stop()
+        reports.stop()
