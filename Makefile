@@ -1,0 +1,66 @@
+# One machine, one command. `make help` lists what there is; variables are in .env.example.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help run stop clean test check
+
+VENV := .venv
+PY := $(VENV)/bin/python
+IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+# The first Python on PATH that is new enough; `make PYTHON=/path/to/python3.12 run` chooses another.
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python; do \
+	"$$name" -c '$(IS_NEW_ENOUGH)' 2>/dev/null && { echo "$$name"; break; }; done)
+# pytest options: `make test PYTEST_ARGS="tests/launcher -x"`
+PYTEST_ARGS ?=
+# Settings stop without these; no check connects to anything.
+CHECK_ENV := DJANGO_SETTINGS_MODULE=controlplane.settings BALLAST_DEMO=true BALLAST_SECRET_KEY=only-read-by-static-checks \
+	BALLAST_AGENT_TOKEN=only-read-by-static-checks DATABASE_URL=postgresql://nobody@127.0.0.1:1/none \
+	REDIS_URL=redis://127.0.0.1:1/0 CELERY_BROKER_URL=redis://127.0.0.1:1/0
+
+help:
+	@echo "make run     start everything here: console, gateway, databases, demo; Ctrl-C stops it all"
+	@echo "make stop    stop the copy that runs here"
+	@echo "make clean   stop it and remove its data (var/, or BALLAST_DATA_DIR)"
+	@echo "make test    run every test, browser and end-to-end ones included"
+	@echo "make check   lint, types, import contracts, templates, migrations"
+
+run: $(VENV)/.installed
+	@exec $(PY) -m launcher run
+
+stop:
+	@if [ -x $(PY) ]; then exec $(PY) -m launcher stop; else echo "Nothing is running: there is no $(VENV)"; fi
+
+clean:
+	@if [ -x $(PY) ]; then exec $(PY) -m launcher clean; \
+	elif [ -d var ]; then rm -rf var && echo "Removed var"; \
+	else echo "Nothing to remove: var is not there"; fi
+
+test: $(VENV)/.installed-dev
+	@BALLAST_CHROMIUM="$$($(PY) -m launcher chromium)" && export BALLAST_CHROMIUM && \
+	exec $(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+check: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	env $(CHECK_ENV) $(VENV)/bin/mypy launcher dataplane controlplane manage.py
+	env $(CHECK_ENV) $(VENV)/bin/lint-imports
+	$(VENV)/bin/djlint --lint --quiet templates
+	env $(CHECK_ENV) $(PY) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
+	$(PY) -m pip check
+
+# The .pth file puts the checkout on the path of this environment, whatever directory a tool is started from.
+$(VENV)/.installed: requirements.txt
+	@[ -n "$(PYTHON)" ] && "$(PYTHON)" -c '$(IS_NEW_ENOUGH)' 2>/dev/null || { \
+		echo "ballast: needs Python 3.11 or newer, found $$(python3 --version 2>/dev/null || echo none); name one: make PYTHON=/path/to/python3.12 run" >&2; \
+		exit 1; }
+	@echo "Environment: installing requirements.txt into $(VENV); the first time this takes a minute or two"
+	@"$(PYTHON)" -m venv $(VENV) || { \
+		echo "ballast: $(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2; \
+		exit 1; }
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(PY) -c "import pathlib, sysconfig; pathlib.Path(sysconfig.get_path('purelib'), 'ballast.pth').write_text('../../../..\n')"
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	@echo "Environment: installing requirements-dev.txt into $(VENV)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
