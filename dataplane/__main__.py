@@ -1,0 +1,222 @@
+"""`python -m dataplane serve | agent | simulator`: the only place that reads the environment."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from dataplane.settings import AgentSettings, GatewaySettings, ReportSettings, SupervisorSettings
+
+REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
+BROKER_SCHEMES = REDIS_SCHEMES | {"amqp", "amqps", "pyamqp", "memory"}
+
+
+class BadVariable(Exception):
+    """An environment variable does not hold what it should; the message names it."""
+
+    def __init__(self, name: str, fact: str) -> None:
+        super().__init__(f"{name}: {fact}")
+        self.name = name
+
+
+class Environment:
+    """Typed reading of environment variables. An empty one counts as not set."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = variables
+
+    def text(self, name: str, default: str) -> str:
+        """The value, or the default."""
+        return self._variables.get(name, "").strip() or default
+
+    def integer(self, name: str, default: int, *, minimum: int, maximum: int) -> int:
+        """A whole number in [minimum, maximum]."""
+        text = self.text(name, str(default))
+        try:
+            value = int(text)
+        except ValueError:
+            raise BadVariable(name, f"{text!r} is not a whole number") from None
+        if not minimum <= value <= maximum:
+            raise BadVariable(name, f"{value} is outside {minimum}..{maximum}")
+        return value
+
+    def url(self, name: str, *, schemes: frozenset[str]) -> str | None:
+        """An address with one of the given schemes, or None when not set.
+
+        Its text, which may hold a password, is not shown.
+        """
+        text = self.text(name, "")
+        if not text:
+            return None
+        try:
+            parts = urlsplit(text)
+            usable = parts.scheme in schemes and bool(parts.netloc or parts.path) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise BadVariable(name, f"not a usable address; expected {', '.join(sorted(schemes))}://...")
+        return text
+
+    def path(self, name: str, default: Path) -> Path:
+        """A path; relative ones are relative to the working directory."""
+        return Path(self.text(name, str(default))).expanduser()
+
+    def host_name(self) -> str:
+        """The name under which this host's workers report."""
+        name = self.text("BALLAST_HOST_NAME", socket.gethostname())
+        if "/" in name or not name.isprintable() or " " in name:
+            raise BadVariable("BALLAST_HOST_NAME", f"{name!r} may hold neither '/' nor spaces")
+        return name
+
+
+def _data_dir(environment: Environment) -> Path:
+    return environment.path("BALLAST_DATA_DIR", Path("var"))
+
+
+def _release_file(environment: Environment) -> Path:
+    return environment.path("BALLAST_RELEASE_FILE", _data_dir(environment) / "release.json")
+
+
+def _trusted_keys_file(environment: Environment) -> Path:
+    return environment.path("BALLAST_TRUSTED_KEYS_FILE", _data_dir(environment) / "keys" / "trusted-keys.json")
+
+
+def _report_settings(environment: Environment) -> ReportSettings:
+    return ReportSettings(
+        redis_url=environment.url("REDIS_URL", schemes=REDIS_SCHEMES),
+        spool_dir=environment.path("BALLAST_SPOOL_DIR", _data_dir(environment) / "spool"),
+    )
+
+
+def gateway_settings(environment: Environment, *, slot: int) -> GatewaySettings:
+    """Settings of the gateway process in `slot`.
+
+    Raises:
+        BadVariable: naming the first variable that is wrong.
+    """
+    return GatewaySettings(
+        host=environment.text("BALLAST_BIND", "127.0.0.1"),
+        port=environment.integer("BALLAST_GATEWAY_PORT", 8080, minimum=1, maximum=65535),
+        region=environment.text("BALLAST_REGION", "eu-west"),
+        host_name=environment.host_name(),
+        slot=slot,
+        release_file=_release_file(environment),
+        trusted_keys_file=_trusted_keys_file(environment),
+        reports=_report_settings(environment),
+    )
+
+
+def supervisor_settings(environment: Environment) -> SupervisorSettings:
+    """Settings of `serve`.
+
+    Raises:
+        BadVariable: naming the first variable that is wrong.
+    """
+    return SupervisorSettings(
+        processes=environment.integer("BALLAST_GATEWAY_PROCESSES", 2, minimum=1, maximum=256),
+        gateway=gateway_settings(environment, slot=0),
+    )
+
+
+def agent_settings(environment: Environment) -> AgentSettings:
+    """Settings of the agent.
+
+    Raises:
+        BadVariable: naming the first variable that is wrong.
+    """
+    reports = _report_settings(environment)
+    broker_url = environment.url("CELERY_BROKER_URL", schemes=BROKER_SCHEMES) or reports.redis_url
+    if broker_url is None:
+        raise BadVariable("CELERY_BROKER_URL", "neither it nor REDIS_URL is set; the agent needs a broker")
+    console_port = environment.integer("BALLAST_CONSOLE_PORT", 8000, minimum=1, maximum=65535)
+    console_url = environment.url("BALLAST_CONSOLE_URL", schemes=frozenset({"http", "https"}))
+    token = environment.text("BALLAST_AGENT_TOKEN", "")
+    if not token:
+        raise BadVariable("BALLAST_AGENT_TOKEN", "not set; the agent asks the control plane with it")
+    return AgentSettings(
+        host_name=environment.host_name(),
+        broker_url=broker_url,
+        console_url=console_url or f"http://127.0.0.1:{console_port}",
+        token=token,
+        release_file=_release_file(environment),
+        trusted_keys_file=_trusted_keys_file(environment),
+        reports=reports,
+    )
+
+
+def _serve(environment: Environment) -> None:
+    from dataplane.supervisor import supervise
+
+    settings = supervisor_settings(environment)
+    supervise(
+        host=settings.gateway.host,
+        port=settings.gateway.port,
+        processes=settings.processes,
+        drain_seconds=settings.gateway.drain_seconds,
+        restart_seconds=settings.restart_seconds,
+    )
+
+
+def _gateway_process(environment: Environment, arguments: argparse.Namespace) -> None:
+    from dataplane.process import run_gateway
+
+    listener = socket.socket(fileno=arguments.listener)
+    run_gateway(gateway_settings(environment, slot=arguments.slot), listener=listener, lifeline=arguments.lifeline)
+
+
+def _agent(environment: Environment) -> None:
+    settings = agent_settings(environment)
+    from dataplane.agent import run_agent
+
+    run_agent(settings)
+
+
+def _simulator(environment: Environment) -> None:
+    from dataplane.simulator.server import SimulatorSettings, serve
+
+    host = environment.text("BALLAST_BIND", "127.0.0.1")
+    serve(
+        SimulatorSettings(host=host, port=environment.integer("BALLAST_SIMULATOR_PORT", 8090, minimum=1, maximum=65535))
+    )
+
+
+def main(argv: Sequence[str] | None = None, variables: Mapping[str, str] | None = None) -> int:
+    """Run one subcommand; a bad variable or an address that cannot be bound is one line and exit status 1."""
+    parser = argparse.ArgumentParser(prog="python -m dataplane", description="The processes of Ballast's data plane.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("serve", help="the gateway: BALLAST_GATEWAY_PROCESSES processes on one port")
+    commands.add_parser("agent", help="takes releases for this host, one per host")
+    commands.add_parser("simulator", help="the provider simulator, for demo and tests")
+    process = commands.add_parser("gateway-process", help="one gateway process; `serve` starts these")
+    process.add_argument("--slot", type=int, required=True)
+    process.add_argument("--listener", type=int, required=True, help="descriptor of the listening socket")
+    process.add_argument("--lifeline", type=int, help="descriptor that ends with the supervisor")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for chatty in ("httpx", "httpcore", "celery", "kombu"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    environment = Environment(os.environ if variables is None else variables)
+    try:
+        match arguments.command:
+            case "serve":
+                _serve(environment)
+            case "agent":
+                _agent(environment)
+            case "simulator":
+                _simulator(environment)
+            case _:
+                _gateway_process(environment, arguments)
+    except (BadVariable, OSError) as exc:
+        print(f"ballast {arguments.command}: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

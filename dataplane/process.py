@@ -1,0 +1,88 @@
+"""One gateway process: its parts put together, served by uvicorn on a socket that the supervisor has bound."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import socket
+import threading
+
+import uvicorn
+
+from dataplane.aggregation import Aggregation
+from dataplane.gateway import create_app
+from dataplane.release import Release
+from dataplane.reports import ReportShipper
+from dataplane.settings import GatewaySettings
+from dataplane.watcher import ReleaseWatcher
+
+log = logging.getLogger("ballast.process")
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn, which already stops accepting and waits for requests in flight, telling the fleet that it does."""
+
+    def __init__(self, config: uvicorn.Config, *, reports: ReportShipper) -> None:
+        super().__init__(config)
+        self._reports = reports
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's; the application's lifespan shutdown, which ships the last reports, comes at its end."""
+        self._reports.set_status("draining")
+        await super().shutdown(sockets)
+
+
+def run_gateway(settings: GatewaySettings, *, listener: socket.socket, lifeline: int | None) -> None:
+    """Serve until SIGTERM or SIGINT, or until the supervisor is gone.
+
+    Args:
+        lifeline: See `supervisor.spawn_with`; None for a process that stands alone.
+    Raises:
+        OSError: the spool directory cannot be used.
+    """
+    aggregation = Aggregation()
+    reports = ReportShipper(
+        worker=settings.worker,
+        kind="gateway",
+        host=settings.host_name,
+        settings=settings.reports,
+        aggregation=aggregation,
+    )
+    watcher = ReleaseWatcher(
+        release_file=settings.release_file,
+        trusted_keys_file=settings.trusted_keys_file,
+        acknowledge=reports.ack,
+        poll_seconds=settings.release_poll_seconds,
+    )
+
+    def adopted(release: Release) -> None:
+        reports.serving = release
+        if reports.status == "starting":
+            reports.set_status("serving")
+
+    watcher.subscribe(adopted)
+    app = create_app(settings=settings, watcher=watcher, reports=reports, aggregation=aggregation)
+    if lifeline is not None:
+        threading.Thread(target=_stop_with_supervisor, args=(lifeline,), name="lifeline", daemon=True).start()
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
+    )
+    DrainingServer(config, reports=reports).run(sockets=[listener])
+
+
+def _stop_with_supervisor(lifeline: int) -> None:
+    os.read(lifeline, 1)
+    log.error("the supervisor is gone; draining")
+    os.kill(os.getpid(), signal.SIGTERM)
