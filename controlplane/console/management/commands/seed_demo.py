@@ -1,0 +1,187 @@
+"""Fill an empty deployment with the demo, through the same operations that people use at the console."""
+
+import heapq
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import yaml
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
+
+from controlplane.accounts import operations as accounts
+from controlplane.accounts.models import Operator
+from controlplane.accounts.roles import Role
+from controlplane.approvals import operations as approvals
+from controlplane.approvals.models import ChangeRequest, Decision
+from controlplane.prompts import operations as prompts
+from controlplane.prompts.models import PromptVersion
+from controlplane.rollouts import operations as rollouts
+from controlplane.rollouts.models import DEFAULT_STAGES
+from controlplane.routing import operations as routing
+
+PASSWORD = "ballast-demo"  # noqa: S105 - printed in the README; demo mode binds to loopback only
+DEMO_FILE = settings.BASE_DIR / "fixtures" / "demo.yaml"
+POLICY_FILE = settings.BASE_DIR / "fixtures" / "approval_policy.yaml"
+SETUP = "demo"
+# A story that yields the time of its next step before it takes it.
+Walk = Iterator[datetime]
+
+
+class Command(BaseCommand):
+    help = "Load the demo: people, tenants, keys, routing, prompts and a running canary. Does nothing the second time."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if not settings.DEMO:
+            raise CommandError(
+                "BALLAST_DEMO is not set: the demo's passwords are public, so it is never loaded elsewhere"
+            )
+        if Operator.objects.filter(username="owner").exists():
+            self.stdout.write("Demo data is there")
+            return
+        demo = _read_demo()
+        now = timezone.now()
+        start = now - timedelta(days=7)
+        approvals.bootstrap_policy(rules=yaml.safe_load(POLICY_FILE.read_text()), actor=SETUP, now=start)
+        people = _create_people(demo["operators"], now=start)
+        _create_tenants(demo["tenants"], now=start)
+        stories = [_walk_prompt(slug, entry, people, now) for slug, entry in demo["prompts"].items()]
+        _play([_walk_routing(demo["routing"], people, start + timedelta(hours=1)), *stories])
+        self.stdout.write(
+            f"Demo data loaded: {len(people)} operators, {len(demo['prompts'])} prompts, one canary running"
+        )
+
+
+def _read_demo() -> dict[str, Any]:
+    text = DEMO_FILE.read_text().replace("{simulator}", f"http://127.0.0.1:{settings.SIMULATOR_PORT}")
+    demo: dict[str, Any] = yaml.safe_load(text)
+    return demo
+
+
+def _create_people(entries: dict[str, Any], *, now: datetime) -> dict[str, Operator]:
+    for username, entry in entries.items():
+        operator = accounts.create_operator(
+            username=username, password=PASSWORD, email=f"{username}@ballast.example", actor=SETUP, now=now
+        )
+        operator.first_name, _, operator.last_name = entry["name"].partition(" ")
+        operator.save(update_fields=["first_name", "last_name"])
+        for role in entry["roles"]:
+            accounts.grant_role(operator=operator, role=Role(role), target=None, actor=SETUP, now=now)
+        accounts.issue_token(operator=operator, name="demo", actor=SETUP, now=now, secret=f"op-demo-{username}")
+    return {operator.username: operator for operator in Operator.objects.filter(username__in=entries)}
+
+
+def _create_tenants(entries: dict[str, Any], *, now: datetime) -> None:
+    for slug, entry in entries.items():
+        tenant = accounts.create_tenant(slug=slug, actor=SETUP, now=now, **entry)
+        accounts.issue_key(tenant=tenant, name="demo", actor=SETUP, now=now, secret=f"bk-demo-{slug}")
+
+
+def _walk_routing(document: dict[str, Any], people: dict[str, Operator], at: datetime) -> Walk:
+    yield at
+    table = routing.submit_table(document=document, rationale="Routes of the demo", actor=people["oncall"], now=at)
+    change = routing.propose_table(table=table, reason="First routing table", actor=people["oncall"], now=at)
+    yield from _sign(change, people, at + timedelta(minutes=20))
+    yield at + timedelta(minutes=40)
+    approvals.apply_change(change=change, actor=people["oncall"], now=at + timedelta(minutes=40))
+
+
+def _play(walks: Iterable[Walk]) -> None:
+    """Interleave the prompts' stories by time, so that the audit record and the releases read as one history."""
+    ahead = [(next(walk), index, walk) for index, walk in enumerate(walks)]
+    heapq.heapify(ahead)
+    while ahead:
+        _, index, walk = heapq.heappop(ahead)
+        moment = next(walk, None)
+        if moment is not None:
+            heapq.heappush(ahead, (moment, index, walk))
+
+
+def _walk_prompt(slug: str, entry: dict[str, Any], people: dict[str, Operator], now: datetime) -> Walk:
+    """One prompt's story. Each step announces its time first, and is taken when its turn has come."""
+    begin = now - timedelta(days=6, hours=6)
+    yield begin
+    prompt = prompts.create_prompt(
+        slug=slug,
+        title=entry["title"],
+        description=entry["description"],
+        route=entry["route"],
+        actor=people["owner"],
+        now=begin,
+    )
+    for version_entry in entry["versions"]:
+        at = now - timedelta(days=version_entry["days_ago"], hours=5)
+        yield at
+        version = prompts.submit_version(
+            prompt=prompt,
+            messages=version_entry["messages"],
+            variables_schema=entry["variables_schema"],
+            parameters=entry["parameters"],
+            sample_variables=entry["sample_variables"],
+            change_class=version_entry["change_class"],
+            rationale=version_entry["rationale"],
+            actor=people["owner"],
+            now=at,
+        )
+        if version_entry["path"] == "live":
+            yield from _walk_live(version, people, at)
+        else:
+            yield from _walk_canary(version, version_entry, people, at)
+
+
+def _walk_live(version: PromptVersion, people: dict[str, Operator], at: datetime) -> Walk:
+    yield at
+    change = prompts.propose_live(version=version, reason=version.rationale, actor=people["owner"], now=at)
+    yield from _sign(change, people, at + timedelta(hours=1))
+    yield at + timedelta(hours=2)
+    approvals.apply_change(change=change, actor=people["owner"], now=at + timedelta(hours=2))
+
+
+def _walk_canary(version: PromptVersion, entry: dict[str, Any], people: dict[str, Operator], at: datetime) -> Walk:
+    owner = people["owner"]
+    yield at
+    canary = rollouts.plan_canary(
+        candidate=version,
+        unit="user",
+        stages=[dict(stage) for stage in DEFAULT_STAGES],
+        reason=version.rationale,
+        actor=owner,
+        now=at,
+    )
+    if entry["path"] == "planned":
+        return
+    yield from _sign(canary.change, people, at + timedelta(minutes=40))
+    at += timedelta(hours=1)
+    yield at
+    canary = rollouts.start_canary(canary=canary, actor=owner, now=at)
+    last = [stage["name"] for stage in canary.stages].index(entry["last_stage"])
+    for position in range(1, last + 1):
+        at += timedelta(minutes=30)
+        yield at
+        canary = rollouts.turn_knob(canary=canary, position=position, actor=owner, now=at)
+    at += timedelta(hours=12)
+    if entry["path"] == "promoted":
+        yield at
+        rollouts.promote_canary(canary=canary, actor=owner, now=at)
+    elif entry["path"] == "rolled-back":
+        yield at
+        rollouts.roll_back_canary(canary=canary, reason=entry["end_reason"], actor=people["oncall"], now=at)
+
+
+def _sign(change: ChangeRequest, people: dict[str, Operator], at: datetime) -> Walk:
+    """Everybody whom the policy may ask signs, five minutes apart."""
+    signers = {"approver-one": Role.APPROVER, "approver-two": Role.APPROVER}
+    if change.content.get("change_class") == "legal":
+        signers["legal"] = Role.LEGAL
+    for username, role in signers.items():
+        yield at
+        approvals.sign_off(
+            change=change,
+            operator=people[username],
+            role=role,
+            decision=Decision.APPROVE,
+            digest=change.digest,
+            now=at,
+        )
+        at += timedelta(minutes=5)
