@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
 from django.utils import timezone
 
 from controlplane.accounts import operations as accounts
@@ -40,17 +41,21 @@ class Command(BaseCommand):
         if Operator.objects.filter(username="owner").exists():
             self.stdout.write("Demo data is there")
             return
-        demo = _read_demo()
         now = timezone.now()
-        start = now - timedelta(days=7)
-        approvals.bootstrap_policy(rules=yaml.safe_load(POLICY_FILE.read_text()), actor=SETUP, now=start)
-        people = _create_people(demo["operators"], now=start)
-        _create_tenants(demo["tenants"], now=start)
-        stories = [_walk_prompt(slug, entry, people, now) for slug, entry in demo["prompts"].items()]
-        _play([_walk_routing(demo["routing"], people, start + timedelta(hours=1)), *stories])
-        self.stdout.write(
-            f"Demo data loaded: {len(people)} operators, {len(demo['prompts'])} prompts, one canary running"
-        )
+        with (
+            transaction.atomic()
+        ):  # all of it or nothing: a kill in the middle leaves an empty deployment, not half a demo
+            _load(_read_demo(), now=now)
+        self.stdout.write("Demo data loaded")
+
+
+def _load(demo: dict[str, Any], *, now: datetime) -> None:
+    start = now - timedelta(days=7)
+    approvals.bootstrap_policy(rules=yaml.safe_load(POLICY_FILE.read_text()), actor=SETUP, now=start)
+    people = _create_people(demo["operators"], now=start)
+    _create_tenants(demo["tenants"], now=start)
+    stories = [_walk_prompt(slug, entry, people, now) for slug, entry in demo["prompts"].items()]
+    _play([_walk_routing(demo["routing"], people, start + timedelta(hours=1)), *stories])
 
 
 def _read_demo() -> dict[str, Any]:
