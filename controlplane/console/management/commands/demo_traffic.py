@@ -48,14 +48,14 @@ async def _send(*, rate: float, rng: random.Random) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     base = f"http://127.0.0.1:{settings.GATEWAY_PORT}"
-    async with httpx.AsyncClient(base_url=base, timeout=70, limits=httpx.Limits(max_connections=64)) as client:
-        async with asyncio.TaskGroup() as tasks:
-            while not stop.is_set():
-                tasks.create_task(_ask(client, **_draw(rng)))
-                try:
-                    await asyncio.wait_for(stop.wait(), timeout=rng.expovariate(rate))
-                except TimeoutError:
-                    continue
+    client = httpx.AsyncClient(base_url=base, timeout=70, limits=httpx.Limits(max_connections=64))
+    async with client, asyncio.TaskGroup() as tasks:
+        while not stop.is_set():
+            tasks.create_task(_ask(client, **_draw(rng)))
+            try:
+                await asyncio.wait_for(stop.wait(), timeout=rng.expovariate(rate))
+            except TimeoutError:
+                continue
 
 
 def _draw(rng: random.Random) -> dict[str, Any]:
