@@ -103,14 +103,17 @@ def line_chart(
             )
         )
     figure = go.Figure(data=traces)
-    figure.update_yaxes(title_text=unit, type="log" if log_scale else "linear", rangemode="normal" if log_scale else "tozero")
+    figure.update_yaxes(
+        title_text=unit, type="log" if log_scale else "linear", rangemode="normal" if log_scale else "tozero"
+    )
     if span:
         figure.update_xaxes(range=[_iso(span[0]), _iso(span[1])])
     figure.update_layout(
         template="none",
         meta={"unit": unit, "title": title, "empty": _missing(series, minimum_points)},
         shapes=[_horizontal(line) for line in thresholds] + [_vertical(moment) for moment in moments],
-        annotations=[_threshold_words(line, log_scale=log_scale) for line in thresholds] + [_moment_words(one) for one in moments],
+        annotations=[_threshold_words(line, log_scale=log_scale) for line in thresholds]
+        + [_moment_words(one) for one in moments],
     )
     made: Figure = figure.to_plotly_json()
     made["layout"].pop("template", None)  # the browser lays the theme's own over it
@@ -137,19 +140,40 @@ def templates() -> dict[str, dict[str, Any]]:
     """The one Plotly template per theme, by the theme's name; `meta` holds the colours of lines that mark something."""
     return {
         "light": _template(
-            ink="#17191e", quiet="#5d6470", line="#e4e6ea", surface="#ffffff", threshold="#a3241b", release="#5d6470", incident="#a3241b"
+            ink="#17191e",
+            quiet="#5d6470",
+            line="#e4e6ea",
+            surface="#ffffff",
+            threshold="#a3241b",
+            release="#5d6470",
+            incident="#a3241b",
         ),
         "dark": _template(
-            ink="#eceef1", quiet="#98a0ac", line="#272b31", surface="#1b1e23", threshold="#ff9a90", release="#98a0ac", incident="#ff9a90"
+            ink="#eceef1",
+            quiet="#98a0ac",
+            line="#272b31",
+            surface="#1b1e23",
+            threshold="#ff9a90",
+            release="#98a0ac",
+            incident="#ff9a90",
         ),
     }
 
 
-def _template(*, ink: str, quiet: str, line: str, surface: str, threshold: str, release: str, incident: str) -> dict[str, Any]:
+def _template(
+    *, ink: str, quiet: str, line: str, surface: str, threshold: str, release: str, incident: str
+) -> dict[str, Any]:
     import plotly.graph_objects as go
 
     font = {"family": "Inter Variable, system-ui, sans-serif", "size": 12, "color": quiet}
-    axis = {"gridcolor": line, "linecolor": line, "zerolinecolor": line, "tickfont": font, "automargin": True, "ticks": ""}
+    axis = {
+        "gridcolor": line,
+        "linecolor": line,
+        "zerolinecolor": line,
+        "tickfont": font,
+        "automargin": True,
+        "ticks": "",
+    }
     layout = go.layout.Template(
         layout={
             "font": font,
@@ -161,7 +185,18 @@ def _template(*, ink: str, quiet: str, line: str, surface: str, threshold: str, 
             "hoverdistance": 40,
             "hoverlabel": {"bgcolor": surface, "bordercolor": line, "font": {**font, "color": ink}, "align": "left"},
             "margin": {"l": 48, "r": 12, "t": 18, "b": 28},
-            "xaxis": {**axis, "type": "date", "showgrid": False, "nticks": 6, "showspikes": True, "spikethickness": 1, "spikedash": "solid", "spikecolor": quiet, "spikemode": "across", "hoverformat": "%H:%M:%S"},
+            "xaxis": {
+                **axis,
+                "type": "date",
+                "showgrid": False,
+                "nticks": 6,
+                "showspikes": True,
+                "spikethickness": 1,
+                "spikedash": "solid",
+                "spikecolor": quiet,
+                "spikemode": "across",
+                "hoverformat": "%H:%M:%S",
+            },
             "yaxis": {**axis, "nticks": 5, "fixedrange": True, "title": {"font": font, "standoff": 8}},
             "dragmode": "zoom",
             "uirevision": "kept",
@@ -184,7 +219,13 @@ def _missing(series: Sequence[Series], minimum_points: int) -> str:
 
 def _band(go: Any, one: Series, xs: list[str], color: str) -> list[Any]:
     """The interval of a series as two invisible edges with the space between them filled."""
-    edge = {"mode": "lines", "line": {"width": 0, "color": color}, "hoverinfo": "skip", "showlegend": False, "connectgaps": False}
+    edge = {
+        "mode": "lines",
+        "line": {"width": 0, "color": color},
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "connectgaps": False,
+    }
     red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
     return [
         go.Scatter(name=f"{one.name}, low", x=xs, y=list(one.lows), meta={"role": "band"}, **edge),

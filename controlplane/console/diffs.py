@@ -103,10 +103,7 @@ def _alike(one: str, other: str) -> bool:
 def _fold(rows: Sequence[Row]) -> list[Group]:
     """Fold equal lines that are more than three lines from a change, when that hides at least four."""
     near = {
-        index
-        for at, row in enumerate(rows)
-        if row.kind != "equal"
-        for index in range(at - _CONTEXT, at + _CONTEXT + 1)
+        index for at, row in enumerate(rows) if row.kind != "equal" for index in range(at - _CONTEXT, at + _CONTEXT + 1)
     }
     groups: list[Group] = []
     for shown, indices in groupby(range(len(rows)), key=lambda at: at in near):

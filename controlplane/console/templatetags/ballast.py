@@ -22,6 +22,8 @@ from django.utils.safestring import SafeString
 register = template.Library()
 
 NO_VALUE = "–"
+# What a phone's bar has room for, by the label in the rail, and the shorter word it uses there; the rest is under "More".
+PHONE_BAR = {"Overview": "Overview", "Reviews": "Inbox", "Canaries": "Canaries", "Releases & fleet": "Releases"}
 
 
 @register.simple_tag
@@ -200,3 +202,11 @@ def is_check(field: BoundField) -> bool:
 def is_group(field: BoundField) -> bool:
     """Whether the field is several inputs under one legend."""
     return isinstance(field.field.widget, forms.RadioSelect | forms.CheckboxSelectMultiple)
+
+
+@register.simple_tag
+def phone_bar(rail: Sequence[Mapping[str, object]] | None) -> list[dict[str, object]]:
+    """The entries of the rail that a phone shows at the bottom, under their short words."""
+    return [
+        {**item, "label": PHONE_BAR[label]} for item in rail or [] if (label := str(item.get("label"))) in PHONE_BAR
+    ]
