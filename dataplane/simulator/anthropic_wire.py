@@ -52,6 +52,7 @@ _ERRORS: dict[int, tuple[str, str]] = {
     401: ("authentication_error", "invalid x-api-key"),
     403: ("permission_error", "Your API key does not have permission to use the specified resource."),
     404: ("not_found_error", "Not found"),
+    405: ("invalid_request_error", "Method Not Allowed"),
     408: ("timeout_error", "Request timed out"),
     409: ("invalid_request_error", "The request conflicts with another one"),
     413: ("request_too_large", "Request exceeds the maximum size"),

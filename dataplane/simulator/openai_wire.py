@@ -60,6 +60,7 @@ _ERRORS: dict[int, tuple[str, str, str | None]] = {
     ),
     403: ("You are not allowed to use this model with this API key.", "invalid_request_error", "permission_denied"),
     404: ("Invalid URL.", "invalid_request_error", None),
+    405: ("Method not allowed.", "invalid_request_error", None),
     408: ("Request timed out.", "server_error", "request_timeout"),
     409: ("The request conflicts with another one.", "invalid_request_error", "conflict"),
     413: ("The request body is too large.", "invalid_request_error", "request_too_large"),
