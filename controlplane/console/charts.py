@@ -1,13 +1,16 @@
 """Figures for the console's charts, built on the server and drawn by `static/js/charts.js`.
 
-A figure says what is shown and in which role; how it looks comes from one template per theme, which the browser reads from
-`static/js/chart-templates.json`. After a change to `templates()`: `python -m controlplane.console.charts > static/js/chart-templates.json`.
+A figure says what is shown and in which role; how it looks comes from one template per theme, which the browser reads
+from `static/js/chart-templates.json`. After a change to `templates()`:
+`python -m controlplane.console.charts > static/js/chart-templates.json`.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import groupby
+from math import log10
 from typing import Any, Literal
 
 Role = Literal["canary", "control", "other"]
@@ -21,7 +24,7 @@ COLORWAY = ["#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8F7EE7", "#7A828E"]
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line. `ys` holds None where nothing was measured; `lows` and `highs` (same length, optional) bound its interval."""
+    """One line. `ys` holds None where nothing was measured; `lows` and `highs` (as long, or none) bound it."""
 
     name: str
     role: Role
@@ -77,7 +80,8 @@ def line_chart(
         minimum_points: Below this many measured points in its fullest series the chart says how many are missing.
     Raises:
         TooManySeries: more than six.
-    Shape: {"data": [trace], "layout": {…, "meta": {"unit": str, "empty": str}}}; times are ISO-8601 in UTC, the browser shows its own zone.
+    Shape: {"data": [trace], "layout": {…, "meta": {"unit", "title", "empty": str, "minimum_points": int}}}.
+        Times are ISO-8601 with their offset; the browser shows its own zone.
     """
     if len(series) > MAX_SERIES:
         raise TooManySeries(title, len(series))
@@ -110,7 +114,12 @@ def line_chart(
         figure.update_xaxes(range=[_iso(span[0]), _iso(span[1])])
     figure.update_layout(
         template="none",
-        meta={"unit": unit, "title": title, "empty": _missing(series, minimum_points)},
+        meta={
+            "unit": unit,
+            "title": title,
+            "empty": _missing(series, minimum_points),
+            "minimum_points": minimum_points,
+        },
         shapes=[_horizontal(line) for line in thresholds] + [_vertical(moment) for moment in moments],
         annotations=[_threshold_words(line, log_scale=log_scale) for line in thresholds]
         + [_moment_words(one) for one in moments],
@@ -124,7 +133,7 @@ def line_chart(
 def with_gaps(
     xs: Sequence[datetime], ys: Sequence[float | None], *, step: timedelta
 ) -> tuple[list[datetime], list[float | None]]:
-    """Put a None where two neighbours are more than 1.5 steps apart, so that a gap in measuring is a gap in the line."""
+    """Put a None where neighbours are more than 1.5 steps apart, so that a gap in measuring is a gap in the line."""
     filled_xs: list[datetime] = []
     filled_ys: list[float | None] = []
     for at, value in zip(xs, ys, strict=True):
@@ -218,27 +227,34 @@ def _missing(series: Sequence[Series], minimum_points: int) -> str:
 
 
 def _band(go: Any, one: Series, xs: list[str], color: str) -> list[Any]:
-    """The interval of a series as two invisible edges with the space between them filled."""
+    """The interval of a series: per unbroken run, two invisible edges with the space between them filled."""
+    red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
     edge = {
         "mode": "lines",
         "line": {"width": 0, "color": color},
         "hoverinfo": "skip",
         "showlegend": False,
-        "connectgaps": False,
+        "meta": {"role": "band"},
     }
-    red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
-    return [
-        go.Scatter(name=f"{one.name}, low", x=xs, y=list(one.lows), meta={"role": "band"}, **edge),
-        go.Scatter(
-            name=f"{one.name}, high",
-            x=xs,
-            y=list(one.highs),
-            fill="tonexty",
-            fillcolor=f"rgba({red},{green},{blue},0.16)",
-            meta={"role": "band"},
-            **edge,
-        ),
-    ]
+    known = [(x, low, high) for x, low, high in zip(xs, one.lows, one.highs, strict=True)]
+    traces: list[Any] = []
+    # Plotly fills across a None, which would paint certainty over a gap; so each run is a pair of its own.
+    for measured, run in groupby(known, key=lambda point: point[1] is not None and point[2] is not None):
+        if not measured:
+            continue
+        run_xs, lows, highs = (list(column) for column in zip(*run, strict=True))
+        traces.append(go.Scatter(name=f"{one.name}, low", x=run_xs, y=lows, **edge))
+        traces.append(
+            go.Scatter(
+                name=f"{one.name}, high",
+                x=run_xs,
+                y=highs,
+                fill="tonexty",
+                fillcolor=f"rgba({red},{green},{blue},0.16)",
+                **edge,
+            )
+        )
+    return traces
 
 
 def _iso(at: datetime) -> str:
@@ -247,34 +263,57 @@ def _iso(at: datetime) -> str:
 
 def _horizontal(line: Threshold) -> dict[str, Any]:
     return {
-        "type": "line", "name": "threshold", "xref": "paper", "x0": 0, "x1": 1, "y0": line.value, "y1": line.value,
+        "type": "line",
+        "name": "threshold",
+        "xref": "paper",
+        "x0": 0,
+        "x1": 1,
+        "y0": line.value,
+        "y1": line.value,
         "line": {"width": 1, "dash": "dash"},
-    }  # fmt: skip
+    }
 
 
 def _vertical(moment: Moment) -> dict[str, Any]:
     at = _iso(moment.at)
     return {
-        "type": "line", "name": moment.kind, "yref": "paper", "y0": 0, "y1": 1, "x0": at, "x1": at,
+        "type": "line",
+        "name": moment.kind,
+        "yref": "paper",
+        "y0": 0,
+        "y1": 1,
+        "x0": at,
+        "x1": at,
         "line": {"width": 1, "dash": "dot"},
-    }  # fmt: skip
+    }
 
 
 def _threshold_words(line: Threshold, *, log_scale: bool) -> dict[str, Any]:
-    from math import log10
-
     # An annotation on a log axis is placed by the exponent, a shape by the value.
     return {
-        "name": "threshold", "text": line.label, "showarrow": False, "xref": "paper", "x": 1, "xanchor": "right", "yanchor": "bottom",
-        "y": log10(line.value) if log_scale else line.value, "font": {"size": 11},
-    }  # fmt: skip
+        "name": "threshold",
+        "text": line.label,
+        "showarrow": False,
+        "xref": "paper",
+        "x": 1,
+        "xanchor": "right",
+        "yanchor": "bottom",
+        "y": log10(line.value) if log_scale else line.value,
+        "font": {"size": 11},
+    }
 
 
 def _moment_words(moment: Moment) -> dict[str, Any]:
     return {
-        "name": moment.kind, "text": moment.label, "showarrow": False, "yref": "paper", "y": 1, "yanchor": "bottom", "x": _iso(moment.at),
+        "name": moment.kind,
+        "text": moment.label,
+        "showarrow": False,
+        "yref": "paper",
+        "y": 1,
+        "yanchor": "bottom",
+        "x": _iso(moment.at),
         "font": {"size": 11},
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

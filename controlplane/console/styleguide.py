@@ -1,4 +1,4 @@
-"""Every part of the console in every state, on one page, for people who build pages and for the test that photographs them."""
+"""Every part of the console in every state, on one page: for people who build pages, and for photographs of them."""
 
 import math
 from datetime import UTC, datetime, timedelta
@@ -67,7 +67,10 @@ def _samples(now: datetime) -> dict[str, Any]:
     digest = "9f2b64c1d07e4a5d8f7be01c3a96e2d4b1c07f5e2f7a9d3381c6f0a4b5d6e7f8"
     return {
         "generated_at": now,
-        "status_text": "Serving r128 on 6 of 6 workers. Canary support-answer v13 at 5 %, not enough evidence yet. No breaker open.",
+        "status_text": (
+            "Serving r128 on 6 of 6 workers. Canary support-answer v13 at 5 %, not enough evidence yet. "
+            "No breaker open."
+        ),
         "status_tone": "good",
         "digest": digest,
         "moments": [
@@ -226,11 +229,17 @@ def _workers(now: datetime, digest: str) -> list[dict[str, Any]]:
     }
     return [
         {
-            "name": f"host-{'ab'[at % 2]}/gateway-{at // 2}", "host": f"host-{'ab'[at % 2]}", "state": state, "revision": 128 if state == "in-sync" else 127,
-            "digest": digest, "seen_at": now - timedelta(seconds=41 if state == "silent" else 1), "ack_ms": 31 + at if state == "in-sync" else None, "reason": reasons.get(state, ""),
+            "name": f"host-{'ab'[at % 2]}/gateway-{at // 2}",
+            "host": f"host-{'ab'[at % 2]}",
+            "state": state,
+            "revision": 128 if state == "in-sync" else 127,
+            "digest": digest,
+            "seen_at": now - timedelta(seconds=41 if state == "silent" else 1),
+            "ack_ms": 31 + at if state == "in-sync" else None,
+            "reason": reasons.get(state, ""),
         }
         for at, state in enumerate(states)
-    ]  # fmt: skip
+    ]
 
 
 def _figures(now: datetime) -> dict[str, charts.Figure]:

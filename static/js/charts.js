@@ -1,6 +1,6 @@
 // Charts: Plotly from our own files, loaded by the first chart. One template per theme, one x range and one hover per page.
 // A figure stands in the page (application/json in the <figure>) or comes from data-chart-src. A live message for the chart's topic
-// may carry {charts: {"<id>": {x: […], y: [[…], …]}}} (points to append, one list of y per trace) or {charts: {"<id>": figure}};
+// may carry {charts: {"<id>": {x: […], y: [[…], …]}}} (points to append, one list of y per line, bands left out) or {charts: {"<id>": figure}};
 // any other message makes the chart fetch its source again, at most every two seconds.
 const REFETCH_MS = 2000;
 const MAX_POINTS = 2000;
@@ -44,7 +44,7 @@ function themed({ data, layout }) {
   const colors = template.layout.meta;
   const paint = (item, key) => ({ ...item, [key]: { ...item[key], color: colors[item.name] ?? colors.release } });
   return {
-    data,
+    data: [...data],
     layout: {
       ...layout,
       template,
@@ -72,15 +72,29 @@ function sharedRange() {
 async function draw(chart) {
   const plot = chart.root.querySelector("[data-chart-plot]");
   const { data, layout } = themed(chart.figure);
+  const missing = shortage(chart);
+  if (missing) {
+    data.length = 0; // two points are not a trend; the words say so instead
+    layout.shapes = layout.annotations = [];
+    layout.yaxis = { ...layout.yaxis, type: "linear", range: [0, 1], showticklabels: false, showgrid: false, zeroline: false };
+  }
   const range = chart.zoom ?? sharedRange();
   layout.xaxis = { ...layout.xaxis, ...(range ? { range: [...range], autorange: false } : {}) };
   await globalThis.Plotly.react(plot, data, layout, { displayModeBar: false, responsive: true, displaylogo: false, doubleClick: false });
   if (!chart.wired) wire(chart, plot);
   const empty = chart.root.querySelector("[data-chart-empty]");
-  empty.textContent = layout.meta?.empty ?? "";
-  empty.hidden = !layout.meta?.empty;
+  empty.textContent = missing;
+  empty.hidden = !missing;
   key(chart);
   if (!chart.root.querySelector("[data-chart-table]").hidden) table(chart);
+}
+
+// The same words as the server's first paint (charts.py), counted anew as points arrive.
+function shortage(chart) {
+  const needed = chart.figure.layout.meta?.minimum_points ?? 0;
+  const have = Math.max(0, ...visible(chart).map((trace) => trace.y.filter((value) => value !== null).length));
+  if (have >= needed) return "";
+  return have ? `${have} of ${needed} points so far: ${needed - have} more to draw a line` : `No data yet: ${needed} points are needed to draw a line`;
 }
 
 function visible(chart) {
@@ -167,7 +181,7 @@ async function zoomAll(range) {
 
 // --- live ---
 function append(chart, { x, y }) {
-  const series = chart.figure.data;
+  const series = visible(chart);
   const local = x.map(toLocal);
   series.forEach((trace, at) => {
     if (!y[at]) return;
@@ -183,7 +197,6 @@ function append(chart, { x, y }) {
     const width = new Date(fixed[1]) - new Date(fixed[0]);
     chart.figure.layout.xaxis.range = [toLocal(new Date(new Date(local.at(-1)) - width).toISOString()), local.at(-1)];
   }
-  if (chart.figure.layout.meta) chart.figure.layout.meta.empty = "";
 }
 
 async function refetch(chart) {

@@ -5,7 +5,7 @@ function check(field) {
   const state = field.querySelector("[data-json-state]");
   let message = "";
   if (area.value.trim()) {
-    try { JSON.parse(area.value); message = "Valid JSON"; } catch (error) { message = where(error, area.value); }
+    try { JSON.parse(area.value); message = "Valid JSON"; } catch { message = where(area.value); }
   }
   const bad = message !== "" && message !== "Valid JSON";
   state.textContent = message;
@@ -13,10 +13,44 @@ function check(field) {
   area.setAttribute("aria-invalid", String(bad));
 }
 
-function where(error, text) {
-  const position = Number(/position (\d+)/.exec(error.message)?.[1] ?? NaN);
-  const reason = error.message.replace(/^JSON\.parse: /, "").replace(/ in JSON.*$| \(line.*$|, .* is not valid JSON$/, "");
-  if (Number.isNaN(position)) return reason;
+// Browsers word the error differently and some leave the place out: walk the text to the first character that cannot follow.
+function firstBad(text) {
+  let at = 0;
+  const space = () => { while (/[ \t\r\n]/.test(text[at] ?? "")) at += 1; };
+  const token = (pattern) => {
+    pattern.lastIndex = at;
+    const found = pattern.exec(text);
+    if (found) at += found[0].length;
+    return Boolean(found);
+  };
+  const string = () => token(/"(?:[^"\\\u0000-\u001f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"/y);
+  const members = (close, member) => {
+    at += 1;
+    space();
+    if (text[at] === close) { at += 1; return true; }
+    while (member()) {
+      space();
+      if (text[at] === close) { at += 1; return true; }
+      if (text[at] !== ",") return false;
+      at += 1;
+      space();
+    }
+    return false;
+  };
+  const value = () => {
+    space();
+    if (text[at] === "{") return members("}", () => { if (!string()) return false; space(); if (text[at] !== ":") return false; at += 1; return value(); });
+    if (text[at] === "[") return members("]", value);
+    return string() || token(/-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y) || token(/true|false|null/y);
+  };
+  value();
+  space();
+  return at;
+}
+
+function where(text) {
+  const position = firstBad(text);
+  const reason = position >= text.length ? "ends too early" : `did not expect ${text[position]}`;
   const before = text.slice(0, position).split("\n");
   return `Line ${before.length}, column ${before.at(-1).length + 1}: ${reason}`;
 }

@@ -22,7 +22,7 @@ from django.utils.safestring import SafeString
 register = template.Library()
 
 NO_VALUE = "–"
-# What a phone's bar has room for, by the label in the rail, and the shorter word it uses there; the rest is under "More".
+# What a phone's bar has room for, by the label in the rail, and its shorter word there; the rest is under "More".
 PHONE_BAR = {"Overview": "Overview", "Reviews": "Inbox", "Canaries": "Canaries", "Releases & fleet": "Releases"}
 
 
@@ -72,7 +72,7 @@ def part(parser: Parser, token: Token) -> PartNode:
 
 @register.simple_tag
 def polyline(points: Sequence[float | None] | None, width: int = 120, height: int = 28) -> list[str]:
-    """Turn equally spaced values into the `points` of SVG polylines, zero-based; a None ends one line and starts the next.
+    """Turn equally spaced values into the `points` of SVG polylines, zero-based; a None is a gap between two lines.
 
     Returns no line when fewer than two values are known.
     """
