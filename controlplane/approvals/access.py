@@ -1,0 +1,122 @@
+"""The only way a face gets a change request, a break-glass debt or an approval policy.
+
+What a change asks for comes from its kind, and is asked on its target: this app knows no kind by name.
+"""
+
+from collections.abc import Iterable
+from typing import Literal, cast, get_args
+
+from django.core.exceptions import PermissionDenied
+from django.db.models import Model, Q, QuerySet
+from django.http import Http404
+from guardian.shortcuts import get_objects_for_user
+
+from controlplane.accounts.access import access, may, refusal, require
+from controlplane.accounts.models import Operator
+from controlplane.approvals.kinds import all_kinds
+from controlplane.approvals.models import ApprovalPolicy, BreakGlass, ChangeRequest
+from controlplane.audit.operations import Named, name_of
+
+# view: look at it. carry: withdraw, rebase or apply it, for who wrote part of it or may sign it.
+Action = Literal["view", "sign_off", "carry", "break_glass", "review"]
+PolicyPermission = Literal["view_approvalpolicy", "propose_policy"]
+VIEW_POLICY = "approvals.view_approvalpolicy"
+
+
+def access_change(operator: Operator, pk: int, action: Action = "view") -> ChangeRequest:
+    """The change request, if the operator may see its target and do `action` there.
+
+    Raises:
+        Http404, PermissionDenied: as `accounts.access.access`.
+    """
+    change = ChangeRequest.objects.filter(pk=pk).first()
+    if change is None:
+        raise Http404("there is no such change request here, or you may not see it")
+    view, target = change.registered.view_permission, change.target_object()
+    access(operator, change, view=view, permission=view, target=target)
+    if lacking := _lacking(operator, change, action, target):
+        raise PermissionDenied(lacking)
+    return change
+
+
+def actions_on(operator: Operator, change: ChangeRequest) -> frozenset[Action]:
+    """Everything `access_change` would let this operator do: what a page offers buttons for."""
+    target = change.target_object()
+    return frozenset(action for action in get_args(Action) if not _lacking(operator, change, action, target))
+
+
+def _lacking(operator: Operator, change: ChangeRequest, action: Action, target: Model) -> str:
+    """The sentence that says why not; empty when the operator may."""
+    kind = change.registered
+    if action == "carry":
+        if operator.username in change.contributor_names or may(operator, kind.sign_off_permission, target):
+            return ""
+        rule = f"CR-{change.pk} is carried on by who wrote part of it or may sign it"
+        return f"{rule}; {refusal(kind.sign_off_permission, target)}"
+    permission = {
+        "view": kind.view_permission,
+        "sign_off": kind.sign_off_permission,
+        "break_glass": kind.break_glass_permission,
+        "review": kind.review_permission,
+    }[action]
+    if not permission:
+        return f"nobody may {action.replace('_', ' ')} a change of kind {kind.label!r}"
+    return "" if may(operator, permission, target) else refusal(permission, target)
+
+
+def visible_changes(operator: Operator) -> QuerySet[ChangeRequest]:
+    """The changes whose target the operator may see; at most two queries per registered kind, however many changes."""
+    rows = Q(pk__in=[])
+    names: dict[str, list[str]] = {}
+    for kind in all_kinds():
+        if may(operator, kind.view_permission):
+            rows |= Q(kind=kind.name)
+            continue
+        if kind.view_permission not in names:
+            seen: QuerySet[Model] = get_objects_for_user(operator, kind.view_permission, accept_global_perms=False)
+            names[kind.view_permission] = [name_of(thing) for thing in cast("Iterable[Named]", seen)]
+        rows |= Q(kind=kind.name, target__in=names[kind.view_permission])
+    return ChangeRequest.objects.filter(rows)
+
+
+def access_debt(operator: Operator, pk: int, action: Action = "review") -> BreakGlass:
+    """A use of break-glass with its change; asked on the change's target."""
+    debt = BreakGlass.objects.filter(pk=pk).first()
+    if debt is None:
+        raise Http404("there is no such bypass here, or you may not see it")
+    debt.change = access_change(operator, debt.change_id, action)
+    return debt
+
+
+def visible_debts(operator: Operator) -> QuerySet[BreakGlass]:
+    """The uses of break-glass on changes that the operator may see, each with its change."""
+    return BreakGlass.objects.select_related("change").filter(
+        change__in=visible_changes(operator).order_by().values("pk")
+    )
+
+
+def access_policy(
+    operator: Operator, number: int, permission: PolicyPermission = "view_approvalpolicy"
+) -> ApprovalPolicy:
+    """One version of the approval policy; it has no narrower object than the deployment."""
+    policy = ApprovalPolicy.objects.filter(number=number).first()
+    return access(operator, policy, view=VIEW_POLICY, permission=f"approvals.{permission}")
+
+
+def visible_policies(operator: Operator) -> QuerySet[ApprovalPolicy]:
+    """Every version of the approval policy.
+
+    Raises:
+        PermissionDenied: the operator may not look at policies.
+    """
+    require(operator, VIEW_POLICY)
+    return ApprovalPolicy.objects.all()
+
+
+def require_proposer(operator: Operator) -> None:
+    """Return if the operator may submit approval policies.
+
+    Raises:
+        PermissionDenied: naming what is missing.
+    """
+    require(operator, "approvals.propose_policy")

@@ -1,0 +1,42 @@
+"""The only way a face gets a release or the fleet. Neither has a narrower object than the deployment."""
+
+from typing import Literal
+
+from django.db.models import QuerySet
+
+from controlplane.accounts.access import access, require
+from controlplane.accounts.models import Operator
+from controlplane.releases.models import Release, Worker
+
+ReleasePermission = Literal["view_release", "roll_back_release"]
+VIEW = "releases.view_release"
+
+
+def access_release(operator: Operator, revision: int, permission: ReleasePermission = "view_release") -> Release:
+    """One release.
+
+    Raises:
+        Http404, PermissionDenied: as `accounts.access.access`.
+    """
+    release = Release.objects.filter(revision=revision).first()
+    return access(operator, release, view=VIEW, permission=f"releases.{permission}")
+
+
+def visible_releases(operator: Operator) -> QuerySet[Release]:
+    """Every release, without its document: a list of hundreds would carry megabytes.
+
+    Raises:
+        PermissionDenied: the operator may not look at releases.
+    """
+    require(operator, VIEW)
+    return Release.objects.defer("document")
+
+
+def visible_workers(operator: Operator) -> QuerySet[Worker]:
+    """Every data-plane process that ever reported.
+
+    Raises:
+        PermissionDenied: as `visible_releases`.
+    """
+    require(operator, VIEW)
+    return Worker.objects.all()
