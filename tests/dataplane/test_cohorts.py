@@ -164,8 +164,14 @@ def test_caller_outside_every_audience_is_not_part_of_the_comparison():
         ({"reach": []}, "$.reach"),
         ({"not_after": "2026-01-01T00:00:00"}, "$.not_after"),
         ({"extra": 1}, "$.extra"),
-        ({"reach": [{"stage": "a", "audience": "all", "tenants": [], "regions": [], "weight": 10_001}]}, "$.reach[0].weight"),
-        ({"reach": [{"stage": "a", "audience": "all", "tenants": ["x", "x"], "regions": [], "weight": 1}]}, "$.reach[0].tenants[1]"),
+        (
+            {"reach": [{"stage": "a", "audience": "all", "tenants": [], "regions": [], "weight": 10_001}]},
+            "$.reach[0].weight",
+        ),
+        (
+            {"reach": [{"stage": "a", "audience": "all", "tenants": ["x", "x"], "regions": [], "weight": 1}]},
+            "$.reach[0].tenants[1]",
+        ),
     ],
 )
 def test_plan_that_is_not_as_promised_is_refused_by_path(make_document, change: dict[str, Any], path: str):
