@@ -5,6 +5,7 @@ from typing import Literal
 from django.db.models import QuerySet
 
 from controlplane.accounts.access import access, visible
+from controlplane.accounts.access import may as holds
 from controlplane.accounts.models import Operator
 from controlplane.prompts.models import Prompt, PromptVersion
 
@@ -43,3 +44,8 @@ def access_version(
 def visible_prompts(operator: Operator) -> QuerySet[Prompt]:
     """The prompts that the operator may see, each with its live version."""
     return visible(operator, Prompt.objects.with_live(), VIEW)
+
+
+def may(operator: Operator, prompt: Prompt, permission: PromptPermission) -> bool:
+    """Whether `access_prompt` would give this operator the prompt for that: what a page offers buttons for."""
+    return holds(operator, f"prompts.{permission}", prompt)
