@@ -131,7 +131,7 @@ class AnthropicWire:
                 tokens=len(answer.pieces),
                 error_event=self._error_event(),
             )
-        body = self.body_head(stamp) + self.body_tail(ask, answer, stamp.serial)
+        body = self._body_head(stamp) + self._body_tail(ask, answer, stamp.serial)
         return Reply(200, (JSON_TYPE, *headers), (Frame(FrameKind.CONTENT, body),), tokens=len(answer.pieces))
 
     def answer_headers(self, ask: Ask, stamp: Stamp, *, processing_ms: int) -> tuple[Header, ...]:
@@ -140,12 +140,12 @@ class AnthropicWire:
         """
         return self._headers(ask, stamp)
 
-    def body_head(self, stamp: Stamp) -> bytes:
-        """Return a plain body up to what `body_tail` gives."""
+    def _body_head(self, stamp: Stamp) -> bytes:
+        """Return a plain body up to what `_body_tail` gives."""
         return b'{"id":"msg_%b",' % stamp.serial.encode()
 
-    def body_tail(self, ask: Ask, answer: Answer, serial: str) -> bytes:
-        """Return all of a plain body after `id`; it depends on the serial only for a tool call's id."""
+    def _body_tail(self, ask: Ask, answer: Answer, serial: str) -> bytes:
+        """Return all of a plain body after `id`."""
         tail: dict[str, Any] = {
             "type": "message",
             "role": "assistant",

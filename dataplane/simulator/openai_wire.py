@@ -138,19 +138,19 @@ class OpenAIWire:
                 tokens=len(answer.pieces),
                 error_event=self._error_event(),
             )
-        body = self.body_head(stamp) + self.body_tail(ask, answer, stamp.serial)
+        body = self._body_head(stamp) + self._body_tail(ask, answer, stamp.serial)
         return Reply(200, (JSON_TYPE, *headers), (Frame(FrameKind.CONTENT, body),), tokens=len(answer.pieces))
 
     def answer_headers(self, ask: Ask, stamp: Stamp, *, processing_ms: int) -> tuple[Header, ...]:
         """Return the headers of a successful answer, content type and length excepted."""
         return self._headers(stamp, ask.prompt_tokens, processing_ms)
 
-    def body_head(self, stamp: Stamp) -> bytes:
-        """Return a plain body up to what `body_tail` gives."""
+    def _body_head(self, stamp: Stamp) -> bytes:
+        """Return a plain body up to what `_body_tail` gives."""
         return b'{"id":"chatcmpl-%b","object":"chat.completion","created":%d,' % (stamp.serial.encode(), int(stamp.now))
 
-    def body_tail(self, ask: Ask, answer: Answer, serial: str) -> bytes:
-        """Return all of a plain body after `created`; it depends on the serial only for a tool call's id."""
+    def _body_tail(self, ask: Ask, answer: Answer, serial: str) -> bytes:
+        """Return all of a plain body after `created`."""
         choice: dict[str, Any] = {
             "index": 0,
             "message": _message(answer, serial),

@@ -29,7 +29,7 @@ from dataplane.simulator.asgi import (
 )
 from dataplane.simulator.azure_wire import AzureWire
 from dataplane.simulator.connection import EXTENSION, Connection, SimulatorProtocol
-from dataplane.simulator.conversation import Answer, Ask, BadRequest, Kind
+from dataplane.simulator.conversation import Answer, Ask, BadRequest
 from dataplane.simulator.distortion import distort_answer
 from dataplane.simulator.embeddings import embeddings_body, read_embeddings
 from dataplane.simulator.fault_rules import FaultBook
@@ -38,13 +38,18 @@ from dataplane.simulator.openai_wire import OpenAIWire
 from dataplane.simulator.profiles import INSTANT, LISTED_MODELS, LatencyProfile, Pacing, profile_for
 from dataplane.simulator.script import write_script
 from dataplane.simulator.state import SimulatorState
-from dataplane.simulator.wire import JSON_TYPE, Frame, FrameKind, Reply, Stamp, Unauthorized, VendorWire
+from dataplane.simulator.wire import EVENT_TYPE, JSON_TYPE, Frame, FrameKind, Reply, Stamp, Unauthorized, VendorWire
 
 _AZURE_PREFIX = "/azure/openai/deployments/"
 _MODELS_PATH = "/openai/v1/models"
 _MOST_PREPARED = 2048
 _MODEL_CREATED = 1_715_367_049
 _NO_ANSWER = 0
+
+# As long as real ones, and like nothing that an answer says.
+_BLANK_STAMP = Stamp("~blank~serial~of~a~template~", 4_242_424_242.0)
+_BLANK_SERIAL = _BLANK_STAMP.serial.encode()
+_BLANK_CREATED = b"%d" % _BLANK_STAMP.now
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +64,15 @@ class SimulatorSettings:
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A request already read and answered: the same body gets the same answer, so this is worth keeping."""
+    """A request already read and answered: the same body gets the same answer, so this is worth keeping.
+
+    `template` is the whole response of a model that never waits, with blanks for the serial and the time.
+    """
 
     ask: Ask
     answer: Answer
     profile: LatencyProfile
-    tail: bytes | None
+    template: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +108,7 @@ class Simulator:
         }
         self._openai = openai
         self._anthropic = anthropic
-        self._prepared: dict[tuple[str, bytes], _Prepared] = {}
+        self._prepared: dict[tuple[str, bytes, bytes], _Prepared] = {}
         self._serials = itertools.count(1)
         # Serials of two runs with different seeds differ; within a run they only count up.
         self._serial_head = blake2b(str(settings.seed).encode(), digest_size=8).hexdigest()
@@ -177,22 +185,20 @@ class Simulator:
             return
         connection: Connection = scope["extensions"][EXTENSION]
         call = _Call(wire, operation, deployment, headers, account, stamp, connection, receive, send)
-        prepared = self._prepared.get((path, body))
+        # The version header is all that a vendor's reading takes from outside the body.
+        key = (path, headers.get(b"anthropic-version", b""), body)
+        prepared = self._prepared.get(key)
         if (
             prepared is not None
-            and prepared.tail is not None
+            and prepared.template is not None
             and self.book.empty
             and b"x-simulator-fault" not in headers
-            and prepared.profile.instant
         ):
-            # The benchmark's path: nothing left to decide, one write.
-            self.state.count_request(wire.wire.value, prepared.ask.model, account, 200)
-            reply_headers = (JSON_TYPE, *wire.answer_headers(prepared.ask, stamp, processing_ms=0))
-            await send_plain(send, 200, reply_headers, wire.body_head(stamp) + prepared.tail)
+            await self._serve_template(call, scope, prepared.ask, prepared.template)
             return
         try:
             if operation == "chat":
-                await self._chat(call, prepared or self._prepare(call, path, body))
+                await self._chat(call, prepared or self._prepare(call, key))
             else:
                 await self._embed(call, _load(body))
         except BadRequest as bad:
@@ -202,16 +208,34 @@ class Simulator:
             reply = wire.give_error(400, stamp, message=f"simulator fault: {bad_fault}", code="bad_simulator_fault")
             await self._refuse(wire, reply, account, send)
 
-    def _prepare(self, call: _Call, path: str, body: bytes) -> _Prepared:
-        ask = call.wire.read_chat(_load(body), model=call.deployment, headers=call.headers)
+    async def _serve_template(self, call: _Call, scope: Scope, ask: Ask, template: bytes) -> None:
+        """Answer where nothing is left to decide, as in a benchmark: fill in the serial and the time, and write."""
+        stamp = call.stamp
+        self.state.count_request(call.wire.wire.value, ask.model, call.account, 200)
+        reply_headers = (
+            EVENT_TYPE if ask.stream else JSON_TYPE,
+            *call.wire.answer_headers(ask, stamp, processing_ms=0),
+        )
+        body = template.replace(_BLANK_SERIAL, stamp.serial.encode()).replace(_BLANK_CREATED, b"%d" % stamp.now)
+        if ask.stream:
+            await call.send({"type": "http.response.start", "status": 200, "headers": list(reply_headers)})
+            await call.send({"type": "http.response.body", "body": body})
+        elif not call.connection.write_whole_nowait(scope, reply_headers, body):
+            await send_plain(call.send, 200, reply_headers, body)
+
+    def _prepare(self, call: _Call, key: tuple[str, bytes, bytes]) -> _Prepared:
+        ask = call.wire.read_chat(_load(key[2]), model=call.deployment, headers=call.headers)
         answer = answer_ask(ask, seed=self._settings.seed)
-        cacheable = not ask.stream and ask.directive is None and answer.kind is not Kind.TOOL
-        tail = call.wire.body_tail(ask, answer, call.stamp.serial) if cacheable else None
-        prepared = _Prepared(ask, answer, profile_for(ask.model, wire=ask.wire), tail)
+        profile = profile_for(ask.model, wire=ask.wire)
+        template = None
+        if profile.instant and ask.directive is None:
+            reply = call.wire.give_answer(ask, answer, _BLANK_STAMP, processing_ms=0)
+            template = b"".join(frame.data for frame in reply.frames)
+        prepared = _Prepared(ask, answer, profile, template)
         if len(self._prepared) >= _MOST_PREPARED:
             # Oldest first, which is all that a fixture needs.
             del self._prepared[next(iter(self._prepared))]
-        self._prepared[path, body] = prepared
+        self._prepared[key] = prepared
         return prepared
 
     async def _chat(self, call: _Call, prepared: _Prepared) -> None:
@@ -381,6 +405,7 @@ def build_config(settings: SimulatorSettings) -> uvicorn.Config:
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=1,
     )

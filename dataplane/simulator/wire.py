@@ -87,12 +87,6 @@ class VendorWire(Protocol):
     def answer_headers(self, ask: Ask, stamp: Stamp, *, processing_ms: int) -> tuple[Header, ...]:
         """Return the headers of a successful answer, content type and length excepted."""
 
-    def body_head(self, stamp: Stamp) -> bytes:
-        """Return the part of a plain body that differs each time; `body_tail` follows it."""
-
-    def body_tail(self, ask: Ask, answer: Answer, serial: str) -> bytes:
-        """Return the rest of a plain body, the same each time but for a tool call's id, made of `serial`."""
-
     def give_error(
         self,
         status: int,

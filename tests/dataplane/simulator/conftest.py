@@ -28,35 +28,46 @@ def simulator_url():
         thread.join()
 
 
-@pytest.fixture
-def http(simulator_url):
-    """Return a bare HTTP client, and leave no rule or count behind."""
-    with httpx.Client(base_url=simulator_url, timeout=10) as client:
-        client.post("/admin/reset")
-        yield client
-        client.post("/admin/reset")
+@pytest.fixture(scope="session")
+def _sessions(simulator_url):
+    """Hold the clients of all tests: making one loads the system's certificates each time, most of a test's time."""
+    with (
+        httpx.Client(base_url=simulator_url, timeout=10) as http,
+        openai.OpenAI(base_url=f"{simulator_url}/openai/v1", api_key="sk-main", max_retries=0, timeout=10) as one,
+        openai.AzureOpenAI(
+            azure_endpoint=f"{simulator_url}/azure",
+            api_key="az-main",
+            api_version="2024-10-21",
+            max_retries=0,
+            timeout=10,
+        ) as two,
+        anthropic.Anthropic(
+            base_url=f"{simulator_url}/anthropic", api_key="ant-main", max_retries=0, timeout=10
+        ) as three,
+    ):
+        yield http, one, two, three
 
 
 @pytest.fixture
-def openai_client(simulator_url, http):
+def http(_sessions):
+    """Return a bare HTTP client, with no rule or count left from before."""
+    _sessions[0].post("/admin/reset")
+    return _sessions[0]
+
+
+@pytest.fixture
+def openai_client(_sessions, http):
     """Return OpenAI's client, which tries once."""
-    with openai.OpenAI(base_url=f"{simulator_url}/openai/v1", api_key="sk-main", max_retries=0, timeout=10) as client:
-        yield client
+    return _sessions[1]
 
 
 @pytest.fixture
-def azure_client(simulator_url, http):
+def azure_client(_sessions, http):
     """Return Azure OpenAI's client, which tries once."""
-    with openai.AzureOpenAI(
-        azure_endpoint=f"{simulator_url}/azure", api_key="az-main", api_version="2024-10-21", max_retries=0, timeout=10
-    ) as client:
-        yield client
+    return _sessions[2]
 
 
 @pytest.fixture
-def anthropic_client(simulator_url, http):
+def anthropic_client(_sessions, http):
     """Return Anthropic's client, which tries once."""
-    with anthropic.Anthropic(
-        base_url=f"{simulator_url}/anthropic", api_key="ant-main", max_retries=0, timeout=10
-    ) as client:
-        yield client
+    return _sessions[3]

@@ -142,3 +142,11 @@ def test_version_header_and_key_are_required(http):
     assert http.post(path, json=ASK, headers=version).status_code == 401
     assert http.post(path, json=ASK, headers=version | {"x-api-key": "invalid"}).status_code == 401
     assert http.post(path, json=ASK, headers=version | {"authorization": "Bearer k"}).status_code == 200
+
+
+def test_version_header_is_asked_for_even_of_a_known_question(http):
+    """An answer kept from an earlier request does not let a later one off its header."""
+    headers = {"x-api-key": "k", "anthropic-version": "2023-06-01"}
+
+    assert http.post("/anthropic/v1/messages", json=ASK, headers=headers).status_code == 200
+    assert http.post("/anthropic/v1/messages", json=ASK, headers={"x-api-key": "k"}).status_code == 400

@@ -267,3 +267,23 @@ def test_models_are_listed(openai_client):
     assert openai_client.models.retrieve("gpt-4o-mini").object == "model"
     with pytest.raises(openai.NotFoundError):
         openai_client.models.retrieve("nothing")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_repeated_answer_has_its_own_id_and_time_on_every_path(http, stream):
+    """The kept answer and the one composed anew (as any fault makes it) differ in nothing but id and time."""
+    body = {"model": MODEL, "messages": REFUND, "stream": stream}
+    headers = {"authorization": "Bearer k"}
+    composed = {"x-simulator-fault": "latency:ms=0"}
+
+    def ask(**extra):
+        response = http.post("/openai/v1/chat/completions", json=body, headers=headers | extra)
+        assert (response.status_code, "blank" in response.text) == (200, False)
+        data = response.text.splitlines()[0].removeprefix("data: ")
+        shape = json.loads(data)
+        return shape.pop("id"), shape.pop("created") < 4e9, shape, sorted(response.headers)
+
+    answers = [ask(), ask(), ask(**composed)]
+
+    assert len({answer[0] for answer in answers}) == 3
+    assert answers[0][1:] == answers[1][1:] == answers[2][1:]
