@@ -31,6 +31,10 @@ class Environment:
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = variables
 
+    def snapshot(self) -> dict[str, str]:
+        """All variables, for whoever resolves the names that a release mentions."""
+        return dict(self._variables)
+
     def text(self, name: str, default: str) -> str:
         """The value, or the default."""
         return self._variables.get(name, "").strip() or default
@@ -164,10 +168,16 @@ def _serve(environment: Environment) -> None:
 
 
 def _gateway_process(environment: Environment, arguments: argparse.Namespace) -> None:
+    from dataplane.credentials import SecretStore
     from dataplane.process import run_gateway
 
     listener = socket.socket(fileno=arguments.listener)
-    run_gateway(gateway_settings(environment, slot=arguments.slot), listener=listener, lifeline=arguments.lifeline)
+    run_gateway(
+        gateway_settings(environment, slot=arguments.slot),
+        secrets=SecretStore(environment.snapshot()),
+        listener=listener,
+        lifeline=arguments.lifeline,
+    )
 
 
 def _agent(environment: Environment) -> None:

@@ -42,9 +42,9 @@ class PromptReference:
 class ChatRequest:
     """One chat completion as asked for, checked as far as the gateway relies on it.
 
-    `route` is the caller's `model`. `parameters` holds every other field in OpenAI's own names and shapes (temperature,
-    tools, response_format, and what the gateway does not know), without model, messages, prompt, stream and
-    stream_options.
+    `route` is the caller's `model`; it may be empty beside a managed prompt, which runs on its own route.
+    `parameters` holds every other field in OpenAI's own names and shapes (temperature, tools, response_format, and
+    what the gateway does not know), without model, messages, prompt, stream and stream_options.
     """
 
     route: str
@@ -288,8 +288,8 @@ def parse_chat_request(body: bytes) -> ChatRequest:
         InvalidRequest: not JSON, or a field the gateway relies on has the wrong shape; `param` names it.
     """
     fields = _parse_object(body)
-    route = _pop_route(fields)
-    prompt = _parse_prompt(fields.pop("prompt")) if "prompt" in fields else None
+    prompt = _parse_prompt(fields.pop("prompt")) if fields.get("prompt") is not None else None
+    route = _pop_route(fields, optional=prompt is not None)
     messages = fields.pop("messages", None)
     if messages is None:
         if prompt is None:
@@ -361,8 +361,10 @@ def _parse_object(body: bytes) -> Json:
     return fields
 
 
-def _pop_route(fields: Json) -> str:
+def _pop_route(fields: Json, *, optional: bool = False) -> str:
     route = fields.pop("model", None)
+    if route is None and optional:
+        return ""
     if route is None:
         raise InvalidRequest("missing required parameter 'model': it names a route", param="model")
     if not isinstance(route, str) or not route:

@@ -12,6 +12,7 @@ import threading
 import uvicorn
 
 from dataplane.aggregation import Aggregation
+from dataplane.credentials import Secrets
 from dataplane.gateway import create_app
 from dataplane.release import Release
 from dataplane.reports import ReportShipper
@@ -34,10 +35,11 @@ class DrainingServer(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def run_gateway(settings: GatewaySettings, *, listener: socket.socket, lifeline: int | None) -> None:
+def run_gateway(settings: GatewaySettings, *, secrets: Secrets, listener: socket.socket, lifeline: int | None) -> None:
     """Serve until SIGTERM or SIGINT, or until the supervisor is gone.
 
     Args:
+        secrets: Holds the providers' keys that releases refer to.
         lifeline: See `supervisor.spawn_with`; None for a process that stands alone.
     Raises:
         OSError: the spool directory cannot be used.
@@ -63,7 +65,7 @@ def run_gateway(settings: GatewaySettings, *, listener: socket.socket, lifeline:
             reports.set_status("serving")
 
     watcher.subscribe(adopted)
-    app = create_app(settings=settings, watcher=watcher, reports=reports, aggregation=aggregation)
+    app = create_app(settings=settings, watcher=watcher, reports=reports, aggregation=aggregation, secrets=secrets)
     if lifeline is not None:
         threading.Thread(target=_stop_with_supervisor, args=(lifeline,), name="lifeline", daemon=True).start()
     config = uvicorn.Config(

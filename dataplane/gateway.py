@@ -1,0 +1,345 @@
+"""The gateway's ASGI application: reads HTTP, knows the paths, watches for callers who leave. No policy lives here.
+
+Raw ASGI, because everything between the socket and the pipeline is paid by every request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final, Protocol, cast
+
+import orjson
+
+from dataplane.aggregation import Aggregation
+from dataplane.credentials import Secrets
+from dataplane.envelope import (
+    JSON_TYPE,
+    BodyTooLarge,
+    Header,
+    MethodNotAllowed,
+    UnknownPath,
+    UnsupportedMediaType,
+    error_body,
+    error_headers,
+    face_of,
+)
+from dataplane.errors import GatewayError, UnknownRoute
+from dataplane.journey import Inbound, new_id
+from dataplane.metrics import GatewayMetrics
+from dataplane.pipeline import Pipeline, UsageSink
+from dataplane.release import Release
+from dataplane.settings import GatewaySettings
+from dataplane.transport import Http1Transport, Transport
+
+log = logging.getLogger("ballast.gateway")
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+TEXT: Final[Header] = (b"content-type", b"text/plain; charset=utf-8")
+PROMETHEUS: Final[Header] = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+METHODS: Final = {
+    "/v1/chat/completions": "POST",
+    "/v1/embeddings": "POST",
+    "/v1/models": "GET",
+    "/livez": "GET",
+    "/readyz": "GET",
+    "/startupz": "GET",
+    "/metrics": "GET",
+}
+
+
+class Watcher(Protocol):
+    """Keeps the release current, such as `ReleaseWatcher`."""
+
+    current: Release | None
+
+    async def start(self) -> None:
+        """Begin to watch."""
+
+    async def stop(self) -> None:
+        """Stop watching."""
+
+
+class Reports(UsageSink, Protocol):
+    """Ships what this worker did, such as `ReportShipper`."""
+
+    in_flight: int
+
+    async def start(self) -> None:
+        """Begin to ship."""
+
+    async def stop(self) -> None:
+        """Ship what is left."""
+
+
+class CallerLeft(Exception):
+    """The caller closed the connection before its request was complete."""
+
+
+def create_app(
+    *,
+    settings: GatewaySettings,
+    watcher: Watcher,
+    reports: Reports,
+    aggregation: Aggregation,
+    secrets: Secrets,
+    transport: Transport | None = None,
+) -> App:
+    """Return the application of one gateway process. Its lifespan starts and stops `watcher`, `reports` and
+    `transport`.
+    """
+    return Gateway(
+        settings=settings,
+        watcher=watcher,
+        reports=reports,
+        aggregation=aggregation,
+        secrets=secrets,
+        transport=transport or Http1Transport(),
+    )
+
+
+class Gateway:
+    """See the module. One instance per process, on one event loop."""
+
+    def __init__(
+        self,
+        *,
+        settings: GatewaySettings,
+        watcher: Watcher,
+        reports: Reports,
+        aggregation: Aggregation,
+        secrets: Secrets,
+        transport: Transport,
+    ) -> None:
+        self._settings = settings
+        self._watcher = watcher
+        self._reports = reports
+        self._transport = transport
+        self._started = False
+        self._metrics = GatewayMetrics(release=lambda: watcher.current)
+        self._pipeline = Pipeline(
+            releases=watcher,
+            transport=transport,
+            secrets=secrets,
+            aggregation=aggregation,
+            usage=reports,
+            metrics=self._metrics,
+            region=settings.region,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one HTTP request, or the process's lifespan."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        path: str = scope["path"]
+        if path == "/v1/chat/completions" and scope["method"] == "POST":
+            await self._serve("chat", self._pipeline.serve_chat, scope, receive, send)
+        elif path == "/v1/embeddings" and scope["method"] == "POST":
+            await self._serve("embeddings", self._pipeline.serve_embeddings, scope, receive, send)
+        else:
+            await self._serve_small(scope, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                try:
+                    await self._reports.start()
+                    await self._watcher.start()
+                except Exception as exc:
+                    log.exception("the gateway cannot start")
+                    await send({"type": "lifespan.startup.failed", "message": str(exc)})
+                    return
+                self._started = True
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                await self._watcher.stop()
+                await self._transport.close()
+                await self._reports.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def _serve(
+        self,
+        operation: str,
+        serve: Callable[[Inbound, AsgiReply], Awaitable[None]],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Read the request and hand it to the pipeline, whose task is cancelled when the caller leaves."""
+        started = time.monotonic()
+        request_id = "req_" + new_id(time.time())
+        self._metrics.in_flight += 1
+        self._reports.in_flight += 1
+        watch: asyncio.Task[None] | None = None
+        try:
+            inbound = await self._read(scope, receive, request_id=request_id, started=started)
+            task = cast("asyncio.Task[Any]", asyncio.current_task())
+            watch = asyncio.create_task(_cancel_when_gone(receive, task))
+            await serve(inbound, AsgiReply(send))
+        except CallerLeft:
+            self._metrics.count(operation, "cancelled", time.monotonic() - started)
+        except GatewayError as exc:
+            self._metrics.count(operation, exc.code, time.monotonic() - started)
+            await _send_error(send, exc, request_id=request_id)
+        except asyncio.CancelledError:
+            if watch is None or not watch.done() or watch.cancelled():
+                raise  # not because of the caller: the server is stopping
+        finally:
+            if watch is not None:
+                watch.cancel()
+            self._metrics.in_flight -= 1
+            self._reports.in_flight -= 1
+
+    async def _read(self, scope: Scope, receive: Receive, *, request_id: str, started: float) -> Inbound:
+        """Read headers and body.
+
+        Raises:
+            UnsupportedMediaType, BodyTooLarge, CallerLeft.
+        """
+        authorization = user = deadline_ms = None
+        media_type = ""
+        length = 0
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                authorization = value.decode("latin-1")
+            elif name == b"content-type":
+                media_type = value.decode("latin-1")
+            elif name == b"content-length":
+                length = int(value)
+            elif name == b"ballast-user":
+                user = value.decode("latin-1")
+            elif name == b"ballast-deadline-ms":
+                deadline_ms = value.decode("latin-1")
+        if media_type != "application/json" and media_type.partition(";")[0].strip().lower() != "application/json":
+            raise UnsupportedMediaType(media_type[:100])
+        limit_bytes = self._settings.max_body_bytes
+        if length > limit_bytes:
+            raise BodyTooLarge(limit_bytes=limit_bytes)
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        if message.get("more_body"):
+            parts = [body]
+            size = len(body)
+            while message.get("more_body"):
+                message = await receive()
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                if size > limit_bytes:
+                    raise BodyTooLarge(limit_bytes=limit_bytes)
+            body = b"".join(parts)
+        if message["type"] == "http.disconnect":
+            raise CallerLeft
+        return Inbound(request_id, body, started, authorization, user or None, deadline_ms)
+
+    async def _serve_small(self, scope: Scope, send: Send) -> None:
+        """Serve what needs no pipeline: models, health, metrics, and the addresses that do not exist."""
+        path: str = scope["path"]
+        method: str = scope["method"]
+        request_id = "req_" + new_id(time.time())
+        try:
+            allowed = METHODS.get(path) or ("GET" if path.startswith("/v1/models/") else None)
+            if allowed is None:
+                raise UnknownPath(f"{method} {path[:200]} does not exist")
+            if method != allowed and not (method == "HEAD" and allowed == "GET"):
+                raise MethodNotAllowed(method, path, allowed=allowed)
+            if path.startswith("/v1/models"):
+                await self._send_models(scope, send, request_id=request_id)
+            elif path == "/metrics":
+                await _send(send, 200, [PROMETHEUS], self._metrics.render())
+            else:
+                await self._send_health(path, send)
+        except GatewayError as exc:
+            await _send_error(send, exc, request_id=request_id)
+
+    async def _send_models(self, scope: Scope, send: Send, *, request_id: str) -> None:
+        authorization = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        release, _ = self._pipeline.authenticate(authorization.decode("latin-1"))
+        created = int(release.cut_at.timestamp())
+        models = [
+            {"id": slug, "object": "model", "created": created, "owned_by": "ballast"}
+            for slug in sorted(release.routing.routes)
+        ]
+        headers = [
+            JSON_TYPE,
+            (b"ballast-request-id", request_id.encode()),
+            (b"ballast-release", b"%d" % release.revision),
+        ]
+        slug = scope["path"].removeprefix("/v1/models").removeprefix("/")
+        if not slug:
+            await _send(send, 200, headers, orjson.dumps({"object": "list", "data": models}))
+            return
+        model = next((model for model in models if model["id"] == slug), None)
+        if model is None:
+            raise UnknownRoute(slug[:200])
+        await _send(send, 200, headers, orjson.dumps(model))
+
+    async def _send_health(self, path: str, send: Send) -> None:
+        """/livez: the event loop turns. /startupz: the process has started. /readyz: it holds a verified release."""
+        ready = self._watcher.current is not None
+        fine = {"/livez": True, "/startupz": self._started, "/readyz": ready and self._started}[path]
+        words = b"ok\n" if fine else b"no verified release yet\n" if self._started else b"starting\n"
+        await _send(send, 200 if fine else 503, [TEXT], words)
+
+
+class AsgiReply:
+    """The caller's side of one request."""
+
+    __slots__ = ("_send", "opened")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.opened = False
+
+    async def send_whole(self, status: int, headers: list[Header], body: bytes) -> None:
+        """As `Reply.send_whole`."""
+        self.opened = True
+        headers.append((b"content-length", b"%d" % len(body)))
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def open_stream(self, headers: list[Header]) -> None:
+        """As `Reply.open_stream`."""
+        self.opened = True
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def send_events(self, data: bytes) -> None:
+        """As `Reply.send_events`."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end_stream(self) -> None:
+        """As `Reply.end_stream`."""
+        await self._send({"type": "http.response.body", "body": b""})
+
+
+async def _cancel_when_gone(receive: Receive, task: asyncio.Task[Any]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    task.cancel()
+
+
+async def _send(send: Send, status: int, headers: list[Header], body: bytes) -> None:
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [*headers, (b"content-length", b"%d" % len(body))],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _send_error(send: Send, error: GatewayError, *, request_id: str) -> None:
+    headers = [*error_headers(error), (b"ballast-request-id", request_id.encode())]
+    await _send(send, face_of(error).status, headers, error_body(error, request_id=request_id))
