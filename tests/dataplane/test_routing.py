@@ -102,7 +102,7 @@ def test_pinned_tenant_only_gets_lanes_inside_its_pin(section):
 
 
 def test_error_says_what_excluded_each_lane_and_residency_speaks_first(section):
-    """Operators read one line and know which lane to add; a lane outside the pin is not even asked for its capabilities."""
+    """Operators read one line and know which lane to add."""
     table = RoutingTable.parse(section)
 
     with pytest.raises(NoEligibleLane) as error:

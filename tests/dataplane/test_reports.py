@@ -1,0 +1,300 @@
+"""Reports: acknowledgements at once, everything else once a second, and nothing lost while Redis is away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+import redis.asyncio
+
+from dataplane.aggregation import Aggregation, Series
+from dataplane.events import ReportsDropped
+from dataplane.release import verify
+from dataplane.reports import MAX_ROWS_PER_BATCH, STREAM, RedisSink, ReportShipper, SinkUnavailable
+from dataplane.settings import ReportSettings
+
+SERIES = Series("lane", "prompt", 2, "canary", "canary", "vip")
+
+
+class FakeSink:
+    """Keeps what is sent; `away` makes it refuse, `stuck` makes it wait for ever."""
+
+    def __init__(self):
+        self.batches = []
+        self.arrived = asyncio.Event()
+        self.away = False
+        self.stuck = False
+
+    async def send(self, batches, *, urgent=False):
+        if self.stuck:
+            await asyncio.Event().wait()
+        if self.away:
+            raise SinkUnavailable("away")
+        self.batches += [json.loads(batch) for batch in batches]
+        self.arrived.set()
+
+    async def close(self):
+        pass
+
+    def take(self, kind):
+        """All rows of one kind that have arrived, in order."""
+        return [row for batch in self.batches for row in batch[kind]]
+
+
+@pytest.fixture
+def sink():
+    return FakeSink()
+
+
+@pytest.fixture
+def make_shipper(tmp_path, clock, sink):
+    """Builds a shipper whose regular tick never comes: tests flush by hand."""
+
+    def make(**changes):
+        settings = ReportSettings(redis_url=None, spool_dir=tmp_path / "spool", interval_seconds=3600)
+        options = {"worker": "host/gateway-0", "kind": "gateway", "host": "host", "settings": settings}
+        return ReportShipper(**(options | {"sink": sink, "wall": clock} | changes))
+
+    return make
+
+
+@pytest.fixture
+async def shipper(make_shipper, clock):
+    """A running shipper with an aggregation."""
+    shipper = make_shipper(aggregation=Aggregation(wall=clock))
+    await shipper.start()
+    await shipper.flush()
+    yield shipper
+    await shipper.stop()
+
+
+async def test_heartbeat_says_who_the_worker_is_and_what_it_serves(shipper, sink, make_envelope, trusted, clock):
+    """An idle worker is still seen, with the digest that convergence is judged by."""
+    shipper.serving = release = verify(make_envelope(4), trusted=trusted, current=None)
+    shipper.status = "serving"
+    shipper.in_flight = 3
+    await shipper.flush()
+
+    batch = sink.batches[-1]
+
+    assert (batch["worker"], batch["boot"], batch["sent_at"]) == ("host/gateway-0", shipper.boot, clock.now())
+    assert batch["state"] | {"pid": 0} == {
+        "kind": "gateway",
+        "host": "host",
+        "pid": 0,
+        "status": "serving",
+        "revision": 4,
+        "digest": release.digest,
+        "started_at": clock.now(),
+        "in_flight": 3,
+    }
+    assert (batch["acks"], batch["rollups"], batch["usage"], batch["events"]) == ([], [], [], [])
+
+
+async def test_sequence_numbers_grow(shipper, sink):
+    """The receiver tells newer from older by them."""
+    for _ in range(3):
+        await shipper.flush()
+
+    numbers = [batch["seq"] for batch in sink.batches]
+    assert numbers == sorted(set(numbers))
+
+
+async def test_acknowledgement_goes_out_at_once_in_a_batch_of_its_own(shipper, sink, clock):
+    """A rollout is watched live; it does not wait for the next tick."""
+    sink.arrived.clear()
+    shipper.add_usage({"attempt_id": "a"})
+    shipper.ack(revision=4, digest="d", verdict="nack", reason="bad_signature: altered")
+    await asyncio.wait_for(sink.arrived.wait(), timeout=10)
+
+    batch = sink.batches[-1]
+
+    assert batch["acks"] == [
+        {"revision": 4, "digest": "d", "verdict": "nack", "reason": "bad_signature: altered", "at": clock.now()}
+    ]
+    assert batch["usage"] == []
+
+
+async def test_rollups_usage_and_events_are_shipped_together(make_shipper, sink, clock):
+    """One tick, one batch, unless there are many rows."""
+    aggregation = Aggregation(wall=clock)
+    shipper = make_shipper(aggregation=aggregation)
+    await shipper.start()
+    aggregation.record(SERIES, result="ok", latency_ms=5.0)
+    shipper.add_usage({"attempt_id": "a"})
+    shipper.add_event(ReportsDropped(at=1.0, batches=2, bytes=3))
+    await shipper.flush()
+    await shipper.stop()
+
+    assert [rollup["lane"] for rollup in sink.take("rollups")] == ["lane"]
+    assert sink.take("usage") == [{"attempt_id": "a"}]
+    assert sink.take("events") == [{"at": 1.0, "kind": "reports.dropped", "data": {"batches": 2, "bytes": 3}}]
+
+
+async def test_many_rows_are_cut_into_batches(shipper, sink):
+    """No entry of the stream grows without bound."""
+    for number in range(MAX_ROWS_PER_BATCH * 2 + 1):
+        shipper.add_usage({"attempt_id": number})
+    await shipper.flush()
+
+    sizes = [len(batch["usage"]) for batch in sink.batches if batch["usage"]]
+
+    assert sizes == [MAX_ROWS_PER_BATCH, MAX_ROWS_PER_BATCH, 1]
+
+
+async def test_nothing_is_lost_or_reordered_while_the_sink_is_away(shipper, sink):
+    """Rows of the outage are replayed in order when it is over, before newer ones, and an event says so."""
+    shipper.add_usage({"attempt_id": 1})
+    await shipper.flush()
+    sink.away = True
+    for number in (2, 3):
+        shipper.add_usage({"attempt_id": number})
+        await shipper.flush()
+    sink.away = False
+    shipper.add_usage({"attempt_id": 4})
+    await shipper.flush()
+    await shipper.flush()
+
+    assert [row["attempt_id"] for row in sink.take("usage")] == [1, 2, 3, 4]
+    assert [event["kind"] for event in sink.take("events")] == ["reports.delayed", "reports.caught_up"]
+
+
+async def test_outage_of_an_idle_worker_is_told_once(shipper, sink):
+    """No event per failed heartbeat."""
+    sink.away = True
+    for _ in range(5):
+        await shipper.flush()
+    sink.away = False
+    for _ in range(3):
+        await shipper.flush()
+
+    assert [event["kind"] for event in sink.take("events")] == ["reports.delayed", "reports.caught_up"]
+
+
+async def test_acknowledgement_survives_an_outage(shipper, sink):
+    """Nobody would otherwise learn that this worker refused."""
+    sink.away = True
+    shipper.ack(revision=1, digest="d", verdict="ack")
+    await shipper.flush()
+    sink.away = False
+    await shipper.flush()
+
+    assert [ack["digest"] for ack in sink.take("acks")] == ["d"]
+
+
+async def test_next_process_delivers_what_its_predecessor_spooled(make_shipper, sink):
+    """A restart in the middle of an outage loses nothing; the batch still names the boot that made it."""
+    sink.away = True
+    first = make_shipper()
+    await first.start()
+    first.add_usage({"attempt_id": 1})
+    await first.stop()
+    sink.away = False
+
+    second = make_shipper()
+    await second.start()
+    await second.flush()
+    await second.stop()
+
+    [batch] = [batch for batch in sink.batches if batch["usage"]]
+    assert (batch["usage"], batch["boot"]) == ([{"attempt_id": 1}], first.boot)
+
+
+async def test_batch_being_sent_when_the_worker_stops_is_kept(make_shipper, sink):
+    """A flush that is cancelled in its wait puts what it held into the spool."""
+    shipper = make_shipper()
+    await shipper.start()
+    await shipper.flush()
+    sink.stuck = True
+    shipper.add_usage({"attempt_id": 1})
+    flush = asyncio.create_task(shipper.flush())
+    await asyncio.sleep(0)
+    flush.cancel()
+    await asyncio.gather(flush, return_exceptions=True)
+    sink.stuck = False
+    await shipper.stop()
+
+    assert sink.take("usage") == [{"attempt_id": 1}]
+
+
+async def test_last_report_says_stopped(make_shipper, sink):
+    """A worker that left in order is not one that fell silent."""
+    shipper = make_shipper()
+    await shipper.start()
+    await shipper.stop()
+
+    assert sink.batches[-1]["state"]["status"] == "stopped"
+
+
+async def test_dropped_batches_are_counted_in_an_event(tmp_path, make_shipper, sink):
+    """A full spool drops the oldest, and the loss reaches the control plane."""
+    settings = ReportSettings(
+        redis_url=None, spool_dir=tmp_path / "small", spool_max_bytes=4_000, interval_seconds=3600
+    )
+    shipper = make_shipper(settings=settings)
+    await shipper.start()
+    sink.away = True
+    for number in range(40):
+        shipper.add_usage({"attempt_id": number})
+        await shipper.flush()
+    sink.away = False
+    await shipper.flush()
+    await shipper.stop()
+
+    dropped = sum(event["data"]["batches"] for event in sink.take("events") if event["kind"] == "reports.dropped")
+    kept = [row["attempt_id"] for row in sink.take("usage")]
+    assert kept == list(range(40 - len(kept), 40))
+    assert dropped > 0
+
+
+@pytest.fixture
+async def stream(redis_url):
+    """The reports stream of a real Redis, empty."""
+    client = redis.asyncio.Redis.from_url(redis_url)
+    await client.delete(STREAM)
+    yield client
+    await client.delete(STREAM)
+    await client.aclose()
+
+
+async def test_batches_reach_the_redis_stream_in_order(redis_url, stream):
+    """Each batch is one entry with one field."""
+    sink = RedisSink(redis_url, stream_limit=10)
+    await sink.send([b"1", b"2"])
+    await sink.send([b"3"])
+    await sink.close()
+
+    assert [fields for _, fields in await stream.xrange(STREAM)] == [{b"batch": b"1"}, {b"batch": b"2"}, {b"batch": b"3"}]
+
+
+async def test_stream_that_nobody_empties_is_not_filled_further(redis_url, stream):
+    """Beyond the limit workers spool; only acknowledgements, which are few, still go out. Nothing unread is trimmed."""
+    sink = RedisSink(redis_url, stream_limit=2)
+    await sink.send([b"1", b"2"])
+    with pytest.raises(SinkUnavailable, match="2 batches that nobody has taken"):
+        await sink.send([b"3"])
+    await sink.send([b"ack"], urgent=True)
+    await sink.close()
+
+    assert await stream.xlen(STREAM) == 3
+
+
+async def test_reports_survive_a_redis_that_stops_and_starts(tmp_path, clock, broker):
+    """With a real server killed and started again, the rows of the outage arrive after those before it."""
+    settings = ReportSettings(redis_url=broker.url, spool_dir=tmp_path / "spool", interval_seconds=3600)
+    shipper = ReportShipper(worker="h/gateway-0", kind="gateway", host="h", settings=settings, wall=clock)
+    await shipper.start()
+    await shipper.flush()
+    broker.stop()
+    for number in (1, 2):
+        shipper.add_usage({"attempt_id": number})
+        await shipper.flush()
+    broker.start()
+    shipper.add_usage({"attempt_id": 3})
+    await shipper.flush()
+    await shipper.stop()
+
+    async with redis.asyncio.Redis.from_url(broker.url) as client:
+        batches = [json.loads(fields[b"batch"]) for _, fields in await client.xrange(STREAM)]
+    assert [row["attempt_id"] for batch in batches for row in batch["usage"]] == [1, 2, 3]
