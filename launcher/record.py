@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import signal
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -130,7 +131,7 @@ def end_leftovers(record: RunRecord, *, term_seconds: float = TERM_SECONDS) -> l
     _end(first, signal.SIGTERM, term_seconds)
     # SIGINT is PostgreSQL's fast shutdown; Redis saves and leaves on it too. Backends follow their postmaster.
     _end([process for process in leftovers if process.pid in databases], signal.SIGINT, term_seconds)
-    _end([process for process in leftovers if process.is_running()], signal.SIGTERM, term_seconds)
+    _end([process for process in leftovers if _is_running(process)], signal.SIGTERM, term_seconds)
     return sorted({names[process.pid] for process in leftovers if process.pid in names})
 
 
@@ -146,8 +147,28 @@ def _end(processes: Iterable[psutil.Process], number: int, term_seconds: float) 
     for process in waiting:
         with contextlib.suppress(psutil.Error):
             process.send_signal(number)
-    _, alive = psutil.wait_procs(waiting, timeout=term_seconds)
+    alive = wait_gone(waiting, seconds=term_seconds)
     for process in alive:
         with contextlib.suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(alive, timeout=term_seconds)
+    wait_gone(alive, seconds=term_seconds)
+
+
+def wait_gone(processes: Iterable[psutil.Process], *, seconds: float) -> list[psutil.Process]:
+    """Wait up to `seconds` and return the processes that still run.
+
+    One that has ended but was not collected yet counts as gone: in a container nobody may ever collect it.
+    """
+    deadline = time.monotonic() + seconds
+    alive = [process for process in processes if _is_running(process)]
+    while alive and time.monotonic() < deadline:
+        time.sleep(0.05)
+        alive = [process for process in alive if _is_running(process)]
+    return alive
+
+
+def _is_running(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False

@@ -11,7 +11,7 @@ import psutil
 from launcher.errors import LauncherError
 from launcher.places import Places
 from launcher.postgres import RELOCATED_ROOT, relocated_home
-from launcher.record import RunRecord, end_leftovers
+from launcher.record import RunRecord, end_leftovers, wait_gone
 
 STOP_SECONDS = 90.0
 
@@ -27,8 +27,7 @@ def stop(*, places: Places, out: TextIO) -> None:
     for process in launchers:
         with contextlib.suppress(psutil.Error):
             process.send_signal(signal.SIGTERM)
-    _, stuck = psutil.wait_procs(launchers, timeout=STOP_SECONDS)
-    for process in stuck:
+    for process in wait_gone(launchers, seconds=STOP_SECONDS):
         with contextlib.suppress(psutil.Error):
             process.kill()
     left = end_leftovers(record) if record else []

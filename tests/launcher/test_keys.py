@@ -1,0 +1,76 @@
+"""Keys and secrets: made once, closed to others, rotated by adding."""
+
+import base64
+import hashlib
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from launcher.errors import LauncherError
+from launcher.keys import keep_secret, keep_signing_key
+
+
+def test_the_signing_key_is_made_once_and_trusted(tmp_path: Path) -> None:
+    """The key id is the first 16 hex digits of SHA-256 over the raw public key; both files are for their owner only."""
+    pem, trusted = tmp_path / "keys" / "release-signing.pem", tmp_path / "keys" / "trusted-keys.json"
+
+    key_id = keep_signing_key(pem, trusted)
+
+    key = serialization.load_pem_private_key(pem.read_bytes(), password=None)
+    assert isinstance(key, Ed25519PrivateKey)
+    raw = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    assert key_id == hashlib.sha256(raw).hexdigest()[:16]
+    assert json.loads(trusted.read_text()) == {key_id: base64.b64encode(raw).decode()}
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (pem, trusted, pem.parent)] == [0o600, 0o600, 0o700]
+    assert keep_signing_key(pem, trusted) == key_id
+
+
+def test_a_new_signing_key_leaves_the_old_one_trusted(tmp_path: Path) -> None:
+    """That is how a key is rotated."""
+    pem, trusted = tmp_path / "signing.pem", tmp_path / "trusted.json"
+    old = keep_signing_key(pem, trusted)
+    pem.unlink()
+
+    new = keep_signing_key(pem, trusted)
+
+    assert set(json.loads(trusted.read_text())) == {old, new}
+
+
+def test_a_list_of_somebody_else_is_checked_and_never_written(tmp_path: Path) -> None:
+    """Without our key in it no worker would accept a release, which is said at once."""
+    trusted = tmp_path / "trusted.json"
+    trusted.write_text("{}")
+
+    with pytest.raises(LauncherError, match="BALLAST_TRUSTED_KEYS_FILE"):
+        keep_signing_key(tmp_path / "signing.pem", trusted, may_trust=False)
+
+    assert trusted.read_text() == "{}"
+
+
+@pytest.mark.parametrize("kind", ["not a key", "another curve"])
+def test_a_file_that_cannot_sign_releases_is_refused(tmp_path: Path, kind: str) -> None:
+    """The line names the variable."""
+    pem = tmp_path / "signing.pem"
+    other = Ed448PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    pem.write_bytes(other if kind == "another curve" else b"hello")
+
+    with pytest.raises(LauncherError, match="BALLAST_SIGNING_KEY_FILE"):
+        keep_signing_key(pem, tmp_path / "trusted.json")
+
+
+def test_a_secret_is_kept(tmp_path: Path) -> None:
+    """64 hex digits, the same ones next time, for their owner only."""
+    path = tmp_path / "secret"
+
+    secret = keep_secret(path)
+
+    assert len(bytes.fromhex(secret)) == 32
+    assert keep_secret(path) == secret
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
