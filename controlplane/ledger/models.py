@@ -1,0 +1,132 @@
+"""What was used and what it cost, attempt by attempt: append-only, in the database itself."""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Final
+
+from django.db import models
+from django.db.models import Count, Q, QuerySet, Sum
+
+from controlplane.audit.models import append_only
+
+# Totals read every row of their range; a longer one belongs to an export.
+MAX_TOTALS_RANGE: Final = timedelta(days=31)
+
+
+class RangeTooLong(ValueError):
+    """Totals were asked for over more days than one page load may read."""
+
+    code = "range_too_long"
+
+    def __init__(self, days: float) -> None:
+        super().__init__(
+            f"totals over {days:.0f} days were asked for, {MAX_TOTALS_RANGE.days} are the most; narrow them"
+        )
+        self.days = days
+
+
+class UsageQuerySet(models.QuerySet["UsageRow"]):
+    """Reads of the usage page. Each filter has an index whose order is newest first."""
+
+    def newest(self) -> "UsageQuerySet":
+        return self.order_by("-at", "-attempt_id")
+
+    def of_request(self, request_id: str) -> "UsageQuerySet":
+        """Every attempt of one request, retries and fallbacks and shadows included, in the order they were made."""
+        return self.filter(request_id=request_id).order_by("at", "attempt_id")
+
+    def between(self, since: datetime, until: datetime) -> "UsageQuerySet":
+        """Attempts that ended in [since, until)."""
+        return self.filter(at__gte=since, at__lt=until)
+
+    def matching(self, *, request_id: str = "", tenants: Iterable[str] | None = None, key: str = "") -> "UsageQuerySet":
+        """Attempts that fit everything given.
+
+        Args:
+            tenants: Slugs that the reader may see; None means all.
+            key: The id of an API key.
+        """
+        rows = self
+        if request_id:
+            rows = rows.filter(request_id=request_id)
+        if tenants is not None:
+            rows = rows.filter(tenant__in=list(tenants))
+        if key:
+            rows = rows.filter(key=key)
+        return rows
+
+    def before(self, at: datetime, attempt_id: str) -> "UsageQuerySet":
+        """The rows after this one when sorted newest first; the cost does not grow with the page number."""
+        return self.filter(Q(at__lt=at) | Q(at=at, attempt_id__lt=attempt_id)).filter(at__lte=at)
+
+    def totals_by_tenant(self, since: datetime, until: datetime) -> QuerySet["UsageRow", Any]:
+        """Per tenant of the range: attempts, requests, tokens and cost, dearest first; one query.
+
+        Shape of a row: {"tenant": str, "attempts": int, "requests": int, "input_tokens": int, "output_tokens": int,
+                         "cost_micros": int, "extra_attempts": int}; extra attempts are retries, fallbacks and shadows.
+        Raises:
+            RangeTooLong: over MAX_TOTALS_RANGE.
+        """
+        if until - since > MAX_TOTALS_RANGE:
+            raise RangeTooLong((until - since) / timedelta(days=1))
+        return (
+            self.between(since, until)
+            .order_by()
+            .values("tenant")
+            .annotate(
+                attempts=Count("attempt_id"),
+                requests=Count("request_id", distinct=True),
+                extra_attempts=Count("attempt_id", filter=~Q(kind="primary")),
+                input_tokens=Sum("input_tokens"),
+                output_tokens=Sum("output_tokens"),
+                cost_micros=Sum("cost_micros"),
+            )
+            .order_by("-cost_micros", "tenant")
+        )
+
+
+class UsageRow(models.Model):
+    """One attempt at one lane: what it used, what it cost, how it ended."""
+
+    attempt_id = models.CharField(max_length=36, primary_key=True)
+    request_id = models.CharField(max_length=64)
+    at = models.DateTimeField(help_text="When the attempt ended, by the worker's clock")
+    tenant = models.CharField(max_length=50)
+    tier = models.CharField(max_length=10)
+    key = models.CharField(max_length=40, blank=True, help_text="Id of the API key it was admitted with")
+    route = models.CharField(max_length=100)
+    lane = models.CharField(max_length=200)
+    prompt = models.CharField(max_length=100, blank=True)
+    version = models.IntegerField(default=0)
+    canary = models.CharField(max_length=100, blank=True)
+    cohort = models.CharField(max_length=10)
+    kind = models.CharField(max_length=10, help_text="primary, retry, fallback or shadow")
+    attempt = models.IntegerField()
+    outcome = models.CharField(max_length=60)
+    status = models.IntegerField()
+    input_tokens = models.BigIntegerField()
+    output_tokens = models.BigIntegerField()
+    cost_micros = models.BigIntegerField(help_text="Millionths of a US dollar")
+    latency_ms = models.FloatField()
+    ttft_ms = models.FloatField(null=True, blank=True)
+    stream = models.BooleanField()
+    user = models.CharField(max_length=64, blank=True, help_text="Prefix of the SHA-256 of the unit, never the unit")
+
+    objects = UsageQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar = ["-at", "-attempt_id"]
+        indexes: ClassVar = [
+            models.Index(fields=["-at", "-attempt_id"], name="usage_newest"),
+            models.Index(fields=["tenant", "-at", "-attempt_id"], name="usage_of_tenant"),
+            models.Index(fields=["key", "-at"], condition=~Q(key=""), name="usage_of_key"),
+            models.Index(fields=["request_id"], name="usage_of_request"),
+        ]
+        triggers: ClassVar = [append_only()]
+
+    def __str__(self) -> str:
+        return f"{self.attempt_id} {self.tenant} {self.kind}"
+
+    @property
+    def cost_usd(self) -> float:
+        return self.cost_micros / 1e6

@@ -1,0 +1,68 @@
+"""Live topics: how a change reaches the pages that show it.
+
+A topic is a Channels group of the same name: "fleet", "overview", "reviews", "canary.<slug>". A message is a hint with
+data, never the truth: pages poll when no message comes, so a lost one costs seconds, and `notify` never raises.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from asgiref.sync import async_to_sync
+from channels.layers import get_channel_layer  # type: ignore[import-untyped]  # channels ships no types
+
+FLEET: Final = "fleet"
+OVERVIEW: Final = "overview"
+REVIEWS: Final = "reviews"
+CANARY_PREFIX: Final = "canary."
+# A click must not hang because Redis is away.
+SEND_SECONDS: Final = 2.0
+
+logger = logging.getLogger(__name__)
+
+
+def canary_topic(slug: str) -> str:
+    """The topic of one canary's dashboard."""
+    return f"{CANARY_PREFIX}{slug}"
+
+
+def notify(topic: str, data: Mapping[str, Any]) -> bool:
+    """Send one message to everybody who watches `topic`; False when it could not be sent, which pages make up for.
+
+    For synchronous code, after its transaction: `transaction.on_commit(partial(notify, "reviews", {...}))`.
+
+    Args:
+        data: JSON values only.
+    """
+    return async_to_sync(send)(topic, data)
+
+
+class Notifier:
+    """`notify` for a process that sends all day: one event loop, so one connection to Redis instead of one a message.
+
+    Used from one thread, in which no event loop runs.
+    """
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+
+    def notify(self, topic: str, data: Mapping[str, Any]) -> bool:
+        """As the function."""
+        return self._runner.run(send(topic, data))
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._runner.close()
+
+
+async def send(topic: str, data: Mapping[str, Any]) -> bool:
+    """`notify` for asynchronous code."""
+    layer = get_channel_layer()
+    try:
+        async with asyncio.timeout(SEND_SECONDS):
+            await layer.group_send(topic, {"type": "live.message", "topic": topic, "data": dict(data)})
+    except Exception:
+        logger.warning("a live message on %r was not sent; pages will poll", topic, exc_info=True)
+        return False
+    return True

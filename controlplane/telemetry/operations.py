@@ -1,0 +1,332 @@
+"""Take in what workers measured, and keep the past small."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import orjson
+from django.db import connection, transaction
+
+from controlplane.telemetry.models import (
+    COUNTS,
+    MINUTE,
+    SERIES,
+    SKETCHES,
+    MinuteRollup,
+    Rollup,
+    Source,
+    WorkerEvent,
+)
+from controlplane.telemetry.tally import Tally
+
+KEEP_BUCKETS: Final = timedelta(hours=2)
+KEEP_MINUTES: Final = timedelta(days=35)
+# A worker reports a bucket for the last time within a second of its end; a minute waits this long before it is folded.
+CLOSING_GRACE: Final = timedelta(seconds=10)
+# A clock that is further ahead than this would put points where no reader looks for hours.
+MAX_CLOCK_AHEAD: Final = timedelta(minutes=5)
+MINUTES_PER_RUN: Final = 240
+DELETIONS_PER_RUN: Final = 20_000
+# Any constant would do; it only has to be the same in every process of this deployment.
+_COMPACTION_LOCK: Final = 0x0BA11A58
+
+
+# --- taking in -------------------------------------------------------------------------------------------------------
+@dataclass(slots=True)
+class Merged:
+    """What a batch of reports touched: how many rollups were offered, and per canary the oldest bucket of theirs."""
+
+    rows: int = 0
+    since: datetime | None = None
+    canaries: dict[str, datetime] = field(default_factory=dict)
+    clock_ahead: set[str] = field(default_factory=set)
+
+    def note(self, bucket_at: datetime, canary: str) -> None:
+        """Count one rollup."""
+        self.rows += 1
+        self.since = min(self.since or bucket_at, bucket_at)
+        if canary:
+            self.canaries[canary] = min(self.canaries.get(canary, bucket_at), bucket_at)
+
+
+_COLUMNS: Final = ("worker", "boot", "seq", "bucket_at", *SERIES, *COUNTS, *SKETCHES)
+_TYPES: Final = {
+    "seq": "bigint",
+    "bucket_at": "timestamptz",
+    "version": "integer",
+    **dict.fromkeys(COUNTS, "bigint"),
+    **dict.fromkeys(SKETCHES, "jsonb"),
+}
+_KEY: Final = ("bucket_at", "worker", "boot", *SERIES)
+# One parameter, however many rows. Sorted, so that two processes never wait for each other in a circle.
+_MERGE: Final = f"""
+INSERT INTO {Rollup._meta.db_table} ({", ".join(_COLUMNS)}, changed_at, folded)
+SELECT {", ".join(f"r.{name}" for name in _COLUMNS)}, %(now)s, false
+FROM json_to_recordset(%(rows)s::json) AS r({", ".join(f"{name} {_TYPES.get(name, 'text')}" for name in _COLUMNS)})
+WHERE NOT EXISTS (
+    SELECT 1 FROM {Source._meta.db_table} s
+    WHERE s.worker = r.worker AND s.boot = r.boot AND s.sealed_through_at >= r.bucket_at
+)
+ORDER BY {", ".join(f"r.{name}" for name in _KEY)}
+ON CONFLICT ({", ".join(_KEY)}) DO UPDATE SET
+    {", ".join(f"{name} = excluded.{name}" for name in ("seq", *COUNTS, *SKETCHES))},
+    changed_at = excluded.changed_at, folded = false
+WHERE excluded.seq > {Rollup._meta.db_table}.seq
+"""  # noqa: S608 - every name in it is a constant of ours; the values are parameters
+_NOTE_SOURCES: Final = f"""
+INSERT INTO {Source._meta.db_table} AS s (worker, boot, newest_bucket_at, changed_at)
+SELECT r.worker, r.boot, r.newest_bucket_at, %(now)s
+FROM json_to_recordset(%(rows)s::json) AS r(worker text, boot text, newest_bucket_at timestamptz)
+ORDER BY r.worker, r.boot
+ON CONFLICT (worker, boot) DO UPDATE SET
+    newest_bucket_at = greatest(s.newest_bucket_at, excluded.newest_bucket_at), changed_at = excluded.changed_at
+"""  # noqa: S608 - as above
+
+
+def merge_rollups(reports: Iterable[Mapping[str, Any]], *, now: datetime) -> Merged:
+    """Take in the rollups of a batch of reports: each row replaces an older state of itself, and nothing else.
+
+    Rollups are cumulative in their bucket, so delivery twice, late or out of order gives the same table.
+    Two statements, however many rows.
+
+    Args:
+        reports: Each with `worker`, `boot`, `seq` and `rollups`, as `telemetry.reports.parse_report` returns them.
+        now: When they were received. Buckets over 5 min ahead of it are left out, and so are those older than 35 days.
+    """
+    merged = Merged()
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    newest: dict[tuple[str, str], int] = {}
+    for report in reports:
+        worker, boot, seq = report["worker"], report["boot"], report["seq"]
+        for rollup in report["rollups"]:
+            bucket_at = datetime.fromtimestamp(rollup["bucket"], UTC)
+            if bucket_at > now + MAX_CLOCK_AHEAD:
+                merged.clock_ahead.add(worker)
+                continue
+            if bucket_at < now - KEEP_MINUTES:
+                continue
+            merged.note(bucket_at, rollup["canary"])
+            newest[worker, boot] = max(newest.get((worker, boot), 0), rollup["bucket"])
+            # One statement may touch a row once only, so the newest of the batch is found here.
+            key = (rollup["bucket"], worker, boot, *(rollup[name] for name in SERIES))
+            known = rows.get(key)
+            if known is None or seq > known["seq"]:
+                counted = {name: rollup[name] for name in (*SERIES, *COUNTS, *SKETCHES)}
+                rows[key] = {"worker": worker, "boot": boot, "seq": seq, "bucket_at": bucket_at, **counted}
+    if not rows:
+        return merged
+    sources = [
+        {"worker": worker, "boot": boot, "newest_bucket_at": datetime.fromtimestamp(bucket, UTC)}
+        for (worker, boot), bucket in newest.items()
+    ]
+    with transaction.atomic(), connection.cursor() as cursor:
+        # First, because it waits for a sealing of the same source, which the second statement then sees.
+        cursor.execute(_NOTE_SOURCES, {"rows": orjson.dumps(sources).decode(), "now": now})
+        cursor.execute(_MERGE, {"rows": orjson.dumps(list(rows.values())).decode(), "now": now})
+    return merged
+
+
+def record_events(reports: Iterable[Mapping[str, Any]]) -> int:
+    """Keep what happened in workers, each event once however often it is delivered. Returns how many came."""
+    events = [
+        WorkerEvent(
+            at=datetime.fromtimestamp(event["at"], UTC),
+            worker=report["worker"],
+            kind=event["kind"],
+            data=event["data"],
+            boot=report["boot"],
+            seq=report["seq"],
+            position=position,
+        )
+        for report in reports
+        for position, event in enumerate(report["events"])
+    ]
+    events.sort(key=lambda event: (event.worker, event.boot, event.seq, event.position))
+    WorkerEvent.objects.bulk_create(events, ignore_conflicts=True)
+    return len(events)
+
+
+def record_refused_entry(*, entry: str, problem: str, size_bytes: int, now: datetime) -> None:
+    """Keep that an entry of the reports stream was no report. Its content is not kept: nobody knows what it was."""
+    milliseconds, _, number = entry.partition("-")
+    WorkerEvent.objects.bulk_create(
+        [
+            WorkerEvent(
+                at=now,
+                kind="ingest.refused",
+                data={"entry": entry, "problem": problem[:500], "bytes": size_bytes},
+                boot="ingest",
+                seq=int(milliseconds),
+                position=int(number or 0),
+            )
+        ],
+        ignore_conflicts=True,
+    )
+
+
+# --- keeping the past small ------------------------------------------------------------------------------------------
+@dataclass(slots=True)
+class Compacted:
+    """What one run did: minutes folded and sealed, rows deleted for their age."""
+
+    folded_minutes: int = 0
+    sealed_minutes: int = 0
+    deleted_rows: int = 0
+
+
+def compact_rollups(*, now: datetime) -> Compacted:
+    """Fold closed minutes into one row per series, seal and delete 10 s rows after 2 h, delete minutes after 35 days.
+
+    Idempotent, and bounded: what is left over is done by the next run. A minute for which something arrives later is
+    folded again. Does nothing while another run is under way.
+    """
+    done = Compacted()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s)", [_COMPACTION_LOCK])
+        if not cursor.fetchone()[0]:
+            return done
+    try:
+        for minute in _minutes_to_fold(now):
+            _fold(minute)
+            done.folded_minutes += 1
+        for minute in _minutes_to_seal(now):
+            done.sealed_minutes += _seal(minute, now=now)
+        done.deleted_rows = _delete_old(now)
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [_COMPACTION_LOCK])
+    return done
+
+
+def _minutes_to_fold(now: datetime) -> list[datetime]:
+    """Closed minutes with something that their row does not contain, oldest first, so that folded time has one edge."""
+    closed = _floor(now - CLOSING_GRACE)
+    return _minutes(
+        f"SELECT DISTINCT date_trunc('minute', bucket_at) AS minute FROM {Rollup._meta.db_table}"  # noqa: S608 - as above
+        " WHERE NOT folded AND bucket_at < %s ORDER BY minute LIMIT %s",
+        [closed, MINUTES_PER_RUN],
+    )
+
+
+def _minutes_to_seal(now: datetime) -> list[datetime]:
+    return _minutes(
+        f"SELECT DISTINCT date_trunc('minute', r.bucket_at) AS minute FROM {Rollup._meta.db_table} r"  # noqa: S608 - as above
+        f" JOIN {Source._meta.db_table} s ON s.worker = r.worker AND s.boot = r.boot"
+        " WHERE r.bucket_at < %(old)s AND r.changed_at < %(old)s AND r.folded"
+        " AND (r.bucket_at < s.newest_bucket_at OR s.changed_at < %(ancient)s) ORDER BY minute LIMIT %(limit)s",
+        {"old": now - KEEP_BUCKETS, "ancient": now - KEEP_MINUTES, "limit": MINUTES_PER_RUN},
+    )
+
+
+def _minutes(sql: str, parameters: Any) -> list[datetime]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        return [minute for (minute,) in cursor.fetchall()]
+
+
+@transaction.atomic
+def _fold(minute: datetime) -> None:
+    """Compute the minute's unsealed part from the 10 s rows that are there.
+
+    No lock: a row that changes meanwhile keeps its mark, because its number has grown, and the next run folds it.
+    """
+    rows = list(Rollup.objects.between(minute, minute + MINUTE))
+    _write(minute, _by_series(rows), sealed=False)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {Rollup._meta.db_table} r SET folded = true"  # noqa: S608 - as above
+            " FROM unnest(%s::bigint[], %s::bigint[]) AS f(id, seq)"
+            " WHERE r.id = f.id AND r.seq = f.seq AND NOT r.folded",
+            [[row.pk for row in rows], [row.seq for row in rows]],
+        )
+
+
+@transaction.atomic
+def _seal(minute: datetime, *, now: datetime) -> bool:
+    """Add to the minute's sealed part what of it is old and final, and delete that; False when there is nothing yet.
+
+    Source rows are locked, so that no repetition of a row slips in between its deletion and the mark that refuses it.
+    """
+    in_minute = Rollup.objects.between(minute, minute + MINUTE)
+    workers = set(in_minute.values_list("worker", "boot").distinct())
+    sources = {
+        (source.worker, source.boot): source
+        for source in Source.objects.select_for_update()
+        .filter(worker__in=[worker for worker, _ in workers], boot__in=[boot for _, boot in workers])
+        .order_by("worker", "boot")
+    }
+    final: list[Rollup] = []
+    rest: list[Rollup] = []
+    for row in in_minute.select_for_update().order_by(*_KEY):
+        source = sources.get((row.worker, row.boot))
+        ordered = source is not None and (
+            row.bucket_at < source.newest_bucket_at or source.changed_at < now - KEEP_MINUTES
+        )
+        (final if ordered and row.changed_at < now - KEEP_BUCKETS else rest).append(row)
+    if not final:
+        return False
+    tallies = _by_series(final)
+    for known in MinuteRollup.objects.filter(bucket_at=minute, sealed=True):
+        tallies[_series_of(known)].add(known)
+    _write(minute, tallies, sealed=True)
+    MinuteRollup.objects.filter(bucket_at=minute, sealed=False).delete()
+    _write(minute, _by_series(rest), sealed=False)
+    Rollup.objects.filter(pk__in=[row.pk for row in final]).delete()
+    for row in final:
+        source = sources[row.worker, row.boot]
+        source.sealed_through_at = max(source.sealed_through_at or row.bucket_at, row.bucket_at)
+    Source.objects.bulk_update(
+        [sources[key] for key in sorted({(row.worker, row.boot) for row in final})], ["sealed_through_at"]
+    )
+    # What stays was computed into the new unsealed part just now, as it stands.
+    Rollup.objects.filter(pk__in=[row.pk for row in rest]).update(folded=True)
+    return True
+
+
+def _by_series(rows: Iterable[Rollup]) -> defaultdict[tuple[Any, ...], Tally]:
+    tallies: defaultdict[tuple[Any, ...], Tally] = defaultdict(Tally)
+    for row in rows:
+        tallies[_series_of(row)].add(row)
+    return tallies
+
+
+def _series_of(row: Rollup | MinuteRollup) -> tuple[Any, ...]:
+    return tuple(getattr(row, name) for name in SERIES)
+
+
+def _write(minute: datetime, tallies: Mapping[tuple[Any, ...], Tally], *, sealed: bool) -> None:
+    MinuteRollup.objects.bulk_create(
+        [
+            MinuteRollup(bucket_at=minute, sealed=sealed, **dict(zip(SERIES, series, strict=True)), **tally.columns())
+            for series, tally in sorted(tallies.items(), key=lambda item: item[0])
+        ],
+        update_conflicts=True,
+        unique_fields=["bucket_at", *SERIES, "sealed"],
+        update_fields=[*COUNTS, *SKETCHES],
+        batch_size=500,
+    )
+
+
+def _delete_old(now: datetime) -> int:
+    """Delete what is past its retention, oldest first and at most so many rows of each table."""
+    horizon = now - KEEP_MINUTES
+    deleted = 0
+    targets: Sequence[tuple[type[MinuteRollup | WorkerEvent], str]] = (
+        (MinuteRollup, "bucket_at"),
+        (WorkerEvent, "at"),
+    )
+    for model, column in targets:
+        old = model._default_manager.filter(**{f"{column}__lt": horizon}).order_by(column)
+        deleted += model._default_manager.filter(pk__in=old.values("pk")[:DELETIONS_PER_RUN]).delete()[0]
+    # A source outlives its rows: while one is left, its mark is what tells a repetition from news.
+    stale = Source.objects.filter(changed_at__lt=horizon - MINUTE)
+    alive = Rollup.objects.filter(worker__in=stale.values("worker")).values_list("worker", "boot").distinct()
+    held = set(alive)
+    gone = [source.pk for source in stale[:DELETIONS_PER_RUN] if (source.worker, source.boot) not in held]
+    return deleted + Source.objects.filter(pk__in=gone).delete()[0]
+
+
+def _floor(moment: datetime) -> datetime:
+    return moment.replace(second=0, microsecond=0)

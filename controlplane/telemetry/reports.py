@@ -1,0 +1,174 @@
+"""Read a worker's report as it came off the stream; whatever passes here fits the tables."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import orjson
+
+from controlplane.telemetry.models import COUNTS, SKETCHES
+from dataplane.sketches import Sketch
+
+Report = dict[str, Any]
+Check = Callable[[Any], bool]
+
+MAX_REPORT_BYTES: Final = 16 * 1024 * 1024
+_MAX_INTEGER: Final = 2**63 - 1
+_MAX_SMALL: Final = 2**31 - 1
+_YEAR_3000: Final = 32_503_680_000
+
+
+class MalformedReport(ValueError):
+    """An entry of the stream that is no report: `path` says where, the message what was expected."""
+
+    code = "malformed_report"
+
+    def __init__(self, path: str, expected: str) -> None:
+        super().__init__(f"{path}: expected {expected}")
+        self.path = path
+
+
+def parse_report(raw: bytes) -> Report:
+    """Return the report of one stream entry; members that are not known here are kept and ignored.
+
+    Shape: see `dataplane.reports`: {"worker", "boot", "seq", "sent_at", "state", "acks", "rollups", "usage", "events"}.
+    Raises:
+        MalformedReport: not JSON, a member missing, or a value that no column could hold.
+    """
+    if len(raw) > MAX_REPORT_BYTES:
+        raise MalformedReport("$", f"at most {MAX_REPORT_BYTES} bytes, got {len(raw)}")
+    if rb"\u0000" in raw:
+        raise MalformedReport("$", "text without NUL characters")
+    try:
+        report = orjson.loads(raw)
+    except orjson.JSONDecodeError as exc:
+        raise MalformedReport("$", f"JSON ({exc})") from exc
+    _object(report, _REPORT, "$")
+    _object(report["state"], _STATE, "$.state")
+    for name, members in (("acks", _ACK), ("rollups", _ROLLUP), ("usage", _USAGE), ("events", _EVENT)):
+        for position, row in enumerate(report[name]):
+            _object(row, members, f"$.{name}[{position}]")
+    for position, rollup in enumerate(report["rollups"]):
+        for name in SKETCHES:
+            try:
+                Sketch.from_json(rollup[name])
+            except ValueError as exc:
+                raise MalformedReport(f"$.rollups[{position}].{name}", f"a sketch ({exc})") from exc
+    parsed: Report = report
+    return parsed
+
+
+def _object(value: Any, members: Mapping[str, tuple[Check, str]], path: str) -> None:
+    if not isinstance(value, dict):
+        raise MalformedReport(path, "an object")
+    for name, (check, expected) in members.items():
+        if name not in value:
+            if not check(_ABSENT):
+                raise MalformedReport(f"{path}.{name}", f"{expected}, got nothing")
+        elif not check(value[name]):
+            raise MalformedReport(f"{path}.{name}", f"{expected}, got {type(value[name]).__name__}")
+
+
+_ABSENT: Final = object()
+
+
+def _text(length: int, *, minimum: int = 0) -> tuple[Check, str]:
+    return (
+        lambda value: isinstance(value, str) and minimum <= len(value) <= length,
+        f"text of up to {length} characters",
+    )
+
+
+def _integer(maximum: int = _MAX_INTEGER, *, minimum: int = 0) -> tuple[Check, str]:
+    return (
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= maximum,
+        f"an integer from {minimum} to {maximum}",
+    )
+
+
+def _number(maximum: float) -> tuple[Check, str]:
+    return (
+        lambda value: isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= maximum,
+        f"a number from 0 to {maximum:g}",
+    )
+
+
+def _one_of(*words: str) -> tuple[Check, str]:
+    return lambda value: value in words, f"one of {', '.join(words)}"
+
+
+def _or_null(member: tuple[Check, str]) -> tuple[Check, str]:
+    return lambda value: value is None or member[0](value), f"{member[1]} or null"
+
+
+def _optional(member: tuple[Check, str]) -> tuple[Check, str]:
+    return lambda value: value is _ABSENT or member[0](value), member[1]
+
+
+_EPOCH = _number(_YEAR_3000)
+_ROWS: tuple[Check, str] = (lambda value: isinstance(value, list), "a list")
+_OBJECT: tuple[Check, str] = (lambda value: isinstance(value, dict), "an object")
+_BOOLEAN: tuple[Check, str] = (lambda value: isinstance(value, bool), "true or false")
+_SERIES = {
+    "lane": _text(200),
+    "prompt": _text(100),
+    "version": _integer(_MAX_SMALL),
+    "canary": _text(100),
+    "cohort": _text(10),
+    "tier": _text(10),
+}
+
+_REPORT: Final = {
+    "worker": _text(120, minimum=1),
+    "boot": _text(32, minimum=1),
+    "seq": _integer(),
+    "sent_at": _EPOCH,
+    "acks": _ROWS,
+    "rollups": _ROWS,
+    "usage": _ROWS,
+    "events": _ROWS,
+    "state": _OBJECT,
+}
+_STATE: Final = {
+    "kind": _text(20),
+    "host": _text(100),
+    "pid": _integer(_MAX_SMALL),
+    "status": _text(20),
+    "revision": _or_null(_integer()),
+    "digest": _or_null(_text(64)),
+    "started_at": _EPOCH,
+    "in_flight": _integer(_MAX_SMALL),
+}
+_ACK: Final = {
+    "revision": _or_null(_integer()),
+    "digest": _or_null(_text(64)),
+    "verdict": _one_of("ack", "nack"),
+    "reason": _optional(_text(10_000)),
+    "at": _EPOCH,
+}
+_ROLLUP: Final = {
+    **_SERIES,
+    "bucket": (lambda value: _integer(_YEAR_3000)[0](value) and value % 10 == 0, "epoch seconds, a multiple of 10"),
+    **{name: _integer() for name in COUNTS},
+    **dict.fromkeys(SKETCHES, _OBJECT),
+}
+_USAGE: Final = {
+    **_SERIES,
+    "attempt_id": _text(36, minimum=1),
+    "request_id": _text(64),
+    "at": _EPOCH,
+    "tenant": _text(50),
+    "key_id": _optional(_text(40)),
+    "route": _text(100),
+    "kind": _text(10),
+    "attempt": _integer(_MAX_SMALL),
+    "outcome": _text(60),
+    "status": _integer(_MAX_SMALL),
+    "input_tokens": _integer(),
+    "output_tokens": _integer(),
+    "cost_micros": _integer(),
+    "latency_ms": _number(1e15),
+    "ttft_ms": _or_null(_number(1e15)),
+    "stream": _BOOLEAN,
+    "user": _text(64),
+}
+_EVENT: Final = {"at": _EPOCH, "kind": _text(60, minimum=1), "data": _OBJECT}

@@ -1,0 +1,12 @@
+"""What the control plane does about telemetry on its own, on Celery's beat."""
+
+from celery import shared_task
+from django.utils import timezone
+
+from controlplane.telemetry import operations
+
+
+@shared_task(name="telemetry.compact_rollups", expires=60)
+def compact_rollups() -> int:
+    """Fold, seal and delete; returns how many minutes were folded."""
+    return operations.compact_rollups(now=timezone.now()).folded_minutes
