@@ -23,6 +23,7 @@ function mark(state) {
   for (const element of document.querySelectorAll("[data-live-mark]")) {
     const text = state === "stale" ? `stale since ${new Date(lastGood).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}` : state;
     const label = element.querySelector("[data-live-mark-text]");
+    element.hidden = false;
     if (element.dataset.state !== state) element.dataset.state = state;
     if (label.textContent !== text) label.textContent = text;
   }
