@@ -20,7 +20,7 @@ class RangeTooLong(ValueError):
 
     def __init__(self, days: float) -> None:
         super().__init__(
-            f"totals over {days:.0f} days were asked for, {MAX_TOTALS_RANGE.days} are the most; narrow them"
+            f"totals over {days:.0f} days were asked for, {MAX_TOTALS_RANGE.days} are the most; narrow the period"
         )
         self.days = days
 

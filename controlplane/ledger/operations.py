@@ -15,8 +15,9 @@ def record_usage(rows: Iterable[Mapping[str, Any]]) -> int:
     Args:
         rows: As workers report them.
     Shape of a row: {"attempt_id", "request_id", "tenant", "tier", "route", "lane", "prompt", "canary", "cohort",
-        "kind", "outcome", "user": str, "at": epoch seconds, "version", "attempt", "status", "input_tokens", "output_tokens",
-        "cost_micros": int, "latency_ms": float, "ttft_ms": float or null, "stream": bool, "key_id": str (optional)}.
+        "kind", "outcome", "user": str, "at": epoch seconds, "version", "attempt", "status", "input_tokens",
+        "output_tokens", "cost_micros": int, "latency_ms": float, "ttft_ms": float or null, "stream": bool,
+        "key_id": str (optional)}.
     """
     usage = [_row(row) for row in rows]
     # Sorted, so that two processes that take in the same rows wait for each other instead of deadlocking.

@@ -1,12 +1,14 @@
 """Sum rollups: counts add, sketches merge, and what was never measured stays unknown."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
+
+import orjson
 
 from dataplane.sketches import Sketch
 
 
-class Counts(Protocol):
+class Counted(Protocol):
     """Anything with the columns of a rollup."""
 
     requests: int
@@ -55,7 +57,7 @@ class Tally:
         self.latency_ms = Sketch()
         self.ttft_ms = Sketch()
 
-    def add(self, row: Counts) -> None:
+    def add(self, row: Counted) -> None:
         """Add a stored row or another tally; it stays as it is."""
         self.requests += row.requests
         self.errors += row.errors
@@ -69,6 +71,22 @@ class Tally:
         self.refusals += row.refusals
         self.latency_ms.merge(_sketch(row.latency_ms))
         self.ttft_ms.merge(_sketch(row.ttft_ms))
+
+    def add_values(self, counts: Sequence[int], latency_ms: str, ttft_ms: str) -> None:
+        """Add a stored row as its bare values: the counts in the order of `COUNTS`, the sketches as JSON text."""
+        requests, errors, rejected, cancelled, tokens_in, tokens_out, cost, checked, passed, refusals = counts
+        self.requests += requests
+        self.errors += errors
+        self.rejected += rejected
+        self.cancelled += cancelled
+        self.input_tokens += tokens_in
+        self.output_tokens += tokens_out
+        self.cost_micros += cost
+        self.schema_checked += checked
+        self.schema_passed += passed
+        self.refusals += refusals
+        self.latency_ms.merge(_sketch(orjson.loads(latency_ms)))
+        self.ttft_ms.merge(_sketch(orjson.loads(ttft_ms)))
 
     @property
     def reached(self) -> int:

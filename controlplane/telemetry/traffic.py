@@ -1,0 +1,284 @@
+"""What pages read: traffic over time, canary beside control, lanes, versions. A constant number of queries each.
+
+Points of under a minute come from the 10 s rows, which are kept for two hours; longer ones from minute rows, and from
+10 s rows for the minutes that are not folded yet.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from django.db.models import Max, TextField
+from django.db.models.functions import Cast
+
+from controlplane.telemetry.measures import BY_KEY, MEASURES, Figures, figures, figures_json
+from controlplane.telemetry.models import BUCKET, COUNTS, MINUTE, CountedQuerySet, MinuteRollup, Rollup
+from controlplane.telemetry.tally import Tally
+
+ARMS: Final = ("canary", "control")
+FLEET: Final = "fleet"
+
+Narrow = Callable[[CountedQuerySet[Any]], CountedQuerySet[Any]]
+# By the bucket's start in epoch seconds and the arm's name.
+Tallies = dict[tuple[int, str], Tally]
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One line of every chart. `points` runs beside the times of its traffic; None where nothing was measured."""
+
+    points: tuple[Figures | None, ...]
+    totals: Figures
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Arms over the same times, each the start of a step; the last step may be under way."""
+
+    since: datetime
+    until: datetime
+    step_seconds: int
+    times: tuple[datetime, ...]
+    arms: Mapping[str, Arm]
+
+    def values(self, arm: str, measure: str) -> list[float | None]:
+        """One measure of an arm over the times, as it is (a share is 0..1); None where nothing was measured."""
+        return [None if point is None else point[measure].value for point in self.arms[arm].points]
+
+    def chart(self, measure: str, *, last: int | None = None) -> dict[str, Any]:
+        """One measure as a chart draws it, in the unit of its axis (a share is 0..100).
+
+        Args:
+            last: Only so many of the newest points.
+        Shape: {"x": [ISO-8601], "y": [[float or null] per arm, in the order of `arms`]}.
+        """
+        start = 0 if last is None else max(len(self.times) - last, 0)
+        scale = BY_KEY[measure].scale
+        return {
+            "x": [at.isoformat() for at in self.times[start:]],
+            "y": [
+                [None if value is None else value * scale for value in self.values(arm, measure)[start:]]
+                for arm in self.arms
+            ],
+        }
+
+    def totals_json(self) -> dict[str, Any]:
+        """Shape: {"<arm>": {"<measure>": {"value": float or null, "n": int}}}."""
+        return {name: figures_json(arm.totals) for name, arm in self.arms.items()}
+
+    def to_json(self, *, last: int | None = None) -> dict[str, Any]:
+        """The whole of it; `last` as for `chart`.
+
+        Shape: {"since", "until": ISO-8601, "step_seconds": int, "totals": see `totals_json`,
+                "charts": {"<chart id, such as error-rate>": see `chart`}}.
+        """
+        return {
+            "since": self.since.isoformat(),
+            "until": self.until.isoformat(),
+            "step_seconds": self.step_seconds,
+            "totals": self.totals_json(),
+            "charts": {measure.chart_id: self.chart(measure.key, last=last) for measure in MEASURES},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """How much a comparison rests on: attempts that could be answered, per arm. Numbers only: it judges nothing."""
+
+    canary: int
+    control: int
+
+    @property
+    def sentence(self) -> str:
+        """In words; never more than that there is not enough, until statistics say otherwise."""
+        if not self.canary and not self.control:
+            return "Not enough evidence: no requests on either arm yet"
+        return f"Not enough evidence: {_requests(self.canary)} on canary, {_requests(self.control)} on control"
+
+    def to_json(self) -> dict[str, Any]:
+        """Shape: {"canary": int, "control": int, "sentence": str}."""
+        return {"canary": self.canary, "control": self.control, "sentence": self.sentence}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison(Traffic):
+    """A canary's matched arms, 'canary' and 'control', in this order. Callers without a unit key are in neither."""
+
+    canary: str
+
+    @property
+    def evidence(self) -> Evidence:
+        """How many answerable attempts each arm has."""
+        return Evidence(*(self.arms[arm].totals["error_rate"].n for arm in ARMS))
+
+
+@dataclass(frozen=True, slots=True)
+class LaneHealth:
+    """One lane over a range: its figures, and its share of all attempts (0..1)."""
+
+    lane: str
+    share: float
+    totals: Figures
+
+    def to_json(self) -> dict[str, Any]:
+        """Shape: {"lane": str, "share": float, "totals": {"<measure>": {"value", "n"}}}."""
+        return {"lane": self.lane, "share": self.share, "totals": figures_json(self.totals)}
+
+
+@dataclass(frozen=True, slots=True)
+class VersionTraffic:
+    """One version of a prompt over a range, whoever it was served to."""
+
+    version: int
+    share: float
+    totals: Figures
+
+    def to_json(self) -> dict[str, Any]:
+        """Shape: {"version": int, "share": float, "totals": {"<measure>": {"value", "n"}}}."""
+        return {"version": self.version, "share": self.share, "totals": figures_json(self.totals)}
+
+
+# --- what is asked ---------------------------------------------------------------------------------------------------
+def compare(canary: str, *, since: datetime, until: datetime, step: timedelta | None = None) -> Comparison:
+    """A canary beside its matched control, point by point and in total; at most three queries.
+
+    Args:
+        canary: Its slug.
+        until: Usually now; the step under way is measured up to here.
+        step: A multiple of 10 s; None picks one that gives at most some 180 points. Under 60 s reads rows that are kept
+            for two hours.
+    """
+    step = step or step_for(since, until)
+    since = _floor(since, step)
+    tallies = read(lambda rows: rows.of_canary(canary), "cohort", since=since, until=until, step=step)
+    return comparison_of(canary, tallies, since=since, until=until, step=step)
+
+
+def fleet_traffic(*, since: datetime, until: datetime, step: timedelta | None = None) -> Traffic:
+    """All traffic as one arm, 'fleet'; arguments as for `compare`."""
+    step = step or step_for(since, until)
+    since = _floor(since, step)
+    tallies = read(lambda rows: rows, None, since=since, until=until, step=step)
+    return Traffic(**_timeline(tallies, (FLEET,), since=since, until=until, step=step))
+
+
+def lane_health(*, since: datetime, until: datetime) -> list[LaneHealth]:
+    """Every lane that was attempted in the range, busiest first; at most three queries."""
+    totals, share = _by_arm(lambda rows: rows, "lane", since=since, until=until)
+    return [LaneHealth(name, share[name], one) for name, one in totals.items()]
+
+
+def traffic_by_version(prompt: str, *, since: datetime, until: datetime) -> list[VersionTraffic]:
+    """Every version of a prompt that was served in the range, busiest first; at most three queries."""
+    totals, share = _by_arm(lambda rows: rows.of_prompt(prompt), "version", since=since, until=until)
+    return [VersionTraffic(int(name), share[name], one) for name, one in totals.items()]
+
+
+def step_for(since: datetime, until: datetime) -> timedelta:
+    """The step that gives a range at most some 200 points: 10 s up to 15 minutes, then whole minutes and hours."""
+    span = until - since
+    if span <= timedelta(minutes=16):
+        return BUCKET
+    for minutes in (1, 5, 15, 60):
+        if span <= 200 * timedelta(minutes=minutes):
+            return timedelta(minutes=minutes)
+    return timedelta(hours=6)
+
+
+# --- how it is read --------------------------------------------------------------------------------------------------
+def read(narrow: Narrow, arm: str | None, *, since: datetime, until: datetime, step: timedelta) -> Tallies:
+    """Tallies of the buckets that begin in [since, until), per step and value of the column `arm` (None: one arm).
+
+    One query under a minute, three otherwise.
+    """
+    tallies: Tallies = defaultdict(Tally)
+    fresh_since = since
+    if step >= MINUTE:
+        folded = MinuteRollup.objects.aggregate(newest=Max("bucket_at"))["newest"]
+        if folded is not None:
+            fresh_since = max(since, folded + MINUTE)
+            _collect(narrow(MinuteRollup.objects.between(since, min(until, fresh_since))), arm, step, tallies)
+    if fresh_since < until:
+        _collect(narrow(Rollup.objects.between(fresh_since, until)), arm, step, tallies)
+    return tallies
+
+
+def comparison_of(canary: str, tallies: Tallies, *, since: datetime, until: datetime, step: timedelta) -> Comparison:
+    """The comparison that these tallies give; pure."""
+    return Comparison(**_timeline(tallies, ARMS, since=since, until=until, step=step), canary=canary)
+
+
+def traffic_of(tallies: Tallies, *, since: datetime, until: datetime, step: timedelta) -> Traffic:
+    """The fleet's traffic that these tallies give; pure."""
+    return Traffic(**_timeline(tallies, (FLEET,), since=since, until=until, step=step))
+
+
+def _collect(rows: CountedQuerySet[Any], arm: str | None, step: timedelta, into: Tallies) -> None:
+    step_seconds = int(step.total_seconds())
+    texts = {f"{name}_text": Cast(name, TextField()) for name in ("latency_ms", "ttft_ms")}
+    columns = ["bucket_at", *([arm] if arm else []), *texts, *COUNTS]
+    skip = len(columns) - len(COUNTS)
+    for row in rows.order_by().annotate(**texts).values_list(*columns).iterator(chunk_size=2000):
+        bucket = int(row[0].timestamp()) // step_seconds * step_seconds
+        into[bucket, str(row[1]) if arm else FLEET].add_values(row[skip:], row[skip - 2], row[skip - 1])
+
+
+def _timeline(
+    tallies: Tallies, arms: tuple[str, ...], *, since: datetime, until: datetime, step: timedelta
+) -> dict[str, Any]:
+    step_seconds = int(step.total_seconds())
+    starts = range(int(since.timestamp()), _ceiling(until), step_seconds)
+    # Rates are over the time since there was anything to measure, not over the part of the range before it.
+    first = min((bucket for bucket, _ in tallies), default=None)
+    seconds = 0.0 if first is None else until.timestamp() - first
+    made: dict[str, Arm] = {}
+    for arm in arms:
+        total = Tally()
+        points: list[Figures | None] = []
+        for start in starts:
+            tally = tallies.get((start, arm))
+            if tally is None:
+                points.append(None)
+                continue
+            total.add(tally)
+            points.append(figures(tally, seconds=min(step_seconds, until.timestamp() - start)))
+        made[arm] = Arm(tuple(points), figures(total, seconds=seconds))
+    return {
+        "since": since,
+        "until": until,
+        "step_seconds": step_seconds,
+        "times": tuple(datetime.fromtimestamp(start, UTC) for start in starts),
+        "arms": made,
+    }
+
+
+def _by_arm(
+    narrow: Narrow, column: str, *, since: datetime, until: datetime
+) -> tuple[dict[str, Figures], dict[str, float]]:
+    step = step_for(since, until)
+    tallies = read(narrow, column, since=_floor(since, step), until=until, step=step)
+    totals: defaultdict[str, Tally] = defaultdict(Tally)
+    for (_, name), tally in tallies.items():
+        totals[name].add(tally)
+    first = min((bucket for bucket, _ in tallies), default=0)
+    everything = sum(tally.requests for tally in totals.values())
+    busiest = sorted(totals.items(), key=lambda item: (-item[1].requests, item[0]))
+    return (
+        {name: figures(tally, seconds=until.timestamp() - first) for name, tally in busiest},
+        {name: tally.requests / everything if everything else 0.0 for name, tally in busiest},
+    )
+
+
+def _floor(moment: datetime, step: timedelta) -> datetime:
+    seconds = int(step.total_seconds())
+    return datetime.fromtimestamp(int(moment.timestamp()) // seconds * seconds, UTC)
+
+
+def _ceiling(moment: datetime) -> int:
+    return int(-(-moment.timestamp() // 1))
+
+
+def _requests(count: int) -> str:
+    return f"{count:,} request{'' if count == 1 else 's'}"
