@@ -157,8 +157,12 @@ def test_a_killed_database_comes_back_with_its_data(project: FakeProject) -> Non
     os.kill(pid, signal.SIGKILL)
 
     def is_back() -> bool:
-        lines = (project.data_dir / "postgres" / "cluster" / "postmaster.pid").read_text().splitlines()
-        return lines[0] != str(pid) and lines[-1].strip() == "ready"
+        lock_file = project.data_dir / "postgres" / "cluster" / "postmaster.pid"
+        try:
+            lines = lock_file.read_text().splitlines()
+        except FileNotFoundError:  # between the old server's lock and the new one's
+            return False
+        return bool(lines) and lines[0] != str(pid) and lines[-1].strip() == "ready"
 
     assert wait_until(is_back, alive=lambda: launcher.poll() is None, seconds=20), project.output
 
