@@ -289,31 +289,33 @@ class Pipeline:
         """
         encoder = ChunkEncoder(include_usage=request.include_usage)
         tally = StreamTally(journey, keep_text=request.response_schema is not None, clock=self._clock)
-        try:
-            while not parser.finished:
-                data = await exchange.next_chunk()
+        failure: GatewayError | None = None
+        while failure is None and not parser.finished:
+            data = await exchange.next_chunk()
+            payloads: list[bytes] = []
+            try:
                 if data is None:
                     raise UpstreamInterrupted("the provider's stream ended before it was complete")
-                chunks = parser.feed(data)
-                payloads: list[bytes] = []
-                for chunk in chunks:
+                for chunk in parser.feed(data):
                     tally.add(chunk)
                     payloads += encoder.encode(chunk)
-                if parser.finished:
-                    # Measured before the last write: a caller who leaves right after [DONE] has had a complete answer.
-                    exchange.finish()
-                    journey.refused = tally.refused
-                    self._check_schema(journey, request, tally.text, tally.finish_reason)
-                    payloads += encoder.closing()
-                    payloads.append(DONE)
-                if payloads:
-                    if not reply.opened:
-                        await reply.open_stream([*journey.headers(EVENT_STREAM), NO_CACHE])
-                    journey.stage = "streaming"
-                    await reply.send_events(number_events(journey, payloads))
-        except UpstreamError as exc:
-            exc.lane = exc.lane or (journey.lane.id if journey.lane is not None else None)
-            raise
+            except GatewayError as exc:
+                failure = exc  # first what came before it
+            if parser.finished:
+                exchange.finish()
+                journey.refused = tally.refused
+                if not tally.called_tools:
+                    self._check_schema(journey, request, tally.text)
+                payloads += encoder.closing()
+                payloads.append(DONE)
+            if payloads:
+                if not reply.opened:
+                    await reply.open_stream([*journey.headers(EVENT_STREAM), NO_CACHE])
+                journey.stage = "streaming"
+                await reply.send_events(number_events(journey, payloads))
+        if failure is not None:
+            raise failure
+        # No await since the last event went out: a caller who hangs up on seeing it has had a complete answer.
         journey.outcome = "ok"
         await reply.end_stream()
 
@@ -323,14 +325,13 @@ class Pipeline:
         journey.usage = response.usage
         journey.refused = response.refused
         journey.delivered_characters = len(response.text or "")
-        if response.tool_calls:
-            return
-        self._check_schema(journey, request, response.text, response.finish_reason)
+        if not response.tool_calls:
+            self._check_schema(journey, request, response.text)
 
-    def _check_schema(self, journey: Journey, request: ChatRequest, text: str | None, finish_reason: str) -> None:
-        """Note whether the answer meets its schema. Refusals and tool calls are no answers to check."""
+    def _check_schema(self, journey: Journey, request: ChatRequest, text: str | None) -> None:
+        """Note whether the answer meets its schema, if it has one. A refusal is no answer to check."""
         schema = request.response_schema
-        if schema is not None and not journey.refused and finish_reason != "tool_calls":
+        if schema is not None and not journey.refused:
             journey.schema_passed = self._schemas.check(schema, text or "")
 
     # Respond to a failure, and record.
@@ -415,14 +416,14 @@ class StreamTally:
     wanted.
     """
 
-    __slots__ = ("_clock", "_journey", "_keep_text", "_pieces", "finish_reason", "refused")
+    __slots__ = ("_clock", "_journey", "_keep_text", "_pieces", "called_tools", "refused")
 
     def __init__(self, journey: Journey, *, keep_text: bool, clock: Callable[[], float]) -> None:
         self._journey = journey
         self._keep_text = keep_text
         self._clock = clock
         self._pieces: list[str] = []
-        self.finish_reason = ""
+        self.called_tools = False
         self.refused = False
 
     @property
@@ -439,6 +440,7 @@ class StreamTally:
                 if self._keep_text:
                     self._pieces.append(delta.text)
             elif isinstance(delta, ToolCallDelta):
+                self.called_tools = True
                 journey.delivered_characters += len(delta.arguments)
             elif isinstance(delta, UsageDelta):
                 journey.usage = delta.usage
@@ -447,7 +449,6 @@ class StreamTally:
                 self.refused = True
                 journey.delivered_characters += len(delta.text)
             elif isinstance(delta, Finish):
-                self.finish_reason = delta.reason
                 self.refused = self.refused or delta.reason == "content_filter"
                 continue
             else:

@@ -17,7 +17,7 @@ Source: Anthropic, "Messages API", "Streaming messages", "Structured outputs"; h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import orjson
@@ -382,8 +382,7 @@ class AnthropicStreamParser:
     def finished(self) -> bool:
         return self._stopped and self._finish_seen
 
-    def feed(self, data: bytes) -> list[StreamChunk]:
-        chunks = []
+    def feed(self, data: bytes) -> Iterator[StreamChunk]:
         for payload in self._decoder.feed(data):
             if self._stopped:
                 break
@@ -395,8 +394,7 @@ class AnthropicStreamParser:
                     f"a {event.get('type')!r} event of the provider's stream is not understood"
                 ) from exc
             if deltas:
-                chunks.append(StreamChunk(tuple(deltas)))
-        return chunks
+                yield StreamChunk(tuple(deltas))
 
     def _read(self, event: Json) -> list[Delta]:
         match event["type"]:

@@ -7,7 +7,7 @@ pass the other.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -43,8 +43,8 @@ class UpstreamCall:
 class StreamParser(Protocol):
     """Reads one streamed answer. Feed it bytes however the network cut them."""
 
-    def feed(self, data: bytes) -> list[StreamChunk]:
-        """Return what the events completed by `data` mean.
+    def feed(self, data: bytes) -> Iterator[StreamChunk]:
+        """Yield what the events completed by `data` mean; what came before an error is yielded before it is raised.
 
         Raises:
             UpstreamMalformed: an event is not what the vendor's wire allows, or is over MAX_EVENT_BYTES.

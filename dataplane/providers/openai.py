@@ -6,7 +6,7 @@ speak.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import orjson
@@ -154,16 +154,14 @@ class OpenAIStreamParser:
     def finished(self) -> bool:
         return self._done and self._finish_seen
 
-    def feed(self, data: bytes) -> list[StreamChunk]:
-        chunks = []
+    def feed(self, data: bytes) -> Iterator[StreamChunk]:
         for payload in self._decoder.feed(data):
             if self._done:
                 break
             if payload == DONE:
                 self._done = True
             elif (chunk := self._read(payload)) is not None:
-                chunks.append(chunk)
-        return chunks
+                yield chunk
 
     def _read(self, payload: bytes) -> StreamChunk | None:
         fields = parse_json_object(payload, what="a chunk of the provider's stream")

@@ -1,0 +1,261 @@
+"""What callers see when something goes wrong: one envelope, one table, and never half an answer as a whole one."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import openai
+import pytest
+
+from dataplane.envelope import FACES
+
+from .conftest import CHAT_ROUTES, wait_until
+
+BODY = {"model": "chat", "messages": [{"role": "user", "content": "How do I get a refund?"}]}
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "code", "should_retry"),
+    [
+        ("status:code=400", 400, "invalid_request", "false"),
+        ("status:code=401", 502, "upstream_auth_failed", "false"),
+        ("status:code=404", 502, "upstream_auth_failed", "false"),
+        ("rate_limit:retry_after_seconds=7", 429, "upstream_rate_limited", None),
+        ("status:code=500", 503, "upstream_unavailable", None),
+        ("status:code=529", 503, "upstream_unavailable", None),
+        ("reset", 502, "upstream_interrupted", None),
+        ("content_filter:at=prompt", 400, "invalid_request", "false"),
+    ],
+)
+@pytest.mark.parametrize("route", CHAT_ROUTES)
+def test_upstream_failure_becomes_one_of_our_codes(ask, gateway, route, fault, status, code, should_retry):
+    """Whatever the vendor's dialect, the caller gets our code, and a hint not to retry where that cannot help."""
+    with pytest.raises(openai.APIStatusError) as caught:
+        ask(route, fault=fault)
+
+    assert (caught.value.status_code, caught.value.code) == (status, code)
+    assert caught.value.response.headers.get("x-should-retry") == should_retry
+    assert caught.value.response.headers["ballast-lane"]
+    (row,) = gateway.rows()
+    assert row["outcome"] == code
+    if fault != "reset":
+        assert (row["input_tokens"], row["cost_micros"]) == (0, 0)
+
+
+@pytest.mark.parametrize("dialect", ["seconds", "milliseconds", "http_date", "vendor"])
+@pytest.mark.parametrize("route", CHAT_ROUTES)
+def test_every_dialect_of_wait_becomes_retry_after(ask, route, dialect):
+    """However a vendor says how long to wait, the caller reads it in Retry-After, in seconds."""
+    with pytest.raises(openai.RateLimitError) as caught:
+        ask(route, fault=f"rate_limit:retry_after_seconds=30,dialect={dialect}")
+
+    assert 28 <= int(caught.value.response.headers["retry-after"]) <= 31
+
+
+CUTS = (
+    "reset_mid_stream:after=2",
+    "truncated_chunk:after=2,close=abrupt",
+    "truncated_chunk:after=2,close=clean",
+    "malformed_chunk:after=2",
+    "error_mid_stream:after=2",
+    "missing_final:drop=terminator",
+    "missing_final:drop=finish",
+)
+
+
+@pytest.mark.parametrize("fault", CUTS)
+@pytest.mark.parametrize("route", CHAT_ROUTES)
+def test_cut_stream_is_an_error_to_the_sdk(ask, gateway, route, fault):
+    """However the upstream stops short, OpenAI's client raises APIError: a part never passes as the whole."""
+    pieces = []
+
+    with pytest.raises(openai.APIError) as caught:
+        pieces.extend(ask(route, stream=True, fault=fault).answer)
+
+    assert caught.value.body["code"] == "upstream_interrupted"
+    assert pieces
+    (row,) = gateway.rows()
+    assert row["outcome"] in ("upstream_interrupted", "upstream_malformed")
+    assert row["output_tokens"] > 0
+    (rollup,) = gateway.rollups()
+    assert (rollup["errors"], rollup["cancelled"]) == (1, 0)
+
+
+@pytest.mark.parametrize("fault", [None, "duplicate_final", *CUTS])
+@pytest.mark.parametrize("route", CHAT_ROUTES)
+def test_stream_has_gapless_ids_and_one_terminal_event(http, route, fault):
+    """Events are numbered from 1 without a gap, and exactly one of `[DONE]` or an error ends them."""
+    words = BODY["messages"][0]["content"] + (f" [[fault {fault}]]" if fault else "")
+    body = BODY | {"model": route, "stream": True, "messages": [{"role": "user", "content": words}]}
+
+    text = http.post("/v1/chat/completions", json=body).text
+
+    events = [dict(line.split(": ", 1) for line in block.split("\n")) for block in text.split("\n\n") if block]
+    assert [int(event["id"]) for event in events] == list(range(1, len(events) + 1))
+    terminal = [event["data"] == "[DONE]" or "error" in json.loads(event["data"]) for event in events]
+    assert terminal == [False] * (len(events) - 1) + [True]
+    complete = fault in (None, "duplicate_final")
+    assert (events[-1]["data"] == "[DONE]") == complete
+
+
+def test_silence_before_a_stream_is_a_time_out(ask, gateway):
+    """A lane that sends nothing within its first_byte time-out is a 504 that says so."""
+    with pytest.raises(openai.InternalServerError, match="first_byte") as caught:
+        ask("impatient", fault="silence", stream=True)
+
+    assert (caught.value.status_code, caught.value.code) == (504, "upstream_timeout")
+    assert gateway.rows()[0]["outcome"] == "upstream_timeout"
+
+
+def test_silence_in_a_stream_is_an_interruption(ask, gateway, simulator):
+    """A lane that falls silent longer than its idle time-out ends the stream with an error and is hung up on."""
+    with pytest.raises(openai.APIError) as caught:
+        list(ask("impatient", fault="silence_mid_stream:after=2", stream=True).answer)
+
+    assert (caught.value.body["code"], caught.value.body["reason"]) == ("upstream_interrupted", "upstream_timeout")
+    wait_until(lambda: simulator.get("/admin/state").json()["active_streams"] == 0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_callers_deadline_bounds_the_whole(ask, gateway, simulator, stream):
+    """When ballast-deadline-ms is over the caller gets a 504 and the upstream is hung up on."""
+    with pytest.raises(openai.InternalServerError) as caught:
+        ask(fault="silence", stream=stream, extra_headers={"ballast-deadline-ms": "200"})
+
+    assert (caught.value.status_code, caught.value.code) == (504, "deadline_exceeded")
+    assert caught.value.response.headers["x-should-retry"] == "false"
+    assert gateway.rows()[0]["outcome"] == "deadline_exceeded"
+    wait_until(lambda: simulator.get("/admin/state").json()["active_requests"] == 1)
+
+
+def test_deadline_ends_a_running_stream_with_an_error(ask):
+    """A deadline in the middle of a stream is its terminal event."""
+    with pytest.raises(openai.APIError) as caught:
+        list(ask(fault="slow_drip:ms=150", stream=True, extra_headers={"ballast-deadline-ms": "400"}).answer)
+
+    assert caught.value.body["code"] == "deadline_exceeded"
+
+
+def test_deadline_that_is_no_number_is_refused(ask):
+    """A bad header is the caller's mistake, named."""
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(extra_headers={"ballast-deadline-ms": "soon"})
+
+    assert caught.value.param == "ballast-deadline-ms"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_caller_who_leaves_hangs_up_the_upstream(http, gateway, simulator, stream):
+    """A vanished caller closes the upstream connection and is recorded once, as cancelled, with what was delivered."""
+    fault = "slow_drip:ms=100" if stream else "silence"
+    body = BODY | {"stream": stream, "messages": [{"role": "user", "content": f"Refund? [[fault {fault}]]"}]}
+    if stream:
+        with http.stream("POST", "/v1/chat/completions", json=body) as response:
+            next(line for line in response.iter_lines() if line.startswith("id: 4"))
+    else:
+        with pytest.raises(httpx.ReadTimeout):
+            http.post("/v1/chat/completions", json=body, timeout=0.3)
+
+    (row,) = gateway.rows()
+    assert (row["outcome"], row["status"]) == ("cancelled", 499)
+    assert (row["output_tokens"] > 0) == stream
+    wait_until(lambda: simulator.get("/admin/state").json()["active_requests"] == 1)  # the question itself
+    (rollup,) = gateway.rollups()
+    assert (rollup["requests"], rollup["cancelled"], rollup["errors"]) == (1, 1, 0)
+
+
+def test_unknown_key_is_unauthorized(gateway):
+    """A key that the release does not hold gets a 401, and nothing is recorded under any tenant."""
+    with (
+        openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="bk-nobody", max_retries=2) as client,
+        pytest.raises(openai.AuthenticationError) as caught,
+    ):
+        client.chat.completions.create(**BODY)
+
+    assert caught.value.code == "unauthorized"
+    assert gateway.rollups() == []
+
+
+def test_pinned_tenant_is_never_served_elsewhere(gateway, simulator):
+    """A tenant pinned to EU lanes is refused on a route without one, and no byte leaves."""
+    with (
+        openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="bk-acme", max_retries=2) as client,
+        pytest.raises(openai.InternalServerError, match="outside the pin eu") as caught,
+    ):
+        client.chat.completions.create(**BODY | {"model": "claude"})
+
+    assert caught.value.code == "no_eligible_lane"
+    assert simulator.get("/admin/state").json()["total"] == 0
+
+
+@pytest.mark.parametrize(
+    ("route", "status", "code"),
+    [
+        ("unreachable", 502, "upstream_unreachable"),
+        ("keyless", 503, "secret_unavailable"),
+        ("refused", 502, "upstream_auth_failed"),
+        ("nothing", 404, "model_not_found"),
+    ],
+)
+def test_route_that_cannot_serve_says_why(ask, route, status, code):
+    """Nobody listening, a key not set, a key refused and an unknown route are told apart."""
+    with pytest.raises(openai.APIStatusError) as caught:
+        ask(route)
+
+    assert (caught.value.status_code, caught.value.code) == (status, code)
+    assert "sk-sim" not in str(caught.value)
+
+
+def test_error_about_a_secret_names_the_reference(ask):
+    """Whoever reads it learns which variable to set, and no value."""
+    with pytest.raises(openai.InternalServerError, match="env:NO_SUCH_KEY"):
+        ask("keyless")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "body", "code"),
+    [
+        ("GET", "/v1/nothing", {}, b"", "not_found"),
+        ("GET", "/v1/chat/completions", {}, b"", "method_not_allowed"),
+        ("POST", "/v1/models", {}, b"", "method_not_allowed"),
+        ("POST", "/v1/chat/completions", {"content-type": "text/plain"}, b"hi", "unsupported_media_type"),
+        ("POST", "/v1/chat/completions", {"content-type": "application/json"}, b"x" * 200_000, "request_too_large"),
+        ("POST", "/v1/chat/completions", {"content-type": "application/json"}, b"{", "invalid_request"),
+        ("GET", "/v1/models/nothing", {}, b"", "model_not_found"),
+    ],
+)
+def test_wrong_http_gets_openais_envelope(http, method, path, headers, body, code):
+    """Path, method, media type, size and JSON are refused in the same envelope, with a request id."""
+    response = http.request(method, path, headers=headers, content=body)
+
+    assert response.status_code == FACES[code].status
+    error = response.json()["error"]
+    assert (error["code"], error["type"]) == (code, FACES[code].type)
+    assert error["request_id"] == response.headers["ballast-request-id"]
+    assert response.headers["x-should-retry"] == "false"
+
+
+def test_body_of_unknown_length_is_bounded_too(http):
+    """A chunked body is cut off at the limit."""
+    chunks = (b"x" * 10_000 for _ in range(50))
+
+    response = http.post("/v1/chat/completions", headers={"content-type": "application/json"}, content=chunks)
+
+    assert response.status_code == 413
+
+
+def test_worker_without_a_release_admits_nobody(gateway, http, ask):
+    """Before the first verified release the worker is alive, not ready, and asks to be tried again."""
+    gateway.watcher.current = None
+
+    with pytest.raises(openai.InternalServerError) as caught:
+        ask()
+
+    assert (caught.value.code, caught.value.response.headers["retry-after"]) == ("no_release", "1")
+    assert [http.get(path).status_code for path in ("/livez", "/startupz", "/readyz")] == [200, 200, 503]
+
+
+def test_worker_with_a_release_is_ready(http):
+    """Health is 200 everywhere once a release is held."""
+    assert [http.get(path).status_code for path in ("/livez", "/startupz", "/readyz")] == [200, 200, 200]
