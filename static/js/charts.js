@@ -152,11 +152,13 @@ function table(chart) {
 let relaying = false;
 function wire(chart, plot) {
   chart.wired = true;
-  const others = () => [...charts.values()].filter((other) => other !== chart && other.root.isConnected && !other.root.querySelector("[data-chart-plot]").hidden);
+  const others = () => [...charts.values()].filter((other) => other !== chart && other.root.isConnected && !other.root.querySelector("[data-chart-plot]").hidden && !shortage(other));
   plot.on("plotly_hover", (event) => {
     if (relaying) return;
     relaying = true;
-    for (const other of others()) globalThis.Plotly.Fx.hover(other.root.querySelector("[data-chart-plot]"), { xval: event.xvals[0] }, ["xy"]);
+    const at = event.xvals[0]; // Plotly tells the place as a date and takes it as milliseconds
+    const xval = typeof at === "string" ? Date.parse(`${at.replace(" ", "T")}Z`) : at;
+    for (const other of others()) globalThis.Plotly.Fx.hover(other.root.querySelector("[data-chart-plot]"), { xval }, ["xy"]);
     relaying = false;
   });
   plot.on("plotly_unhover", () => {
