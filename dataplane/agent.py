@@ -233,7 +233,7 @@ class ReportThread(threading.Thread):
         self._shipper_factory = shipper_factory
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
-        self._stop: asyncio.Event | None = None
+        self._finish: asyncio.Event | None = None
         self._shipper: ReportShipper | None = None
         self._failure: OSError | None = None
 
@@ -256,8 +256,8 @@ class ReportThread(threading.Thread):
 
     def stop(self) -> None:
         """Ship what is left and end the thread."""
-        if self._stop is not None and self.is_alive():
-            self._loop.call_soon_threadsafe(self._stop.set)
+        if self._finish is not None and self.is_alive():
+            self._loop.call_soon_threadsafe(self._finish.set)
             self.join()
 
     def acknowledge(self, *, revision: int, digest: str, verdict: Verdict, reason: str = "") -> None:
@@ -284,7 +284,7 @@ class ReportThread(threading.Thread):
 
     async def _run(self) -> None:
         shipper = self._shipper_factory()
-        self._stop = asyncio.Event()
+        self._finish = asyncio.Event()
         try:
             await shipper.start()
         except OSError as exc:
@@ -293,7 +293,7 @@ class ReportThread(threading.Thread):
             return
         self._shipper = shipper
         self._ready.set()
-        await self._stop.wait()
+        await self._finish.wait()
         await shipper.stop()
 
 
@@ -349,7 +349,13 @@ def build_app(*, broker_url: str, receive: Callable[[object], object], on_connec
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_connection_timeout=2,
-        broker_transport_options={"socket_connect_timeout": 2, "socket_keepalive": True},
+        broker_transport_options={
+            "socket_connect_timeout": 2,
+            "socket_keepalive": True,
+            # Celery gives the queue a routing key, and with patterns Redis' channel would be named after it: a sender who
+            # gives none, as one does for a fanout, would not be heard.
+            "fanout_patterns": False,
+        },
     )
 
     @app.task(name=PUSH_TASK)
