@@ -113,6 +113,7 @@ def push(release: Release) -> bool:
             PUSH_TASK,
             args=[release.envelope().to_json()],
             exchange=PUSH_EXCHANGE.name,
+            exchange_type=PUSH_EXCHANGE.type,  # else Celery puts the message into its own default queue
             routing_key="",
             declare=[PUSH_EXCHANGE],
             retry=False,
