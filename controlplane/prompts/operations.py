@@ -145,7 +145,7 @@ def go_live(version: PromptVersion, *, actor: Operator | str, reason: str, now: 
 
 
 @audit.operation
-def return_to(*, version: PromptVersion, actor: Operator | str, reason: str, now: datetime) -> None:
+def return_to(*, version: PromptVersion, actor: Operator | str, reason: str, now: datetime) -> PromptVersion:
     """Make a version live again that was live before: one click, no sign-off, since its digest was approved.
 
     Raises:
@@ -157,6 +157,7 @@ def return_to(*, version: PromptVersion, actor: Operator | str, reason: str, now
     approvals.refuse_rejected(version.digest)
     if Prompt.objects.get(pk=version.prompt_id).live_version_id != version.pk:
         go_live(version, actor=actor, reason=reason, now=now)
+    return version
 
 
 # --- what the release carries ----------------------------------------------------------------------------------------

@@ -152,6 +152,12 @@ class Canary(models.Model):
     def at_last_stage(self) -> bool:
         return self.position == len(self.stages) - 1
 
+    @property
+    def headline(self) -> str:
+        """In four words: what against what, and how far."""
+        where = f"at {self.stage['name']}" if self.is_running and self.stage else self.get_state_display().lower()
+        return f"v{self.candidate.number} {where}"
+
     def exposure(self) -> float:
         """The share of the public that is served the candidate now, 0..1, before any tenant or region limits."""
         if not self.is_running:

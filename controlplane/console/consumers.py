@@ -1,0 +1,162 @@
+"""The page's live line: one WebSocket, topics that its operator may see, and a clock by which a page knows it is live."""
+
+import asyncio
+import json
+import logging
+from importlib import import_module
+from typing import Any, Final
+
+from channels.auth import get_user  # type: ignore[import-untyped]  # channels ships no types
+from channels.db import database_sync_to_async  # type: ignore[import-untyped]  # as above
+from channels.generic.websocket import AsyncWebsocketConsumer  # type: ignore[import-untyped]  # as above
+from django.conf import settings
+from django.utils import timezone
+
+from controlplane import live
+from controlplane.accounts.access import may
+from controlplane.accounts.models import Operator
+from controlplane.rollouts.models import Canary
+
+MAX_TOPICS: Final = 20
+MAX_MESSAGE_BYTES: Final = 4096
+MAX_TOPIC_LENGTH: Final = 100
+CLOCK_SECONDS: Final = 5.0
+# How long a revoked role, or a session that was ended elsewhere, can still be listening.
+RECHECK_SECONDS: Final = 30.0
+# A browser that takes nothing for so long is cut off: what it does not read would pile up here.
+SEND_SECONDS: Final = 10.0
+
+SIGNED_OUT: Final = 4401
+TOO_BIG: Final = 1009
+NOT_UNDERSTOOD: Final = 1007
+TOO_SLOW: Final = 1013
+
+logger = logging.getLogger(__name__)
+
+
+class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # its base has no types
+    """Serves /ws/live/.
+
+    From the browser: {"subscribe": [topic, …]} and {"unsubscribe": [topic, …]}.
+    To it: {"topic": str, "data": {…}}; {"refused": topic} for one that is unknown, not theirs or over the limit of 20;
+    {"topic": "clock", "data": {"now": ISO-8601}} on connecting and every 5 s. Closes with 4401 when signed out.
+    Topics and who may see them: "fleet" and "overview" with releases.view_release; "canary.<slug>" with
+    prompts.view_prompt on its prompt; "reviews" every operator.
+    """
+
+    def __init__(
+        self, *args: Any, clock_seconds: float = CLOCK_SECONDS, recheck_seconds: float = RECHECK_SECONDS
+    ) -> None:
+        super().__init__(*args)
+        self._clock_seconds = clock_seconds
+        self._recheck_seconds = recheck_seconds
+        self._topics: set[str] = set()
+        self._clock: asyncio.Task[None] | None = None
+
+    async def connect(self) -> None:
+        """Accept, and close again with a code that the page understands if nobody is signed in."""
+        await self.accept()
+        if await self._operator() is None:
+            await self.close(SIGNED_OUT)
+            return
+        self._clock = asyncio.create_task(self._keep_time())
+
+    async def disconnect(self, code: int) -> None:
+        """Leave every topic."""
+        if self._clock is not None:
+            self._clock.cancel()
+        for topic in list(self._topics):
+            await self._leave(topic)
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """Take one message of the page."""
+        if text_data is None or len(text_data) > MAX_MESSAGE_BYTES:
+            await self.close(TOO_BIG)
+            return
+        try:
+            wanted = json.loads(text_data)
+            subscribe, unsubscribe = wanted.get("subscribe", []), wanted.get("unsubscribe", [])
+            if not all(isinstance(topic, str) for topic in (*subscribe, *unsubscribe)):
+                raise ValueError("topics are text")
+        except (ValueError, AttributeError, TypeError, RecursionError):
+            await self.close(NOT_UNDERSTOOD)
+            return
+        for topic in unsubscribe:
+            await self._leave(topic)
+        operator = await self._operator()
+        if operator is None:
+            await self.close(SIGNED_OUT)
+            return
+        for topic in dict.fromkeys(subscribe):
+            await self._join(operator, topic)
+
+    async def live_message(self, message: dict[str, Any]) -> None:
+        """Pass on what `controlplane.live` sent to a topic."""
+        if message["topic"] in self._topics:
+            await self._say({"topic": message["topic"], "data": message["data"]})
+
+    async def _join(self, operator: Operator, topic: str) -> None:
+        if topic in self._topics:
+            return
+        if len(self._topics) >= MAX_TOPICS or not await _may_watch(operator, topic):
+            await self._say({"refused": topic[:MAX_TOPIC_LENGTH]})
+            return
+        await self.channel_layer.group_add(topic, self.channel_name)
+        self._topics.add(topic)
+
+    async def _leave(self, topic: str) -> None:
+        if topic in self._topics:
+            self._topics.discard(topic)
+            await self.channel_layer.group_discard(topic, self.channel_name)
+
+    async def _keep_time(self) -> None:
+        """Say the time again and again, and now and then ask whether its operator may still listen."""
+        loop = asyncio.get_running_loop()
+        recheck_at = loop.time() + self._recheck_seconds
+        try:
+            while True:
+                await self._say({"topic": "clock", "data": {"now": timezone.now().isoformat()}})
+                await asyncio.sleep(self._clock_seconds)
+                if loop.time() >= recheck_at:
+                    recheck_at = loop.time() + self._recheck_seconds
+                    await self._recheck()
+        except TimeoutError:
+            logger.info("a live page takes no messages; closing its line")
+            await self.close(TOO_SLOW)
+
+    async def _recheck(self) -> None:
+        operator = await self._operator()
+        if operator is None:
+            await self.close(SIGNED_OUT)
+            return
+        for topic in list(self._topics):
+            if not await _may_watch(operator, topic):
+                await self._leave(topic)
+                await self._say({"refused": topic})
+
+    async def _operator(self) -> Operator | None:
+        """Who is signed in by this session now: read anew, since people sign out and are deactivated while connected."""
+        key = self.scope["session"].session_key
+        if not key:
+            return None
+        store = import_module(settings.SESSION_ENGINE).SessionStore(key)
+        user = await get_user({"session": store})
+        return user if isinstance(user, Operator) and user.is_active else None
+
+    async def _say(self, content: dict[str, Any]) -> None:
+        async with asyncio.timeout(SEND_SECONDS):
+            await self.send(text_data=json.dumps(content, separators=(",", ":")))
+
+
+@database_sync_to_async  # type: ignore[untyped-decorator]  # as above
+def _may_watch(operator: Operator, topic: str) -> bool:
+    """The same rule as the page that shows the topic; False for a topic that does not exist."""
+    if topic in (live.FLEET, live.OVERVIEW):
+        return may(operator, "releases.view_release")
+    if topic == live.REVIEWS:
+        return True
+    if topic.startswith(live.CANARY_PREFIX) and len(topic) <= MAX_TOPIC_LENGTH:
+        slug = topic.removeprefix(live.CANARY_PREFIX)
+        canary = Canary.objects.select_related("prompt").filter(slug=slug).first()
+        return canary is not None and may(operator, "prompts.view_prompt", canary.prompt)
+    return False

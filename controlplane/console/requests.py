@@ -1,0 +1,49 @@
+"""What every page does with a request: know the operator, and turn an operation's refusal into words on the page."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from django import forms
+from django.contrib import messages
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest
+
+from controlplane.accounts.errors import AccessError
+from controlplane.accounts.models import Operator
+from controlplane.approvals.errors import ApprovalError
+from controlplane.prompts.errors import PromptError
+from controlplane.releases.errors import ReleaseError
+from controlplane.rollouts.errors import RolloutError
+from controlplane.routing.errors import RoutingError
+
+T = TypeVar("T")
+
+# Everything an operation may refuse with; anything else is a fault of ours and becomes a 500.
+Refusal = (AccessError, ApprovalError, PromptError, ReleaseError, RolloutError, RoutingError)
+
+
+def actor_of(request: HttpRequest) -> Operator:
+    """The signed-in operator of a view that is behind `login_required`."""
+    operator = request.user
+    assert isinstance(operator, Operator)  # noqa: S101 - narrows the type; login_required has seen to it
+    return operator
+
+
+def refused_as_message(request: HttpRequest, operation: Callable[[], T]) -> T | None:
+    """Run an operation; show its refusal as a message and return None."""
+    try:
+        return operation()
+    except Refusal as exc:
+        messages.error(request, str(exc))
+        return None
+
+
+def refused_into_form(form: forms.BaseForm, operation: Callable[[], T]) -> T | None:
+    """Run an operation; put its refusal beside the form's fields and return None."""
+    try:
+        return operation()
+    except ValidationError as exc:
+        form.add_error(None, exc)
+    except Refusal as exc:
+        form.add_error(None, str(exc))
+    return None

@@ -1,0 +1,110 @@
+"""Audit events as a timeline: what happened, in words, with a link to where it happened."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.urls import reverse
+
+from controlplane.audit.models import AuditEvent
+
+# Action -> (words, tone, icon). `{field}` comes from the event's data, `{target}` is its target.
+WORDS: dict[str, tuple[str, str, str]] = {
+    "prompt.created": ("Prompt created", "off", "plus-lg"),
+    "prompt.version_submitted": ("Submitted {target}", "info", "file-earmark-plus"),
+    "prompt.live": ("{target} went live", "good", "broadcast"),
+    "canary.planned": ("Planned {target}", "off", "bezier2"),
+    "canary.plan_changed": ("Changed the plan of {target}", "watch", "pencil"),
+    "canary.started": ("Started {target} at {stage}", "info", "play-fill"),
+    "canary.knob_turned": ("Turned {target} from {before} to {after}", "info", "sliders"),
+    "canary.promoted": ("Promoted {target}", "good", "check-lg"),
+    "canary.rolled_back": ("Rolled back {target}", "bad", "arrow-counterclockwise"),
+    "canary.withdrawn": ("Gave up {target}", "off", "x-lg"),
+    "change.opened": ("Opened {target}", "off", "inbox"),
+    "change.amended": ("Changed the content of {target}; sign-offs are void", "watch", "pencil"),
+    "change.rebased": ("Took the digest of {target} anew; sign-offs are void", "watch", "arrow-repeat"),
+    "change.approve": ("Signed off {target} as {role}", "good", "check-lg"),
+    "change.request_changes": ("Asked for changes to {target}", "watch", "chat-square-text"),
+    "change.withdraw": ("Took the sign-off of {target} back", "watch", "x-lg"),
+    "change.applied": ("{target} applied", "good", "check-lg"),
+    "change.rejected": ("{target} rejected", "bad", "x-lg"),
+    "change.withdrawn": ("{target} withdrawn", "off", "x-lg"),
+    "break_glass.used": ("Broke the glass on {target} ({incident})", "bad", "exclamation-triangle-fill"),
+    "break_glass.reviewed": ("Reviewed {target}", "good", "check-lg"),
+    "break_glass.lapsed": ("{target} lapsed", "watch", "hourglass-split"),
+    "policy.submitted": ("Submitted {target}", "info", "file-earmark-plus"),
+    "policy.activated": ("{target} is in force", "good", "shield-check"),
+    "routing.submitted": ("Submitted {target}", "info", "file-earmark-plus"),
+    "routing.activated": ("{target} is in force", "good", "signpost-split"),
+    "release.cut": ("Cut {target}", "info", "broadcast"),
+    "release.rolled_back": ("Rolled back to {target}", "bad", "arrow-counterclockwise"),
+    "operator.created": ("Created operator {target}", "off", "people"),
+    "operator.activated": ("Let {target} in again", "good", "people"),
+    "operator.deactivated": ("Locked {target} out", "bad", "people"),
+    "role.granted": ("Granted {role} on {on} to {target}", "info", "key"),
+    "role.revoked": ("Took {role} on {on} from {target}", "watch", "key"),
+    "tenant.created": ("Created {target}", "off", "building"),
+    "tenant.changed": ("Changed {target}", "watch", "building"),
+    "api_key.issued": ("Issued {target} to {tenant}", "info", "key"),
+    "api_key.revoked": ("Revoked {target} of {tenant}", "watch", "key"),
+    "operator_token.issued": ("Issued {target} to {operator}", "info", "key"),
+    "operator_token.revoked": ("Revoked {target}", "watch", "key"),
+}
+
+
+def timeline(events: Iterable[AuditEvent]) -> list[dict[str, Any]]:
+    """Events as `components/_timeline.html` takes them; an action without words of its own shows its name."""
+    return [_entry(event) for event in events]
+
+
+def _entry(event: AuditEvent) -> dict[str, Any]:
+    words, tone, icon = WORDS.get(event.action, (f"{event.action} {{target}}", "off", ""))
+    values = {**event.data, "target": target_words(event.target)}
+    reason = event.data.get("reason") or event.data.get("comment") or event.data.get("note") or ""
+    return {
+        "at": event.at,
+        "text": words.format_map(_Lenient(values)),
+        "actor": event.actor,
+        "reason": reason,
+        "url": target_url(event.target),
+        "tone": tone,
+        "icon": icon,
+    }
+
+
+class _Lenient(dict[str, Any]):
+    """A field that an older event does not have reads as an ellipsis, not as an error on the page."""
+
+    def __missing__(self, key: str) -> str:
+        return "…"
+
+
+def target_words(target: str) -> str:
+    """How people say an audit target: 'prompt:support-answer@13' is 'support-answer v13'."""
+    kind, _, name = target.partition(":")
+    if kind == "prompt":
+        slug, at, number = name.partition("@")
+        return f"{slug} v{number}" if at else slug
+    forms = {
+        "change": "CR-{}",
+        "release": "r{}",
+        "canary": "canary {}",
+        "routing-table": "routing table {}",
+        "approval-policy": "approval policy {}",
+        "break-glass": "bypass {}",
+        "tenant": "tenant {}",
+        "api-key": "key {}…",
+        "operator-token": "token {}…",
+    }
+    return forms[kind].format(name) if name and kind in forms else target
+
+
+def target_url(target: str) -> str:
+    """Where the target can be looked at; empty where there is no page for it."""
+    kind, _, name = target.partition(":")
+    if kind == "prompt":
+        slug, at, number = name.partition("@")
+        return reverse("prompt-version", args=[slug, int(number)]) if at else reverse("prompt", args=[slug])
+    pages = {"change": "review", "release": "release", "canary": "canary", "routing-table": "routing-table"}
+    if kind in pages and name:
+        return reverse(pages[kind], args=[int(name) if name.isdigit() else name])
+    return ""

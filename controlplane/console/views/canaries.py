@@ -1,0 +1,312 @@
+"""The canary pages: plan one, turn its knob, watch it beside its control, take it back."""
+
+from datetime import datetime
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
+from django.utils import timezone
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from controlplane.accounts.access import may
+from controlplane.approvals import operations as approvals
+from controlplane.approvals.policy import Standing
+from controlplane.audit.models import AuditEvent
+from controlplane.console.canary_dashboard import RANGES, dashboard
+from controlplane.console.forms.canaries import PlanForm, StageFormSet, stage_initial
+from controlplane.console.forms.fields import ReasonForm
+from controlplane.console.requests import actor_of, refused_as_message, refused_into_form
+from controlplane.console.timeline import timeline
+from controlplane.prompts.access import access_prompt, access_version
+from controlplane.rollouts import operations
+from controlplane.rollouts.access import access_canary, visible_canaries
+from controlplane.rollouts.models import Canary, CanaryState, Gate, gate_of
+from controlplane.telemetry.feed import CanaryFeed
+
+
+@login_required
+@require_safe
+def canary_list(request: HttpRequest) -> HttpResponse:
+    """Running canaries first, then planned ones, then what ended and how."""
+    canaries = visible_canaries(actor_of(request)).with_parts()
+    ended = canaries.exclude(state__in=[CanaryState.RUNNING, CanaryState.PLANNED])
+    context = {
+        "running": list(canaries.filter(state=CanaryState.RUNNING)),
+        "planned": list(canaries.filter(state=CanaryState.PLANNED)),
+        "page": Paginator(ended, 25).get_page(request.GET.get("page")),
+    }
+    return render(request, "canaries/list.html", context)
+
+
+@login_required
+@require_http_methods(["GET", "HEAD", "POST"])
+def canary_plan(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+    """Plan a canary of a version against what is live."""
+    now = timezone.now()
+    operator = actor_of(request)
+    prompt = access_prompt(operator, slug, "run_canary")
+    version = access_version(operator, slug, number)
+    if request.method != "POST":
+        form = PlanForm(initial={"reason": version.rationale})
+        stages = StageFormSet(initial=stage_initial(), prefix="stages")
+        context = {"prompt": prompt, "version": version, "form": form, "stages": stages}
+        return render(request, "canaries/plan.html", context)
+    data, adding = _with_added_stage(request)
+    form, stages = PlanForm(data), StageFormSet(data, prefix="stages")
+    context = {"prompt": prompt, "version": version, "form": form, "stages": stages}
+    if adding:
+        return render(request, "canaries/plan.html", context)
+    if form.is_valid() and stages.is_valid():
+        canary = refused_into_form(
+            form,
+            lambda: operations.plan_canary(
+                candidate=version,
+                unit=form.cleaned_data["unit"],
+                stages=stages.stages(),
+                reason=form.cleaned_data["reason"],
+                actor=operator,
+                now=now,
+            ),
+        )
+        if canary is not None:
+            messages.success(request, f"Planned {canary.slug}; CR-{canary.change_id} waits in the approvers' inbox")
+            return redirect(canary)
+    return render(request, "canaries/plan.html", context, status=400)
+
+
+@login_required
+@require_http_methods(["GET", "HEAD", "POST"])
+def canary_edit(request: HttpRequest, slug: str) -> HttpResponse:
+    """Edit a plan before its start; sign-offs so far become void."""
+    now = timezone.now()
+    operator = actor_of(request)
+    canary = access_canary(operator, slug, "run_canary")
+    if request.method != "POST":
+        form = PlanForm(initial={"unit": canary.unit, "reason": canary.change.reason})
+        stages = StageFormSet(initial=stage_initial(canary.stages), prefix="stages")
+    else:
+        data, adding = _with_added_stage(request)
+        form, stages = PlanForm(data), StageFormSet(data, prefix="stages")
+        if not adding and form.is_valid() and stages.is_valid():
+            unit = form.cleaned_data["unit"]
+            changed = refused_into_form(
+                form,
+                lambda: operations.change_plan(
+                    canary=canary, unit=unit, stages=stages.stages(), actor=operator, now=now
+                ),
+            )
+            if changed is not None:
+                messages.success(request, f"Changed the plan of {canary.slug}; it needs its sign-offs anew")
+                return redirect(canary)
+    context = {"prompt": canary.prompt, "version": canary.candidate, "canary": canary, "form": form, "stages": stages}
+    return render(request, "canaries/plan.html", context, status=400 if form.errors else 200)
+
+
+@login_required
+@require_safe
+def canary_page(request: HttpRequest, slug: str) -> HttpResponse:
+    """One canary: verdict in words, stepper, tiles per guardrail, canary beside control, the knob."""
+    now = timezone.now()
+    operator = actor_of(request)
+    canary = access_canary(operator, slug)
+    minutes = _range(request)
+    context = {
+        "canary": canary,
+        "topic": _topic(canary),
+        "prompt": canary.prompt,
+        "steps": _steps(canary, now=now),
+        "stops": _stops(canary, now=now) if canary.is_running else [],
+        "dashboard": dashboard(canary, minutes=minutes, now=now),
+        "ranges": [{"label": label, "minutes": value, "active": value == minutes} for value, label in RANGES.items()],
+        "may_knob": may(operator, "prompts.turn_knob", canary.prompt),
+        "may_run": may(operator, "prompts.run_canary", canary.prompt),
+        "may_roll_back": may(operator, "prompts.roll_back", canary.prompt),
+        "live_gate": _standing(canary, Gate.LIVE, now=now) if canary.is_running and canary.at_last_stage else None,
+        "first_gate": _first_gate(canary, now=now) if canary.state == CanaryState.PLANNED else None,
+        "roll_back_title": f"Roll back {canary.prompt.slug} to v{canary.control.number}",
+        "roll_back_verb": f"Roll back to v{canary.control.number}",
+        "promote_title": f"Promote v{canary.candidate.number} of {canary.prompt.slug}",
+        "withdraw_title": f"Give up {canary.slug}",
+        "events": timeline(AuditEvent.objects.filter(target=canary.audit_name)[:20]),
+    }
+    return render(request, "canaries/canary.html", context)
+
+
+@login_required
+@require_safe
+def canary_figures(request: HttpRequest, slug: str) -> JsonResponse:
+    """What the topic of a canary carries, for browsers whose WebSocket is away: the polling floor.
+
+    Shape: {"topic": str, "data": as `telemetry.feed.CanaryFeed.message`}.
+    """
+    canary = access_canary(actor_of(request), slug)
+    return JsonResponse({"topic": _topic(canary), "data": CanaryFeed(canary.slug).message(now=timezone.now())})
+
+
+@login_required
+@require_POST
+def canary_start(request: HttpRequest, slug: str) -> HttpResponse:
+    """Begin with the first stage."""
+    now = timezone.now()
+    operator = actor_of(request)
+    canary = access_canary(operator, slug, "run_canary")
+    if refused_as_message(request, lambda: operations.start_canary(canary=canary, actor=operator, now=now)):
+        messages.success(request, f"Started {canary.slug} at {canary.stages[0]['name']}")
+    return redirect(canary)
+
+
+@login_required
+@require_POST
+def canary_knob(request: HttpRequest, slug: str) -> HttpResponse:
+    """Turn the knob to a stage."""
+    now = timezone.now()
+    operator = actor_of(request)
+    canary = access_canary(operator, slug, "turn_knob")
+    chosen = request.POST.get("stage", "")
+    if not chosen.isdigit():
+        messages.error(request, "Choose a stage")
+        return redirect(canary)
+    turned = refused_as_message(
+        request, lambda: operations.turn_knob(canary=canary, position=int(chosen), actor=operator, now=now)
+    )
+    if turned is not None and turned.stage is not None:
+        messages.success(request, f"{canary.slug} is at {turned.stage['name']}; the fleet page shows who serves it")
+    return redirect(canary)
+
+
+@login_required
+@require_POST
+def canary_promote(request: HttpRequest, slug: str) -> HttpResponse:
+    """Make the candidate live."""
+    now = timezone.now()
+    operator = actor_of(request)
+    canary = access_canary(operator, slug, "run_canary")
+    if refused_as_message(request, lambda: operations.promote_canary(canary=canary, actor=operator, now=now)):
+        messages.success(request, f"{canary.candidate} is live")
+    return redirect(canary)
+
+
+@login_required
+@require_POST
+def canary_roll_back(request: HttpRequest, slug: str) -> HttpResponse:
+    """One click: everybody is served the control again."""
+    now = timezone.now()
+    operator = actor_of(request)
+    canary = access_canary(operator, slug, "roll_back")
+    form = ReasonForm(request.POST)
+    # A roll-back at night must not fail for want of words: without a reason it happens all the same, and says so.
+    reason = form.cleaned_data["reason"] if form.is_valid() else "no reason given"
+    if refused_as_message(
+        request, lambda: operations.roll_back_canary(canary=canary, reason=reason, actor=operator, now=now)
+    ):
+        messages.success(request, f"Rolled back to v{canary.control.number}; v{canary.candidate.number} is rejected")
+    return redirect(canary)
+
+
+@login_required
+@require_POST
+def canary_withdraw(request: HttpRequest, slug: str) -> HttpResponse:
+    """Give up a canary that never started."""
+    now = timezone.now()
+    operator = actor_of(request)
+    canary = access_canary(operator, slug, "run_canary")
+    form = ReasonForm(request.POST)
+    if not form.is_valid():
+        messages.error(request, "Say why; the reason is kept in the audit record")
+        return redirect(canary)
+    reason = form.cleaned_data["reason"]
+
+    def give_up() -> bool:
+        operations.withdraw_canary(canary=canary, reason=reason, actor=operator, now=now)
+        return True
+
+    if refused_as_message(request, give_up):
+        messages.success(request, f"Gave up {canary.slug}")
+    return redirect(canary)
+
+
+# --- what the pages show ----------------------------------------------------------------------------------------------
+def _with_added_stage(request: HttpRequest) -> tuple[Any, bool]:
+    """The posted form, with one more empty stage when that is what was asked for."""
+    data = request.POST.copy()
+    adding = data.get("action") == "add"
+    if adding:
+        total = data.get("stages-TOTAL_FORMS", "0")
+        data["stages-TOTAL_FORMS"] = str(min(int(total) + 1 if total.isdigit() else 1, 20))
+    return data, adding
+
+
+def _topic(canary: Canary) -> str:
+    return f"canary.{canary.slug}"
+
+
+def _range(request: HttpRequest) -> int:
+    """The minutes that the charts show; the first of RANGES unless another of them was asked for."""
+    asked = request.GET.get("minutes", "")
+    return int(asked) if asked.isdigit() and int(asked) in RANGES else next(iter(RANGES))
+
+
+def _standing(canary: Canary, gate: Gate, *, now: datetime) -> Standing:
+    return approvals.standing(canary.change, gate=gate, now=now)
+
+
+def _first_gate(canary: Canary, *, now: datetime) -> Standing:
+    return _standing(canary, gate_of(canary.stages[0]), now=now)
+
+
+def _steps(canary: Canary, *, now: datetime) -> list[dict[str, Any]]:
+    """The stages for the stepper, each with its gate's condition where it lies ahead."""
+    standings = {gate: _standing(canary, gate, now=now) for gate in Gate} if canary.change.is_open else {}
+    steps = []
+    for index, stage in enumerate(canary.stages):
+        state = (
+            "now" if index == canary.position and canary.is_running else "past" if index <= canary.position else "next"
+        )
+        gate = standings.get(gate_of(stage))
+        conditions = []
+        if gate is not None and index > canary.position and gate.gate.requirements:
+            conditions = [{"text": gate.sentence, "met": gate.is_open}]
+        steps.append({"name": stage["name"], "state": state, "detail": _reach(stage), "gate": conditions})
+    return steps
+
+
+def _stops(canary: Canary, *, now: datetime) -> list[dict[str, Any]]:
+    """The stages for the knob; a stop whose gate is closed says what is missing."""
+    standings = {gate: _standing(canary, gate, now=now) for gate in Gate}
+    bypassed = canary.change.bypasses.in_effect(now).exists()
+    here = canary.stages[canary.position]
+    stops = []
+    for index, stage in enumerate(canary.stages):
+        closed = [standings[gate] for gate in canary.gates_up_to(index) if not standings[gate].is_open]
+        locked = index > canary.position and bool(closed) and not bypassed
+        stops.append(
+            {
+                "value": index,
+                "label": stage["name"],
+                "share": f"{stage['weight'] / 100:g} %",
+                "moves": _moves(here, stage, ahead=index > canary.position),
+                "current": index == canary.position,
+                "disabled": locked,
+                "why": closed[0].sentence if locked else "",
+            }
+        )
+    return stops
+
+
+def _reach(stage: dict[str, Any]) -> str:
+    """Who a stage reaches, in words."""
+    who = "internal users" if stage["audience"] == "internal" else "users"
+    limits = [*stage["tenants"], *stage["regions"]]
+    return f"{stage['weight'] / 100:g} % of {who}" + (f" of {', '.join(limits)}" if limits else "")
+
+
+def _moves(here: dict[str, Any], there: dict[str, Any], *, ahead: bool) -> str:
+    """What turning the knob there does to users, in words."""
+    if there is here:
+        return "where it is"
+    if ahead:
+        return f"reaches {_reach(there)}; nobody leaves the canary"
+    return f"back to {_reach(there)}; everybody else returns to the control"

@@ -1,0 +1,276 @@
+"""The prompt pages: what is live, what was, what is proposed, and the form that submits the next version."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from controlplane.accounts.access import may, require
+from controlplane.approvals.errors import ApprovalError
+from controlplane.approvals.models import RejectedDigest
+from controlplane.audit.models import AuditEvent
+from controlplane.console.forms.fields import ReasonForm
+from controlplane.console.forms.prompts import MessageFormSet, PromptForm, VersionForm
+from controlplane.console.previews import differences, preview
+from controlplane.console.requests import actor_of, refused_as_message, refused_into_form
+from controlplane.console.timeline import timeline
+from controlplane.prompts import operations
+from controlplane.prompts.access import access_prompt, visible_prompts
+from controlplane.prompts.errors import InvalidVersion, PromptError, SameAsBefore
+from controlplane.prompts.models import LiveChange, Prompt, PromptVersion
+from controlplane.rollouts.models import Canary, CanaryState
+from controlplane.routing import operations as routing
+
+
+@login_required
+@require_safe
+def prompt_list(request: HttpRequest) -> HttpResponse:
+    """Every prompt the reader may see, with what is live and what is being tried; five queries however many."""
+    operator = actor_of(request)
+    prompts = list(visible_prompts(operator).with_live())
+    running = {canary.prompt_id: canary for canary in Canary.objects.running().with_parts().filter(prompt__in=prompts)}
+    went_live = _latest_live_changes(prompts)
+    rows = [
+        {"prompt": prompt, "canary": running.get(prompt.pk), "live_change": went_live.get(prompt.pk)}
+        for prompt in prompts
+    ]
+    context = {"rows": rows, "may_add": operator.has_perm("prompts.add_prompt")}
+    return render(request, "prompts/list.html", context)
+
+
+@login_required
+@require_safe
+def prompt_page(request: HttpRequest, slug: str) -> HttpResponse:
+    """One prompt: live version, its canary, the versions as a line, who wrote and who approved."""
+    operator = actor_of(request)
+    prompt = access_prompt(operator, slug, "view_prompt")
+    versions = list(prompt.versions.all())
+    canaries = list(Canary.objects.with_parts().filter(prompt=prompt))
+    events = AuditEvent.objects.filter(target__in=_audit_names(prompt, versions, canaries))[:12]
+    context = {
+        "prompt": prompt,
+        "live": prompt.live_version,
+        "live_change": LiveChange.objects.filter(prompt=prompt).first(),
+        "canary": next((canary for canary in canaries if canary.is_running), None),
+        "planned": [canary for canary in canaries if canary.state == CanaryState.PLANNED],
+        "rows": _version_rows(prompt, versions, canaries),
+        "events": timeline(events),
+        "live_label": f"v{prompt.live_version.number} live" if prompt.live_version else "",
+        "live_note": "" if prompt.live_version else "nothing is served",
+        "may_submit": may(operator, "prompts.submit_version", prompt),
+    }
+    return render(request, "prompts/prompt.html", context)
+
+
+@login_required
+@require_safe
+def version_page(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+    """One version: what changed against the live one (or another, `?against=`), and how it reads."""
+    operator = actor_of(request)
+    prompt = access_prompt(operator, slug, "view_prompt")
+    versions = list(prompt.versions.select_related("prompt"))
+    version = get_object_or_404(prompt.versions.select_related("prompt"), number=number)
+    against = _compared_with(request, prompt, version, versions)
+    canaries = list(Canary.objects.with_parts().filter(prompt=prompt))
+    row = next(row for row in _version_rows(prompt, versions, canaries) if row["version"].pk == version.pk)
+    context = {
+        "prompt": prompt,
+        "version": version,
+        "against": against,
+        "others": [other for other in versions if other.pk != version.pk],
+        "differences": differences(against, version),
+        "preview": preview(version),
+        "row": row,
+        "canaries": [canary for canary in canaries if canary.candidate_id == version.pk],
+        "may_canary": may(operator, "prompts.run_canary", prompt),
+        "go_live_title": f"Propose {version} to everybody",
+        "return_title": f"Return {prompt.slug} to v{version.number}",
+        "return_verb": f"Return to v{version.number}",
+        "may_return": may(operator, "prompts.roll_back", prompt) and row["state"] == "was live",
+        "events": timeline(AuditEvent.objects.filter(target=version.audit_name)[:12]),
+    }
+    return render(request, "prompts/version.html", context)
+
+
+@login_required
+@require_http_methods(["GET", "HEAD", "POST"])
+def prompt_new(request: HttpRequest) -> HttpResponse:
+    """Create a prompt; its first version comes next."""
+    operator = actor_of(request)
+    require(operator, "prompts.add_prompt")
+    table = routing.active_table()
+    form = PromptForm(request.POST or None, routes=sorted(table.document["routes"]) if table else [])
+    if request.method == "POST" and form.is_valid():
+        prompt = refused_into_form(
+            form, lambda: operations.create_prompt(**form.cleaned_data, actor=operator, now=timezone.now())
+        )
+        if prompt is not None:
+            messages.success(request, f"Created {prompt.slug}; now submit its first version")
+            return redirect("version-new", slug=prompt.slug)
+    return render(request, "prompts/new.html", {"form": form}, status=400 if form.errors else 200)
+
+
+@login_required
+@require_http_methods(["GET", "HEAD", "POST"])
+def version_new(request: HttpRequest, slug: str) -> HttpResponse:
+    """Submit a version: edit from the live one, look at the difference and the preview, then submit."""
+    now = timezone.now()
+    operator = actor_of(request)
+    prompt = access_prompt(operator, slug, "submit_version")
+    base = prompt.live_version or prompt.versions.first()
+    if request.method != "POST":
+        form = VersionForm(initial=VersionForm.initial_from(base))
+        texts = MessageFormSet(
+            initial=base.messages if base else [{"role": "system", "content": ""}], prefix="messages"
+        )
+        return render(request, "prompts/submit.html", {"prompt": prompt, "base": base, "form": form, "texts": texts})
+    data = request.POST.copy()
+    if adding := data.get("action") == "add":
+        data["messages-TOTAL_FORMS"] = str(min(int(data.get("messages-TOTAL_FORMS") or 0) + 1, 40))
+    form, texts = VersionForm(data), MessageFormSet(data, prefix="messages")
+    context: dict[str, Any] = {"prompt": prompt, "base": base, "form": form, "texts": texts}
+    if adding:
+        context |= {"form": VersionForm(initial=data.dict()), "texts": texts}
+        return render(request, "prompts/submit.html", context)
+    if not (form.is_valid() and texts.is_valid()):
+        return render(request, "prompts/submit.html", context, status=400)
+    draft = _draft(prompt, form, texts)
+    context |= {"draft": draft, "differences": differences(base, draft), "preview": preview(draft)}
+    if data.get("action") == "preview":
+        return render(request, "prompts/submit.html", context)
+    try:
+        version = operations.submit_version(
+            prompt=prompt,
+            messages=draft.messages,
+            variables_schema=draft.variables_schema,
+            parameters=draft.parameters,
+            sample_variables=draft.sample_variables,
+            change_class=draft.change_class,
+            rationale=draft.rationale,
+            actor=operator,
+            now=now,
+        )
+    except InvalidVersion as exc:
+        context["problems"] = exc.problems
+        return render(request, "prompts/submit.html", context, status=400)
+    except (PromptError, ApprovalError) as exc:
+        context["problems"] = [("", str(exc))]
+        context["same"] = exc.number if isinstance(exc, SameAsBefore) else None
+        return render(request, "prompts/submit.html", context, status=409)
+    messages.success(request, f"Submitted {version}; it serves nobody yet")
+    return redirect(version)
+
+
+@login_required
+@require_POST
+def propose_live(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+    """Open the change request that would serve a version to everybody at once."""
+    now = timezone.now()
+    operator = actor_of(request)
+    prompt = access_prompt(operator, slug, "run_canary")
+    version = get_object_or_404(prompt.versions.select_related("prompt"), number=number)
+    form = ReasonForm(request.POST)
+    if not form.is_valid():
+        messages.error(request, "Say why; the reason is kept in the audit record")
+        return redirect(version)
+    reason = form.cleaned_data["reason"]
+    change = refused_as_message(
+        request, lambda: operations.propose_live(version=version, reason=reason, actor=operator, now=now)
+    )
+    if change is None:
+        return redirect(version)
+    messages.success(request, f"Opened CR-{change.pk}; approvers see it in their inbox")
+    return redirect("review", pk=change.pk)
+
+
+@login_required
+@require_POST
+def return_to(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+    """Make a version live again that was live before: one click, no sign-off."""
+    now = timezone.now()
+    operator = actor_of(request)
+    prompt = access_prompt(operator, slug, "roll_back")
+    version = get_object_or_404(prompt.versions.select_related("prompt"), number=number)
+    form = ReasonForm(request.POST)
+    if not form.is_valid():
+        messages.error(request, "Say why; the reason is kept in the audit record")
+        return redirect(version)
+    reason = form.cleaned_data["reason"]
+    returned = refused_as_message(
+        request, lambda: operations.return_to(version=version, actor=operator, reason=reason, now=now)
+    )
+    if returned is not None:
+        messages.success(request, f"{version} is live again")
+    return redirect(prompt)
+
+
+# --- what the pages show ----------------------------------------------------------------------------------------------
+def _draft(prompt: Prompt, form: VersionForm, texts: Any) -> PromptVersion:
+    """What was typed, as a version that is not stored."""
+    return PromptVersion(prompt=prompt, number=0, messages=texts.messages(), digest="", **form.cleaned_data)
+
+
+def _compared_with(
+    request: HttpRequest, prompt: Prompt, version: PromptVersion, versions: list[PromptVersion]
+) -> PromptVersion | None:
+    """The version named by `?against=`, else the live one, else the one before."""
+    asked = request.GET.get("against", "")
+    if asked.isdigit():
+        return next((other for other in versions if other.number == int(asked)), None)
+    if prompt.live_version is not None and prompt.live_version_id != version.pk:
+        return prompt.live_version
+    return next((other for other in versions if other.number < version.number), None)
+
+
+def _latest_live_changes(prompts: list[Prompt]) -> dict[int, LiveChange]:
+    changes = LiveChange.objects.filter(prompt__in=prompts).order_by("prompt_id", "-id").distinct("prompt_id")
+    return {change.prompt_id: change for change in changes}
+
+
+def _version_rows(prompt: Prompt, versions: list[PromptVersion], canaries: list[Canary]) -> list[dict[str, Any]]:
+    """Each version with where it stands; two queries however many versions."""
+    were_live = set(LiveChange.objects.filter(prompt=prompt).values_list("version_id", flat=True))
+    digests = [version.digest for version in versions]
+    rejected = {row.content_digest: row for row in RejectedDigest.objects.filter(content_digest__in=digests)}
+    latest: dict[int, Canary] = {}
+    for canary in reversed(canaries):
+        latest[canary.candidate_id] = canary
+    return [
+        {
+            "version": version,
+            "state": _state(prompt, version, latest.get(version.pk), were_live, rejected),
+            "canary": latest.get(version.pk),
+            "rejected": rejected.get(version.digest),
+        }
+        for version in versions
+    ]
+
+
+def _state(
+    prompt: Prompt,
+    version: PromptVersion,
+    canary: Canary | None,
+    were_live: set[int],
+    rejected: dict[str, RejectedDigest],
+) -> str:
+    if version.pk == prompt.live_version_id:
+        return "live"
+    if version.digest in rejected:
+        return "rejected"
+    if canary is not None and canary.is_running:
+        return "canary"
+    if canary is not None and canary.state == CanaryState.PLANNED:
+        return "planned"
+    return "was live" if version.pk in were_live else "submitted"
+
+
+def _audit_names(prompt: Prompt, versions: list[PromptVersion], canaries: list[Canary]) -> list[str]:
+    return [
+        prompt.audit_name,
+        *(f"{prompt.audit_name}@{version.number}" for version in versions),
+        *(canary.audit_name for canary in canaries),
+    ]
