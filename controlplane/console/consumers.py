@@ -1,4 +1,4 @@
-"""The page's live line: one WebSocket, topics that its operator may see, and a clock by which a page knows it is live."""
+"""The page's live line: one WebSocket, the topics its operator may see, and a clock by which a page knows it is live."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ SEND_SECONDS: Final = 10.0
 SIGNED_OUT: Final = 4401
 TOO_BIG: Final = 1009
 NOT_UNDERSTOOD: Final = 1007
-TOO_SLOW: Final = 1013
+TRY_AGAIN: Final = 1013
 
 logger = logging.getLogger(__name__)
 
@@ -75,10 +75,8 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # its base ha
             return
         try:
             wanted = json.loads(text_data)
-            subscribe, unsubscribe = wanted.get("subscribe", []), wanted.get("unsubscribe", [])
-            if not all(isinstance(topic, str) for topic in (*subscribe, *unsubscribe)):
-                raise ValueError("topics are text")
-        except (ValueError, AttributeError, TypeError, RecursionError):
+            subscribe, unsubscribe = _topics(wanted, "subscribe"), _topics(wanted, "unsubscribe")
+        except (ValueError, RecursionError):
             await self.close(NOT_UNDERSTOOD)
             return
         for topic in unsubscribe:
@@ -87,8 +85,10 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # its base ha
         if operator is None:
             await self.close(SIGNED_OUT)
             return
-        for topic in dict.fromkeys(subscribe):
+        for topic in subscribe[:MAX_TOPICS]:
             await self._join(operator, topic)
+        for topic in subscribe[MAX_TOPICS:]:
+            await self._refuse(topic)
 
     async def live_message(self, message: dict[str, Any]) -> None:
         """Pass on what `controlplane.live` sent to a topic."""
@@ -99,7 +99,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # its base ha
         if topic in self._topics:
             return
         if len(self._topics) >= MAX_TOPICS or not await _may_watch(operator, topic):
-            await self._say({"refused": topic[:MAX_TOPIC_LENGTH]})
+            await self._refuse(topic)
             return
         await self.channel_layer.group_add(topic, self.channel_name)
         self._topics.add(topic)
@@ -109,20 +109,29 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # its base ha
             self._topics.discard(topic)
             await self.channel_layer.group_discard(topic, self.channel_name)
 
+    async def live_clock(self, message: dict[str, Any]) -> None:
+        """Pass on our own clock."""
+        await self._say({"topic": "clock", "data": message["data"]})
+
     async def _keep_time(self) -> None:
-        """Say the time again and again, and now and then ask whether its operator may still listen."""
+        """Say the time again and again, and now and then ask whether its operator may still listen.
+
+        The time takes the way of every other message, through the channel layer: a page that hears it is live in truth.
+        """
         loop = asyncio.get_running_loop()
         recheck_at = loop.time() + self._recheck_seconds
         try:
             while True:
-                await self._say({"topic": "clock", "data": {"now": timezone.now().isoformat()}})
+                clock = {"type": "live.clock", "data": {"now": timezone.now().isoformat()}}
+                async with asyncio.timeout(SEND_SECONDS):
+                    await self.channel_layer.send(self.channel_name, clock)
                 await asyncio.sleep(self._clock_seconds)
                 if loop.time() >= recheck_at:
                     recheck_at = loop.time() + self._recheck_seconds
                     await self._recheck()
-        except TimeoutError:
-            logger.info("a live page takes no messages; closing its line")
-            await self.close(TOO_SLOW)
+        except Exception:
+            logger.warning("a live line is closed, its page will poll", exc_info=True)
+            await self.close(TRY_AGAIN)
 
     async def _recheck(self) -> None:
         operator = await self._operator()
@@ -132,10 +141,10 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # its base ha
         for topic in list(self._topics):
             if not await _may_watch(operator, topic):
                 await self._leave(topic)
-                await self._say({"refused": topic})
+                await self._refuse(topic)
 
     async def _operator(self) -> Operator | None:
-        """Who is signed in by this session now: read anew, since people sign out and are deactivated while connected."""
+        """Who is signed in by this session now: read anew, since people sign out while pages are open."""
         key = self.scope["session"].session_key
         if not key:
             return None
@@ -143,9 +152,19 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # its base ha
         user = await get_user({"session": store})
         return user if isinstance(user, Operator) and user.is_active else None
 
+    async def _refuse(self, topic: str) -> None:
+        await self._say({"refused": topic[:MAX_TOPIC_LENGTH]})
+
     async def _say(self, content: dict[str, Any]) -> None:
         async with asyncio.timeout(SEND_SECONDS):
             await self.send(text_data=json.dumps(content, separators=(",", ":")))
+
+
+def _topics(wanted: Any, key: str) -> list[str]:
+    topics = wanted.get(key, []) if isinstance(wanted, dict) else None
+    if not isinstance(topics, list) or not all(isinstance(topic, str) for topic in topics):
+        raise ValueError(f"{key!r} is no list of topics")
+    return list(dict.fromkeys(topics))
 
 
 @database_sync_to_async  # type: ignore[untyped-decorator]  # as above

@@ -1,4 +1,4 @@
-"""What a dashboard shows of a series, in one table: the name, the unit, how it follows from counts, and out of how many.
+"""What a dashboard shows of a series, in one table: name, unit, how it follows from counts, and out of how many.
 
 Attempts are counted, not callers' requests: a request that was retried counts once per lane that it reached.
 """

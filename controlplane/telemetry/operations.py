@@ -159,8 +159,27 @@ def record_refused_entry(*, entry: str, problem: str, size_bytes: int, now: date
                 data={"entry": entry, "problem": problem[:500], "bytes": size_bytes},
                 boot="ingest",
                 seq=int(milliseconds),
-                position=int(number or 0),
+                position=min(int(number or 0), 2**31 - 1),
             )
+        ],
+        ignore_conflicts=True,
+    )
+
+
+def record_clock_ahead(workers: Iterable[str], *, now: datetime) -> None:
+    """Keep that workers report buckets of the future, which are left out: at most one event in ten minutes each."""
+    WorkerEvent.objects.bulk_create(
+        [
+            WorkerEvent(
+                at=now,
+                worker=worker,
+                kind="clock.ahead",
+                data={"limit_seconds": MAX_CLOCK_AHEAD.total_seconds()},
+                boot="ingest",
+                seq=int(now.timestamp()) // 600,
+                position=0,
+            )
+            for worker in sorted(workers)
         ],
         ignore_conflicts=True,
     )

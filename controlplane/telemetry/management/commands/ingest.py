@@ -1,0 +1,320 @@
+"""`manage.py ingest`: take what workers report from Redis into PostgreSQL, and tell the pages that show it.
+
+Any number of these may run at once. Entries leave the stream only once they are committed, and taking one in twice
+changes nothing, so an outage of either store, or a killed process, costs delay and no data.
+"""
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import redis
+from django.conf import settings
+from django.core.management.base import BaseCommand
+from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from controlplane import live
+from controlplane.accounts import operations as accounts
+from controlplane.ledger import operations as ledger
+from controlplane.releases import operations as releases
+from controlplane.releases.fleet import fleet
+from controlplane.rollouts.models import Canary
+from controlplane.telemetry import operations as telemetry
+from controlplane.telemetry.feed import CanaryFeed, OverviewFeed
+from controlplane.telemetry.reports import MalformedReport, Report, parse_report
+from controlplane.telemetry.stream import Entry, ReportStream
+
+ENTRIES_PER_BATCH: Final = 500
+# What one batch should hold: entries of a replayed spool are large, and fewer of them are taken at a time.
+BATCH_BYTES: Final = 8 * 1024 * 1024
+MIN_ENTRIES: Final = 10
+MAX_WAIT_SECONDS: Final = 0.5
+TAKE_OVER_SECONDS: Final = 5.0
+MAX_BACKOFF_SECONDS: Final = 5.0
+FLEET_SECONDS: Final = 1.0
+OVERVIEW_SECONDS: Final = 1.0
+# With the second that a worker waits before it reports, a point is on the page within two.
+CANARY_SECONDS: Final = 0.75
+# The last reports of a canary that has just ended still belong on its page.
+ENDED_CANARY_GRACE: Final = timedelta(seconds=60)
+
+logger = logging.getLogger(__name__)
+
+# The database is away or restarting, or chose us as the victim of a deadlock: all worth another try.
+_AWAY: Final = (OperationalError, InterfaceError)
+
+Notify = Callable[[str, dict[str, Any]], bool]
+
+
+@dataclass(slots=True)
+class Touched:
+    """What pages have not been told yet: workers heard of, and the oldest bucket that changed, in all and by canary."""
+
+    workers: set[str] = field(default_factory=set)
+    since: datetime | None = None
+    canaries: dict[str, datetime] = field(default_factory=dict)
+
+    def add(self, merged: telemetry.Merged) -> None:
+        """Add what a batch touched."""
+        if merged.since is not None:
+            self.since = min(self.since or merged.since, merged.since)
+        for slug, bucket_at in merged.canaries.items():
+            self.canaries[slug] = min(self.canaries.get(slug, bucket_at), bucket_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An entry that was no report, and why."""
+
+    entry: Entry
+    problem: str
+
+
+class Ingest:
+    """One consumer. `round` does one turn: take, store, tell; `run` turns until `stop` is set."""
+
+    def __init__(
+        self,
+        stream: ReportStream,
+        *,
+        notify: Notify,
+        stop: threading.Event,
+        now: Callable[[], datetime] = timezone.now,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream = stream
+        self._notify = notify
+        self._stop = stop
+        self._now = now
+        self._monotonic = monotonic
+        self._touched = Touched()
+        self._standings: dict[str, tuple[Any, ...]] = {}
+        self._states: dict[str, str] = {}
+        self._overview = OverviewFeed()
+        self._canaries: dict[str, CanaryFeed] = {}
+        self._sent: dict[str, float] = {}
+        self._take_over_at = 0.0
+        self._count = ENTRIES_PER_BATCH
+        self._outages: dict[str, int] = {}
+
+    def run(self) -> None:
+        """Turn until told to stop; an outage is waited out, and logged once."""
+        while not self._stop.is_set():
+            try:
+                self.round()
+            except redis.RedisError as exc:
+                self._wait_out("redis", exc)
+            else:
+                self._recovered("redis")
+
+    def round(self) -> int:
+        """Take what is there, or wait for it a little; store it; tell the pages. Returns how many entries were done.
+
+        Raises:
+            redis.RedisError: Redis is away; nothing is lost, an entry that was stored may come again.
+        """
+        entries: list[Entry] = []
+        if self._monotonic() >= self._take_over_at:
+            entries = self._stream.take_over(count=self._count)
+            # While something was left over, there may be more; then look again at once.
+            self._take_over_at = self._monotonic() + (0.0 if entries else TAKE_OVER_SECONDS)
+        entries = entries or self._stream.take(count=self._count, wait_ms=self._wait_ms())
+        if entries and not self._store(entries):
+            return 0
+        self._stream.done(entries)
+        self._guarded(self._tell)
+        return len(entries)
+
+    # --- storing ---
+    def _store(self, entries: Sequence[Entry]) -> bool:
+        """Store a batch, however long the database is away; False when told to stop before that."""
+        size_bytes = sum(len(entry.batch or b"") for entry in entries)
+        self._count = min(max(BATCH_BYTES * len(entries) // max(size_bytes, 1), MIN_ENTRIES), ENTRIES_PER_BATCH)
+        reports, refused = _parse(entries)
+        while not self._stop.is_set():
+            try:
+                self._store_acceptable(reports, refused)
+            except _AWAY as exc:
+                connection.close()
+                self._wait_out("database", exc)
+            else:
+                self._recovered("database")
+                return True
+        return False
+
+    def _store_acceptable(self, reports: Sequence[tuple[Entry, Report]], refused: Sequence[Refused]) -> None:
+        """Store all of it but the report that cannot be stored, so that it stands in nobody's way."""
+        try:
+            self._store_reports(reports, refused)
+        except _AWAY:
+            raise
+        except Exception as exc:
+            if not reports:
+                raise
+            if len(reports) == 1:
+                ((entry, _),) = reports
+                logger.exception("the report of stream entry %s cannot be stored and was skipped", entry.id)
+                self._store_reports((), [*refused, Refused(entry, f"cannot be stored: {exc}")])
+                return
+            half = len(reports) // 2
+            self._store_acceptable(reports[:half], refused)
+            self._store_acceptable(reports[half:], ())
+
+    def _store_reports(self, reports: Sequence[tuple[Entry, Report]], refused: Sequence[Refused]) -> None:
+        now = self._now()
+        batch = [report for _, report in reports]
+        urgent = self._has_news(batch)
+        if urgent:
+            # Convergence is measured to here: it does not wait for the rollups of the same batch.
+            names = releases.record_reports(batch, now=now)
+            self._touched.workers.update(names)
+            self._guarded(self._tell_fleet)
+        with transaction.atomic():
+            merged = telemetry.merge_rollups(batch, now=now)
+            telemetry.record_events(batch)
+            usage = [row for report in batch for row in report["usage"]]
+            if usage:
+                ledger.record_usage(usage)
+                used = sorted((row["at"], row["key_id"]) for row in usage if row.get("key_id"))
+                accounts.record_key_use({key_id: at for at, key_id in used})
+            if not urgent:
+                self._touched.workers.update(releases.record_reports(batch, now=now))
+            if merged.clock_ahead:
+                telemetry.record_clock_ahead(merged.clock_ahead, now=now)
+            for one in refused:
+                telemetry.record_refused_entry(
+                    entry=one.entry.id, problem=one.problem, size_bytes=len(one.entry.batch or b""), now=now
+                )
+        self._touched.add(merged)
+
+    def _has_news(self, batch: Sequence[Report]) -> bool:
+        """Whether pages should hear of it before anything else: a verdict, or a worker that changed what it does."""
+        news = False
+        for report in batch:
+            state = report["state"]
+            standing = (report["boot"], state["status"], state["digest"])
+            if report["acks"] or self._standings.get(report["worker"], standing) != standing:
+                news = True
+            self._standings[report["worker"]] = standing
+        return news
+
+    # --- telling ---
+    def _tell(self) -> None:
+        """Send what is due; what is not stays for the next round."""
+        if self._is_due(live.FLEET, FLEET_SECONDS):
+            self._tell_fleet()
+        if self._touched.since is not None and self._is_due(live.OVERVIEW, OVERVIEW_SECONDS):
+            since, self._touched.since = self._touched.since, None
+            self._send(live.OVERVIEW, self._overview.message(now=self._now(), touched=since))
+        self._tell_canaries()
+
+    def _tell_fleet(self) -> None:
+        """Send the workers that were heard of, and those whose state changed without a word: they fell silent."""
+        current = fleet(now=self._now())
+        states = {one.worker.name: one.state for one in current.workers}
+        changed = {name for name, state in states.items() if self._states.get(name) != state}
+        names = self._touched.workers | changed
+        self._states = states
+        self._touched.workers = set()
+        if names:
+            self._send(live.FLEET, current.to_json(names))
+        else:
+            self._sent[live.FLEET] = self._monotonic()
+
+    def _tell_canaries(self) -> None:
+        due = [slug for slug in self._touched.canaries if self._is_due(live.canary_topic(slug), CANARY_SECONDS)]
+        if not due:
+            return
+        now = self._now()
+        shown = set(
+            Canary.objects.filter(Q(state="running") | Q(ended_at__gte=now - ENDED_CANARY_GRACE)).values_list(
+                "slug", flat=True
+            )
+        )
+        self._canaries = {slug: feed for slug, feed in self._canaries.items() if slug in shown}
+        for slug in due:
+            since = self._touched.canaries.pop(slug)
+            if slug in shown:
+                feed = self._canaries.setdefault(slug, CanaryFeed(slug))
+                self._send(live.canary_topic(slug), feed.message(now=now, touched=since))
+
+    def _send(self, topic: str, data: dict[str, Any]) -> None:
+        self._notify(topic, data)
+        self._sent[topic] = self._monotonic()
+
+    def _is_due(self, topic: str, seconds: float) -> bool:
+        return self._monotonic() - self._sent.get(topic, -seconds) >= seconds
+
+    def _wait_ms(self) -> int:
+        """How long to wait for entries: not past the moment when something held back is due."""
+        waits = [MAX_WAIT_SECONDS]
+        if self._touched.since is not None:
+            waits.append(self._seconds_until(live.OVERVIEW, OVERVIEW_SECONDS))
+        waits += [self._seconds_until(live.canary_topic(slug), CANARY_SECONDS) for slug in self._touched.canaries]
+        return max(int(min(waits) * 1000), 1)
+
+    def _seconds_until(self, topic: str, seconds: float) -> float:
+        return self._sent.get(topic, -seconds) + seconds - self._monotonic()
+
+    # --- outages ---
+    def _guarded(self, tell: Callable[[], None]) -> None:
+        """Telling is worth no retry: pages poll, and the next round tells again."""
+        try:
+            tell()
+        except DatabaseError as exc:
+            logger.warning("pages were not told: %s", exc)
+            connection.close()
+
+    def _wait_out(self, what: str, exc: Exception) -> None:
+        failures = self._outages[what] = self._outages.get(what, 0) + 1
+        if failures == 1:
+            logger.warning("%s is away, reports wait in the stream: %s", what, exc)
+        self._stop.wait(min(0.1 * 2 ** min(failures - 1, 10), MAX_BACKOFF_SECONDS))
+
+    def _recovered(self, what: str) -> None:
+        failures = self._outages.pop(what, 0)
+        if failures:
+            logger.warning("%s is back after %d attempts", what, failures)
+
+
+def _parse(entries: Sequence[Entry]) -> tuple[list[tuple[Entry, Report]], list[Refused]]:
+    reports: list[tuple[Entry, Report]] = []
+    refused: list[Refused] = []
+    for entry in entries:
+        try:
+            if entry.batch is None:
+                raise MalformedReport("$", "an entry with the field 'batch'")
+            reports.append((entry, parse_report(entry.batch)))
+        except MalformedReport as exc:
+            logger.error("stream entry %s is no report and was skipped: %s", entry.id, exc)
+            refused.append(Refused(entry, str(exc)))
+    return reports, refused
+
+
+class Command(BaseCommand):
+    help = "Take workers' reports from Redis into PostgreSQL, and tell live pages, until SIGTERM."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        stream = ReportStream(
+            settings.REDIS_URL, stream=settings.REPORTS_STREAM, consumer=f"{socket.gethostname()}-{os.getpid()}"
+        )
+        notifier = live.Notifier()
+        logger.info("ingest %s takes reports from %r", stream.consumer, settings.REPORTS_STREAM)
+        try:
+            Ingest(stream, notify=notifier.notify, stop=stop).run()
+        finally:
+            notifier.close()
+            stream.close()
+        logger.info("ingest %s stopped", stream.consumer)
