@@ -58,18 +58,23 @@ class Progress:
         self._open_step = False
         self._write(f"{lead}{outcome.text} ({elapsed:.1f} s)\n")
 
-    def show_tail(self, name: str, log_path: Path) -> None:
-        """Print the last lines of a process's log, each prefixed with its name."""
-        for line in tail(log_path):
+    def show_tail(self, name: str, log_path: Path, *, since_byte: int = 0) -> None:
+        """Print the last lines of a process's log, from `since_byte` on, each prefixed with its name."""
+        for line in tail(log_path, since_byte=since_byte):
             self.say(f"    {name} | {line}")
 
 
-def tail(log_path: Path, *, lines: int = TAIL_LINES) -> list[str]:
-    """Return the last `lines` lines of a log, or none when it cannot be read; at most 64 KiB is looked at."""
+def tail(log_path: Path, *, lines: int = TAIL_LINES, since_byte: int = 0) -> list[str]:
+    """Return the last `lines` lines of a log from `since_byte` on; none when it cannot be read.
+
+    At most 64 KiB is looked at.
+    """
     try:
         with log_path.open("rb") as log:
             log.seek(0, 2)
-            log.seek(max(0, log.tell() - TAIL_BYTES))
+            size = log.tell()
+            since_byte = since_byte if since_byte <= size else 0  # the log was shortened meanwhile
+            log.seek(max(since_byte, size - TAIL_BYTES))
             text = log.read().decode("utf-8", "replace")
     except OSError:
         return []

@@ -333,7 +333,7 @@ def _require_ports(settings: Settings, procfile: Mapping[str, str]) -> None:
     listeners = (
         ("console", "BALLAST_CONSOLE_PORT", settings.console_port, settings.bind),
         ("gateway", "BALLAST_GATEWAY_PORT", settings.gateway_port, settings.bind),
-        ("simulator", "BALLAST_SIMULATOR_PORT", settings.simulator_port, "127.0.0.1"),
+        ("simulator", "BALLAST_SIMULATOR_PORT", settings.simulator_port, settings.bind),
     )
     for name, variable, port, host in listeners:
         if name in procfile:

@@ -50,13 +50,14 @@ class Program:
 class Kept:
     """A program and the process that runs it now, if any."""
 
-    __slots__ = ("history", "process", "program", "restart_at")
+    __slots__ = ("history", "log_start", "process", "program", "restart_at")
 
     def __init__(self, program: Program, policy: RestartPolicy) -> None:
         self.program = program
         self.history = RestartHistory(policy)
         self.process: subprocess.Popen[bytes] | None = None
         self.restart_at: float | None = None
+        self.log_start = 0  # where this process's own lines begin; those above are its predecessors'
 
     @property
     def is_alive(self) -> bool:
@@ -102,6 +103,8 @@ class Supervisor:
         program = kept.program
         if program.before_start is not None:
             program.before_start()
+        with contextlib.suppress(OSError):
+            kept.log_start = program.log_path.stat().st_size
         try:
             kept.process = spawn(
                 program.argv,
@@ -148,7 +151,7 @@ class Supervisor:
         program = kept.program
         signal_group(kept.process, signal.SIGKILL)  # what it left in its group must not hold its port
         self._progress.say(f"  {program.name} {_ending(kept.process.returncode)}; its last lines:")
-        self._progress.show_tail(program.name, program.log_path)
+        self._progress.show_tail(program.name, program.log_path, since_byte=kept.log_start)
         wait_seconds = kept.history.note_death(now=now)
         if wait_seconds is None:
             raise LauncherError(

@@ -8,6 +8,7 @@ DEMO_TENANT_KEYS = (
     ("bk-demo-acme", "VIP, pinned to EU lanes"),
     ("bk-demo-globex", "standard"),
     ("bk-demo-initech", "free"),
+    ("bk-demo-staff", "internal, first in every canary"),
 )
 
 

@@ -122,9 +122,11 @@ def test_a_program_that_is_not_there_is_said_by_name(tmp_path: Path) -> None:
 
 
 def test_a_tail_is_the_last_lines_of_a_log(tmp_path: Path) -> None:
-    """A log that is not there has none."""
+    """Only this run's own where its beginning is known; a log that is not there has none."""
     log = tmp_path / "gateway.log"
     log.write_text("\n".join(str(number) for number in range(100)))
 
     assert tail(log, lines=2) == ["98", "99"]
+    assert tail(log, since_byte=log.stat().st_size - 2) == ["99"]
+    assert tail(log, lines=1, since_byte=10**9) == ["99"]
     assert tail(tmp_path / "none.log") == []
