@@ -352,8 +352,8 @@ def build_app(*, broker_url: str, receive: Callable[[object], object], on_connec
         broker_transport_options={
             "socket_connect_timeout": 2,
             "socket_keepalive": True,
-            # Celery gives the queue a routing key, and with patterns Redis' channel would be named after it: a sender who
-            # gives none, as one does for a fanout, would not be heard.
+            # Celery gives the queue a routing key, and with patterns Redis' channel would be named after it: a sender
+            # who gives none, as one does for a fanout, would not be heard.
             "fanout_patterns": False,
         },
     )

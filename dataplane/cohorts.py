@@ -134,7 +134,9 @@ class Assignment:
 
 def bucket(salt: str, unit: str) -> int:
     """The bucket of a unit, 0..9999: the first 8 bytes of SHA-256(salt ":" unit), big-endian, modulo 10000."""
-    return int.from_bytes(hashlib.sha256(f"{salt}:{unit}".encode("utf-8", "surrogatepass")).digest()[:8], "big") % BUCKETS
+    # A caller's JSON may hold half a surrogate pair; it is a strange name, but it is one.
+    digest = hashlib.sha256(f"{salt}:{unit}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") % BUCKETS
 
 
 def assign(

@@ -35,7 +35,7 @@ def bind(host: str, port: int) -> socket.socket:
     """A listening socket that children inherit.
 
     Raises:
-        OSError: the address is in use or not ours.
+        OSError: the address is in use or not ours; the message names it.
     """
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -43,9 +43,9 @@ def bind(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(LISTEN_BACKLOG)
-    except OSError:
+    except OSError as exc:
         listener.close()
-        raise
+        raise OSError(exc.errno, f"cannot listen on {host}:{port}: {exc.strerror}") from exc
     listener.set_inheritable(True)
     return listener
 

@@ -116,6 +116,15 @@ async def test_acknowledgement_goes_out_at_once_in_a_batch_of_its_own(shipper, s
     assert batch["usage"] == []
 
 
+async def test_change_of_status_is_told_at_once(shipper, sink):
+    """A worker that drains is seen draining, not a second later."""
+    sink.arrived.clear()
+    shipper.set_status("draining")
+    await asyncio.wait_for(sink.arrived.wait(), timeout=10)
+
+    assert sink.batches[-1]["state"]["status"] == "draining"
+
+
 async def test_rollups_usage_and_events_are_shipped_together(make_shipper, sink, clock):
     """One tick, one batch, unless there are many rows."""
     aggregation = Aggregation(wall=clock)
@@ -265,7 +274,8 @@ async def test_batches_reach_the_redis_stream_in_order(redis_url, stream):
     await sink.send([b"3"])
     await sink.close()
 
-    assert [fields for _, fields in await stream.xrange(STREAM)] == [{b"batch": b"1"}, {b"batch": b"2"}, {b"batch": b"3"}]
+    entries = [fields for _, fields in await stream.xrange(STREAM)]
+    assert entries == [{b"batch": b"1"}, {b"batch": b"2"}, {b"batch": b"3"}]
 
 
 async def test_stream_that_nobody_empties_is_not_filled_further(redis_url, stream):

@@ -105,7 +105,9 @@ def bad_files(make_envelope):
     }
 
 
-@pytest.mark.parametrize("code", ["malformed_release", "bad_signature", "unknown_key", "digest_mismatch", "stale_revision"])
+@pytest.mark.parametrize(
+    "code", ["malformed_release", "bad_signature", "unknown_key", "digest_mismatch", "stale_revision"]
+)
 def test_bad_file_leaves_the_old_release_serving_and_is_refused_once(
     make_watcher, write, make_envelope, verdicts, code
 ):

@@ -1,0 +1,115 @@
+"""Start-up: the environment becomes frozen settings, or one clear line and exit status 1."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from dataplane.__main__ import (
+    BadVariable,
+    Environment,
+    agent_settings,
+    gateway_settings,
+    main,
+    supervisor_settings,
+)
+
+AGENT = {"REDIS_URL": "redis://127.0.0.1:6379/0", "BALLAST_AGENT_TOKEN": "t", "BALLAST_HOST_NAME": "h"}
+
+
+def test_defaults_are_those_of_one_machine():
+    """Nothing set is a gateway on loopback with everything under var/."""
+    settings = gateway_settings(Environment({"BALLAST_HOST_NAME": "h"}), slot=1)
+
+    assert (settings.host, settings.port, settings.region, settings.worker) == (
+        "127.0.0.1",
+        8080,
+        "eu-west",
+        "h/gateway-1",
+    )
+    assert settings.release_file == Path("var/release.json")
+    assert settings.trusted_keys_file == Path("var/keys/trusted-keys.json")
+    assert settings.reports.spool_dir == Path("var/spool")
+    assert settings.reports.redis_url is None
+
+
+def test_data_directory_moves_what_is_not_named_on_its_own():
+    """Two copies run side by side with one variable each."""
+    settings = gateway_settings(
+        Environment({"BALLAST_DATA_DIR": "/srv/b", "BALLAST_RELEASE_FILE": "/run/release.json"}), slot=0
+    )
+
+    assert settings.release_file == Path("/run/release.json")
+    assert settings.trusted_keys_file == Path("/srv/b/keys/trusted-keys.json")
+
+
+def test_agent_uses_redis_as_broker_unless_another_is_named():
+    """One server is enough for a start."""
+    settings = agent_settings(Environment(AGENT))
+
+    assert (settings.broker_url, settings.console_url) == (AGENT["REDIS_URL"], "http://127.0.0.1:8000")
+    named = agent_settings(Environment(AGENT | {"CELERY_BROKER_URL": "amqp://mq/", "BALLAST_CONSOLE_PORT": "9000"}))
+    assert (named.broker_url, named.console_url) == ("amqp://mq/", "http://127.0.0.1:9000")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BALLAST_GATEWAY_PORT", "http"),
+        ("BALLAST_GATEWAY_PORT", "0"),
+        ("BALLAST_GATEWAY_PORT", "70000"),
+        ("BALLAST_GATEWAY_PROCESSES", "0"),
+        ("BALLAST_GATEWAY_PROCESSES", "two"),
+        ("BALLAST_HOST_NAME", "a/b"),
+        ("REDIS_URL", "postgres://x"),
+        ("REDIS_URL", "redis://x:port/0"),
+    ],
+)
+def test_bad_variable_is_one_line_with_its_name_and_exit_status_one(capsys, name, value):
+    """Whoever mistyped it finds it."""
+    assert main(["serve"], {name: value}) == 1
+
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert name in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("missing", "name"), [("REDIS_URL", "CELERY_BROKER_URL"), ("BALLAST_AGENT_TOKEN", "BALLAST_AGENT_TOKEN")]
+)
+def test_agent_without_what_it_needs_does_not_start(missing, name):
+    """An agent that could never receive a release would only look alive."""
+    with pytest.raises(BadVariable) as error:
+        agent_settings(Environment(AGENT | {missing: ""}))
+
+    assert error.value.name == name
+
+
+def test_password_in_a_bad_address_is_not_printed():
+    """The line goes to a terminal and to logs."""
+    with pytest.raises(BadVariable) as error:
+        gateway_settings(Environment({"REDIS_URL": "http://:hunter2@x"}), slot=0)
+
+    assert "hunter2" not in str(error.value)
+
+
+def test_port_in_use_is_one_line_and_exit_status_one(capsys):
+    """No traceback for the most common mistake."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        assert main(["serve"], {"BALLAST_GATEWAY_PORT": str(port)}) == 1
+
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert f"127.0.0.1:{port}" in line
+
+
+def test_supervisor_shares_the_gateways_settings():
+    """Processes differ by their slot alone."""
+    settings = supervisor_settings(Environment({"BALLAST_GATEWAY_PROCESSES": "4"}))
+
+    assert (settings.processes, settings.gateway.slot) == (4, 0)
