@@ -1,7 +1,7 @@
 # One machine, one command. `make help` lists what there is; variables are in .env.example.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run stop clean test check
+.PHONY: help run stop clean test check lint types contracts templates migrations packages
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -38,19 +38,32 @@ test: $(VENV)/.installed-dev
 	@BALLAST_CHROMIUM="$$($(PY) -m launcher chromium)" && export BALLAST_CHROMIUM && \
 	exec $(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
-check: $(VENV)/.installed-dev
+# One target each, so that `make -k check` shows all that is wrong and `make types` only the types.
+check: lint types contracts templates migrations packages
+
+lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+types: $(VENV)/.installed-dev
 	env $(CHECK_ENV) $(VENV)/bin/mypy launcher dataplane controlplane manage.py
+
+contracts: $(VENV)/.installed-dev
 	env $(CHECK_ENV) $(VENV)/bin/lint-imports
+
+templates: $(VENV)/.installed-dev
 	$(VENV)/bin/djlint --lint --quiet templates
+
+migrations: $(VENV)/.installed-dev
 	env $(CHECK_ENV) $(PY) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
+
+packages: $(VENV)/.installed-dev
 	$(PY) -m pip check
 
 # The .pth file puts the checkout on the path of this environment, whatever directory a tool is started from.
 $(VENV)/.installed: requirements.txt
 	@[ -n "$(PYTHON)" ] && "$(PYTHON)" -c '$(IS_NEW_ENOUGH)' 2>/dev/null || { \
-		echo "ballast: needs Python 3.11 or newer, found $$(python3 --version 2>/dev/null || echo none); name one: make PYTHON=/path/to/python3.12 run" >&2; \
+		echo "ballast: needs Python 3.11 or newer; '$(or $(PYTHON),python3)' is $$($(or $(PYTHON),python3) --version 2>&1 || echo not there); name one: make PYTHON=/path/to/python3.12 run" >&2; \
 		exit 1; }
 	@echo "Environment: installing requirements.txt into $(VENV); the first time this takes a minute or two"
 	@"$(PYTHON)" -m venv $(VENV) || { \
