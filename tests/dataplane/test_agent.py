@@ -222,8 +222,10 @@ class ReportReader(threading.Thread):
 
 
 @pytest.fixture
-def agent(tmp_path, broker, release_file, trusted_keys_file):
+def agent(tmp_path, broker, release_file, trusted_keys_file, monkeypatch):
     """A real agent process at a real broker, with no control plane to ask."""
+    # Celery prefers this variable to what its application is told, and the sender has to use this test's own broker.
+    monkeypatch.delenv("CELERY_BROKER_URL", raising=False)
     environment = {
         "PATH": os.environ["PATH"],
         "REDIS_URL": broker.url,
