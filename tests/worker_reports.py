@@ -1,0 +1,119 @@
+"""Reports as workers send them, for tests."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from dataplane.sketches import Sketch
+
+NOON = datetime(2026, 3, 4, 12, 0, 0, tzinfo=UTC)
+DIGEST = "d" * 64
+
+
+def sketch(*values: float) -> dict[str, Any]:
+    """The JSON of a sketch of these values."""
+    made = Sketch()
+    for value in values:
+        made.add(value)
+    return made.to_json()
+
+
+def rollup(
+    at: datetime = NOON,
+    *,
+    requests: int = 1,
+    latencies: tuple[float, ...] | None = None,
+    ttfts: tuple[float, ...] = (),
+    **fields: Any,
+) -> dict[str, Any]:
+    """One rollup; without `latencies` every request took 100 ms."""
+    return {
+        "bucket": int(at.timestamp()),
+        "lane": "openai/eu-west/main/gpt-4o",
+        "prompt": "support-answer",
+        "version": 12,
+        "canary": "support-answer-v13",
+        "cohort": "control",
+        "tier": "vip",
+        "requests": requests,
+        "errors": 0,
+        "rejected": 0,
+        "cancelled": 0,
+        "input_tokens": 10 * requests,
+        "output_tokens": 20 * requests,
+        "cost_micros": 300 * requests,
+        "schema_checked": 0,
+        "schema_passed": 0,
+        "refusals": 0,
+        "latency_ms": sketch(*((100.0,) * requests if latencies is None else latencies)),
+        "ttft_ms": sketch(*ttfts),
+    } | fields
+
+
+def report(
+    *rollups: dict[str, Any],
+    worker: str = "host-a/gateway-0",
+    boot: str = "b1",
+    seq: int = 1,
+    sent_at: datetime = NOON,
+    started_at: datetime = NOON - timedelta(hours=1),
+    status: str = "serving",
+    revision: int | None = None,
+    digest: str | None = None,
+    acks: tuple[dict[str, Any], ...] = (),
+    usage: tuple[dict[str, Any], ...] = (),
+    events: tuple[dict[str, Any], ...] = (),
+) -> dict[str, Any]:
+    """One batch of a worker."""
+    return {
+        "worker": worker,
+        "boot": boot,
+        "seq": seq,
+        "sent_at": sent_at.timestamp(),
+        "state": {
+            "kind": "gateway",
+            "host": worker.split("/")[0],
+            "pid": 4242,
+            "status": status,
+            "revision": revision,
+            "digest": digest,
+            "started_at": started_at.timestamp(),
+            "in_flight": 3,
+        },
+        "acks": list(acks),
+        "rollups": list(rollups),
+        "usage": list(usage),
+        "events": list(events),
+    }
+
+
+def usage_row(attempt_id: str = "a1", *, at: datetime = NOON, **fields: Any) -> dict[str, Any]:
+    """The usage row of one attempt."""
+    return {
+        "attempt_id": attempt_id,
+        "request_id": "req-1",
+        "at": at.timestamp(),
+        "tenant": "acme",
+        "tier": "vip",
+        "route": "chat",
+        "lane": "openai/eu-west/main/gpt-4o",
+        "prompt": "support-answer",
+        "version": 12,
+        "canary": "",
+        "cohort": "none",
+        "kind": "primary",
+        "attempt": 1,
+        "outcome": "ok",
+        "status": 200,
+        "input_tokens": 10,
+        "output_tokens": 20,
+        "cost_micros": 300,
+        "latency_ms": 120.5,
+        "ttft_ms": None,
+        "stream": False,
+        "user": "ab12",
+    } | fields
+
+
+def ack(revision: int = 1, *, verdict: str = "ack", digest: str = DIGEST, at: datetime = NOON, reason: str = "") -> dict[str, Any]:
+    """One verdict on a release."""
+    return {"revision": revision, "digest": digest, "verdict": verdict, "reason": reason, "at": at.timestamp()}
