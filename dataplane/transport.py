@@ -227,6 +227,7 @@ class _Connection(asyncio.Protocol):
         self._buffered = 0
         self._head_seen = False
         self._complete = False
+        self._keep_alive = False
         self._framed = False
         self._error: BaseException | None = None
 
@@ -285,13 +286,7 @@ class _Connection(asyncio.Protocol):
         self._keep_or_abort()
 
     def _keep_or_abort(self) -> None:
-        if (
-            self._complete
-            and not self._body
-            and self.is_open
-            and self._error is None
-            and self._parser.should_keep_alive()
-        ):
+        if self._complete and not self._body and self.is_open and self._error is None and self._keep_alive:
             self.keep_until = self._loop.time() + KEEP_ALIVE_SECONDS
             self._pool._give_back(self)
         else:
@@ -406,6 +401,7 @@ class _Connection(asyncio.Protocol):
             self._raw_headers.clear()  # 100 Continue and its like announce the answer, they are not it
         else:
             self._complete = True
+            self._keep_alive = self._parser.should_keep_alive()
 
 
 def _expire(waiter: asyncio.Future[None], lane: str, phase: str, seconds: float) -> None:
