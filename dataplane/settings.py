@@ -21,7 +21,7 @@ class ReportSettings:
     redis_url: str | None
     spool_dir: Path
     spool_max_bytes: int = 64 * 1024 * 1024
-    stream_limit: int = 100_000
+    stream_limit: int = 10_000
     interval_seconds: float = 1.0
 
 
