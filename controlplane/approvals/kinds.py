@@ -1,6 +1,6 @@
 """The kinds of change. Each app that owns one registers it at start-up; this app knows none of them by name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,13 +24,25 @@ class Lapse(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Surveyed:
+    """A target as it is now.
+
+    Attributes:
+        base: JSON; the revision of it that a change builds on. Any drift of it voids sign-offs.
+        target: The object that permissions are asked on.
+    """
+
+    base: Any
+    target: "models.Model"
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """How one kind of change is understood.
 
     Attributes:
-        base: From the target's name, the revision of it that a change builds on; any drift of it voids sign-offs.
+        survey: From the names of targets, each as it is now; as many queries for a hundred as for one.
         facts: From the content, what the policy's conditions look at.
-        target: From the target's name, the object that permissions are asked on.
         sign_off_permission, break_glass_permission, review_permission: 'app.codename' asked on that object.
         apply: None where the change is carried out in steps by its own app (a canary's knob), gate by gate.
         lapse: None where a bypass could not be undone; such a kind cannot be broken into.
@@ -38,15 +50,22 @@ class Kind:
 
     name: str
     label: str
-    base: Callable[[str], Any]
+    survey: Callable[[Iterable[str]], "Mapping[str, Surveyed]"]
     facts: Callable[[Mapping[str, Any]], dict[str, Any]]
-    target: Callable[[str], "models.Model"]
     view_permission: str
     sign_off_permission: str
     break_glass_permission: str
     review_permission: str
     apply: Apply | None = None
     lapse: Lapse | None = None
+
+    def base(self, target: str) -> Any:
+        """The revision of `target` that a change would build on now."""
+        return self.survey([target])[target].base
+
+    def target(self, target: str) -> "models.Model":
+        """The object on which permissions for a change of `target` are asked."""
+        return self.survey([target])[target].target
 
 
 _kinds: dict[str, Kind] = {}

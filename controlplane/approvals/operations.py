@@ -1,9 +1,11 @@
 """Open, amend, sign, apply, bypass and close changes. Every path to production runs through `require` or `apply`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+
+from django.db.models import Model
 
 from controlplane.accounts.models import Operator
 from controlplane.accounts.roles import Role
@@ -65,41 +67,92 @@ def current(change: ChangeRequest) -> Current:
 
 
 def _current(kind: Kind, *, target: str, content: Any) -> Current:
-    rule = match(parse_rules(active_policy().rules), kind=kind.name, facts=kind.facts(content))
-    base = kind.base(target)
+    rules = parse_rules(active_policy().rules)
+    return _take_digest(kind, rules, base=kind.base(target), target=target, content=content)
+
+
+def _take_digest(kind: Kind, rules: Sequence[Rule], *, base: Any, target: str, content: Any) -> Current:
+    rule = match(rules, kind=kind.name, facts=kind.facts(content))
     body = {"kind": kind.name, "target": target, "content": content, "base": base, "rule": dict(rule.source)}
     return Current(base, rule, digest_of(canonical(body)))
 
 
-def signatures(change: ChangeRequest) -> tuple[Signature, ...]:
-    """Each operator's latest word on the change, with whether they still hold the role; three queries."""
-    latest: dict[int, SignOff] = {}
-    for sign_off in change.sign_offs.select_related("operator").prefetch_related("operator__grants"):
-        latest[sign_off.operator_id] = sign_off
-    target = change.target_object()
-    return tuple(
-        Signature(
-            operator=sign_off.operator_name,
-            role=Role(sign_off.role),
-            decision=sign_off.decision,
-            digest=sign_off.digest,
-            expires_at=sign_off.expires_at,
-            holds_role=sign_off.operator.is_active and sign_off.operator.holds(sign_off.role, target),
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """A change looked at once: as it would be applied now, with everybody's word on it."""
+
+    change: ChangeRequest
+    current: Current
+    target: Model
+    signatures: tuple[Signature, ...]
+    at: datetime
+
+    @property
+    def is_drifted(self) -> bool:
+        """Whether what people signed is no longer what would be applied."""
+        return self.current.digest != self.change.digest
+
+    def standing(self, gate: str) -> Standing:
+        """Where the change stands at `gate`; a gate that the rule does not list is open."""
+        return stand(
+            self.current.rule.gate(gate),
+            signatures=self.signatures,
+            digest=self.current.digest,
+            contributors=self.change.contributor_names,
+            now=self.at,
         )
-        for sign_off in latest.values()
+
+    def standings(self) -> list[Standing]:
+        """Where it stands at every gate that the rule lists, in the rule's order."""
+        return [self.standing(gate) for gate in self.current.rule.gates]
+
+
+def examine(changes: Sequence[ChangeRequest], *, now: datetime) -> dict[int, Examination]:
+    """Examine changes by their primary keys, each against target, policy and sign-offs as they are now.
+
+    As many queries for a page of changes as for one: three, and what each kind's survey takes.
+    """
+    if not changes:
+        return {}
+    rules = parse_rules(active_policy().rules)
+    surveyed = {
+        kind: kind_of(kind).survey({change.target for change in changes if change.kind == kind})
+        for kind in {change.kind for change in changes}
+    }
+    latest: dict[int, dict[int, SignOff]] = {}
+    rows = SignOff.objects.filter(change__in=changes).select_related("operator").prefetch_related("operator__grants")
+    for sign_off in rows:
+        latest.setdefault(sign_off.change_id, {})[sign_off.operator_id] = sign_off
+    examined = {}
+    for change in changes:
+        found = surveyed[change.kind][change.target]
+        current = _take_digest(change.registered, rules, base=found.base, target=change.target, content=change.content)
+        words = latest.get(change.pk, {}).values()
+        signed = tuple(_signature(word, found.target) for word in words)
+        examined[change.pk] = Examination(change, current, found.target, signed, now)
+    return examined
+
+
+def examine_one(change: ChangeRequest, *, now: datetime) -> Examination:
+    """Examine a single change."""
+    return examine([change], now=now)[change.pk]
+
+
+def _signature(sign_off: SignOff, target: Model) -> Signature:
+    return Signature(
+        operator=sign_off.operator_name,
+        role=Role(sign_off.role),
+        decision=sign_off.decision,
+        digest=sign_off.digest,
+        expires_at=sign_off.expires_at,
+        holds_role=sign_off.operator.is_active and sign_off.operator.holds(sign_off.role, target),
+        signed_at=sign_off.signed_at,
     )
 
 
 def standing(change: ChangeRequest, *, gate: str, now: datetime) -> Standing:
     """Where the change stands at `gate`, worked out from the target, the policy and the sign-offs as they are now."""
-    seen = current(change)
-    return stand(
-        seen.rule.gate(gate),
-        signatures=signatures(change),
-        digest=seen.digest,
-        contributors=change.contributor_names,
-        now=now,
-    )
+    return examine_one(change, now=now).standing(gate)
 
 
 def is_rejected(content_digest: str) -> bool:
@@ -288,8 +341,8 @@ def require(change: ChangeRequest, *, gate: str, now: datetime) -> Authorisation
         DigestRejected: the content was rejected.
     """
     refuse_rejected(change.content_digest)
-    seen = standing(change, gate=gate, now=now)
-    digest = current(change).digest
+    examined = examine_one(change, now=now)
+    seen, digest = examined.standing(gate), examined.current.digest
     if seen.is_open:
         return Authorisation(digest, seen, None)
     bypass = change.bypasses.in_effect(now).filter(digest=digest).first()

@@ -128,6 +128,7 @@ class Signature:
     digest: str
     expires_at: datetime
     holds_role: bool
+    signed_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,13 @@
 """The kind of change that changes how changes are approved."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from django.db import models
-
 from controlplane.accounts.models import Operator
 from controlplane.approvals import operations
-from controlplane.approvals.kinds import Kind
-from controlplane.approvals.models import ApprovalPolicy, ChangeRequest, PolicyActivation
+from controlplane.approvals.kinds import Kind, Surveyed
+from controlplane.approvals.models import ApprovalPolicy, ChangeRequest
 
 NAME = "approval.policy"
 TARGET = "approval-policy"
@@ -30,17 +28,14 @@ def propose_policy(*, policy: ApprovalPolicy, reason: str, actor: Operator, now:
     )
 
 
-def _base(target: str) -> Any:
-    active = PolicyActivation.objects.select_related("policy").first()
-    return {"number": active.policy.number, "digest": active.policy.digest} if active else None
+def _survey(targets: Iterable[str]) -> dict[str, Surveyed]:
+    policy = operations.active_policy()
+    surveyed = Surveyed({"number": policy.number, "digest": policy.digest}, policy)
+    return dict.fromkeys(targets, surveyed)
 
 
 def _facts(content: Mapping[str, Any]) -> dict[str, Any]:
     return {}
-
-
-def _target(target: str) -> models.Model:
-    return operations.active_policy()
 
 
 def _apply(change: ChangeRequest, *, actor: Any, now: datetime) -> None:
@@ -51,9 +46,8 @@ def _apply(change: ChangeRequest, *, actor: Any, now: datetime) -> None:
 KIND = Kind(
     name=NAME,
     label="Approval policy",
-    base=_base,
+    survey=_survey,
     facts=_facts,
-    target=_target,
     view_permission="approvals.view_approvalpolicy",
     sign_off_permission="approvals.sign_off_policy",
     break_glass_permission="",

@@ -1,4 +1,4 @@
-"""The page's live line: one WebSocket, the topics its operator may see, and a clock by which a page knows it is live."""
+"""The page's live line: one WebSocket, topics its operator may see, and a clock by which a page knows it is live."""
 
 import asyncio
 import json

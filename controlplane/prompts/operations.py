@@ -8,7 +8,7 @@ from django.db.models import Max
 
 from controlplane.accounts.models import Operator
 from controlplane.approvals import operations as approvals
-from controlplane.approvals.kinds import Kind
+from controlplane.approvals.kinds import Kind, Surveyed
 from controlplane.approvals.models import ChangeRequest
 from controlplane.audit import operations as audit
 from controlplane.prompts.errors import InvalidVersion, NeverApproved, SameAsBefore
@@ -190,15 +190,15 @@ def restore_prompts(section: Mapping[str, Any], *, actor: Operator | str, reason
 
 
 # --- the kind of change ----------------------------------------------------------------------------------------------
-def live_reference(target: str) -> Any:
-    """The base of every change to a prompt: what is live now; None before the first version."""
-    live = prompt_named(target).live_version
-    return live.reference if live else None
-
-
-def prompt_named(target: str) -> Prompt:
-    """The prompt of a change's target, such as 'prompt:support-answer'."""
-    return Prompt.objects.with_live().get(slug=target.removeprefix("prompt:"))
+def survey_prompts(targets: Iterable[str]) -> dict[str, Surveyed]:
+    """The base of every change to a prompt is what is live now; None before the first version. One query."""
+    slugs = {target: target.removeprefix("prompt:") for target in targets}
+    prompts = {prompt.slug: prompt for prompt in Prompt.objects.with_live().filter(slug__in=slugs.values())}
+    surveyed = {}
+    for target, slug in slugs.items():
+        live = prompts[slug].live_version
+        surveyed[target] = Surveyed(live.reference if live else None, prompts[slug])
+    return surveyed
 
 
 def _apply(change: ChangeRequest, *, actor: Any, now: datetime) -> None:
@@ -212,9 +212,8 @@ def _apply(change: ChangeRequest, *, actor: Any, now: datetime) -> None:
 KIND = Kind(
     name=GO_LIVE,
     label="Prompt to everybody",
-    base=live_reference,
+    survey=survey_prompts,
     facts=lambda content: {"change_class": content["change_class"]},
-    target=prompt_named,
     view_permission="prompts.view_prompt",
     sign_off_permission="prompts.sign_off",
     break_glass_permission="prompts.break_glass",

@@ -338,10 +338,10 @@ def _lapse(change: ChangeRequest, *, debt: BreakGlass, now: datetime) -> None:
     canary = Canary.objects.with_parts().get(change=change)
     if not canary.is_running:
         return
+    examined = approvals.examine_one(change, now=now)
     allowed = -1
     for position in range(canary.position + 1):
-        gates = canary.gates_up_to(position)
-        if not all(approvals.standing(change, gate=gate, now=now).is_open for gate in gates):
+        if not all(examined.standing(gate).is_open for gate in canary.gates_up_to(position)):
             break
         allowed = position
     why = f"break-glass of {debt.actor} lapsed"
@@ -360,9 +360,8 @@ def _lapse(change: ChangeRequest, *, debt: BreakGlass, now: datetime) -> None:
 KIND = Kind(
     name=KIND_NAME,
     label="Canary",
-    base=prompts.live_reference,
+    survey=prompts.survey_prompts,
     facts=lambda content: {"change_class": content["change_class"]},
-    target=prompts.prompt_named,
     view_permission="prompts.view_prompt",
     sign_off_permission="prompts.sign_off",
     break_glass_permission="prompts.break_glass",

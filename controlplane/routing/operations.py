@@ -1,6 +1,6 @@
 """Submit routing tables, and move which one is in force: through sign-offs forward, by one click back."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -8,7 +8,7 @@ from django.db.models import Max
 
 from controlplane.accounts.models import Operator
 from controlplane.approvals import operations as approvals
-from controlplane.approvals.kinds import Kind
+from controlplane.approvals.kinds import Kind, Surveyed
 from controlplane.approvals.models import BreakGlass, ChangeRequest
 from controlplane.audit import operations as audit
 from controlplane.releases import operations as releases
@@ -129,14 +129,11 @@ def restore_routing(section: Mapping[str, Any], *, actor: Operator | str, reason
 
 
 # --- the kind of change ----------------------------------------------------------------------------------------------
-def _base(target: str) -> Any:
+def _survey(targets: Iterable[str]) -> dict[str, Surveyed]:
+    """There is one target, all of routing. Permissions on it are held everywhere; the newest table stands for it."""
     active = active_table()
-    return active.reference if active else None
-
-
-def _target(target: str) -> RoutingTable:
-    """Permissions on routing are asked for the whole of it; the newest table stands for it."""
-    return RoutingTable.objects.latest("number")
+    surveyed = Surveyed(active.reference if active else None, RoutingTable.objects.latest("number"))
+    return dict.fromkeys(targets, surveyed)
 
 
 def _apply(change: ChangeRequest, *, actor: Any, now: datetime) -> None:
@@ -160,9 +157,8 @@ def _lapse(change: ChangeRequest, *, debt: BreakGlass, now: datetime) -> None:
 KIND = Kind(
     name=KIND_NAME,
     label="Routing table",
-    base=_base,
+    survey=_survey,
     facts=lambda content: {},
-    target=_target,
     view_permission="routing.view_routingtable",
     sign_off_permission="routing.sign_off_routing",
     break_glass_permission="routing.break_glass_routing",

@@ -85,7 +85,7 @@ class BaseStages(forms.BaseFormSet):  # type: ignore[type-arg]  # generic in the
         ]
 
 
-StageFormSet = forms.formset_factory(
+StageFormSet: type[BaseStages] = forms.formset_factory(  # type: ignore[assignment]  # the stubs forget `formset`
     StageForm, formset=BaseStages, extra=0, min_num=1, max_num=20, can_delete=True, absolute_max=20
 )
 

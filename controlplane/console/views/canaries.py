@@ -1,6 +1,5 @@
 """The canary pages: plan one, turn its knob, watch it beside its control, take it back."""
 
-from datetime import datetime
 from typing import Any
 
 from django.contrib import messages
@@ -13,7 +12,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from controlplane.accounts.access import may
 from controlplane.approvals import operations as approvals
-from controlplane.approvals.policy import Standing
+from controlplane.approvals.operations import Examination
 from controlplane.audit.models import AuditEvent
 from controlplane.console.canary_dashboard import RANGES, dashboard
 from controlplane.console.forms.canaries import PlanForm, StageFormSet, stage_initial
@@ -31,7 +30,7 @@ from controlplane.telemetry.feed import CanaryFeed
 @require_safe
 def canary_list(request: HttpRequest) -> HttpResponse:
     """Running canaries first, then planned ones, then what ended and how."""
-    canaries = visible_canaries(actor_of(request)).with_parts()
+    canaries = visible_canaries(actor_of(request))
     ended = canaries.exclude(state__in=[CanaryState.RUNNING, CanaryState.PLANNED])
     context = {
         "running": list(canaries.filter(state=CanaryState.RUNNING)),
@@ -113,19 +112,20 @@ def canary_page(request: HttpRequest, slug: str) -> HttpResponse:
     operator = actor_of(request)
     canary = access_canary(operator, slug)
     minutes = _range(request)
+    examined = approvals.examine_one(canary.change, now=now)
     context = {
         "canary": canary,
         "topic": _topic(canary),
         "prompt": canary.prompt,
-        "steps": _steps(canary, now=now),
-        "stops": _stops(canary, now=now) if canary.is_running else [],
+        "steps": _steps(canary, examined),
+        "stops": _stops(canary, examined) if canary.is_running else [],
         "dashboard": dashboard(canary, minutes=minutes, now=now),
         "ranges": [{"label": label, "minutes": value, "active": value == minutes} for value, label in RANGES.items()],
         "may_knob": may(operator, "prompts.turn_knob", canary.prompt),
         "may_run": may(operator, "prompts.run_canary", canary.prompt),
         "may_roll_back": may(operator, "prompts.roll_back", canary.prompt),
-        "live_gate": _standing(canary, Gate.LIVE, now=now) if canary.is_running and canary.at_last_stage else None,
-        "first_gate": _first_gate(canary, now=now) if canary.state == CanaryState.PLANNED else None,
+        "live_gate": examined.standing(Gate.LIVE),
+        "first_gate": examined.standing(gate_of(canary.stages[0])),
         "roll_back_title": f"Roll back {canary.prompt.slug} to v{canary.control.number}",
         "roll_back_verb": f"Roll back to v{canary.control.number}",
         "promote_title": f"Promote v{canary.candidate.number} of {canary.prompt.slug}",
@@ -249,17 +249,9 @@ def _range(request: HttpRequest) -> int:
     return int(asked) if asked.isdigit() and int(asked) in RANGES else next(iter(RANGES))
 
 
-def _standing(canary: Canary, gate: Gate, *, now: datetime) -> Standing:
-    return approvals.standing(canary.change, gate=gate, now=now)
-
-
-def _first_gate(canary: Canary, *, now: datetime) -> Standing:
-    return _standing(canary, gate_of(canary.stages[0]), now=now)
-
-
-def _steps(canary: Canary, *, now: datetime) -> list[dict[str, Any]]:
+def _steps(canary: Canary, examined: Examination) -> list[dict[str, Any]]:
     """The stages for the stepper, each with its gate's condition where it lies ahead."""
-    standings = {gate: _standing(canary, gate, now=now) for gate in Gate} if canary.change.is_open else {}
+    standings = {gate: examined.standing(gate) for gate in Gate} if canary.change.is_open else {}
     steps = []
     for index, stage in enumerate(canary.stages):
         state = (
@@ -273,10 +265,10 @@ def _steps(canary: Canary, *, now: datetime) -> list[dict[str, Any]]:
     return steps
 
 
-def _stops(canary: Canary, *, now: datetime) -> list[dict[str, Any]]:
+def _stops(canary: Canary, examined: Examination) -> list[dict[str, Any]]:
     """The stages for the knob; a stop whose gate is closed says what is missing."""
-    standings = {gate: _standing(canary, gate, now=now) for gate in Gate}
-    bypassed = canary.change.bypasses.in_effect(now).exists()
+    standings = {gate: examined.standing(gate) for gate in Gate}
+    bypassed = canary.change.bypasses.in_effect(examined.at).filter(digest=examined.current.digest).exists()
     here = canary.stages[canary.position]
     stops = []
     for index, stage in enumerate(canary.stages):

@@ -31,7 +31,7 @@ from controlplane.routing import operations as routing
 def prompt_list(request: HttpRequest) -> HttpResponse:
     """Every prompt the reader may see, with what is live and what is being tried; five queries however many."""
     operator = actor_of(request)
-    prompts = list(visible_prompts(operator).with_live())
+    prompts = list(visible_prompts(operator))
     running = {canary.prompt_id: canary for canary in Canary.objects.running().with_parts().filter(prompt__in=prompts)}
     went_live = _latest_live_changes(prompts)
     rows = [

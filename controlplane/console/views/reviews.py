@@ -16,6 +16,7 @@ from controlplane.accounts.roles import Role
 from controlplane.approvals import operations
 from controlplane.approvals.access import access_change, access_debt, actions_on, visible_changes, visible_debts
 from controlplane.approvals.models import ChangeRequest, ChangeState, Decision
+from controlplane.approvals.operations import Examination
 from controlplane.approvals.policy import Standing, Validity
 from controlplane.audit.models import AuditEvent
 from controlplane.console.forms.fields import ReasonForm
@@ -33,9 +34,10 @@ def inbox(request: HttpRequest) -> HttpResponse:
     operator = actor_of(request)
     closed = request.GET.get("show") == "closed"
     changes = visible_changes(operator)
-    changes = changes.exclude(state=ChangeState.OPEN) if closed else changes.open()
+    changes = changes.exclude(state=ChangeState.OPEN) if closed else changes.filter(state=ChangeState.OPEN)
     page = Paginator(changes, 25).get_page(request.GET.get("page"))
-    rows = [_inbox_row(change, operator, now=now) for change in page]
+    examined = operations.examine([change for change in page if change.is_open], now=now)
+    rows = [_inbox_row(change, examined.get(change.pk), operator) for change in page]
     rows.sort(key=lambda row: not row["waits_for_me"])
     debts = list(visible_debts(operator).filter(reviewed_at__isnull=True))
     tabs = [
@@ -60,7 +62,7 @@ def sign(request: HttpRequest, pk: int) -> HttpResponse:
     now = timezone.now()
     operator = actor_of(request)
     change = access_change(operator, pk, "sign_off")
-    form = SignOffForm(request.POST, roles=_roles_held(operator, change))
+    form = SignOffForm(request.POST, roles=_roles_held(operator, operations.examine_one(change, now=now)))
     if not form.is_valid():
         first = next(iter(form.errors.values()))[0]
         messages.error(request, f"Not signed: {first}")
@@ -203,21 +205,20 @@ def review_debt(request: HttpRequest, pk: int) -> HttpResponse:
 # --- what the pages show ----------------------------------------------------------------------------------------------
 def _review_context(operator: Operator, pk: int, *, now: datetime) -> dict[str, Any]:
     change = access_change(operator, pk, "view")
-    current = operations.current(change)
-    gates = [operations.standing(change, gate=name, now=now) for name in current.rule.gates]
-    held = _roles_held(operator, change)
+    examined = operations.examine_one(change, now=now)
+    current, gates = examined.current, examined.standings()
+    held = _roles_held(operator, examined)
     acts = actions_on(operator, change) if change.is_open else frozenset()
     is_contributor = operator.username in change.contributor_names
     by_canary = _is_carried_by_canary(change)
     sign_offs = list(change.sign_offs.all())
-    signed_at = {row.operator_name: row.signed_at for row in sign_offs}
     debts = list(change.bypasses.all())
     return {
         "change": change,
         "content": review_content(change),
-        "drifted": change.is_open and current.digest != change.digest,
+        "drifted": change.is_open and examined.is_drifted,
         "rule": current.rule,
-        "gates": [_gate(standing, signed_at) for standing in gates],
+        "gates": [_gate(standing) for standing in gates],
         "all_open": all(standing.is_open for standing in gates),
         "sign_form": SignOffForm(roles=held, initial={"digest": current.digest, "decision": Decision.APPROVE}),
         "current_digest": current.digest,
@@ -230,11 +231,7 @@ def _review_context(operator: Operator, pk: int, *, now: datetime) -> dict[str, 
         "break_title": f"Break the glass on CR-{change.pk}",
         "reject_title": f"Reject CR-{change.pk}: {change.title}",
         "withdraw_title": f"Withdraw CR-{change.pk}: {change.title}",
-        "signed_by_me": any(
-            signature.operator == operator.username and validity is Validity.COUNTS
-            for standing in gates
-            for signature, validity in standing.signatures
-        ),
+        "signed_by_me": _has_signed(operator, gates),
         "is_contributor": is_contributor,
         "debts": debts,
         "may_review_debt": "review" in actions_on(operator, change),
@@ -244,7 +241,7 @@ def _review_context(operator: Operator, pk: int, *, now: datetime) -> dict[str, 
     }
 
 
-def _gate(standing: Standing, signed_at: dict[str, datetime]) -> dict[str, Any]:
+def _gate(standing: Standing) -> dict[str, Any]:
     """A gate as the sign-off bar takes it: a seat per required person, filled in the order they signed."""
     seats = []
     counted = [s for s, validity in standing.signatures if validity is Validity.COUNTS]
@@ -256,7 +253,7 @@ def _gate(standing: Standing, signed_at: dict[str, datetime]) -> dict[str, Any]:
                 {
                     "role": requirement.role.label,
                     "name": by.operator if by else "",
-                    "at": signed_at[by.operator] if by else None,
+                    "at": by.signed_at if by else None,
                     "state": "signed" if by else "waiting",
                 }
             )
@@ -283,31 +280,36 @@ GATE_LABELS = {
 }
 
 
-def _inbox_row(change: ChangeRequest, operator: Operator, *, now: datetime) -> dict[str, Any]:
-    if not change.is_open:
+def _inbox_row(change: ChangeRequest, examined: Examination | None, operator: Operator) -> dict[str, Any]:
+    """One line of the inbox; `examined` None: the change is closed."""
+    if examined is None:
         return {"change": change, "waits_for_me": False, "sentence": change.closing_note, "tone": "off"}
-    current = operations.current(change)
-    standings = [operations.standing(change, gate=name, now=now) for name in current.rule.gates]
+    standings = examined.standings()
     missing = {role for standing in standings for role in standing.missing}
-    mine = (
+    waits = (
         operator.username not in change.contributor_names
-        and bool(missing & set(_roles_held(operator, change)))
-        and not any(
-            s.operator == operator.username and v is Validity.COUNTS for st in standings for s, v in st.signatures
-        )
+        and bool(missing & set(_roles_held(operator, examined)))
+        and not _has_signed(operator, standings)
     )
-    if current.digest != change.digest:
-        return {"change": change, "waits_for_me": mine, "sentence": "Drifted: sign-offs are void", "tone": "watch"}
+    if examined.is_drifted:
+        return {"change": change, "waits_for_me": waits, "sentence": "Drifted: sign-offs are void", "tone": "watch"}
     blocked = next((standing for standing in standings if not standing.is_open), None)
     sentence = blocked.sentence if blocked else "Every sign-off is there"
-    return {"change": change, "waits_for_me": mine, "sentence": sentence, "tone": "watch" if blocked else "good"}
+    return {"change": change, "waits_for_me": waits, "sentence": sentence, "tone": "watch" if blocked else "good"}
 
 
-def _roles_held(operator: Operator, change: ChangeRequest) -> list[Role]:
-    """The roles that the reader could sign as: held on the target, and asked for by the rule first."""
-    target = change.target_object()
-    held = [role for role in Role if operator.holds(role, target)]
-    asked = {r.role for gate in operations.current(change).rule.gates.values() for r in gate.requirements}
+def _has_signed(operator: Operator, standings: list[Standing]) -> bool:
+    return any(
+        signature.operator == operator.username and validity is Validity.COUNTS
+        for standing in standings
+        for signature, validity in standing.signatures
+    )
+
+
+def _roles_held(operator: Operator, examined: Examination) -> list[Role]:
+    """The roles that the reader could sign as: held on the target, those that the rule asks for first."""
+    held = [role for role in Role if operator.holds(role, examined.target)]
+    asked = {r.role for gate in examined.current.rule.gates.values() for r in gate.requirements}
     return sorted(held, key=lambda role: role not in asked)
 
 

@@ -67,7 +67,7 @@ def _draw(rng: random.Random) -> dict[str, Any]:
         prompt, model = {"id": "refund-policy", "variables": variables}, "summaries"
     else:
         prompt, model = {"id": "support-answer", "variables": {"question": rng.choice(QUESTIONS)}}, "chat"
-    body = {"model": model, "messages": [], "prompt": prompt, "user": user}
+    body: dict[str, Any] = {"model": model, "messages": [], "prompt": prompt, "user": user}
     if rng.random() < 0.4:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     return {"key": key, "body": body}

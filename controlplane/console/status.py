@@ -1,0 +1,126 @@
+"""The state of the house in one line of plain words, the same on every page."""
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from controlplane.accounts.access import may
+from controlplane.accounts.models import Operator
+from controlplane.approvals.access import visible_debts
+from controlplane.releases.models import Convergence, Release, Worker
+from controlplane.rollouts.access import visible_canaries
+
+Tone = Literal["good", "watch", "bad", "off"]
+# More canaries than this are counted, not named: the sentence stays one line.
+NAMED_CANARIES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class RunningCanary:
+    """A canary as the sentence names it. `where`: '5 %' or 'internal only', as its stage says."""
+
+    prompt: str
+    version: int
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What the sentence is made of. `revision` None: nothing was released; workers are gateways that count now.
+
+    `sees_fleet` False: the reader may not look at releases, so the sentence does not speak of them.
+    """
+
+    sees_fleet: bool = True
+    revision: int | None = None
+    workers: int = 0
+    in_sync: int = 0
+    refused: int = 0
+    silent: int = 0
+    canaries: tuple[RunningCanary, ...] = ()
+    unpaid_debts: int = 0
+
+    @property
+    def behind(self) -> int:
+        """Workers on their way: heard of, on another release, and without a refusal of this one."""
+        return self.workers - self.in_sync - self.refused - self.silent
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The sentence and its tone. `text` empty: there is nothing that the reader may know."""
+
+    text: str
+    tone: Tone
+
+
+def status_of(house: House) -> Status:
+    """Say the state of the house; pure."""
+    fleet, tone = _fleet(house) if house.sees_fleet else ("", "off")
+    parts = [fleet, _canaries(house.canaries), _debts(house.unpaid_debts)]
+    if house.unpaid_debts and tone in {"good", "off"}:
+        tone = "watch"
+    return Status(" ".join(part for part in parts if part), tone)
+
+
+def _fleet(house: House) -> tuple[str, Tone]:
+    if house.revision is None:
+        return "Nothing is released yet.", "off"
+    if not house.workers:
+        return f"r{house.revision} is released, but no worker reports.", "bad"
+    counts = f"{house.in_sync} of {house.workers} worker{'' if house.workers == 1 else 's'}"
+    lagging = [
+        f"{count} {word}"
+        for count, word in ((house.refused, "refused"), (house.behind, "behind"), (house.silent, "silent"))
+        if count
+    ]
+    if not lagging:
+        return f"Serving r{house.revision} on {counts}.", "good"
+    bad = house.refused or house.in_sync == 0
+    return f"Serving r{house.revision} on {counts}: {', '.join(lagging)}.", "bad" if bad else "watch"
+
+
+def _canaries(canaries: tuple[RunningCanary, ...]) -> str:
+    if not canaries:
+        return ""
+    if len(canaries) > NAMED_CANARIES:
+        return f"{len(canaries)} canaries run, not enough evidence yet."
+    names = " and ".join(f"{one.prompt} v{one.version} at {one.where}" for one in canaries)
+    return f"{'Canary' if len(canaries) == 1 else 'Canaries'} {names}, not enough evidence yet."
+
+
+def _debts(count: int) -> str:
+    if not count:
+        return ""
+    return "1 break-glass debt is unpaid." if count == 1 else f"{count} break-glass debts are unpaid."
+
+
+def read_house(operator: Operator, *, now: datetime) -> House:
+    """What this reader may know of the house; four queries beside those of permissions, however large it is."""
+    facts = House(
+        sees_fleet=may(operator, "releases.view_release"),
+        canaries=tuple(
+            RunningCanary(canary.prompt.slug, canary.candidate.number, _where(canary.stage))
+            for canary in visible_canaries(operator).running().order_by("prompt__slug")
+        ),
+        unpaid_debts=visible_debts(operator).unpaid().count(),
+    )
+    if not facts.sees_fleet:
+        return facts
+    current = Release.objects.defer("document").first()
+    counts = Counter(worker.convergence(current, now=now) for worker in Worker.objects.expected(now))
+    return House(
+        revision=current.revision if current else None,
+        workers=counts.total(),
+        in_sync=counts[Convergence.IN_SYNC],
+        refused=counts[Convergence.REFUSED],
+        silent=counts[Convergence.SILENT],
+        canaries=facts.canaries,
+        unpaid_debts=facts.unpaid_debts,
+    )
+
+
+def _where(stage: dict[str, object] | None) -> str:
+    name = str(stage["name"]) if stage else "its first stage"
+    return name[:1].lower() + name[1:]
