@@ -3,11 +3,12 @@
 import functools
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
-from django.db import connection, transaction
+from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from controlplane.audit.models import GENESIS, AuditEvent, event_hash
 
@@ -17,7 +18,28 @@ F = TypeVar("F", bound=Callable[[], object])
 
 # Any constant would do; it only has to be the same in every process of this deployment.
 CHAIN_LOCK = 0x0BA11A57
-_finishers: ContextVar[dict[str, Callable[[], object]] | None] = ContextVar("ballast_finishers", default=None)
+
+
+@dataclass(eq=False, slots=True)
+class _Scope:
+    """The operation under way: the connection whose transaction it is, and what still runs before its commit."""
+
+    connection: BaseDatabaseWrapper
+    finishers: dict[str, Callable[[], object]] = field(default_factory=dict)
+    is_open: bool = True
+
+
+_scope: ContextVar[_Scope | None] = ContextVar("ballast_operation", default=None)
+
+
+def _current_scope() -> _Scope | None:
+    """The operation that this code runs in.
+
+    A context is copied into threads and asyncio tasks, a transaction is not: what another connection or a finished
+    operation left in the context does not count.
+    """
+    scope = _scope.get()
+    return scope if scope is not None and scope.is_open and scope.connection is connections["default"] else None
 
 
 class Named(Protocol):
@@ -32,7 +54,8 @@ def operation(function: Callable[P, R]) -> Callable[P, R]:
 
     Operations of people are a few per second at most, so they are simply taken one at a time: a check made inside one
     (are the sign-offs still good? is the canary still running?) cannot be overtaken by another, and the events of the
-    chain have one order. What serves traffic never takes this lock.
+    chain have one order. What serves traffic never takes this lock. An operation inside another is a savepoint of it:
+    if it raises, nothing of it remains, whatever its caller makes of the exception.
 
     Raises:
         django.db.utils.OperationalError: the chain was held by somebody else for over 10 s; nothing was changed.
@@ -40,21 +63,33 @@ def operation(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        if _finishers.get() is not None:  # inside another operation: its transaction, its lock, its end
-            return function(*args, **kwargs)
+        if _current_scope() is not None:
+            with transaction.atomic():
+                return function(*args, **kwargs)
         with transaction.atomic():
             hold_chain()
-            finishers: dict[str, Callable[[], object]] = {}
-            token = _finishers.set(finishers)
+            scope = _Scope(connections["default"])
+            token = _scope.set(scope)
             try:
                 result = function(*args, **kwargs)
-                for finish in list(finishers.values()):
-                    finish()
+                while scope.finishers:  # one may ask for another
+                    scope.finishers.pop(next(iter(scope.finishers)))()
             finally:
-                _finishers.reset(token)
+                scope.is_open = False
+                _scope.reset(token)
             return result
 
     return run
+
+
+def require_operation() -> None:
+    """Refuse to go on outside an operation: for steps that are only sound under its lock and in its transaction.
+
+    Raises:
+        RuntimeError: no operation is under way.
+    """
+    if _current_scope() is None:
+        raise RuntimeError("this is a step of an operation and changes nothing by itself; call the operation")
 
 
 def before_commit(key: str, finish: F) -> F:
@@ -63,22 +98,22 @@ def before_commit(key: str, finish: F) -> F:
     Raises:
         RuntimeError: no operation is under way.
     """
-    finishers = _finishers.get()
-    if finishers is None:
+    scope = _current_scope()
+    if scope is None:
         raise RuntimeError(f"{key!r} was asked for outside an operation: nothing would ever finish it")
-    return cast(F, finishers.setdefault(key, finish))
+    return cast(F, scope.finishers.setdefault(key, finish))
 
 
 def cancel_before_commit(key: str) -> None:
     """Take back what `before_commit` would have run: it has been done by hand."""
-    finishers = _finishers.get()
-    if finishers is not None:
-        finishers.pop(key, None)
+    scope = _current_scope()
+    if scope is not None:
+        scope.finishers.pop(key, None)
 
 
 def hold_chain() -> None:
     """Wait for the chain's lock and keep it until the surrounding transaction ends; harmless when already held."""
-    with connection.cursor() as cursor:
+    with connections["default"].cursor() as cursor:
         cursor.execute("SET LOCAL lock_timeout = '10s'")
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [CHAIN_LOCK])
 
@@ -91,7 +126,7 @@ def record(
     Args:
         data: JSON values only; what changed, from what, to what. Never a secret, never a prompt's variables.
     """
-    if not connection.in_atomic_block:
+    if not connections["default"].in_atomic_block:
         raise RuntimeError(f"audit event {action!r} recorded outside a transaction: it could outlive a failed change")
     hold_chain()
     last = AuditEvent.objects.order_by("-seq").values_list("seq", "hash").first()
@@ -117,6 +152,13 @@ def head() -> tuple[int, str]:
     """Return (seq, hash) of the newest event; (0, 64 zeros) when there is none yet."""
     last = AuditEvent.objects.order_by("-seq").values_list("seq", "hash").first()
     return (last[0], last[1]) if last else (0, GENESIS)
+
+
+def _gives_its_hash(event: AuditEvent) -> bool:
+    try:
+        return event.computed_hash() == event.hash
+    except ValueError:  # a number that canonical JSON cannot carry: no operation wrote it
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +208,7 @@ def verify(anchors: Iterable[Anchor] = ()) -> Verification:
             findings.append(Finding(event.seq, f"event {missing} is missing before this one"))
         elif event.previous_hash != previous_hash:
             findings.append(Finding(event.seq, "does not follow from the event before it (altered or reordered)"))
-        if event.computed_hash() != event.hash:
+        if not _gives_its_hash(event):
             findings.append(Finding(event.seq, "its fields do not give its hash (altered)"))
         findings.extend(
             Finding(event.seq, f"{anchor.source} knows this event with another hash (history rewritten)")
