@@ -22,7 +22,8 @@ RAIL = (
 
 def shell(request: HttpRequest) -> dict[str, Any]:
     """The rail and the deployment's mode; no query for anybody who is not signed in."""
-    if not request.user.is_authenticated:
+    operator = getattr(request, "user", None)  # absent on an error page that precedes authentication
+    if operator is None or not operator.is_authenticated:
         return {"demo": settings.DEMO}
     rail = []
     for label, name, icon in RAIL:

@@ -6,7 +6,7 @@ from django.db.models import QuerySet
 
 from controlplane.accounts.access import access, require
 from controlplane.accounts.models import Operator
-from controlplane.releases.models import Release, Worker
+from controlplane.releases.models import Release
 
 ReleasePermission = Literal["view_release", "roll_back_release"]
 VIEW = "releases.view_release"
@@ -32,11 +32,10 @@ def visible_releases(operator: Operator) -> QuerySet[Release]:
     return Release.objects.defer("document")
 
 
-def visible_workers(operator: Operator) -> QuerySet[Worker]:
-    """Every data-plane process that ever reported.
+def require_viewer(operator: Operator) -> None:
+    """Return if the operator may look at releases and at the fleet that serves them.
 
     Raises:
-        PermissionDenied: as `visible_releases`.
+        PermissionDenied: naming what is missing.
     """
     require(operator, VIEW)
-    return Worker.objects.all()

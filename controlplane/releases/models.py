@@ -128,7 +128,9 @@ class Ack(models.Model):
     reason = models.TextField(blank=True)
     at = models.DateTimeField()
     latency_ms = models.FloatField(
-        help_text="From the click to the worker's verdict; the two clocks are trusted to agree"
+        null=True,
+        help_text="From the click to the worker's verdict, the two clocks trusted to agree; null for a worker that "
+        "started after the click, since it was not there to be reached",
     )
 
     class Meta:

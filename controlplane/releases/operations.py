@@ -182,9 +182,11 @@ def record_reports(reports: Iterable[Mapping[str, Any]], *, now: datetime) -> li
     clicked = dict(
         Release.objects.filter(revision__in={ack.revision for ack in acks}).values_list("revision", "clicked_at")
     )
+    started = {report["boot"]: datetime.fromtimestamp(report["state"]["started_at"], UTC) for report in newest.values()}
     for ack in acks:
-        if ack.revision in clicked:
-            ack.latency_ms = (ack.at - clicked[ack.revision]).total_seconds() * 1000
+        clicked_at = clicked.get(ack.revision)
+        if clicked_at is not None and started.get(ack.boot, clicked_at) <= clicked_at:
+            ack.latency_ms = (ack.at - clicked_at).total_seconds() * 1000
     with transaction.atomic():
         existing = {
             worker.name: worker for worker in Worker.objects.select_for_update().filter(name__in=sorted(newest))
@@ -245,7 +247,7 @@ def _acks_of(report: Mapping[str, Any]) -> list[Ack]:
             verdict=ack["verdict"],
             reason=ack.get("reason", ""),
             at=datetime.fromtimestamp(ack["at"], UTC),
-            latency_ms=0.0,
+            latency_ms=None,
         )
         for ack in report.get("acks", ())
     ]
