@@ -3,7 +3,7 @@
 from django.urls import path
 
 from controlplane.console.styleguide import styleguide
-from controlplane.console.views import canaries, prompts, reviews
+from controlplane.console.views import canaries, prompts, releases, reviews
 
 urlpatterns = [
     path("prompts/", prompts.prompt_list, name="prompts"),
@@ -32,5 +32,12 @@ urlpatterns = [
     path("canaries/<slug:slug>/promote/", canaries.canary_promote, name="canary-promote"),
     path("canaries/<slug:slug>/roll-back/", canaries.canary_roll_back, name="canary-roll-back"),
     path("canaries/<slug:slug>/withdraw/", canaries.canary_withdraw, name="canary-withdraw"),
+    path("releases/", releases.release_list, name="releases"),
+    path("releases/fleet.json", releases.fleet_figures, name="fleet-figures"),
+    path("releases/diff/", releases.release_diff, name="release-diff"),
+    path("releases/undo/", releases.release_undo, name="release-undo"),
+    path("releases/<int:revision>/", releases.release_page, name="release"),
+    path("releases/<int:revision>/document.json", releases.release_document, name="release-document"),
+    path("releases/<int:revision>/roll-back/", releases.release_roll_back, name="release-roll-back"),
     path("styleguide/", styleguide, name="styleguide"),
 ]

@@ -1,0 +1,198 @@
+"""The releases and fleet pages: what is served where, what any release carries, and the way back to it."""
+
+from datetime import datetime
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.core.paginator import Paginator
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.http import require_POST, require_safe
+
+from controlplane.accounts.access import may, require
+from controlplane.accounts.models import Operator
+from controlplane.console.forms.fields import ReasonForm
+from controlplane.console.release_content import section_differences, summary, words
+from controlplane.console.requests import Refusal, actor_of, refused_as_message
+from controlplane.releases import operations
+from controlplane.releases.access import access_release, require_viewer, visible_releases
+from controlplane.releases.fleet import fleet
+from controlplane.releases.models import Ack, Release
+from controlplane.releases.previews import preview_roll_back
+from controlplane.releases.propagation import propagation
+
+ROLL_BACK = "releases.roll_back_release"
+PAGE_SIZE = 25
+# "Roll back the last change" looks this far back for a release that differs in something that can be returned.
+LOOKED_BACK = 20
+
+
+@login_required
+@require_safe
+def release_list(request: HttpRequest) -> HttpResponse:
+    """What is current, how every worker stands to it, how fast it got there, and every release before it."""
+    now = timezone.now()
+    operator = actor_of(request)
+    page = Paginator(visible_releases(operator), PAGE_SIZE).get_page(request.GET.get("page"))
+    standing = fleet(now=now)
+    releases = list(page)
+    each, together = propagation(
+        [release.revision for release in releases] + ([standing.current.revision] if standing.current else [])
+    )
+    current = standing.current
+    context = {
+        "current": current,
+        "counts": standing.counts(),
+        "reached": each[current.revision] if current else None,
+        "together": together,
+        "measured": sum(1 for one in each.values() if one.reached),
+        "gateways": [_cell(one.to_json()) for one in standing.workers if one.worker.kind == "gateway"],
+        "agents": [_cell(one.to_json()) for one in standing.workers if one.worker.kind != "gateway"],
+        "refused": [one for one in standing.workers if one.reason],
+        "rows": [{"release": release, "reached": each[release.revision]} for release in releases],
+        "page": page,
+        "may_roll_back": may(operator, ROLL_BACK),
+        "generated_at": now,
+    }
+    return render(request, "releases/list.html", context)
+
+
+@login_required
+@require_safe
+def fleet_figures(request: HttpRequest) -> JsonResponse:
+    """The fleet as JSON: the polling floor under the live topic of the same name."""
+    now = timezone.now()
+    require_viewer(actor_of(request))
+    return JsonResponse({"topic": "fleet", "data": fleet(now=now).to_json()})
+
+
+@login_required
+@require_safe
+def release_page(request: HttpRequest, revision: int) -> HttpResponse:
+    """One release: what it carries, what it changed, how it was signed, who acknowledged it, and the way back to it."""
+    now = timezone.now()
+    operator = actor_of(request)
+    release = access_release(operator, revision)
+    current = operations.current_release()
+    before = Release.objects.filter(revision__lt=revision).first()
+    each, _ = propagation([revision])
+    is_current = current is not None and current.pk == release.pk
+    context = {
+        "release": release,
+        "content": release.content,
+        "summary": summary(release.content["sections"]),
+        "before": before,
+        "current": current,
+        "is_current": is_current,
+        "changes": words(before.content["sections"] if before else {}, release.content["sections"]),
+        "acks": list(Ack.objects.filter(revision=revision).order_by("at")[:500]),
+        "reached": each[revision],
+        "roll_back": _roll_back(operator, release, current, now=now) if current and not is_current else None,
+        "roll_back_title": f"Roll back to r{revision}",
+        "document_bytes": len(release.document.encode()),
+    }
+    return render(request, "releases/release.html", context)
+
+
+@login_required
+@require_safe
+def release_document(request: HttpRequest, revision: int) -> HttpResponse:
+    """The signed envelope, byte for byte what workers received: an auditor verifies it with the public key alone."""
+    release = access_release(actor_of(request), revision)
+    answer = HttpResponse(release.envelope().to_json(), content_type="application/json")
+    answer["Content-Disposition"] = f'attachment; filename="release-{revision}.json"'
+    return answer
+
+
+@login_required
+@require_safe
+def release_diff(request: HttpRequest) -> HttpResponse:
+    """What differs between any two releases, section by section; by default the newest and the one before it."""
+    operator = actor_of(request)
+    newest = list(visible_releases(operator).values_list("revision", flat=True)[:2])
+    if not newest:
+        return render(request, "releases/diff.html", {"parts": []})
+    after = access_release(operator, _asked(request, "to", newest[0]))
+    before = access_release(operator, _asked(request, "from", max(after.revision - 1, 1)))
+    old, new = before.content["sections"], after.content["sections"]
+    context = {
+        "before": before,
+        "after": after,
+        "parts": section_differences(old, new),
+        "changes": words(old, new),
+        "newest": newest[0],
+    }
+    return render(request, "releases/diff.html", context)
+
+
+@login_required
+@require_safe
+def release_undo(request: HttpRequest) -> HttpResponse:
+    """Find the release that undoes the last change, and open its roll-back dialog there."""
+    operator = actor_of(request)
+    require(operator, ROLL_BACK)
+    recent = list(Release.objects.all()[: LOOKED_BACK + 1])
+    restorable = [section.name for section in operations.all_sections() if section.restore is not None]
+
+    def carried(release: Release) -> dict[str, Any]:
+        return {name: release.content["sections"].get(name) for name in restorable}
+
+    for release in recent[1:]:
+        if carried(release) != carried(recent[0]):
+            return redirect(f"{reverse('release', args=[release.revision])}#roll-back")
+    messages.error(request, f"The last {len(recent)} releases differ in nothing that can be rolled back")
+    return redirect("releases")
+
+
+@login_required
+@require_POST
+def release_roll_back(request: HttpRequest, revision: int) -> HttpResponse:
+    """One click: what an earlier release served is served again, as a new release."""
+    now = timezone.now()
+    operator = actor_of(request)
+    release = access_release(operator, revision, "roll_back_release")
+    form = ReasonForm(request.POST)
+    # A roll-back at night must not fail for want of words: without a reason it happens all the same, and says so.
+    reason = form.cleaned_data["reason"] if form.is_valid() else "no reason given"
+    restored = refused_as_message(
+        request, lambda: operations.roll_back_to(release=release, actor=operator, reason=reason, now=now)
+    )
+    if restored is None:
+        return redirect(release)
+    messages.success(request, f"Cut {restored}: it serves what {release} served. The fleet converges below")
+    return redirect("releases")
+
+
+# --- what the pages show ----------------------------------------------------------------------------------------------
+def _cell(worker: dict[str, Any]) -> dict[str, Any]:
+    """A worker as `components/_fleet_grid.html` takes it."""
+    return {**worker, "seen_at": datetime.fromisoformat(worker["seen_at"])}
+
+
+def _roll_back(operator: Operator, release: Release, current: Release, *, now: datetime) -> dict[str, Any] | None:
+    """What rolling back would do, tried out and undone, or why it cannot be done; None when it is not theirs to do.
+
+    Shape: {"changes": [str], "refusal": str}; one of them is empty.
+    """
+    if not may(operator, ROLL_BACK):
+        return None
+    try:
+        sections = preview_roll_back(release=release, actor=operator, now=now)
+    except Refusal as exc:
+        return {"changes": [], "refusal": str(exc)}
+    return {"changes": words(current.content["sections"], sections), "refusal": ""}
+
+
+def _asked(request: HttpRequest, name: str, default: int) -> int:
+    """The revision in a query parameter.
+
+    Raises:
+        Http404: it is no number.
+    """
+    value = request.GET.get(name, "").removeprefix("r") or str(default)
+    if not value.isdigit() or len(value) > 18:
+        raise Http404(f"{value!r} is no revision")
+    return int(value)
