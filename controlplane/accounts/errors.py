@@ -23,3 +23,9 @@ class LastAdmin(AccessError):
     """The change would leave nobody who can give access."""
 
     code = "last_admin"
+
+
+class RoleDoesNotFit(AccessError):
+    """The role gives nothing on that kind of object, so it cannot be granted there."""
+
+    code = "role_does_not_fit"

@@ -3,6 +3,7 @@
 import hashlib
 from typing import ClassVar
 
+import pgtrigger
 from django.contrib.auth.models import AbstractUser
 from django.contrib.contenttypes.fields import GenericForeignKey
 from django.contrib.contenttypes.models import ContentType
@@ -24,6 +25,15 @@ class Operator(AbstractUser):
     class Meta:
         ordering: ClassVar = ["username"]
         permissions: ClassVar = [("manage_access", "Can grant and revoke roles, tokens and operators")]
+        triggers: ClassVar = [
+            # The name is how authors and approvers are told apart: another one would let somebody approve themselves.
+            pgtrigger.Protect(
+                name="name_is_fixed",
+                operation=pgtrigger.Update,
+                condition=pgtrigger.Q(old__username__df=pgtrigger.F("new__username")),
+            ),
+            pgtrigger.Protect(name="no_delete", operation=pgtrigger.Delete),
+        ]
 
     def __str__(self) -> str:
         return self.username

@@ -8,14 +8,18 @@ from typing import Any
 
 from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import ValidationError
 from django.db import connection, models
 from guardian.models import UserObjectPermission
 
-from controlplane.accounts.errors import AlreadyRevoked, LastAdmin, NameTaken
+from controlplane.accounts.errors import AccessError, AlreadyRevoked, LastAdmin, NameTaken, RoleDoesNotFit
 from controlplane.accounts.models import ApiKey, Operator, OperatorToken, RoleGrant, Tenant, hash_secret
 from controlplane.accounts.roles import Role, permissions_everywhere, permissions_on
 from controlplane.audit import operations as audit
+from dataplane.documents import MalformedRelease, Node
 
+# How the record calls what the control plane does on its own; no person may bear the name.
+SYSTEM = "ballast"
 Publish = Callable[..., object]
 # The data plane learns of keys and tenants from the release, which is cut above this app; `releases` hands itself in.
 _publishers: list[Publish] = []
@@ -48,9 +52,9 @@ def create_operator(
     """Create a person without any role. `password` None: signs in by OIDC only.
 
     Raises:
-        NameTaken: the name is in use, or was.
+        NameTaken: the name is in use, or was, in whatever case; or it is what the record calls the system itself.
     """
-    if Operator.objects.filter(username=username).exists():
+    if username.casefold() == SYSTEM or Operator.objects.filter(username__iexact=username).exists():
         raise NameTaken(f"operator {username!r} exists or existed; choose another name")
     operator = Operator.objects.create_user(username=username, email=email, password=password)
     audit.record("operator.created", actor=actor, target=operator, at=now)
@@ -71,7 +75,15 @@ def set_operator_active(*, operator: Operator, active: bool, actor: Operator | s
 def grant_role(
     *, operator: Operator, role: Role, target: models.Model | None, actor: Operator | str, now: datetime
 ) -> RoleGrant:
-    """Grant `role` on `target` (None: on everything); granting it twice is granting it once."""
+    """Grant `role` on `target` (None: on everything); granting it twice is granting it once.
+
+    Raises:
+        RoleDoesNotFit: the role says nothing about such objects.
+    """
+    if target is not None and not permissions_on(role, target._meta.label_lower):
+        raise RoleDoesNotFit(
+            f"the role {role.value!r} gives nothing on a {target._meta.verbose_name}; grant it elsewhere"
+        )
     content_type = ContentType.objects.get_for_model(target) if target is not None else None
     grant, created = RoleGrant.objects.get_or_create(
         operator=operator,
@@ -88,14 +100,16 @@ def grant_role(
 
 @audit.operation
 def revoke_role(*, grant: RoleGrant, actor: Operator | str, now: datetime) -> None:
-    """Take one grant back.
+    """Take one grant back; one that is gone already is left so.
 
     Raises:
         LastAdmin: nobody else could give access afterwards.
     """
     _refuse_losing_last_admin(RoleGrant.objects.exclude(pk=grant.pk))
     operator, data = grant.operator, {"role": grant.role, "on": grant.target_name}
-    RoleGrant.objects.filter(pk=grant.pk).delete()
+    deleted, _ = RoleGrant.objects.filter(pk=grant.pk).delete()
+    if not deleted:
+        return
     _write_permissions(operator)
     audit.record("role.revoked", actor=actor, target=operator, at=now, data=data)
 
@@ -134,8 +148,8 @@ def create_tenant(*, slug: str, name: str, actor: Operator | str, now: datetime,
     """Create a tenant; it can call the gateway once a key is issued. `attributes`: the model's other fields."""
     if Tenant.objects.filter(slug=slug).exists():
         raise NameTaken(f"tenant {slug!r} exists; choose another name")
-    tenant = Tenant(slug=slug, name=name, **attributes)
-    tenant.full_clean()
+    tenant = Tenant(slug=slug, name=name)
+    _set_attributes(tenant, attributes)
     tenant.save()
     audit.record("tenant.created", actor=actor, target=tenant, at=now, data=_tenant_facts(tenant))
     _access_changed(reason=f"tenant {slug} created", actor=actor, now=now)
@@ -144,11 +158,16 @@ def create_tenant(*, slug: str, name: str, actor: Operator | str, now: datetime,
 
 @audit.operation
 def change_tenant(*, tenant: Tenant, actor: Operator | str, now: datetime, **attributes: Any) -> Tenant:
-    """Change a tenant's name, tier, residency, region or policies; takes effect with the release it cuts."""
-    before = _tenant_facts(Tenant.objects.get(pk=tenant.pk))
-    for field, value in attributes.items():
-        setattr(tenant, field, value)
-    tenant.full_clean()
+    """Change a tenant's name, tier, residency, region or policies; takes effect with the release it cuts.
+
+    Raises:
+        AccessError: no such attribute, or one that never changes.
+        django.core.exceptions.ValidationError: by field.
+    """
+    # Only what was asked for changes: the caller's copy may be older than a colleague's change of another field.
+    tenant = Tenant.objects.get(pk=tenant.pk)
+    before = _tenant_facts(tenant)
+    _set_attributes(tenant, attributes)
     tenant.save()
     audit.record(
         "tenant.changed", actor=actor, target=tenant, at=now, data={"before": before, "after": _tenant_facts(tenant)}
@@ -157,9 +176,27 @@ def change_tenant(*, tenant: Tenant, actor: Operator | str, now: datetime, **att
     return tenant
 
 
+_TENANT_ATTRIBUTES = ("name", "tier", "residency", "region", "is_internal", "log_content")
+
+
+def _set_attributes(tenant: Tenant, attributes: Mapping[str, Any]) -> None:
+    for name, value in attributes.items():
+        if name not in _TENANT_ATTRIBUTES:
+            raise AccessError(f"{name!r} of a tenant cannot be set; it has {', '.join(_TENANT_ATTRIBUTES)}")
+        setattr(tenant, name, value)
+    tenant.full_clean()
+    try:
+        Node(tenant.residency, "residency").texts()
+    except MalformedRelease as exc:
+        raise ValidationError({"residency": exc.fact}) from exc
+    try:
+        list(Node({tenant.slug: None}, "slug").slugged_entries())
+    except MalformedRelease as exc:
+        raise ValidationError({"slug": exc.fact}) from exc
+
+
 def _tenant_facts(tenant: Tenant) -> dict[str, Any]:
-    names = ("name", "tier", "residency", "region", "is_internal", "log_content")
-    return {name: getattr(tenant, name) for name in names}
+    return {name: getattr(tenant, name) for name in _TENANT_ATTRIBUTES}
 
 
 @audit.operation
