@@ -1,20 +1,37 @@
 """The kinds of change. Each app that owns one registers it at start-up; this app knows none of them by name."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
+
+from controlplane.approvals.errors import MalformedPolicy
+from controlplane.approvals.policy import Rule, parse_rules
+from dataplane.release import canonical
 
 if TYPE_CHECKING:
     from django.db import models
 
     from controlplane.approvals.models import BreakGlass, ChangeRequest
+    from controlplane.approvals.operations import Authorisation
+
+
+# The kind of change that changes the policy itself.
+POLICY_KIND = "approval.policy"
+# The one gate of a change that is applied in one step.
+APPLY_GATE = "apply"
 
 
 class Apply(Protocol):
-    """Carry a change out, inside the transaction that has just checked its sign-offs."""
+    """Carry a change out, inside the transaction that has just checked its sign-offs.
 
-    def __call__(self, change: "ChangeRequest", *, actor: Any, now: datetime) -> None: ...
+    `authorisation.lapses_at` is set when glass was broken for it: what is written then must remember that nobody signed
+    it, so that nothing returns to it later as if somebody had.
+    """
+
+    def __call__(
+        self, change: "ChangeRequest", *, authorisation: "Authorisation", actor: Any, now: datetime
+    ) -> None: ...
 
 
 class Lapse(Protocol):
@@ -36,6 +53,12 @@ class Surveyed:
     target: "models.Model"
 
 
+class Abandon(Protocol):
+    """Stop whatever of an open change is in effect: it was just rejected or withdrawn."""
+
+    def __call__(self, change: "ChangeRequest", *, actor: Any, reason: str, now: datetime) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """How one kind of change is understood.
@@ -43,9 +66,12 @@ class Kind:
     Attributes:
         survey: From the names of targets, each as it is now; as many queries for a hundred as for one.
         facts: From the content, what the policy's conditions look at.
+        gates: The gates that a policy may name for it; a misspelt one would ask for nothing.
+        conditions: The facts that a policy may look at, each with every value it can have.
         sign_off_permission, break_glass_permission, review_permission: 'app.codename' asked on that object.
         apply: None where the change is carried out in steps by its own app (a canary's knob), gate by gate.
         lapse: None where a bypass could not be undone; such a kind cannot be broken into.
+        abandon: None where an open change has no effect yet.
     """
 
     name: str
@@ -58,6 +84,9 @@ class Kind:
     review_permission: str
     apply: Apply | None = None
     lapse: Lapse | None = None
+    abandon: Abandon | None = None
+    gates: tuple[str, ...] = (APPLY_GATE,)
+    conditions: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def base(self, target: str) -> Any:
         """The revision of `target` that a change would build on now."""
@@ -86,3 +115,37 @@ def kind_of(name: str) -> Kind:
 
 def all_kinds() -> tuple[Kind, ...]:
     return tuple(_kinds.values())
+
+
+def check_rules(rules: Any) -> tuple[Rule, ...]:
+    """Read rules, and refuse what would open a gate by a slip of the pen or shut the policy in for ever.
+
+    Raises:
+        MalformedPolicy: not the published shape; a kind, gate, fact or value that nobody knows, which would ask for
+            nothing or never match; or no way left to change the policy itself.
+    """
+    parsed = parse_rules(rules)
+    try:
+        canonical(rules)
+    except ValueError as exc:
+        raise MalformedPolicy(f"rules: {exc}") from exc
+    known = {kind.name: kind for kind in all_kinds()}
+    for index, rule in enumerate(parsed):
+        path = f"rules[{index}]"
+        if rule.kind not in known:
+            raise MalformedPolicy(f"{path}.kind: {rule.kind!r} is not one of {', '.join(sorted(known))}")
+        kind = known[rule.kind]
+        for gate in rule.gates:
+            if gate not in kind.gates:
+                raise MalformedPolicy(f"{path}.gates.{gate}: {rule.kind!r} has the gates {', '.join(kind.gates)}")
+        for fact, values in rule.when.items():
+            if fact not in kind.conditions:
+                facts = ", ".join(sorted(kind.conditions)) or "none"
+                raise MalformedPolicy(f"{path}.when.{fact}: the facts of {rule.kind!r} are: {facts}")
+            for value in values:
+                if value not in kind.conditions[fact]:
+                    choices = ", ".join(sorted(kind.conditions[fact]))
+                    raise MalformedPolicy(f"{path}.when.{fact}: {value!r} is not one of {choices}")
+    if not any(rule.kind == POLICY_KIND and rule.gate(APPLY_GATE).requirements for rule in parsed):
+        raise MalformedPolicy(f"rules: none asks anybody about {POLICY_KIND!r}, so the policy could not be changed")
+    return parsed

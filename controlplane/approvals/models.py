@@ -108,7 +108,23 @@ class ChangeRequest(models.Model):
     class Meta:
         ordering: ClassVar = ["-id"]
         indexes: ClassVar = [models.Index(fields=["state", "-id"]), models.Index(fields=["target", "-id"])]
-        triggers: ClassVar = [pgtrigger.Protect(name="no_delete", operation=pgtrigger.Delete)]
+        triggers: ClassVar = [
+            pgtrigger.Protect(name="no_delete", operation=pgtrigger.Delete),
+            # Who wrote it decides who may sign it, and a closed change is a record.
+            pgtrigger.Protect(
+                name="keeps_its_authors",
+                operation=pgtrigger.Update,
+                condition=pgtrigger.Condition(
+                    "OLD.kind IS DISTINCT FROM NEW.kind OR OLD.target IS DISTINCT FROM NEW.target"
+                    " OR OLD.author IS DISTINCT FROM NEW.author OR NOT NEW.contributors @> OLD.contributors"
+                    " OR (OLD.state <> NEW.state AND OLD.state <> 'open'"
+                    " AND NOT (OLD.state = 'applied' AND NEW.state = 'rejected'))"
+                    " OR (OLD.state <> 'open' AND (OLD.content IS DISTINCT FROM NEW.content"
+                    " OR OLD.content_digest IS DISTINCT FROM NEW.content_digest"
+                    " OR OLD.digest IS DISTINCT FROM NEW.digest))"
+                ),
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"CR-{self.pk} {self.title}"
@@ -156,8 +172,26 @@ class SignOff(models.Model):
 
     class Meta:
         ordering: ClassVar = ["id"]
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=Q(decision__in=Decision.values), name="decision_is_known"),
+        ]
         triggers: ClassVar = [
             append_only(),
+            pgtrigger.Trigger(
+                name="signed_under_their_own_name",
+                operation=pgtrigger.Insert,
+                when=pgtrigger.Before,
+                func="""
+                    IF NOT EXISTS (
+                        SELECT 1 FROM accounts_operator o
+                        WHERE o.id = NEW.operator_id AND o.username = NEW.operator_name
+                    ) THEN
+                        RAISE EXCEPTION 'sign-off under the name %, which is not the name of operator %',
+                            NEW.operator_name, NEW.operator_id USING ERRCODE = 'check_violation';
+                    END IF;
+                    RETURN NEW;
+                """,
+            ),
             # The last line of defence for rule 1: whatever path a row comes by, an author's own approval is refused.
             pgtrigger.Trigger(
                 name="never_by_a_contributor",
@@ -235,7 +269,22 @@ class BreakGlass(models.Model):
             ),
             models.CheckConstraint(condition=~Q(reason="") & ~Q(incident=""), name="bypass_says_why"),
         ]
-        triggers: ClassVar = [pgtrigger.Protect(name="no_delete", operation=pgtrigger.Delete)]
+        triggers: ClassVar = [
+            pgtrigger.Protect(name="no_delete", operation=pgtrigger.Delete),
+            # An end and a review are written once; everything else never changes, the time it lapses above all.
+            pgtrigger.Protect(
+                name="terms_are_fixed",
+                operation=pgtrigger.Update,
+                condition=pgtrigger.Condition(
+                    "ROW(OLD.change_id, OLD.actor, OLD.reason, OLD.incident, OLD.digest, OLD.used_at, OLD.lapses_at,"
+                    " OLD.review_due_at) IS DISTINCT FROM ROW(NEW.change_id, NEW.actor, NEW.reason, NEW.incident,"
+                    " NEW.digest, NEW.used_at, NEW.lapses_at, NEW.review_due_at)"
+                    " OR (OLD.ended_at IS NOT NULL AND OLD.ended_at IS DISTINCT FROM NEW.ended_at)"
+                    " OR (OLD.reviewed_at IS NOT NULL AND ROW(OLD.reviewed_at, OLD.reviewed_by)"
+                    " IS DISTINCT FROM ROW(NEW.reviewed_at, NEW.reviewed_by))"
+                ),
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"Break-glass on CR-{self.change_id} by {self.actor}"

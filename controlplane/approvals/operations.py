@@ -1,5 +1,6 @@
 """Open, amend, sign, apply, bypass and close changes. Every path to production runs through `require` or `apply`."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,7 +19,7 @@ from controlplane.approvals.errors import (
     NotApproved,
     PolicyMissing,
 )
-from controlplane.approvals.kinds import Kind, kind_of
+from controlplane.approvals.kinds import APPLY_GATE, Kind, check_rules, kind_of
 from controlplane.approvals.models import (
     CHANGE_TRANSITIONS,
     ApprovalPolicy,
@@ -34,7 +35,7 @@ from controlplane.approvals.policy import Rule, Signature, Standing, match, pars
 from controlplane.audit import operations as audit
 from dataplane.release import canonical, digest_of
 
-APPLY_GATE = "apply"
+logger = logging.getLogger(__name__)
 MAX_BYPASS = timedelta(hours=4)
 REVIEW_WITHIN = timedelta(hours=24)
 
@@ -155,6 +156,15 @@ def standing(change: ChangeRequest, *, gate: str, now: datetime) -> Standing:
     return examine_one(change, now=now).standing(gate)
 
 
+def is_signed(change: ChangeRequest, *, gates: Iterable[str], now: datetime) -> bool:
+    """Whether sign-offs alone open every one of `gates` now; a change that no rule speaks of is not signed."""
+    try:
+        examined = examine_one(change, now=now)
+    except PolicyMissing:
+        return False
+    return all(examined.standing(gate).is_open for gate in gates)
+
+
 def is_rejected(content_digest: str) -> bool:
     """Whether this content was rejected before."""
     return RejectedDigest.objects.filter(content_digest=content_digest).exists()
@@ -263,12 +273,14 @@ def sign_off(
         Drifted: what they were shown is not what would be applied now; show it again.
         NotAllowedToSign: they wrote part of it, or do not hold `role` on the target.
         DigestRejected: the content was rejected before.
+        ValueError: no such decision or role.
     """
     change = _open(change)
+    operator, role, decision = _fresh(operator), Role(role), Decision(decision)
     refuse_rejected(change.content_digest)
     if decision == Decision.APPROVE and operator.username in change.contributor_names:
         raise NotAllowedToSign(f"{operator.username!r} wrote part of CR-{change.pk} and cannot sign it off")
-    if not operator.holds(role, change.target_object()):
+    if not operator.is_active or not operator.holds(role, change.target_object()):
         raise NotAllowedToSign(f"{operator.username!r} does not hold the role {role.value!r} on {change.target!r}")
     seen = current(change)
     if decision != Decision.WITHDRAW and not (digest == change.digest == seen.digest):
@@ -300,7 +312,11 @@ def sign_off(
 def reject_change(*, change: ChangeRequest, actor: Operator | str, reason: str, now: datetime) -> None:
     """Close the change and remember its content: it cannot come back, in any later change.
 
-    Also the last step of a roll-back, so that a version that hurt users is not tried again by mistake.
+    What of it is in effect ends, and so does every other open change of the same content: none could ever pass a gate
+    again. Also the last step of a roll-back, so that a version that hurt users is not tried again by mistake.
+
+    Raises:
+        ChangeClosed: it was withdrawn before.
     """
     change = ChangeRequest.objects.select_for_update().get(pk=change.pk)
     if not is_rejected(change.content_digest):
@@ -312,13 +328,27 @@ def reject_change(*, change: ChangeRequest, actor: Operator | str, reason: str, 
             at=now,
         )
     if change.state != ChangeState.REJECTED:
-        _close(change, ChangeState.REJECTED, actor=actor, note=reason, now=now)
+        _abandon(change, ChangeState.REJECTED, actor=actor, reason=reason, now=now)
+    for other in ChangeRequest.objects.open().filter(content_digest=change.content_digest):
+        _abandon(other, ChangeState.REJECTED, actor=actor, reason=f"with CR-{change.pk}: {reason}", now=now)
 
 
 @audit.operation
 def withdraw_change(*, change: ChangeRequest, actor: Operator | str, reason: str, now: datetime) -> None:
-    """Close the change without a verdict on its content; it may be opened again."""
-    _close(_open(change), ChangeState.WITHDRAWN, actor=actor, note=reason, now=now)
+    """Close the change without a verdict on its content, ending what of it is in effect; it may be opened again.
+
+    Raises:
+        ChangeClosed: and nothing was changed.
+    """
+    _abandon(_open(change), ChangeState.WITHDRAWN, actor=actor, reason=reason, now=now)
+
+
+def _abandon(change: ChangeRequest, state: ChangeState, *, actor: Operator | str, reason: str, now: datetime) -> None:
+    was_open = change.is_open
+    _close(change, state, actor=actor, note=reason, now=now)
+    abandon = change.registered.abandon
+    if was_open and abandon is not None:
+        abandon(change, actor=actor, reason=reason, now=now)
 
 
 # --- going through the gate ------------------------------------------------------------------------------------------
@@ -337,9 +367,12 @@ def require(change: ChangeRequest, *, gate: str, now: datetime) -> Authorisation
     Call it inside the operation that carries the change out.
 
     Raises:
+        ChangeClosed: it was applied, rejected or withdrawn meanwhile; sign-offs on it open nothing any more.
         NotApproved: naming how many sign-offs are missing from which role.
         DigestRejected: the content was rejected.
     """
+    audit.require_operation()
+    change = _open(change)
     refuse_rejected(change.content_digest)
     examined = examine_one(change, now=now)
     seen, digest = examined.standing(gate), examined.current.digest
@@ -366,7 +399,7 @@ def apply_change(*, change: ChangeRequest, actor: Operator | str, now: datetime)
         raise ChangeClosed(f"CR-{change.pk} is carried out step by step on its own page, not from here")
     authorisation = require(change, gate=APPLY_GATE, now=now)
     mark_applied(change, actor=actor, now=now, note=authorisation.standing.sentence)
-    kind.apply(change, actor=actor, now=now)
+    kind.apply(change, authorisation=authorisation, actor=actor, now=now)
     return change
 
 
@@ -385,22 +418,32 @@ def break_glass(
     incident: str,
     lasts: timedelta,
     now: datetime,
+    digest: str | None = None,
 ) -> BreakGlass:
     """Let `change` pass its gates for a while without its sign-offs, and owe a review by somebody else.
 
     Args:
         lasts: Up to 4 h; afterwards the effect is undone unless the sign-offs came meanwhile.
+        digest: Of what the actor was shown; None where nothing was shown, as on a command line.
     Raises:
-        BreakGlassRefused: no reason, no incident, too long, a kind whose effect cannot lapse, or a debt is unpaid.
+        BreakGlassRefused: no reason, no incident, too long, an effect that cannot lapse, or a debt is unpaid.
+        Drifted: what they were shown is not what would be applied now.
         ChangeClosed, DigestRejected: and nothing was changed.
     """
     change = _open(change)
     refuse_rejected(change.content_digest)
+    seen = current(change)
+    if digest is not None and digest != seen.digest:
+        raise Drifted(
+            f"CR-{change.pk} changed since you read it (you saw {digest[:8]}, now {seen.digest[:8]}); read it again"
+        )
     reason, incident = reason.strip(), incident.strip()
     if not reason or not incident:
         raise BreakGlassRefused("a bypass needs a reason and the id of the incident it serves")
     if change.registered.lapse is None:
         raise BreakGlassRefused(f"a change of kind {change.kind!r} cannot lapse by itself, so it cannot be broken into")
+    if seen.base is None:
+        raise BreakGlassRefused(f"nothing is in force on {change.target!r} yet that a bypass could lapse back to")
     if not timedelta(minutes=1) <= lasts <= MAX_BYPASS:
         raise BreakGlassRefused(f"a bypass lasts 1 to {int(MAX_BYPASS.total_seconds() // 60)} minutes, not {lasts}")
     debt = BreakGlass.objects.unpaid().first()
@@ -414,7 +457,7 @@ def break_glass(
         actor=actor.username,
         reason=reason,
         incident=incident,
-        digest=current(change).digest,
+        digest=seen.digest,
         used_at=now,
         lapses_at=now + lasts,
         review_due_at=now + REVIEW_WITHIN,
@@ -428,10 +471,12 @@ def review_break_glass(*, debt: BreakGlass, reviewer: Operator, note: str, now: 
     """Pay a debt: somebody other than who broke the glass has looked at it and says what they think.
 
     Raises:
-        BreakGlassRefused: their own, reviewed before, or without a note.
+        BreakGlassRefused: their own, for what they wrote themselves, reviewed before, or without a note.
     """
     if reviewer.username == debt.actor:
         raise BreakGlassRefused("nobody reviews their own bypass; ask another approver")
+    if reviewer.username in debt.change.contributor_names:
+        raise BreakGlassRefused(f"{reviewer.username!r} wrote part of CR-{debt.change_id}; ask another approver")
     if not note.strip():
         raise BreakGlassRefused("a review says what was found")
     paid = (
@@ -444,13 +489,19 @@ def review_break_glass(*, debt: BreakGlass, reviewer: Operator, note: str, now: 
     audit.record("break_glass.reviewed", actor=reviewer, target=debt, at=now, data={"note": note.strip()})
 
 
-@audit.operation
 def lapse_due(*, now: datetime) -> int:
-    """End every bypass whose time is over, undoing its effect where nobody signed meanwhile; return how many."""
+    """End every bypass whose time is over, undoing its effect where nobody signed meanwhile; return how many.
+
+    Each in an operation of its own: one that cannot be undone must not keep the others in effect.
+    """
     ended = 0
     for debt in BreakGlass.objects.filter(ended_at__isnull=True, lapses_at__lte=now).select_related("change"):
-        end_bypass(debt=debt, now=now)
-        ended += 1
+        try:
+            end_bypass(debt=debt, now=now)
+        except Exception:
+            logger.exception("the bypass of CR-%s cannot be undone; it is tried again", debt.change_id)
+        else:
+            ended += 1
     return ended
 
 
@@ -474,7 +525,7 @@ def submit_policy(*, rules: Any, rationale: str, actor: Operator | str, now: dat
     Raises:
         MalformedPolicy: naming the place.
     """
-    parse_rules(rules)
+    check_rules(rules)
     newest = ApprovalPolicy.objects.order_by("-number").first()
     policy = ApprovalPolicy.objects.create(
         number=newest.number + 1 if newest else 1,
@@ -490,6 +541,8 @@ def submit_policy(*, rules: Any, rationale: str, actor: Operator | str, now: dat
 
 def activate_policy(policy: ApprovalPolicy, *, actor: Operator | str, reason: str, now: datetime) -> None:
     """Put a policy in force. Reached through its change request, and once when a deployment is set up."""
+    audit.require_operation()
+    check_rules(policy.rules)
     PolicyActivation.objects.create(policy=policy, at=now, actor=audit.name_of(actor), reason=reason)
     audit.record("policy.activated", actor=actor, target=policy, at=now, data={"digest": policy.digest})
 
@@ -513,6 +566,11 @@ def _open(change: ChangeRequest) -> ChangeRequest:
             f"CR-{fresh.pk} is {fresh.get_state_display().lower()} since {fresh.closed_at:%Y-%m-%d %H:%M} UTC"
         )
     return fresh
+
+
+def _fresh(operator: Operator) -> Operator:
+    """The operator as they are now: a role may have gone while a page's copy of them waited for the chain."""
+    return Operator.objects.prefetch_related("grants").get(pk=operator.pk)
 
 
 def _close(change: ChangeRequest, state: ChangeState, *, actor: Operator | str, note: str, now: datetime) -> None:

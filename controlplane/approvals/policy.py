@@ -158,7 +158,7 @@ def judge(signature: Signature, *, digest: str, contributors: frozenset[str], no
     """Whether one signature counts towards `digest` at `now`."""
     if signature.decision == "withdraw":
         return Validity.TAKEN_BACK
-    if signature.digest != digest:
+    if signature.digest != digest or signature.decision not in {"approve", "request_changes"}:
         return Validity.VOID
     if signature.decision == "request_changes":
         return Validity.CHANGES_REQUESTED

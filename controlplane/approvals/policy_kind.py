@@ -6,10 +6,10 @@ from typing import Any
 
 from controlplane.accounts.models import Operator
 from controlplane.approvals import operations
-from controlplane.approvals.kinds import Kind, Surveyed
+from controlplane.approvals.kinds import POLICY_KIND, Kind, Surveyed
 from controlplane.approvals.models import ApprovalPolicy, ChangeRequest
 
-NAME = "approval.policy"
+NAME = POLICY_KIND
 TARGET = "approval-policy"
 
 
@@ -38,7 +38,7 @@ def _facts(content: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def _apply(change: ChangeRequest, *, actor: Any, now: datetime) -> None:
+def _apply(change: ChangeRequest, *, authorisation: operations.Authorisation, actor: Any, now: datetime) -> None:
     policy = ApprovalPolicy.objects.get(number=change.content["number"], digest=change.content["digest"])
     operations.activate_policy(policy, actor=actor, reason=f"CR-{change.pk}: {change.reason}", now=now)
 

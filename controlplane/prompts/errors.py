@@ -31,3 +31,15 @@ class NeverApproved(PromptError):
     """The version was never live, so going back to it is not a roll-back."""
 
     code = "never_live"
+
+
+class LiveAlready(PromptError):
+    """The version is live; there is nothing to propose."""
+
+    code = "live_already"
+
+
+class AlteredVersion(PromptError):
+    """The version's content is not what its digest says: somebody wrote to the table by hand. It is never served."""
+
+    code = "altered_version"

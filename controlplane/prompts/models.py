@@ -68,6 +68,20 @@ class Prompt(models.Model):
                     RETURN NEW;
                 """,
             ),
+            pgtrigger.Protect(
+                name="nothing_is_live_at_birth",
+                operation=pgtrigger.Insert,
+                condition=pgtrigger.Q(new__live_version__isnull=False),
+            ),
+            # Content digests and changes name the prompt by its slug; no operation changes the route of live words.
+            pgtrigger.Protect(
+                name="identity_is_fixed",
+                operation=pgtrigger.Update,
+                condition=pgtrigger.Condition(
+                    "OLD.slug IS DISTINCT FROM NEW.slug"
+                    " OR (OLD.live_version_id IS NOT NULL AND OLD.route IS DISTINCT FROM NEW.route)"
+                ),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -119,6 +133,19 @@ class PromptVersion(models.Model):
         """How changes and releases name this version. Shape: {"number": int, "digest": str}."""
         return {"number": self.number, "digest": self.digest}
 
+    def is_intact(self) -> bool:
+        """Whether its content, as the database gives it back, is what its digest says."""
+        try:
+            computed = content_digest(
+                prompt=self.prompt.slug,
+                messages=self.messages,
+                variables_schema=self.variables_schema,
+                parameters=self.parameters,
+            )
+        except ValueError:  # a number that canonical JSON cannot carry
+            return False
+        return computed == self.digest
+
     def served(self) -> dict[str, Any]:
         """What a release carries of this version."""
         return {
@@ -149,7 +176,24 @@ class LiveChange(models.Model):
 
     class Meta:
         ordering: ClassVar = ["-id"]
-        triggers: ClassVar = [append_only()]
+        triggers: ClassVar = [
+            append_only(),
+            pgtrigger.Trigger(
+                name="version_of_that_prompt",
+                operation=pgtrigger.Insert,
+                when=pgtrigger.Before,
+                func="""
+                    IF NOT EXISTS (
+                        SELECT 1 FROM prompts_promptversion v
+                        WHERE v.id = NEW.version_id AND v.prompt_id = NEW.prompt_id
+                    ) THEN
+                        RAISE EXCEPTION 'version % is of another prompt than %', NEW.version_id, NEW.prompt_id
+                            USING ERRCODE = 'check_violation';
+                    END IF;
+                    RETURN NEW;
+                """,
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.version} live since {self.at:%Y-%m-%d %H:%M}"

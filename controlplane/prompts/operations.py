@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from django.core.exceptions import ValidationError
+from django.db import DataError
 from django.db.models import Max
 
 from controlplane.accounts.models import Operator
@@ -11,9 +13,10 @@ from controlplane.approvals import operations as approvals
 from controlplane.approvals.kinds import Kind, Surveyed
 from controlplane.approvals.models import ChangeRequest
 from controlplane.audit import operations as audit
-from controlplane.prompts.errors import InvalidVersion, NeverApproved, SameAsBefore
-from controlplane.prompts.models import LiveChange, Prompt, PromptVersion, content_digest
+from controlplane.prompts.errors import AlteredVersion, InvalidVersion, LiveAlready, NeverApproved, SameAsBefore
+from controlplane.prompts.models import ChangeClass, LiveChange, Prompt, PromptVersion, content_digest
 from controlplane.releases import operations as releases
+from dataplane.documents import MalformedRelease, Node
 from dataplane.prompts import validate_version
 
 GO_LIVE = "prompt.live"
@@ -41,10 +44,16 @@ def on_live_change(watcher: Callable[..., object]) -> None:
 def create_prompt(
     *, slug: str, title: str, route: str, actor: Operator | str, now: datetime, description: str = ""
 ) -> Prompt:
-    """Create a prompt without versions; it serves nothing yet."""
+    """Create a prompt without versions; it serves nothing yet.
+
+    Raises:
+        django.core.exceptions.ValidationError: by field.
+    """
     prompt = Prompt(slug=slug, title=title, route=route, description=description, created_at=now)
     prompt.created_by = audit.name_of(actor)
     prompt.full_clean()
+    if (problem := slug_problem(slug)) is not None:
+        raise ValidationError({"slug": problem})
     prompt.save()
     audit.record("prompt.created", actor=actor, target=prompt, at=now, data={"title": title, "route": route})
     return prompt
@@ -71,31 +80,42 @@ def submit_version(
         DigestRejected: this content was rejected before.
     """
     problems = [(p.path, p.message) for p in validate_version(messages, variables_schema, parameters) if p.is_error]
+    if change_class not in ChangeClass.values:
+        problems.append(("change_class", f"{change_class!r} is not one of {', '.join(ChangeClass.values)}"))
     if not rationale.strip():
         problems.append(("rationale", "say why this version is wanted"))
     if problems:
         raise InvalidVersion(problems)
-    digest = content_digest(
-        prompt=prompt.slug, messages=messages, variables_schema=variables_schema, parameters=parameters
-    )
+    try:
+        digest = content_digest(
+            prompt=prompt.slug, messages=messages, variables_schema=variables_schema, parameters=parameters
+        )
+    except ValueError as exc:
+        raise InvalidVersion([("$", f"cannot be written as canonical JSON: {exc}")]) from exc
     approvals.refuse_rejected(digest)
     same = prompt.versions.filter(digest=digest).first()
     if same is not None:
         raise SameAsBefore(f"{same} has exactly this content; use it instead of a copy", same.number)
     newest = prompt.versions.aggregate(newest=Max("number"))["newest"] or 0
-    version = PromptVersion.objects.create(
-        prompt=prompt,
-        number=newest + 1,
-        messages=messages,
-        variables_schema=variables_schema,
-        parameters=parameters,
-        sample_variables=sample_variables or {},
-        change_class=change_class,
-        rationale=rationale.strip(),
-        digest=digest,
-        author=audit.name_of(actor),
-        created_at=now,
-    )
+    try:
+        version = PromptVersion.objects.create(
+            prompt=prompt,
+            number=newest + 1,
+            messages=messages,
+            variables_schema=variables_schema,
+            parameters=parameters,
+            sample_variables=sample_variables or {},
+            change_class=change_class,
+            rationale=rationale.strip(),
+            digest=digest,
+            author=audit.name_of(actor),
+            created_at=now,
+        )
+        version.refresh_from_db()
+    except (DataError, ValueError) as exc:  # a NUL character, which PostgreSQL cannot keep
+        raise InvalidVersion([("$", f"cannot be stored: {exc}")]) from exc
+    if not version.is_intact():  # a number such as 1e22 comes back from the database as another
+        raise InvalidVersion([("$", "holds a number that cannot be kept exactly; write it as text or within 2^53")])
     audit.record(
         "prompt.version_submitted",
         actor=actor,
@@ -108,7 +128,14 @@ def submit_version(
 
 @audit.operation
 def propose_live(*, version: PromptVersion, reason: str, actor: Operator | str, now: datetime) -> ChangeRequest:
-    """Ask for a version to go live at once, without a canary: the way of a prompt's first version."""
+    """Ask for a version to go live at once, without a canary: the way of a prompt's first version.
+
+    Raises:
+        LiveAlready: it is.
+        DigestRejected, PolicyMissing: from the approvals.
+    """
+    if Prompt.objects.get(pk=version.prompt_id).live_version_id == version.pk:
+        raise LiveAlready(f"{version} is live already")
     return approvals.open_change(
         kind=GO_LIVE,
         target=version.prompt.audit_name,
@@ -126,7 +153,12 @@ def go_live(version: PromptVersion, *, actor: Operator | str, reason: str, now: 
     """Write the log entry that makes `version` live, and cut the release.
 
     Only for operations that have just passed a gate, or that return to what was live before.
+
+    Raises:
+        AlteredVersion: its content is not what was approved under its digest.
     """
+    audit.require_operation()
+    require_intact(version)
     prompt = Prompt.objects.select_for_update().get(pk=version.prompt_id)
     before = prompt.live_version
     LiveChange.objects.create(prompt=prompt, version=version, actor=audit.name_of(actor), reason=reason, at=now)
@@ -144,19 +176,33 @@ def go_live(version: PromptVersion, *, actor: Operator | str, reason: str, now: 
     releases.publish_on_commit(reason=f"{version} live: {reason}", actor=actor, now=now)
 
 
+def require_intact(version: PromptVersion) -> None:
+    """Return if the version's content is what its digest says.
+
+    Raises:
+        AlteredVersion: it is not; whoever approved the digest did not approve this.
+    """
+    if not version.is_intact():
+        raise AlteredVersion(f"the content of {version} does not give its digest {version.digest[:8]}; look at the log")
+
+
 @audit.operation
 def return_to(*, version: PromptVersion, actor: Operator | str, reason: str, now: datetime) -> PromptVersion:
     """Make a version live again that was live before: one click, no sign-off, since its digest was approved.
+
+    Nothing happens when it is live, not even if its content was rejected meanwhile: nobody is newly shown it, and a
+    release roll-back must not fail on a prompt that it does not move.
 
     Raises:
         NeverApproved: it never was live.
         DigestRejected: it was rejected since.
     """
+    if Prompt.objects.get(pk=version.prompt_id).live_version_id == version.pk:
+        return version
     if not version.live_changes.exists():
         raise NeverApproved(f"{version} was never live; start a canary of it instead")
     approvals.refuse_rejected(version.digest)
-    if Prompt.objects.get(pk=version.prompt_id).live_version_id != version.pk:
-        go_live(version, actor=actor, reason=reason, now=now)
+    go_live(version, actor=actor, reason=reason, now=now)
     return version
 
 
@@ -201,14 +247,26 @@ def survey_prompts(targets: Iterable[str]) -> dict[str, Surveyed]:
     return surveyed
 
 
-def _apply(change: ChangeRequest, *, actor: Any, now: datetime) -> None:
+def _apply(change: ChangeRequest, *, authorisation: approvals.Authorisation, actor: Any, now: datetime) -> None:
     reference = change.content["candidate"]
     version = PromptVersion.objects.select_related("prompt").get(
         prompt__slug=change.content["prompt"], number=reference["number"], digest=reference["digest"]
     )
+    approvals.refuse_rejected(version.digest)
     go_live(version, actor=actor, reason=f"CR-{change.pk}", now=now)
 
 
+def slug_problem(slug: str) -> str | None:
+    """What the workers' parser has against `slug` as the name of a thing in a release; None when nothing."""
+    try:
+        list(Node({slug: None}, "slug").slugged_entries())
+    except MalformedRelease as exc:
+        return exc.fact
+    return None
+
+
+# What the policy may look at of a change to a prompt.
+CONDITIONS = {"change_class": frozenset(ChangeClass.values)}
 KIND = Kind(
     name=GO_LIVE,
     label="Prompt to everybody",
@@ -219,4 +277,5 @@ KIND = Kind(
     break_glass_permission="prompts.break_glass",
     review_permission="prompts.review_break_glass",
     apply=_apply,
+    conditions=CONDITIONS,
 )

@@ -41,3 +41,9 @@ class NotAtLastStage(RolloutError):
     """A canary is promoted from its last stage only."""
 
     code = "not_at_last_stage"
+
+
+class KnobMoved(RolloutError):
+    """Somebody turned the knob since the page was read; look again before turning it further."""
+
+    code = "knob_moved"

@@ -50,7 +50,7 @@ TRANSITIONS = {
 
 
 class Gate(StrEnum):
-    """What a stage's exposure asks of the approval policy."""
+    """What a stage's exposure asks of the approval policy, from narrow to wide; a wide one asks the narrow ones too."""
 
     INTERNAL = "internal"
     PUBLIC = "public"
@@ -111,6 +111,23 @@ class Canary(models.Model):
         triggers: ClassVar = [
             pgtrigger.Protect(name="no_delete", operation=pgtrigger.Delete),
             pgtrigger.Protect(
+                name="carries_its_change",
+                operation=pgtrigger.Update,
+                condition=pgtrigger.Q(old__change__df=pgtrigger.F("new__change"))
+                | pgtrigger.Q(old__prompt__df=pgtrigger.F("new__prompt"))
+                | pgtrigger.Q(old__slug__df=pgtrigger.F("new__slug")),
+            ),
+            # The table of TRANSITIONS once more: whatever path an UPDATE comes by, none that ended runs again.
+            pgtrigger.Protect(
+                name="ended_stays_ended",
+                operation=pgtrigger.Update,
+                condition=pgtrigger.Condition(
+                    "OLD.state <> NEW.state AND (OLD.state, NEW.state) NOT IN"
+                    " (('planned', 'running'), ('planned', 'withdrawn'), ('running', 'promoted'),"
+                    " ('running', 'rolled_back'))"
+                ),
+            ),
+            pgtrigger.Protect(
                 name="plan_is_fixed_once_started",
                 operation=pgtrigger.Update,
                 condition=~pgtrigger.Q(old__state="planned")
@@ -166,9 +183,10 @@ class Canary(models.Model):
         return max(public, default=0) / BUCKETS
 
     def gates_up_to(self, position: int) -> list[Gate]:
-        """Every gate that serving at `position` passes, in order: each stage reached keeps its members."""
-        gates = {gate_of(stage) for stage in self.stages[: position + 1]}
-        return [gate for gate in Gate if gate in gates]
+        """Every gate that serving at `position` passes: those of the widest stage reached, and all narrower ones."""
+        gates = list(Gate)
+        widest = max((gates.index(gate_of(stage)) for stage in self.stages[: position + 1]), default=-1)
+        return gates[: widest + 1]
 
     def plan(self) -> dict[str, Any]:
         """What people sign off: all that decides who meets which words. The salt is in it, the position is not."""

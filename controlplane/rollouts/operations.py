@@ -7,7 +7,7 @@ from typing import Any
 
 from controlplane.accounts.models import Operator
 from controlplane.approvals import operations as approvals
-from controlplane.approvals.errors import NotApproved
+from controlplane.approvals.errors import Drifted, NotApproved
 from controlplane.approvals.kinds import Kind
 from controlplane.approvals.models import BreakGlass, ChangeRequest
 from controlplane.audit import operations as audit
@@ -20,9 +20,10 @@ from controlplane.rollouts.errors import (
     CanaryNotRunning,
     ControlMoved,
     InvalidPlan,
+    KnobMoved,
     NotAtLastStage,
 )
-from controlplane.rollouts.models import TRANSITIONS, Canary, CanaryState, Cause, Gate, gate_of, plan_content
+from controlplane.rollouts.models import TRANSITIONS, Canary, CanaryState, Cause, Gate, plan_content
 from dataplane.cohorts import UNITS, CanaryPlan
 from dataplane.release import MalformedRelease
 
@@ -110,11 +111,15 @@ def change_plan(*, canary: Canary, unit: str, stages: list[dict[str, Any]], acto
 
 @audit.operation
 def withdraw_canary(*, canary: Canary, reason: str, actor: Operator, now: datetime) -> None:
-    """Give up a canary that never started; its version may be planned again."""
+    """Give up a canary that never started; its version may be planned again.
+
+    Raises:
+        CanaryNotPlanned: and nothing was changed.
+    """
     canary = _fresh(canary)
-    _move(canary, Cause.WITHDRAWN, actor=actor, reason=reason, now=now)
+    if canary.state != CanaryState.PLANNED:
+        raise CanaryNotPlanned(f"canary {canary.slug!r} is {canary.get_state_display().lower()} and is not given up")
     approvals.withdraw_change(change=canary.change, actor=actor, reason=reason, now=now)
-    audit.record("canary.withdrawn", actor=actor, target=canary, at=now, data={"reason": reason})
 
 
 def check_plan(
@@ -164,7 +169,8 @@ def start_canary(*, canary: Canary, actor: Operator, now: datetime) -> Canary:
     """Begin with the first stage.
 
     Raises:
-        CanaryNotPlanned, AnotherCanaryRuns, ControlMoved, NotApproved, DigestRejected: and nothing was changed.
+        CanaryNotPlanned, AnotherCanaryRuns, ControlMoved, NotApproved, Drifted, DigestRejected: and nothing was
+            changed.
     """
     canary = _fresh(canary)
     if canary.state != CanaryState.PLANNED:
@@ -184,14 +190,23 @@ def start_canary(*, canary: Canary, actor: Operator, now: datetime) -> Canary:
 
 
 @audit.operation
-def turn_knob(*, canary: Canary, position: int, actor: Operator | str, now: datetime) -> Canary:
+def turn_knob(
+    *, canary: Canary, position: int, actor: Operator | str, now: datetime, seen: int | None = None
+) -> Canary:
     """Move a running canary to the stage at `position`; forward through every gate on the way, back without any.
 
+    Args:
+        seen: The position that the actor was shown; it guards the way forward only. None: they were shown none.
     Raises:
-        CanaryNotRunning, NotApproved, DigestRejected, InvalidPlan: and nothing was changed.
+        KnobMoved: forward, and somebody else turned it since.
+        CanaryNotRunning, NotApproved, Drifted, DigestRejected, InvalidPlan: and nothing was changed.
     """
     canary = _fresh(canary)
     _require_running(canary)
+    if seen is not None and seen != canary.position < position:
+        raise KnobMoved(
+            f"canary {canary.slug!r} is at {canary.stages[canary.position]['name']} by now; look again before going on"
+        )
     if not 0 <= position < len(canary.stages):
         raise InvalidPlan(f"canary {canary.slug!r} has stages 0 to {len(canary.stages) - 1}, not {position}")
     if position == canary.position:
@@ -217,7 +232,10 @@ def promote_canary(*, canary: Canary, actor: Operator, now: datetime) -> Canary:
         raise NotAtLastStage(
             f"canary {canary.slug!r} is at {canary.stages[canary.position]['name']}; promote from the last stage"
         )
-    authorisation = approvals.require(canary.change, gate=Gate.LIVE, now=now)
+    _require_as_signed(canary)
+    # Live is wider than any stage: a plan that skipped the public passes its gate now.
+    passed = [approvals.require(canary.change, gate=gate, now=now) for gate in Gate]
+    authorisation = next((one for one in passed if one.lapses_at is not None), passed[-1])
     if authorisation.lapses_at is not None:
         # What is live does not lapse by itself, so broken glass can never lead there.
         raise NotApproved(
@@ -253,13 +271,16 @@ def _end(canary: Canary, *, reason: str, actor: Operator | str, now: datetime) -
 
 
 def _expose(canary: Canary, *, position: int, actor: Operator | str, now: datetime) -> None:
-    """Pass every gate up to `position` and write it; going back keeps what the gates behind it allowed."""
-    lapses = []
+    """Pass every gate up to `position` and write it; going back asks nobody.
+
+    Going back from broken glass to what is signed anyway takes the lapse away; to anything else it keeps it.
+    """
+    gates = canary.gates_up_to(position)
     if position > canary.position:
-        for gate in canary.gates_up_to(position):
-            lapses.append(approvals.require(canary.change, gate=gate, now=now).lapses_at)
+        _require_as_signed(canary)
+        lapses = [approvals.require(canary.change, gate=gate, now=now).lapses_at for gate in gates]
         canary.bypass_lapses_at = min((at for at in lapses if at is not None), default=None)
-    elif gate_of(canary.stages[position]) is Gate.INTERNAL:
+    elif canary.bypass_lapses_at is not None and approvals.is_signed(canary.change, gates=gates, now=now):
         canary.bypass_lapses_at = None
     moved = (
         Canary.objects.running()
@@ -269,6 +290,19 @@ def _expose(canary: Canary, *, position: int, actor: Operator | str, now: dateti
     if not moved:
         raise CanaryNotRunning(f"canary {canary.slug!r} ended before the knob was turned")
     canary.position, canary.moved_at = position, now
+
+
+def _require_as_signed(canary: Canary) -> None:
+    """Return if the plan in the table is the content that people sign, and its words are those of its digest.
+
+    Raises:
+        Drifted, AlteredVersion: somebody wrote to a table by hand.
+        DigestRejected: the words were rejected.
+    """
+    if canary.plan() != canary.change.content or canary.candidate.digest != canary.change.content_digest:
+        raise Drifted(f"the plan of canary {canary.slug!r} is not the content of CR-{canary.change_id}; plan it anew")
+    prompts.require_intact(canary.candidate)
+    approvals.refuse_rejected(canary.candidate.digest)
 
 
 def _move(canary: Canary, cause: Cause, *, actor: Operator | str, reason: str, now: datetime) -> None:
@@ -312,7 +346,6 @@ def restore_canaries(section: Mapping[str, Any], *, actor: Operator | str, reaso
     for canary in Canary.objects.running().with_parts():
         entry = section.get(canary.slug)
         if entry is None or entry["control"] != canary.control.number:
-            _end(canary, reason=reason, actor=actor, now=now)
             approvals.withdraw_change(change=canary.change, actor=actor, reason=reason, now=now)
         elif len(entry["reach"]) - 1 < canary.position:
             turn_knob(canary=canary, position=len(entry["reach"]) - 1, actor=actor, now=now)
@@ -329,24 +362,31 @@ def end_on_live_change(version: PromptVersion, *, actor: Operator | str, reason:
     """What is live changed under a running canary: its comparison means nothing now, so it ends without a verdict."""
     for canary in Canary.objects.running().with_parts().filter(prompt=version.prompt_id).exclude(control=version):
         why = f"{version} went live under it: {reason}"
-        _end(canary, reason=why, actor=actor, now=now)
         approvals.withdraw_change(change=canary.change, actor=actor, reason=why, now=now)
+
+
+def _abandon(change: ChangeRequest, *, actor: Operator | str, reason: str, now: datetime) -> None:
+    """End the canary whose change was rejected or withdrawn: nothing could ever carry it further."""
+    canary = _fresh(Canary.objects.get(change=change))
+    if canary.is_running:
+        _end(canary, reason=reason, actor=actor, now=now)
+    elif canary.state == CanaryState.PLANNED:
+        _move(canary, Cause.WITHDRAWN, actor=actor, reason=reason, now=now)
+        audit.record("canary.withdrawn", actor=actor, target=canary, at=now, data={"reason": reason})
 
 
 def _lapse(change: ChangeRequest, *, debt: BreakGlass, now: datetime) -> None:
     """Turn the knob back to the last stage that the sign-offs allow; to none at all, roll back."""
     canary = Canary.objects.with_parts().get(change=change)
-    if not canary.is_running:
-        return
-    examined = approvals.examine_one(change, now=now)
+    if not canary.is_running or canary.bypass_lapses_at is None or canary.bypass_lapses_at > now:
+        return  # ended, signed, or resting on a later bypass
     allowed = -1
     for position in range(canary.position + 1):
-        if not all(examined.standing(gate).is_open for gate in canary.gates_up_to(position)):
+        if not approvals.is_signed(change, gates=canary.gates_up_to(position), now=now):
             break
         allowed = position
     why = f"break-glass of {debt.actor} lapsed"
     if allowed < 0:
-        _end(canary, reason=why, actor="ballast", now=now)
         approvals.withdraw_change(change=change, actor="ballast", reason=why, now=now)
     elif allowed < canary.position:
         turn_knob(canary=canary, position=allowed, actor="ballast", now=now)
@@ -367,4 +407,7 @@ KIND = Kind(
     break_glass_permission="prompts.break_glass",
     review_permission="prompts.review_break_glass",
     lapse=_lapse,
+    abandon=_abandon,
+    gates=tuple(Gate),
+    conditions=prompts.CONDITIONS,
 )

@@ -23,3 +23,9 @@ class NeverInForce(RoutingError):
     """The table was never in force, so going back to it is not a roll-back."""
 
     code = "never_in_force"
+
+
+class AlteredTable(RoutingError):
+    """The table's document is not what its digest says: somebody wrote to the table by hand. It is never in force."""
+
+    code = "altered_table"

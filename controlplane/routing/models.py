@@ -6,6 +6,7 @@ from django.db import models
 from django.urls import reverse
 
 from controlplane.audit.models import append_only
+from dataplane.release import canonical, digest_of
 
 
 class RoutingTable(models.Model):
@@ -41,6 +42,13 @@ class RoutingTable(models.Model):
     def audit_name(self) -> str:
         return f"routing-table:{self.number}"
 
+    def is_intact(self) -> bool:
+        """Whether its document, as the database gives it back, is what its digest says."""
+        try:
+            return digest_of(canonical(self.document)) == self.digest
+        except ValueError:  # a number that canonical JSON cannot carry
+            return False
+
     @property
     def reference(self) -> dict[str, Any]:
         """How changes name this version. Shape: {"number": int, "digest": str}."""
@@ -57,6 +65,11 @@ class RoutingActivation(models.Model):
     actor = models.CharField(max_length=150)
     reason = models.TextField()
     at = models.DateTimeField()
+    lapses_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        help_text="Set when glass was broken for it: it was never approved, so nothing returns to it",
+    )
 
     class Meta:
         ordering: ClassVar = ["-id"]

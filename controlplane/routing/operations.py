@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from django.db import DataError
 from django.db.models import Max
 
 from controlplane.accounts.models import Operator
@@ -12,7 +13,7 @@ from controlplane.approvals.kinds import Kind, Surveyed
 from controlplane.approvals.models import BreakGlass, ChangeRequest
 from controlplane.audit import operations as audit
 from controlplane.releases import operations as releases
-from controlplane.routing.errors import InvalidRouting, NeverInForce, SameRouting
+from controlplane.routing.errors import AlteredTable, InvalidRouting, NeverInForce, SameRouting
 from controlplane.routing.models import RoutingActivation, RoutingTable
 from dataplane.release import MalformedRelease, canonical, digest_of
 from dataplane.routing import RoutingTable as Routing
@@ -47,14 +48,17 @@ def submit_table(*, document: Any, rationale: str, actor: Operator | str, now: d
     if active is not None and active.digest == digest:
         raise SameRouting(f"{active} is in force and has exactly this content")
     newest = RoutingTable.objects.aggregate(newest=Max("number"))["newest"] or 0
-    table = RoutingTable.objects.create(
-        number=newest + 1,
-        document=document,
-        digest=digest,
-        author=audit.name_of(actor),
-        rationale=rationale,
-        created_at=now,
-    )
+    try:
+        table = RoutingTable.objects.create(
+            number=newest + 1,
+            document=document,
+            digest=digest,
+            author=audit.name_of(actor),
+            rationale=rationale,
+            created_at=now,
+        )
+    except (DataError, ValueError) as exc:  # a NUL character, which PostgreSQL cannot keep
+        raise InvalidRouting(f"cannot be stored: {exc}") from exc
     audit.record(
         "routing.submitted", actor=actor, target=table, at=now, data={"digest": digest, "rationale": rationale}
     )
@@ -84,13 +88,25 @@ def activate(
     reason: str,
     now: datetime,
     change: ChangeRequest | None = None,
+    lapses_at: datetime | None = None,
 ) -> None:
     """Write the log entry that puts `table` in force, and cut the release.
 
     Only for operations that have just passed a gate, that return to an earlier table, or that set a deployment up.
+
+    Args:
+        lapses_at: Set when glass was broken for it.
+    Raises:
+        AlteredTable: its document is not what was approved under its digest.
     """
+    audit.require_operation()
+    table.refresh_from_db()
+    if not table.is_intact():
+        raise AlteredTable(f"the document of {table} does not give its digest {table.digest[:8]}; look at the log")
     before = active_table()
-    RoutingActivation.objects.create(table=table, change=change, actor=audit.name_of(actor), reason=reason, at=now)
+    RoutingActivation.objects.create(
+        table=table, change=change, actor=audit.name_of(actor), reason=reason, at=now, lapses_at=lapses_at
+    )
     data = {"before": before.reference if before else None, "after": table.reference, "reason": reason}
     audit.record("routing.activated", actor=actor, target=table, at=now, data=data)
     releases.publish_on_commit(reason=f"routing table {table.number}: {reason}", actor=actor, now=now)
@@ -98,18 +114,21 @@ def activate(
 
 @audit.operation
 def return_to(*, table: RoutingTable, actor: Operator | str, reason: str, now: datetime) -> None:
-    """Put a table in force again that was before: one click, no sign-off.
+    """Put a table in force again that was before: one click, no sign-off, since it was approved then.
+
+    Nothing happens when it is in force.
 
     Raises:
-        NeverInForce: it never was.
+        NeverInForce: it never was, or only on broken glass.
         DigestRejected: it was rejected since.
     """
-    if not table.activations.exists():
-        raise NeverInForce(f"{table} was never in force; open a change request for it instead")
-    approvals.refuse_rejected(table.digest)
     active = active_table()
-    if active is None or active.pk != table.pk:
-        activate(table, actor=actor, reason=reason, now=now)
+    if active is not None and active.pk == table.pk:
+        return
+    if not table.activations.filter(lapses_at__isnull=True).exists():
+        raise NeverInForce(f"{table} was never in force with its sign-offs; open a change request for it instead")
+    approvals.refuse_rejected(table.digest)
+    activate(table, actor=actor, reason=reason, now=now)
 
 
 def compile_routing() -> dict[str, Any]:
@@ -122,7 +141,12 @@ def restore_routing(section: Mapping[str, Any], *, actor: Operator | str, reason
     """Return to the table that an older release carried."""
     if section == EMPTY:
         return
-    table = RoutingTable.objects.filter(digest=digest_of(canonical(section)), activations__isnull=False).first()
+    digest = digest_of(canonical(section))
+    active = active_table()
+    if active is not None and active.digest == digest:
+        return
+    known = RoutingTable.objects.filter(digest=digest, activations__isnull=False).distinct()
+    table = known.filter(activations__lapses_at__isnull=True).first() or known.first()
     if table is None:
         raise NeverInForce("the release carries a routing table that this control plane does not know")
     return_to(table=table, actor=actor, reason=reason, now=now)
@@ -136,21 +160,26 @@ def _survey(targets: Iterable[str]) -> dict[str, Surveyed]:
     return dict.fromkeys(targets, surveyed)
 
 
-def _apply(change: ChangeRequest, *, actor: Any, now: datetime) -> None:
+def _apply(change: ChangeRequest, *, authorisation: approvals.Authorisation, actor: Any, now: datetime) -> None:
     table = RoutingTable.objects.get(number=change.content["number"], digest=change.content["digest"])
-    activate(table, actor=actor, reason=f"CR-{change.pk}", change=change, now=now)
+    approvals.refuse_rejected(table.digest)
+    reason = f"CR-{change.pk}"
+    activate(table, actor=actor, reason=reason, change=change, now=now, lapses_at=authorisation.lapses_at)
 
 
 def _lapse(change: ChangeRequest, *, debt: BreakGlass, now: datetime) -> None:
-    """Go back to the table that the bypassed one replaced, unless something else was put in force since.
+    """Go back to the approved table that was in force before, unless something else was put in force since.
 
     Whoever wants to keep it opens a second change request for the same table while the bypass lasts; once that is
     signed and applied, the lapse finds nothing of its own to undo.
     """
     latest = RoutingActivation.objects.first()
-    if latest is None or latest.change_id != change.pk or change.base is None:
+    if latest is None or latest.change_id != change.pk or latest.lapses_at is None:
         return
-    before = RoutingTable.objects.get(number=change.base["number"])
+    approved = RoutingActivation.objects.filter(lapses_at__isnull=True, pk__lt=latest.pk).select_related("table")
+    before = next((one.table for one in approved if not approvals.is_rejected(one.table.digest)), None)
+    if before is None:
+        raise NeverInForce(f"no approved table was in force before {latest.table}; propose one")
     return_to(table=before, actor="ballast", reason=f"break-glass on CR-{change.pk} lapsed", now=now)
 
 
