@@ -51,6 +51,7 @@ from dataplane.providers.base import DONE, Adapter, StreamParser, UpstreamCall
 from dataplane.release import Release
 from dataplane.routing import MAX_DEADLINE_MS, Account, Lane, eligible_lanes
 from dataplane.schema_check import SchemaChecker
+from dataplane.timers import TimerWheel
 from dataplane.transport import Exchange, Limits, Transport
 
 log = logging.getLogger("ballast.pipeline")
@@ -91,6 +92,7 @@ class Pipeline:
         usage: UsageSink,
         metrics: GatewayMetrics,
         region: str,
+        timers: TimerWheel,
         adapters: Mapping[str, Adapter] = ADAPTERS,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -107,6 +109,7 @@ class Pipeline:
         self._clock = clock
         self._wall = wall
         self._schemas = SchemaChecker()
+        self._timers = timers
 
     async def serve_chat(self, inbound: Inbound, reply: Reply) -> None:
         """Answer one `POST /v1/chat/completions`; errors become responses, cancellation passes through."""
@@ -142,7 +145,7 @@ class Pipeline:
         lane = self._choose_lane(journey, release, tenant, route=request.route, needs=chat_needs(request))
         account, adapter, secret = self._lane_access(release, lane)
         call = adapter.chat_call(request, lane=lane, account=account, secret=secret)
-        async with asyncio.timeout(self._remaining_seconds(journey)):
+        with self._timers.deadline(self._remaining_seconds(journey)):
             exchange = await self._send(journey, call, lane, stream=request.stream)
             try:
                 if not 200 <= exchange.status < 300:
@@ -168,7 +171,7 @@ class Pipeline:
         lane = self._choose_lane(journey, release, tenant, route=request.route, needs=EMBEDDINGS)
         account, adapter, secret = self._lane_access(release, lane)
         call = adapter.embedding_call(request, lane=lane, account=account, secret=secret)
-        async with asyncio.timeout(self._remaining_seconds(journey)):
+        with self._timers.deadline(self._remaining_seconds(journey)):
             exchange = await self._send(journey, call, lane, stream=False)
             try:
                 if not 200 <= exchange.status < 300:
@@ -207,9 +210,9 @@ class Pipeline:
         number = reference.version
         if number is None:
             number = self._assign_version(journey, release=release, tenant=tenant, prompt=prompt.slug) or prompt.live
-        version = prompt.versions.get(number)
-        if version is None:
-            raise UnknownPromptVersion(prompt.slug, number, known=tuple(sorted(prompt.versions)))
+        elif number not in prompt.pinnable:
+            raise UnknownPromptVersion(prompt.slug, number, known=tuple(sorted(prompt.pinnable)))
+        version = prompt.versions[number]
         journey.prompt_version = version
         journey.route = prompt.route
         return ChatRequest(
@@ -363,7 +366,7 @@ class Pipeline:
     async def _tell(self, journey: Journey, reply: Reply, error: GatewayError) -> None:
         """Give the caller the error: as a response, or as the last event of a stream that is under way."""
         try:
-            async with asyncio.timeout(LAST_WORDS_SECONDS):
+            with self._timers.deadline(LAST_WORDS_SECONDS):
                 if not reply.opened:
                     headers = [*journey.headers(error_headers(error)[0]), *error_headers(error)[1:]]
                     body = error_body(error, request_id=journey.inbound.request_id)

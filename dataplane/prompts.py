@@ -95,12 +95,17 @@ class PromptVersion:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt of the release: the route it runs on, the version that is live, and every version that may be served."""
+    """A prompt of the release: the route it runs on, the version that is live, and every version that may be served.
+
+    `pinnable` are those that callers may ask for by number. A canary's candidate is among `versions` without being
+    pinnable: only the cohort serves it, or anybody could read words that nobody has signed yet.
+    """
 
     slug: str
     route: str
     live: int
     versions: dict[int, PromptVersion]
+    pinnable: frozenset[int]
 
 
 class PromptSet(dict[str, Prompt]):
@@ -110,8 +115,8 @@ class PromptSet(dict[str, Prompt]):
     def parse(cls, section: object, *, path: str = "$.sections.prompts") -> PromptSet:
         """Read the section, or say where it is wrong.
 
-        Shape: {slug: {"live": int, "route": slug, "versions": {"12": {"digest", "messages", "variables_schema",
-                "parameters"}}}}.
+        Shape: {slug: {"live": int, "route": slug, "pinnable": [int], "versions": {"12": {"digest", "messages",
+                "variables_schema", "parameters"}}}}.
         Raises:
             MalformedRelease: naming the JSON path.
         """
@@ -119,7 +124,7 @@ class PromptSet(dict[str, Prompt]):
 
 
 def _parse_prompt(slug: str, node: Node) -> Prompt:
-    members = node.members("live", "route", "versions")
+    members = node.members("live", "route", "pinnable", "versions")
     versions: dict[int, PromptVersion] = {}
     for key, item in members["versions"].entries():
         if not (key.isascii() and key.isdigit()) or key.startswith("0"):
@@ -140,7 +145,13 @@ def _parse_prompt(slug: str, node: Node) -> Prompt:
     live = members["live"].integer(minimum=1)
     if live not in versions:
         members["live"].refuse(f"live version {live} is not among the versions given")
-    return Prompt(slug, members["route"].text(), live, versions)
+    pinnable = set()
+    for item in members["pinnable"].items():
+        number = item.integer(minimum=1)
+        if number not in versions:
+            item.refuse(f"pinnable version {number} is not among the versions given")
+        pinnable.add(number)
+    return Prompt(slug, members["route"].text(), live, versions, frozenset(pinnable))
 
 
 def placeholders(messages: Iterable[Mapping[str, Any]]) -> set[str]:

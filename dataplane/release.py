@@ -304,7 +304,7 @@ def parse_document(content: Any, *, digest: str, current_revision: int | None = 
     routing = RoutingTable.parse(sections["routing"].value, path=sections["routing"].path)
     prompts = PromptSet.parse(sections["prompts"].value, path=sections["prompts"].path)
     for _, node in sections["prompts"].entries():
-        node.members("live", "route", "versions")["route"].reference(routing.routes, to="route")
+        node.members("live", "route", "pinnable", "versions")["route"].reference(routing.routes, to="route")
     canaries = _parse_canaries(sections["canaries"], prompts)
     return Release(
         revision=revision,

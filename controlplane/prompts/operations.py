@@ -215,6 +215,8 @@ def compile_prompts() -> dict[str, Any]:
         versions = served.setdefault(change.prompt_id, {})
         if len(versions) < PINNABLE_VERSIONS:
             versions[change.version.number] = change.version
+    # What was live was signed for everybody, so callers may name it; a candidate is only ever served by its cohort.
+    pinnable = {prompt_id: set(versions) for prompt_id, versions in served.items()}
     for source in _also_served:
         for version in source():
             served.setdefault(version.prompt_id, {})[version.number] = version
@@ -223,6 +225,7 @@ def compile_prompts() -> dict[str, Any]:
             section[prompt.slug] = {
                 "live": prompt.live_version.number,
                 "route": prompt.route,
+                "pinnable": sorted(pinnable[prompt.pk]),
                 "versions": {str(number): version.served() for number, version in served[prompt.pk].items()},
             }
     return section

@@ -84,7 +84,9 @@ SECTIONS = {
         "tenants": {"acme": TENANT},
         "keys": {hashlib.sha256(b"bk-acme").hexdigest(): {"tenant": "acme", "id": "k1"}},
     },
-    "prompts": {"support-answer": {"live": 1, "route": "chat", "versions": {"1": VERSION, "2": VERSION}}},
+    "prompts": {
+        "support-answer": {"live": 1, "route": "chat", "pinnable": [1], "versions": {"1": VERSION, "2": VERSION}}
+    },
     "canaries": {"support-answer-2": CANARY},
     "routing": ROUTING,
 }

@@ -107,8 +107,13 @@ def release_sections(simulator_url: str) -> dict[str, Any]:
             },
         },
         "prompts": {
-            "support": {"live": 1, "route": "chat", "versions": {"1": version, "2": version, "3": structured}},
-            "trial": {"live": 1, "route": "chat", "versions": {"1": version, "2": version}},
+            "support": {
+                "live": 1,
+                "route": "chat",
+                "pinnable": [1, 2, 3],
+                "versions": {"1": version, "2": version, "3": structured},
+            },
+            "trial": {"live": 1, "route": "chat", "pinnable": [1], "versions": {"1": version, "2": version}},
         },
         "canaries": {
             "trial-2": {

@@ -36,12 +36,20 @@ def test_live_version_serves_without_a_canary(prompt, gateway):
     assert (row["prompt"], row["version"], row["canary"], row["cohort"]) == ("support", 1, "", "none")
 
 
-@pytest.mark.parametrize("version", [2, "2"])
+@pytest.mark.parametrize("version", [1, "1"])
 def test_explicit_version_is_served_outside_any_comparison(prompt, version):
     """A pinned version, as a number or as OpenAI's text, belongs to no arm."""
     headers = prompt("trial", version=version, headers={"ballast-user": "ada"}).headers
 
-    assert (headers["ballast-prompt"], headers["ballast-cohort"]) == ("trial@2", "none")
+    assert (headers["ballast-prompt"], headers["ballast-cohort"]) == ("trial@1", "none")
+
+
+def test_candidate_of_a_canary_cannot_be_asked_for_by_number(prompt):
+    """Nobody reads a candidate by naming it: only the cohort serves words that may not be signed yet."""
+    with pytest.raises(openai.NotFoundError, match="carries 1") as caught:
+        prompt("trial", version=2, headers={"ballast-user": "ada"})
+
+    assert caught.value.code == "prompt_version_not_found"
 
 
 def test_missing_version_is_not_found(prompt):
