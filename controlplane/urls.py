@@ -4,5 +4,6 @@ from django.urls import include, path
 
 urlpatterns = [
     path("accounts/", include("allauth.urls")),
+    path("", include("controlplane.api.urls")),
     path("", include("controlplane.console.urls")),
 ]

@@ -1,20 +1,24 @@
 """One envelope for everything the API refuses: {"error": {"code", "message", …}}, with the status from one table."""
 
+import logging
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.core.exceptions import ValidationError as DjangoValidationError
+from django.db import OperationalError
 from django.http import Http404
 from rest_framework import exceptions, status
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
-from controlplane.accounts.errors import AccessError
+from controlplane.accounts.errors import AccessError, RoleDoesNotFit
 from controlplane.approvals.errors import ApprovalError, MalformedPolicy, NotAllowedToSign, NotApproved
 from controlplane.prompts.errors import InvalidVersion, PromptError
 from controlplane.releases.errors import ReleaseError, SigningKeyMissing
 from controlplane.rollouts.errors import InvalidPlan, RolloutError
 from controlplane.routing.errors import InvalidRouting, RoutingError
+
+logger = logging.getLogger(__name__)
 
 # The first line that fits decides. What is not listed as the caller's mistake is a conflict with the state of things.
 STATUS: tuple[tuple[type[Exception], int], ...] = (
@@ -22,6 +26,7 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (InvalidPlan, status.HTTP_400_BAD_REQUEST),
     (InvalidRouting, status.HTTP_400_BAD_REQUEST),
     (MalformedPolicy, status.HTTP_400_BAD_REQUEST),
+    (RoleDoesNotFit, status.HTTP_400_BAD_REQUEST),
     (NotAllowedToSign, status.HTTP_403_FORBIDDEN),
     (SigningKeyMissing, status.HTTP_503_SERVICE_UNAVAILABLE),
     (AccessError, status.HTTP_409_CONFLICT),
@@ -44,7 +49,13 @@ def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
     elif isinstance(exc, PermissionDenied):
         exc = exceptions.PermissionDenied(str(exc) or None)
     elif isinstance(exc, DjangoValidationError):
-        exc = exceptions.ValidationError(exc.messages)
+        if _is_taken(exc):
+            set_rollback()
+            return Response({"error": {"code": "name_taken", "message": " ".join(exc.messages)}}, status=409)
+        exc = exceptions.ValidationError(exc.message_dict if hasattr(exc, "error_dict") else exc.messages)
+    elif isinstance(exc, OperationalError):
+        logger.exception("the database refused %s", context["request"].path)
+        exc = Unavailable()
     if not isinstance(exc, exceptions.APIException):
         return None
     set_rollback()
@@ -55,6 +66,22 @@ def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
     if isinstance(exc, exceptions.ValidationError):
         body["fields"] = exc.detail
     return Response({"error": body}, status=exc.status_code, headers=headers)
+
+
+class Unavailable(exceptions.APIException):
+    """PostgreSQL is away, or another operation held the audit chain for too long; nothing was changed."""
+
+    status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    default_code = "unavailable"
+    default_detail = "the database is away or busy; nothing was changed, try again in a moment"
+    wait = 2
+
+
+def _is_taken(exc: DjangoValidationError) -> bool:
+    """Whether the only thing wrong is a name that somebody has already: a conflict, not a malformed body."""
+    return hasattr(exc, "error_dict") and all(
+        error.code == "unique" for errors in exc.error_dict.values() for error in errors
+    )
 
 
 def _message(exc: exceptions.APIException) -> str:

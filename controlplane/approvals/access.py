@@ -3,18 +3,18 @@
 What a change asks for comes from its kind, and is asked on its target: this app knows no kind by name.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal, cast, get_args
 
 from django.core.exceptions import PermissionDenied
-from django.db.models import Model, Q, QuerySet
+from django.db.models import F, Model, OuterRef, Q, QuerySet, Subquery
 from django.http import Http404
 from guardian.shortcuts import get_objects_for_user
 
 from controlplane.accounts.access import access, may, refusal, require
 from controlplane.accounts.models import Operator
-from controlplane.approvals.kinds import all_kinds
-from controlplane.approvals.models import ApprovalPolicy, BreakGlass, ChangeRequest
+from controlplane.approvals.kinds import Kind, all_kinds
+from controlplane.approvals.models import ApprovalPolicy, BreakGlass, ChangeRequest, ChangeState, Decision, SignOff
 from controlplane.audit.operations import Named, name_of
 
 # view: look at it. carry: withdraw, rebase or apply it, for who wrote part of it or may sign it.
@@ -66,16 +66,37 @@ def _lacking(operator: Operator, change: ChangeRequest, action: Action, target: 
 
 def visible_changes(operator: Operator) -> QuerySet[ChangeRequest]:
     """The changes whose target the operator may see; at most two queries per registered kind, however many changes."""
+    return _changes_on(operator, lambda kind: kind.view_permission)
+
+
+def inbox(operator: Operator) -> QuerySet[ChangeRequest]:
+    """The open changes that wait for this operator's word: theirs to sign, written by others, not signed as they stand.
+
+    Whether the policy still misses this operator's role is not asked here: that is worked out change by change.
+    """
+    word = SignOff.objects.filter(change=OuterRef("pk"), operator=operator).order_by("-id")
+    return (
+        _changes_on(operator, lambda kind: kind.sign_off_permission)
+        .filter(state=ChangeState.OPEN)
+        .exclude(contributors__contains=[operator.username])
+        .annotate(own_word=Subquery(word.values("decision")[:1]), own_digest=Subquery(word.values("digest")[:1]))
+        .filter(Q(own_word__isnull=True) | Q(own_word=Decision.WITHDRAW) | ~Q(own_digest=F("digest")))
+    )
+
+
+def _changes_on(operator: Operator, permission_of: Callable[[Kind], str]) -> QuerySet[ChangeRequest]:
+    """The changes on whose target the operator holds the permission that `permission_of` names for their kind."""
     rows = Q(pk__in=[])
     names: dict[str, list[str]] = {}
     for kind in all_kinds():
-        if may(operator, kind.view_permission):
+        permission = permission_of(kind)
+        if may(operator, permission):
             rows |= Q(kind=kind.name)
             continue
-        if kind.view_permission not in names:
-            seen: QuerySet[Model] = get_objects_for_user(operator, kind.view_permission, accept_global_perms=False)
-            names[kind.view_permission] = [name_of(thing) for thing in cast("Iterable[Named]", seen)]
-        rows |= Q(kind=kind.name, target__in=names[kind.view_permission])
+        if permission not in names:
+            held: QuerySet[Model] = get_objects_for_user(operator, permission, accept_global_perms=False)
+            names[permission] = [name_of(thing) for thing in cast("Iterable[Named]", held)]
+        rows |= Q(kind=kind.name, target__in=names[permission])
     return ChangeRequest.objects.filter(rows)
 
 
