@@ -19,13 +19,14 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import httptools
 
 from dataplane.errors import UpstreamInterrupted, UpstreamMalformed, UpstreamTimeout, UpstreamUnreachable
 from dataplane.providers.base import UpstreamCall
+from dataplane.timers import Timer, TimerWheel
 
 KEEP_ALIVE_SECONDS: Final = 30.0
 LINGER_SECONDS: Final = 1.0
@@ -94,8 +95,7 @@ class Transport(Protocol):
         """Drop every connection."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Origin:
+class _Origin(NamedTuple):
     scheme: str
     host: str
     port: int
@@ -104,8 +104,9 @@ class _Origin:
 class Http1Transport:
     """The Transport of a gateway process. Belongs to one event loop."""
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
-        """`tls` None verifies against the system's certificate authorities."""
+    def __init__(self, *, timers: TimerWheel | None = None, tls: ssl.SSLContext | None = None) -> None:
+        """`timers` are shared with whoever has others; `tls` None trusts the system's certificate authorities."""
+        self._timers = timers or TimerWheel()
         self._tls = tls or ssl.create_default_context()
         self._idle: dict[_Origin, deque[_Connection]] = {}
 
@@ -216,7 +217,7 @@ class _Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._in_use = False
         self._paused = False
-        self._lingering: asyncio.TimerHandle | None = None
+        self._lingering: Timer | None = None
         self._lane = ""
         self._limits = Limits(0, 0, 0)
         self._reset()
@@ -296,7 +297,7 @@ class _Connection(asyncio.Protocol):
         """As `Exchange.finish`."""
         if self._in_use and not self._complete and self.is_open:
             self._in_use = False
-            self._lingering = self._loop.call_later(LINGER_SECONDS, self.abort)
+            self._lingering = self._pool._timers.set(LINGER_SECONDS, self.abort)
         else:
             self._body.clear()
             self.close()
@@ -313,7 +314,9 @@ class _Connection(asyncio.Protocol):
     async def _wait(self, seconds: float | None, phase: str) -> None:
         """Wait until something happens on the connection, or raise UpstreamTimeout."""
         waiter = self._waiter = self._loop.create_future()
-        timer = None if seconds is None else self._loop.call_later(seconds, _expire, waiter, self._lane, phase, seconds)
+        timer = None
+        if seconds is not None:
+            timer = self._pool._timers.set(seconds, lambda: _expire(waiter, self._lane, phase, seconds))
         try:
             await waiter
         finally:

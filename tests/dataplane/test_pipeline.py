@@ -14,6 +14,7 @@ from dataplane.journey import Inbound, hash_user, new_id
 from dataplane.metrics import GatewayMetrics
 from dataplane.pipeline import Pipeline, merge_parameters
 from dataplane.release import parse_document
+from dataplane.timers import TimerWheel
 
 BODY = {"model": "chat", "messages": [{"role": "user", "content": "Hello"}]}
 ANSWER = json.dumps(
@@ -167,6 +168,7 @@ class Bench:
             usage=self.rows,
             metrics=GatewayMetrics(release=lambda: None),
             region="eu-west",
+            timers=TimerWheel(),
             wall=lambda: 1_760_000_000.0,
         )
 
