@@ -167,8 +167,8 @@ class Gateway:
                     log.exception("the gateway cannot start")
                     await send({"type": "lifespan.startup.failed", "message": str(exc)})
                     return
-                # What exists now lives as long as the process: the collector need not look at it again and again, and may
-                # wait longer before it looks at what requests leave, which is next to nothing.
+                # What exists now lives as long as the process: the collector need not look at it again and again, and
+                # may wait longer before it looks at what requests leave, which is next to nothing.
                 gc.collect()
                 gc.freeze()
                 gc.set_threshold(GC_THRESHOLD, 20, 20)
