@@ -1,0 +1,62 @@
+"""The walls of the house: who may import whom, and who may look at the environment."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA_PLANE = sorted((ROOT / "dataplane").rglob("*.py"))
+
+LOAD_WITHOUT_DJANGO = """
+import importlib, pkgutil, sys
+
+class Wall:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"django", "rest_framework", "channels", "environ", "controlplane", "launcher"}:
+            raise ImportError(f"the data plane imported {name}")
+
+sys.meta_path.insert(0, Wall())
+import dataplane
+for module in pkgutil.walk_packages(dataplane.__path__, "dataplane."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+print("loaded")
+"""
+
+
+def test_import_contracts_are_kept():
+    """Apps import downwards, faces are imported by nobody, the planes meet in values and deciders alone."""
+    done = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_data_plane_loads_where_django_does_not_exist():
+    """Every module of the data plane imports in a process that has no Django and no control plane."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD_WITHOUT_DJANGO], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert done.stdout == "loaded\n", done.stderr
+
+
+@pytest.mark.parametrize("path", DATA_PLANE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_main_reads_the_environment(path):
+    """Settings reach the data plane as values; only `__main__` looks at os.environ."""
+    tree = ast.parse(path.read_text())
+    reads = [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv", "environb"}
+    ]
+
+    assert path.name == "__main__.py" or not reads, f"{path}: lines {reads}"
