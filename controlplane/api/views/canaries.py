@@ -84,6 +84,9 @@ class NewCanary(Plan):
 
 class Knob(Strict):
     position = serializers.IntegerField(min_value=0, help_text="Index of the stage to move to")
+    seen = serializers.IntegerField(
+        required=False, help_text="`position` as you read it; forward is refused if somebody turned it meanwhile"
+    )
 
 
 class Canaries(OperatorView):

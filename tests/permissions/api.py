@@ -1,0 +1,155 @@
+"""The permission matrix of the console API."""
+
+from tests.permissions.table import Row, Table
+
+
+def prompt(side):
+    return {"slug": side.prompt.slug}
+
+
+def version(side):
+    return {"slug": side.prompt.slug, "number": 1}
+
+
+def canary(side):
+    return {"slug": side.canary.slug}
+
+
+def change(side):
+    return {"pk": side.change.pk}
+
+
+def routing_change(side):
+    return {"pk": side.routing_change.pk}
+
+
+def policy_change(side):
+    return {"pk": side.policy_change.pk}
+
+
+def debt(side):
+    return {"pk": side.debt.pk}
+
+
+def tenant(side):
+    return {"slug": side.tenant.slug}
+
+
+def key(side):
+    return {"pk": side.key.pk}
+
+
+def number(side):
+    return {"number": 1}
+
+
+def revision(side):
+    return {"revision": side.release.revision}
+
+
+def compared(side):
+    return {"revision": side.release.revision, "other": 1}
+
+
+def operator(side):
+    return {"username": "grantee"}
+
+
+# In the order of WHO: prompt owner, approver, on-call, exec, legal, auditor, admin, nobody.
+ALL = "++++++++"
+SEEN = "+++++++."  # every role sees prompts
+GONE = "........"
+READER = "+++++++-"  # every role granted everywhere reads what the deployment has once
+REFUSED = "--------"
+
+TABLE = Table(
+    package="controlplane.api",
+    anonymous=401,
+    public=frozenset({"livez", "readyz", "api:schema", "api:docs"}),
+    rows=(
+        Row("GET", "api:me", ALL, ALL, ALL),
+        # prompts
+        Row("GET", "api:prompts", ALL, ALL, ALL),
+        Row("POST", "api:prompts", "+-------", REFUSED, REFUSED),
+        Row("GET", "api:prompt", SEEN, SEEN, GONE, prompt),
+        Row("POST", "api:prompt-check", "+------.", "+------.", GONE, prompt),
+        Row("GET", "api:versions", SEEN, SEEN, GONE, prompt),
+        Row("POST", "api:versions", "+------.", "+------.", GONE, prompt),
+        Row("GET", "api:version", SEEN, SEEN, GONE, version),
+        Row("GET", "api:version-diff", SEEN, SEEN, GONE, lambda side: {**version(side), "other": 2}),
+        Row("POST", "api:version-render", SEEN, SEEN, GONE, version),
+        Row("POST", "api:version-propose-live", "+------.", "+------.", GONE, version),
+        Row("POST", "api:version-return-to", "+-+----.", "+-+----.", GONE, version),
+        Row("POST", "api:canary-plan", "+------.", "+------.", GONE, version),
+        # canaries
+        Row("GET", "api:canaries", ALL, ALL, ALL),
+        Row("GET", "api:canary", SEEN, SEEN, GONE, canary),
+        Row("POST", "api:canary-change-plan", "+------.", "+------.", GONE, canary),
+        Row("POST", "api:canary-start", "+------.", "+------.", GONE, canary),
+        Row("POST", "api:canary-knob", "+-+----.", "+-+----.", GONE, canary),
+        Row("POST", "api:canary-promote", "+------.", "+------.", GONE, canary),
+        Row("POST", "api:canary-roll-back", "+-+----.", "+-+----.", GONE, canary),
+        Row("POST", "api:canary-withdraw", "+------.", "+------.", GONE, canary),
+        # changes: of a prompt, of routing, of the policy
+        Row("GET", "api:changes", ALL, ALL, ALL),
+        Row("GET", "api:change", SEEN, SEEN, GONE, change),
+        Row("GET", "api:change", SEEN, GONE, GONE, routing_change, label="routing"),
+        Row("GET", "api:change", SEEN, GONE, GONE, policy_change, label="policy"),
+        Row("POST", "api:change-sign-off", "-+-++--.", "-+-++--.", GONE, change),
+        Row("POST", "api:change-sign-off", "-+----+.", GONE, GONE, routing_change, label="routing"),
+        Row("POST", "api:change-sign-off", "-+----+.", GONE, GONE, policy_change, label="policy"),
+        Row("POST", "api:change-reject", "-+-++--.", "-+-++--.", GONE, change),
+        Row("POST", "api:change-reject", "-+----+.", GONE, GONE, routing_change, label="routing"),
+        Row("POST", "api:change-withdraw", "-+-++--.", "-+-++--.", GONE, change),
+        Row("POST", "api:change-rebase", "-+-++--.", "-+-++--.", GONE, change),
+        Row("POST", "api:change-apply", "-+-++--.", "-+-++--.", GONE, change),
+        Row("POST", "api:change-apply", "-+----+.", GONE, GONE, routing_change, label="routing"),
+        Row("POST", "api:change-break-glass", "--+----.", "--+----.", GONE, change),
+        Row("POST", "api:change-break-glass", "--+----.", GONE, GONE, routing_change, label="routing"),
+        Row("POST", "api:change-break-glass", "-------.", GONE, GONE, policy_change, label="policy"),
+        Row("GET", "api:debts", ALL, ALL, ALL),
+        Row("GET", "api:debt", SEEN, SEEN, GONE, debt),
+        Row("POST", "api:debt-review", "-+-----.", "-+-----.", GONE, debt),
+        # routing and policy: held on everything or not at all
+        Row("GET", "api:routing-tables", READER, REFUSED, REFUSED),
+        Row("POST", "api:routing-tables", "--+---+-", REFUSED, REFUSED),
+        Row("GET", "api:routing-table", SEEN, GONE, GONE, number),
+        Row("POST", "api:routing-table-propose", "--+---+.", GONE, GONE, number),
+        Row("POST", "api:routing-table-return-to", "--+---+.", GONE, GONE, number),
+        Row("GET", "api:policies", READER, REFUSED, REFUSED),
+        Row("POST", "api:policies", "------+-", REFUSED, REFUSED),
+        Row("GET", "api:policy", SEEN, GONE, GONE, number),
+        Row("POST", "api:policy-propose", "------+.", GONE, GONE, number),
+        # releases and the fleet
+        Row("GET", "api:releases", READER, REFUSED, REFUSED),
+        Row("GET", "api:release-current", READER, REFUSED, REFUSED),
+        Row("GET", "api:release", SEEN, GONE, GONE, revision),
+        Row("GET", "api:release-document", SEEN, GONE, GONE, revision),
+        Row("GET", "api:release-diff", SEEN, GONE, GONE, compared),
+        Row("POST", "api:release-roll-back", "--+----.", GONE, GONE, revision),
+        Row("GET", "api:fleet", READER, REFUSED, REFUSED),
+        # the record
+        Row("GET", "api:audit-events", "-----++-", REFUSED, REFUSED),
+        Row("GET", "api:audit-event", ".....++.", GONE, GONE, lambda side: {"seq": 1}),
+        # people
+        Row("GET", "api:roles", ALL, ALL, ALL),
+        Row("GET", "api:operators", "-----++-", REFUSED, REFUSED),
+        Row("POST", "api:operators", "------+-", REFUSED, REFUSED),
+        Row("GET", "api:operator", ".....++.", GONE, GONE, operator),
+        Row("POST", "api:operator-activate", ".....-+.", GONE, GONE, operator),
+        Row("POST", "api:operator-deactivate", ".....-+.", GONE, GONE, operator),
+        Row("POST", "api:operator-grants", ".....-+.", GONE, GONE, operator),
+        Row("POST", "api:grant-revoke", ".....-+.", GONE, GONE, lambda side: {"pk": side.grant.pk}),
+        # tenants and credentials
+        Row("GET", "api:tenants", ALL, ALL, ALL),
+        Row("POST", "api:tenants", "------+-", REFUSED, REFUSED),
+        Row("GET", "api:tenant", ".....++.", ".....++.", GONE, tenant),
+        Row("PATCH", "api:tenant", ".....-+.", ".....-+.", GONE, tenant),
+        Row("GET", "api:tenant-keys", ".....-+.", ".....-+.", GONE, tenant),
+        Row("POST", "api:tenant-keys", ".....-+.", ".....-+.", GONE, tenant),
+        Row("POST", "api:key-revoke", ".....-+.", ".....-+.", GONE, key),
+        Row("GET", "api:tokens", ALL, ALL, ALL),
+        Row("POST", "api:tokens", ALL, ALL, ALL),
+        Row("POST", "api:token-revoke", ".....-+.", GONE, GONE, lambda side: {"pk": side.token.pk}),
+    ),
+)

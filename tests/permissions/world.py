@@ -1,0 +1,120 @@
+"""Two of everything that permissions are asked on: a side of one's own, and somebody else's."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from controlplane.accounts import operations as accounts
+from controlplane.accounts.models import ApiKey, Operator, OperatorToken, RoleGrant, Tenant
+from controlplane.accounts.roles import Role
+from controlplane.accounts.roles import permissions_on as given_on
+from controlplane.approvals import operations as approvals
+from controlplane.approvals.models import BreakGlass, ChangeRequest
+from controlplane.approvals.policy_kind import propose_policy
+from controlplane.prompts.models import Prompt
+from controlplane.releases.models import Release
+from controlplane.rollouts.models import Canary
+from controlplane.routing import operations as routing
+from tests.factories import (
+    NOW,
+    SETUP,
+    built_in_rules,
+    crew,
+    make_canary,
+    make_live_version,
+    make_operator,
+    make_policy,
+    make_prompt,
+    make_routing,
+    make_tenant,
+    routing_document,
+)
+from tests.permissions.table import WHO
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One prompt and one tenant with all that hangs on them, and what the deployment has only once."""
+
+    prompt: Prompt
+    canary: Canary
+    change: ChangeRequest
+    debt: BreakGlass
+    tenant: Tenant
+    key: ApiKey
+    routing_change: ChangeRequest
+    policy_change: ChangeRequest
+    release: Release
+    grant: RoleGrant
+    token: OperatorToken
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """`operators`: by role (None: no role) and 'everywhere' or 'own'; those of 'own' hold their role on `mine`."""
+
+    mine: Side
+    theirs: Side
+    operators: dict[tuple[Role | None, str], Operator]
+
+
+def make_world() -> World:
+    """Build it through the operations; the same whatever ran before."""
+    make_policy()
+    table = make_routing()
+    other = routing.submit_table(document=routing_document(deadline_ms=9000), rationale="r", actor=SETUP, now=NOW)
+    routing_change = routing.propose_table(table=other, reason="r", actor=SETUP, now=NOW)
+    policy = approvals.submit_policy(
+        rules=[*built_in_rules(), built_in_rules()[-1]], rationale="r", actor=SETUP, now=NOW
+    )
+    policy_change = propose_policy(policy=policy, reason="r", actor=crew.admin, now=NOW)
+    token = accounts.issue_token(operator=crew.admin, name="t", actor=crew.admin, now=NOW).row
+    grant = accounts.grant_role(
+        operator=make_operator("grantee"), role=Role.APPROVER, target=None, actor=SETUP, now=NOW
+    )
+    assert table.number == 1
+    shared = {"routing_change": routing_change, "policy_change": policy_change, "token": token, "grant": grant}
+    prompts = {slug: make_prompt(slug) for slug in ("mine", "theirs")}
+    for prompt in prompts.values():
+        make_live_version(prompt)
+    sides = {slug: _make_side(prompt, shared) for slug, prompt in prompts.items()}
+    return World(sides["mine"], sides["theirs"], _make_operators(sides["mine"]))
+
+
+def _make_side(prompt: Prompt, shared: dict[str, Any]) -> Side:
+    canary = make_canary(Prompt.objects.get(pk=prompt.pk))
+    debt = BreakGlass.objects.create(
+        change=canary.change,
+        actor=SETUP,
+        reason="r",
+        incident="INC-1",
+        digest=canary.change.digest,
+        used_at=NOW,
+        lapses_at=NOW + timedelta(minutes=5),
+        review_due_at=NOW + timedelta(hours=24),
+    )
+    tenant = make_tenant(prompt.slug)
+    key = accounts.issue_key(tenant=tenant, name="k", actor=SETUP, now=NOW).row
+    return Side(
+        prompt=prompt,
+        canary=canary,
+        change=canary.change,
+        debt=debt,
+        tenant=tenant,
+        key=key,
+        release=Release.objects.latest("revision"),
+        **shared,
+    )
+
+
+def _make_operators(mine: Side) -> dict[tuple[Role | None, str], Operator]:
+    operators: dict[tuple[Role | None, str], Operator] = {}
+    for role in WHO:
+        if role is None:
+            operators[None, "everywhere"] = operators[None, "own"] = make_operator("nobody")
+            continue
+        operators[role, "everywhere"] = make_operator(f"{role}-everywhere", role)
+        operators[role, "own"] = make_operator(f"{role}-own", role, on=mine.prompt)
+        if given_on(role, "accounts.tenant"):
+            accounts.grant_role(operator=operators[role, "own"], role=role, target=mine.tenant, actor=SETUP, now=NOW)
+    return operators
