@@ -1,36 +1,92 @@
-"""What every page of the console shows around its content: the rail, and what waits for the reader."""
+"""What every page of the console shows around its content: the rail, the state of the house, and what waits."""
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest
-from django.urls import NoReverseMatch, reverse
+from django.urls import reverse
+from django.utils import timezone
 
-# (label, URL name, icon, permission asked everywhere or None). Only rooms with something in them are listed.
+from controlplane.accounts.access import may_somewhere
+from controlplane.accounts.models import Operator
+from controlplane.approvals.access import inbox
+from controlplane.console.status import House, read_house, status_of
+
+# (label, URL name, icon, permission without which there is nothing to see there). Only rooms with something in them.
 RAIL = (
-    ("Overview", "overview", "speedometer2"),
-    ("Prompts", "prompts", "chat-square-text"),
-    ("Reviews", "reviews", "inbox"),
-    ("Canaries", "canaries", "bezier2"),
-    ("Routing", "routing", "signpost-split"),
-    ("Releases & fleet", "releases", "broadcast"),
-    ("Usage", "usage", "receipt"),
-    ("Audit", "audit", "shield-check"),
-    ("Access", "access", "people"),
+    ("Overview", "overview", "speedometer2", ""),
+    ("Prompts", "prompts", "chat-square-text", ""),
+    ("Reviews", "reviews", "inbox", ""),
+    ("Canaries", "canaries", "bezier2", ""),
+    ("Routing", "routing", "signpost-split", "routing.view_routingtable"),
+    ("Releases & fleet", "releases", "broadcast", "releases.view_release"),
+    ("Usage", "usage", "receipt", "accounts.view_usage"),
+    ("Audit", "audit", "shield-check", "audit.view_auditevent"),
+    ("Access", "access", "people", ""),
 )
 
 
 def shell(request: HttpRequest) -> dict[str, Any]:
-    """The rail and the deployment's mode; no query for anybody who is not signed in."""
+    """The rail with its badges, the status sentence and the deployment's mode; no query for who is not signed in.
+
+    As many queries however many prompts, canaries, workers and changes there are.
+    """
     operator = getattr(request, "user", None)  # absent on an error page that precedes authentication
-    if operator is None or not operator.is_authenticated:
+    if not isinstance(operator, Operator) or not operator.is_authenticated:
         return {"demo": settings.DEMO}
-    rail = []
-    for label, name, icon in RAIL:
+    house = house_of(request, operator, now=timezone.now())
+    status = status_of(house)
+    waiting = badges(operator, house)
+    return {
+        "demo": settings.DEMO,
+        "rail": [
+            {
+                "label": label,
+                "name": name,
+                "url": reverse(name),
+                "icon": icon,
+                "active": is_inside(request.path, reverse(name)),
+                "badge": waiting.get(name),
+            }
+            for label, name, icon, permission in rooms(operator)
+        ],
+        "status_text": status.text,
+        "status_tone": status.tone,
+        "palette_url": reverse("palette"),
+        "status_url": reverse("status"),
+    }
+
+
+def house_of(request: HttpRequest, operator: Operator, *, now: datetime) -> House:
+    """The state of the house as this request has read it: a page that shows it too reads it once."""
+    known = getattr(request, "ballast_house", None)
+    if not isinstance(known, House):
+        known = read_house(operator, now=now)
+        request.ballast_house = known  # type: ignore[attr-defined]  # ours, on Django's request
+    return known
+
+
+def badges(operator: Operator, house: House) -> Mapping[str, int]:
+    """What waits for the reader, by the URL name of its room; zero is left out."""
+    counts = {"overview": house.unpaid_debts, "reviews": inbox(operator).count()}
+    return {name: count for name, count in counts.items() if count}
+
+
+def rooms(operator: Operator) -> list[tuple[str, str, str, str]]:
+    """The rooms of the rail in which there is something for this operator."""
+
+    def _there(name):
         try:
-            url = reverse(name)
-        except NoReverseMatch:
-            continue
-        active = request.path == url or (url != "/" and request.path.startswith(url))
-        rail.append({"label": label, "url": url, "icon": icon, "active": active})
-    return {"demo": settings.DEMO, "rail": rail}
+            reverse(name)
+        except Exception:
+            return False
+        return True
+
+    return [room for room in RAIL if _there(room[1]) and (not room[3] or may_somewhere(operator, room[3]))]
+
+
+def is_inside(path: str, room: str) -> bool:
+    """Whether the page at `path` belongs to the room at `room`; to the front page belongs only itself."""
+    return path == room or (room != "/" and path.startswith(room))

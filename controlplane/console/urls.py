@@ -3,9 +3,12 @@
 from django.urls import path
 
 from controlplane.console.styleguide import styleguide
-from controlplane.console.views import canaries, prompts, releases, reviews
+from controlplane.console.views import access, canaries, overview, prompts, releases, reviews, routing, usage
 
 urlpatterns = [
+    path("", overview.overview, name="overview"),
+    path("status.json", overview.status, name="status"),
+    path("palette.json", overview.palette, name="palette"),
     path("prompts/", prompts.prompt_list, name="prompts"),
     path("prompts/new/", prompts.prompt_new, name="prompt-new"),
     path("prompts/<slug:slug>/", prompts.prompt_page, name="prompt"),
@@ -32,6 +35,11 @@ urlpatterns = [
     path("canaries/<slug:slug>/promote/", canaries.canary_promote, name="canary-promote"),
     path("canaries/<slug:slug>/roll-back/", canaries.canary_roll_back, name="canary-roll-back"),
     path("canaries/<slug:slug>/withdraw/", canaries.canary_withdraw, name="canary-withdraw"),
+    path("routing/", routing.routing_page, name="routing"),
+    path("routing/new/", routing.table_new, name="routing-new"),
+    path("routing/tables/<int:number>/", routing.table_page, name="routing-table"),
+    path("routing/tables/<int:number>/propose/", routing.table_propose, name="routing-propose"),
+    path("routing/tables/<int:number>/return/", routing.table_return, name="routing-return"),
     path("releases/", releases.release_list, name="releases"),
     path("releases/fleet.json", releases.fleet_figures, name="fleet-figures"),
     path("releases/diff/", releases.release_diff, name="release-diff"),
@@ -39,5 +47,19 @@ urlpatterns = [
     path("releases/<int:revision>/", releases.release_page, name="release"),
     path("releases/<int:revision>/document.json", releases.release_document, name="release-document"),
     path("releases/<int:revision>/roll-back/", releases.release_roll_back, name="release-roll-back"),
+    path("access/", access.people, name="access"),
+    path("access/grants/", access.grant, name="access-grant"),
+    path("access/grants/<int:pk>/revoke/", access.grant_revoke, name="access-revoke"),
+    path("access/operators/", access.operator_new, name="operator-new"),
+    path("access/operators/<slug:username>/active/", access.operator_active, name="operator-active"),
+    path("access/tenants/", access.tenant_list, name="access-tenants"),
+    path("access/tenants/new/", access.tenant_new, name="tenant-new"),
+    path("access/tenants/<slug:slug>/", access.tenant_edit, name="tenant-edit"),
+    path("access/tenants/<slug:slug>/keys/", access.key_new, name="key-new"),
+    path("access/keys/<int:pk>/revoke/", access.key_revoke, name="key-revoke"),
+    path("access/tokens/", access.token_list, name="access-tokens"),
+    path("access/tokens/new/", access.token_new, name="token-new"),
+    path("access/tokens/<int:pk>/revoke/", access.token_revoke, name="token-revoke"),
+    path("usage/", usage.usage, name="usage"),
     path("styleguide/", styleguide, name="styleguide"),
 ]

@@ -45,7 +45,8 @@ function announce(topic, data) {
 // --- numbers replaced in place ---
 const formats = {
   integer: (value) => Math.round(value).toLocaleString("en"),
-  percent: (value) => (100 * value).toLocaleString("en", { maximumFractionDigits: 2 }),
+  percent: (value) => (100 * value).toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 }),
+  decimal: (value) => value.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 }),
   ms: (value) => Math.round(value).toLocaleString("en"),
   usd: (value) => value.toLocaleString("en", { maximumFractionDigits: 6 }),
 };

@@ -1,0 +1,98 @@
+"""What is on fire: everything that somebody should look at now, worst first. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal
+
+from django.urls import reverse
+
+from controlplane.approvals.models import BreakGlass, ChangeRequest
+from controlplane.releases.fleet import Fleet
+from controlplane.releases.models import Convergence
+from controlplane.telemetry.traffic import LaneHealth
+
+# A lane is on fire from this share of failures on, once there were enough attempts for the share to mean something.
+ERROR_RATE: Final = 0.05
+MIN_ATTEMPTS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Fire:
+    """One thing to look at. `text` says what and why, `url` leads to where something can be done about it."""
+
+    tone: Literal["bad", "watch"]
+    title: str
+    text: str
+    url: str
+    act: str
+
+
+def fires(
+    *,
+    fleet: Fleet | None,
+    lanes: Iterable[LaneHealth],
+    debts: Iterable[BreakGlass],
+    drifted: Iterable[ChangeRequest],
+    now: datetime,
+) -> list[Fire]:
+    """Everything that burns, bad before watch, in the order workers, lanes, debts, changes.
+
+    Args:
+        fleet: None when the reader may not look at it.
+        drifted: Open changes whose sign-offs are void because what they stand on has moved.
+    """
+    found = [
+        *(_workers(fleet) if fleet is not None else ()),
+        *_lanes(lanes),
+        *_debts(debts, now=now),
+        *_drifted(drifted),
+    ]
+    return sorted(found, key=lambda fire: fire.tone != "bad")
+
+
+def _workers(fleet: Fleet) -> Iterable[Fire]:
+    url = reverse("releases")
+    if fleet.current is not None and not fleet.expected:
+        yield Fire(
+            "bad", "No gateway reports", f"{fleet.current} is released and nobody says it serves it", url, "Fleet"
+        )
+    for one in fleet.expected:
+        if one.convergence is Convergence.REFUSED:
+            serves = f"r{one.worker.revision}" if one.worker.revision else "nothing"
+            text = f"{one.worker.name} serves {serves} instead of {fleet.current}: {one.reason}"
+            yield Fire("bad", "A worker refused the release", text, url, "Fleet")
+    for convergence, title in (
+        (Convergence.SILENT, "silent: nobody knows what they serve"),
+        (Convergence.BEHIND, "behind the current release"),
+    ):
+        names = [one.worker.name for one in fleet.expected if one.convergence is convergence]
+        if names:
+            count = f"{len(names)} worker{'' if len(names) == 1 else 's'}"
+            yield Fire(
+                "watch", f"{count} {title}", ", ".join(names[:5]) + (" …" if len(names) > 5 else ""), url, "Fleet"
+            )
+
+
+def _lanes(lanes: Iterable[LaneHealth]) -> Iterable[Fire]:
+    for lane in lanes:
+        rate = lane.totals["error_rate"]
+        if rate.value is not None and rate.value >= ERROR_RATE and rate.n >= MIN_ATTEMPTS:
+            text = (
+                f"{rate.value:.1%} of {rate.n:,} attempts failed in the last 5 min; {ERROR_RATE:.0%} is the threshold"
+            )
+            yield Fire("bad", f"Lane {lane.lane} fails", text, reverse("routing"), "Routing")
+
+
+def _debts(debts: Iterable[BreakGlass], *, now: datetime) -> Iterable[Fire]:
+    for debt in debts:
+        overdue = debt.is_overdue(now)
+        text = f"{debt.actor} bypassed CR-{debt.change_id} for {debt.incident}: {debt.reason}"
+        title = "Break-glass debt is overdue" if overdue else "Break-glass debt is unpaid"
+        yield Fire("bad" if overdue else "watch", title, text, reverse("review", args=[debt.change_id]), "Review")
+
+
+def _drifted(changes: Iterable[ChangeRequest]) -> Iterable[Fire]:
+    for change in changes:
+        text = f"{change.title}: what it stands on has moved, so its sign-offs are void until it is rebased"
+        yield Fire("watch", f"CR-{change.pk} drifted", text, reverse("review", args=[change.pk]), "Review")

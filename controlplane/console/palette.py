@@ -1,0 +1,102 @@
+"""What the command palette offers: pages, prompts, canaries, lanes, people and acts that are open to the reader."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from django.urls import reverse
+
+from controlplane.accounts.access import may
+from controlplane.accounts.models import Operator
+from controlplane.approvals.access import visible_changes
+from controlplane.console.context import rooms
+from controlplane.prompts.access import visible_prompts
+from controlplane.rollouts.access import visible_canaries
+from controlplane.routing import operations as routing
+
+# Of each kind; the palette is for reaching what people work on, the pages have the rest.
+_MOST: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the palette. `hint` stands at its right end and is searched too."""
+
+    label: str
+    url: str
+    group: str
+    icon: str
+    hint: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """Shape: {"label", "url", "group", "icon", "hint": str}."""
+        return asdict(self)
+
+
+def entries(operator: Operator) -> list[Entry]:
+    """Everything on offer, in the order it is shown without a query; six queries beside those of permissions."""
+    return [
+        *_acts(operator),
+        *(Entry(label, reverse(name), "Pages", icon) for label, name, icon, _ in rooms(operator)),
+        *_canaries(operator),
+        *_changes(operator),
+        *_prompts(operator),
+        *_lanes(operator),
+        *_people(operator),
+    ]
+
+
+def _acts(operator: Operator) -> Iterator[Entry]:
+    if may(operator, "releases.roll_back_release"):
+        yield Entry("Roll back the last change", reverse("release-undo"), "Act", "arrow-counterclockwise")
+    if may(operator, "releases.view_release"):
+        yield Entry("Compare two releases", reverse("release-diff"), "Act", "file-diff")
+    if may(operator, "routing.propose_routing"):
+        yield Entry("Propose another routing table", reverse("routing-new"), "Act", "signpost-split")
+    if may(operator, "prompts.add_prompt"):
+        yield Entry("Create a prompt", reverse("prompt-new"), "Act", "plus-lg")
+    if may(operator, "accounts.add_tenant"):
+        yield Entry("Create a tenant", reverse("tenant-new"), "Act", "building")
+    if may(operator, "accounts.manage_access"):
+        yield Entry("Create an operator", reverse("operator-new"), "Act", "people")
+    if may(operator, "audit.export_audit"):
+        yield Entry("Verify the audit record", f"{reverse('audit')}#verify", "Act", "shield-check")
+    yield Entry("Issue an operator token for yourself", reverse("access-tokens"), "Act", "key")
+
+
+def _canaries(operator: Operator) -> Iterator[Entry]:
+    for canary in visible_canaries(operator).filter(state__in=["running", "planned"])[:_MOST]:
+        yield Entry(f"Canary {canary.slug}", canary.get_absolute_url(), "Canaries", "bezier2", canary.headline)
+
+
+def _changes(operator: Operator) -> Iterator[Entry]:
+    for change in visible_changes(operator).open()[:_MOST]:
+        yield Entry(f"CR-{change.pk} {change.title}", reverse("review", args=[change.pk]), "Reviews", "inbox")
+
+
+def _prompts(operator: Operator) -> Iterator[Entry]:
+    submits = may(operator, "prompts.submit_version")
+    for prompt in visible_prompts(operator)[:_MOST]:
+        live = f"v{prompt.live_version.number} live" if prompt.live_version else "nothing live"
+        yield Entry(prompt.slug, prompt.get_absolute_url(), "Prompts", "chat-square-text", f"{prompt.title} · {live}")
+        if submits:
+            url = reverse("version-new", args=[prompt.slug])
+            yield Entry(f"Submit a version of {prompt.slug}", url, "Prompts", "plus-lg")
+
+
+def _lanes(operator: Operator) -> Iterator[Entry]:
+    if not may(operator, "routing.view_routingtable"):
+        return
+    table = routing.active_table()
+    for lane_id, lane in sorted(table.document["lanes"].items())[:_MOST] if table else ():
+        yield Entry(
+            f"Lane {lane_id}", f"{reverse('routing')}#lanes", "Lanes", "signpost-split", f"in {lane['residency']}"
+        )
+
+
+def _people(operator: Operator) -> Iterator[Entry]:
+    if not may(operator, "accounts.view_operator"):
+        return
+    for person in Operator.objects.filter(is_active=True)[:_MOST]:
+        url = reverse("operator", args=[person.username])
+        yield Entry(person.username, url, "People", "person", person.display_name)

@@ -1,0 +1,114 @@
+"""The front page: is it fine, what changed, what can I do. And what every page asks for beside itself."""
+
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.utils import timezone
+from django.views.decorators.http import require_safe
+
+from controlplane.accounts.access import may
+from controlplane.accounts.models import Operator
+from controlplane.approvals import operations as approvals
+from controlplane.approvals.access import inbox, visible_changes, visible_debts
+from controlplane.approvals.models import ChangeRequest
+from controlplane.console.changes import latest_changes
+from controlplane.console.context import badges, house_of
+from controlplane.console.fires import fires
+from controlplane.console.palette import entries
+from controlplane.console.requests import actor_of
+from controlplane.console.status import status_of
+from controlplane.releases.fleet import fleet
+from controlplane.rollouts.access import visible_canaries
+from controlplane.telemetry.feed import OVERVIEW_WINDOW
+from controlplane.telemetry.measures import BY_KEY
+from controlplane.telemetry.traffic import FLEET, Traffic, fleet_traffic, lane_health
+
+# The tiles: measure, words, digits, the browser's format of a live value.
+_TILES: Final = (
+    ("requests_per_second", "Traffic", 2, "decimal"),
+    ("error_rate", "Error rate", 2, "percent"),
+    ("latency_p95_ms", "Latency p95", 0, "ms"),
+    ("cost_per_hour_usd", "Cost", 2, "decimal"),
+)
+_LANE_WINDOW: Final = timedelta(minutes=5)
+# Drift is looked for in the newest open changes; a page that examined hundreds would not be a front page.
+_MOST_EXAMINED: Final = 50
+_MOST_WAITING: Final = 5
+
+
+@login_required
+@require_safe
+def overview(request: HttpRequest) -> HttpResponse:
+    """What is on fire, how the traffic is, what changed last, what waits for the reader."""
+    now = timezone.now()
+    operator = actor_of(request)
+    sees_fleet = may(operator, "releases.view_release")
+    debts = list(visible_debts(operator).unpaid())
+    waiting = list(inbox(operator)[: _MOST_WAITING + 1])
+    burning = fires(
+        fleet=fleet(now=now) if sees_fleet else None,
+        lanes=lane_health(since=now - _LANE_WINDOW, until=now) if sees_fleet else [],
+        debts=debts,
+        drifted=_drifted(operator, now=now),
+        now=now,
+    )
+    context = {
+        "fires": burning,
+        "tiles": _tiles(fleet_traffic(since=now - OVERVIEW_WINDOW, until=now)) if sees_fleet else [],
+        "changes": latest_changes(operator),
+        "waiting": waiting[:_MOST_WAITING],
+        "more_waiting": len(waiting) > _MOST_WAITING,
+        "debts": [{"debt": debt, "mine": debt.actor == operator.username} for debt in debts],
+        "canaries": list(visible_canaries(operator).running()),
+        "may_roll_back": may(operator, "releases.roll_back_release"),
+        "generated_at": now,
+    }
+    return render(request, "overview/overview.html", context)
+
+
+@login_required
+@require_safe
+def status(request: HttpRequest) -> JsonResponse:
+    """The status sentence and the badges as JSON: what the frame of every page asks for when something has moved."""
+    operator = actor_of(request)
+    house = house_of(request, operator, now=timezone.now())
+    said = status_of(house)
+    data = {"status_text": said.text, "tone": said.tone, "badges": badges(operator, house)}
+    return JsonResponse({"topic": "status", "data": data})
+
+
+@login_required
+@require_safe
+def palette(request: HttpRequest) -> JsonResponse:
+    """Every page, prompt, canary, lane and act that the command palette may offer this reader."""
+    return JsonResponse({"entries": [entry.to_json() for entry in entries(actor_of(request))]})
+
+
+# --- what the page shows ----------------------------------------------------------------------------------------------
+def _drifted(operator: Operator, *, now: datetime) -> list[ChangeRequest]:
+    changes = list(visible_changes(operator).open()[:_MOST_EXAMINED])
+    examined = approvals.examine(changes, now=now)
+    return [change for change in changes if examined[change.pk].is_drifted]
+
+
+def _tiles(traffic: Traffic) -> list[dict[str, Any]]:
+    """The fleet's traffic of the last 15 minutes, as `components/_metric.html` takes it."""
+    totals = traffic.arms[FLEET].totals
+    tiles = []
+    for key, label, digits, format_name in _TILES:
+        measure, figure = BY_KEY[key], totals[key]
+        tiles.append(
+            {
+                "label": label,
+                "unit": measure.unit,
+                "value": "–" if figure.value is None else f"{figure.value * measure.scale:,.{digits}f}",
+                "points": traffic.values(FLEET, key),
+                "live_key": f"totals.{FLEET}.{key}.value",
+                "live_format": format_name,
+                "note": f"{figure.n:,} attempts in 15 min",
+            }
+        )
+    return tiles
