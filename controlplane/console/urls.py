@@ -3,7 +3,18 @@
 from django.urls import path
 
 from controlplane.console.styleguide import styleguide
-from controlplane.console.views import access, canaries, overview, prompts, releases, reviews, routing, usage
+from controlplane.console.views import (
+    access,
+    audit,
+    canaries,
+    overview,
+    prompts,
+    releases,
+    reviews,
+    routing,
+    tenants,
+    usage,
+)
 
 urlpatterns = [
     path("", overview.overview, name="overview"),
@@ -47,19 +58,24 @@ urlpatterns = [
     path("releases/<int:revision>/", releases.release_page, name="release"),
     path("releases/<int:revision>/document.json", releases.release_document, name="release-document"),
     path("releases/<int:revision>/roll-back/", releases.release_roll_back, name="release-roll-back"),
-    path("access/", access.people, name="access"),
-    path("access/grants/", access.grant, name="access-grant"),
-    path("access/grants/<int:pk>/revoke/", access.grant_revoke, name="access-revoke"),
-    path("access/operators/", access.operator_new, name="operator-new"),
-    path("access/operators/<slug:username>/active/", access.operator_active, name="operator-active"),
-    path("access/tenants/", access.tenant_list, name="access-tenants"),
-    path("access/tenants/new/", access.tenant_new, name="tenant-new"),
-    path("access/tenants/<slug:slug>/", access.tenant_edit, name="tenant-edit"),
-    path("access/tenants/<slug:slug>/keys/", access.key_new, name="key-new"),
-    path("access/keys/<int:pk>/revoke/", access.key_revoke, name="key-revoke"),
-    path("access/tokens/", access.token_list, name="access-tokens"),
-    path("access/tokens/new/", access.token_new, name="token-new"),
-    path("access/tokens/<int:pk>/revoke/", access.token_revoke, name="token-revoke"),
     path("usage/", usage.usage, name="usage"),
+    path("access/", access.people, name="access"),
+    path("access/people/<str:username>/", access.person, name="operator"),
+    path("access/people/<str:username>/grant/", access.grant, name="operator-grant"),
+    path("access/people/<str:username>/lock/", access.operator_lock, name="operator-lock"),
+    path("access/people/<str:username>/unlock/", access.operator_unlock, name="operator-unlock"),
+    path("access/new-operator/", access.operator_new, name="operator-new"),
+    path("access/grants/<int:pk>/revoke/", access.grant_revoke, name="grant-revoke"),
+    path("access/tenants/", tenants.tenant_list, name="access-tenants"),
+    path("access/tenants/<slug:slug>/", tenants.tenant_page, name="tenant"),
+    path("access/tenants/<slug:slug>/keys/", tenants.key_issue, name="key-issue"),
+    path("access/new-tenant/", tenants.tenant_new, name="tenant-new"),
+    path("access/keys/<int:pk>/revoke/", tenants.key_revoke, name="key-revoke"),
+    path("access/tokens/", access.tokens, name="access-tokens"),
+    path("access/tokens/issue/", access.token_issue, name="token-issue"),
+    path("access/tokens/<int:pk>/revoke/", access.token_revoke, name="token-revoke"),
+    path("audit/", audit.audit, name="audit"),
+    path("audit/verify/", audit.audit_verify, name="audit-verify"),
+    path("audit/export/", audit.audit_export, name="audit-export"),
     path("styleguide/", styleguide, name="styleguide"),
 ]

@@ -1,98 +1,113 @@
 """Forms of the access pages."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from django import forms
+from django.contrib.auth.password_validation import validate_password
 
-from controlplane.accounts.models import Operator, Tier
+from controlplane.accounts.models import Tenant, Tier
 from controlplane.accounts.roles import ROLES, Role
 from controlplane.console.forms.canaries import NamesField
+from controlplane.prompts.models import Prompt
 
 EVERYTHING = "everything"
 
 
-def _styled(form: forms.Form) -> None:
-    for field in form.fields.values():
-        widget = field.widget
-        if isinstance(widget, forms.Select):
-            widget.attrs.setdefault("class", "form-select")
-        elif not isinstance(widget, forms.CheckboxInput):
-            widget.attrs.setdefault("class", "form-control")
-
-
-class GrantForm(forms.Form):
-    """One role, to one person, on everything or on one object."""
-
-    operator = forms.ChoiceField(label="Person")
-    role = forms.ChoiceField(label="Role", choices=[(role.value, role.label) for role in Role])
-    target = forms.ChoiceField(label="On")
-
-    def __init__(self, *args: Any, operators: list[Operator], targets: list[tuple[str, str]], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["operator"].choices = [(o.username, o.display_name) for o in operators]  # type: ignore[attr-defined]
-        self.fields["target"].choices = [(EVERYTHING, "Everything"), *targets]  # type: ignore[attr-defined]
-        self.fields["role"].help_text = "; ".join(f"{role.label}: {ROLES[role].summary.lower()}" for role in Role)
-        _styled(self)
-
-
 class OperatorForm(forms.Form):
-    """A new person, without any role yet."""
+    """A new person, without any role."""
 
-    username = forms.SlugField(label="Name", max_length=150, help_text="How the record knows them, for ever.")
-    email = forms.EmailField(label="E-mail", help_text="By which single sign-on knows them.")
+    username = forms.RegexField(
+        r"^[\w.@+-]{1,150}$", label="Name", help_text="How the record knows them, for ever; it is never given again."
+    )
+    email = forms.EmailField(label="E-mail", help_text="Single sign-on meets them by it.")
     password = forms.CharField(
         label="First password",
         required=False,
-        min_length=12,
+        strip=False,
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
-        help_text="At least 12 characters; leave it empty for somebody who signs in by single sign-on only.",
+        help_text="Left empty: they come in by single sign-on only.",
     )
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def clean_password(self) -> str | None:
+        password: str = self.cleaned_data["password"]
+        if not password:
+            return None
+        validate_password(password)
+        return password
+
+
+class GrantForm(forms.Form):
+    """One role, on everything or on one object that the granter may see."""
+
+    role = forms.ChoiceField(
+        label="Role",
+        choices=[(role.value, f"{role.label}: {ROLES[role].summary.lower()}") for role in Role],
+        widget=forms.Select(attrs={"class": "form-select"}),
+    )
+    on = forms.ChoiceField(label="On", widget=forms.Select(attrs={"class": "form-select"}))
+
+    def __init__(self, *args: Any, prompts: Iterable[Prompt], tenants: Iterable[Tenant], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        _styled(self)
+        self._objects = {thing.audit_name: thing for thing in (*prompts, *tenants)}
+        named = [(name, name.replace(":", " ", 1)) for name in self._objects]
+        self.fields["on"].choices = [(EVERYTHING, "everything"), *named]  # type: ignore[attr-defined]
+
+    @property
+    def target(self) -> Prompt | Tenant | None:
+        """The object chosen; None is everything."""
+        return self._objects.get(self.cleaned_data["on"])
 
 
 class TenantForm(forms.Form):
     """Everything of a tenant but its slug."""
 
     name = forms.CharField(label="Name", max_length=100)
-    tier = forms.ChoiceField(label="Tier", choices=Tier.choices, initial=Tier.STANDARD)
+    tier = forms.ChoiceField(
+        label="Tier", choices=Tier.choices, initial=Tier.STANDARD, widget=forms.Select(attrs={"class": "form-select"})
+    )
     residency = NamesField(
         label="Residency pin",
         required=False,
-        help_text="Zones that its bytes may reach, such as: eu. Empty: anywhere. No fallback ever leaves the pin.",
+        help_text="Zones its bytes may reach, between commas: eu. Empty: anywhere. No fallback ever leaves it.",
     )
     region = forms.CharField(
-        label="Home region", required=False, max_length=40, help_text="Empty: the region of the gateway it calls."
+        label="Home region", max_length=40, required=False, help_text="Empty: the region of the gateway it calls."
     )
     is_internal = forms.BooleanField(
-        label="Internal tenant", required=False, help_text="Internal tenants see a canary before anybody else."
+        label="Internal: the audience of internal-only stages", required=False, widget=forms.CheckboxInput
     )
     log_content = forms.BooleanField(
-        label="Prompts and answers may be logged", required=False, help_text="Off unless the tenant agreed to it."
+        label="Prompts and answers may be logged", required=False, widget=forms.CheckboxInput
     )
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        _styled(self)
+    @staticmethod
+    def initial_from(tenant: Tenant) -> dict[str, Any]:
+        """The tenant as the form shows it."""
+        names = ("name", "tier", "residency", "region", "is_internal", "log_content")
+        return {name: getattr(tenant, name) for name in names}
 
 
 class NewTenantForm(TenantForm):
     """A new tenant."""
 
-    slug = forms.SlugField(label="Slug", max_length=50, help_text="It cannot be changed later.")
+    slug = forms.SlugField(label="Slug", max_length=50, help_text="How keys, routes and the record name it, for ever.")
     field_order = ("slug", "name")
 
 
 class CredentialForm(forms.Form):
-    """A name by which people will know what a credential is for."""
+    """What a key or token is for."""
 
     name = forms.CharField(label="What it is for", max_length=100)
-    days = forms.IntegerField(
-        label="Expires after days", required=False, min_value=1, max_value=3650, help_text="Empty: never."
-    )
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        _styled(self)
+
+class TokenForm(CredentialForm):
+    """An operator token, with an end."""
+
+    days = forms.TypedChoiceField(
+        label="Valid for",
+        choices=[("7", "7 days"), ("30", "30 days"), ("90", "90 days"), ("365", "1 year")],
+        coerce=int,
+        initial="30",
+        widget=forms.Select(attrs={"class": "form-select"}),
+    )
