@@ -120,7 +120,7 @@ class Roles(OperatorView):
 class Operators(OperatorView):
     @describe("operators_list", "Who works here", tag=PEOPLE, pages_of=OperatorRow, refuses=(403,))
     def get(self, request: Request) -> Response:
-        return self.page(visible_operators(self.operator).prefetch_related("grants__content_type"), OperatorRow)
+        return self.page(visible_operators(self.operator).prefetch_related("grants__target"), OperatorRow)
 
     @describe(
         "operators_create",
@@ -205,7 +205,7 @@ class RevokeGrant(OperatorView):
 
 
 def _with_grants(pk: int) -> Operator:
-    return Operator.objects.prefetch_related("grants__content_type").get(pk=pk)
+    return Operator.objects.prefetch_related("grants__target").get(pk=pk)
 
 
 # --- tenants and their keys ------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from controlplane.audit.operations import Anchor, verify
-from controlplane.releases.models import Release
+from controlplane.releases.anchors import anchors_of_releases
 from dataplane.release import Envelope, ReleaseRefused, parse_trusted_keys
 from dataplane.release import verify as verify_release
 
@@ -32,7 +32,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        anchors = [*_anchors_of_files(options["release_file"], options["trusted_keys"]), *_anchors_of_releases()]
+        anchors = [*_anchors_of_files(options["release_file"], options["trusted_keys"]), *anchors_of_releases()]
         found = verify(anchors)
         for finding in found.findings:
             self.stderr.write(f"event {finding.seq}: {finding.problem}")
@@ -42,12 +42,6 @@ class Command(BaseCommand):
         )
         if found.findings:
             sys.exit(1)
-
-
-def _anchors_of_releases() -> Iterator[Anchor]:
-    for release in Release.objects.order_by("revision").iterator(chunk_size=100):
-        head = release.content["audit_head"]
-        yield Anchor(head["seq"], head["hash"], f"release r{release.revision}")
 
 
 def _anchors_of_files(paths: list[Path], trusted_keys: Path | None) -> Iterator[Anchor]:

@@ -1,0 +1,87 @@
+"""The audit page: who did what, when and why; whether anybody edited the record; and the record as a file."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib.auth.decorators import login_required
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+from django.views.decorators.http import require_POST, require_safe
+
+from controlplane.accounts.access import may, require, visible_events
+from controlplane.audit.models import AuditEvent
+from controlplane.audit.operations import verify
+from controlplane.console.forms.audit import AuditForm
+from controlplane.console.requests import actor_of
+from controlplane.console.timeline import timeline
+from controlplane.releases.anchors import anchors_of_releases
+
+PAGE_SIZE = 50
+EXPORT = "audit.export_audit"
+
+
+@login_required
+@require_safe
+def audit(request: HttpRequest) -> HttpResponse:
+    """The record, newest first; pages by sequence number, so that a late page costs no more than the first."""
+    return render(request, "audit/audit.html", _context(request))
+
+
+@login_required
+@require_POST
+def audit_verify(request: HttpRequest) -> HttpResponse:
+    """Walk the whole chain now and say what was found; the releases are its anchors."""
+    visible_events(actor_of(request))  # refuses who may not read it
+    found = verify(anchors_of_releases())
+    return render(request, "audit/audit.html", {**_context(request), "verified": found, "verified_at": timezone.now()})
+
+
+@login_required
+@require_safe
+def audit_export(request: HttpRequest) -> StreamingHttpResponse:
+    """The events that fit the filter, as JSON lines with their hashes, oldest first: enough to verify elsewhere."""
+    operator = actor_of(request)
+    require(operator, EXPORT)
+    events = AuditForm(request.GET).narrow(visible_events(operator)).order_by("seq")
+    response = StreamingHttpResponse(_lines(events), content_type="application/x-ndjson")
+    response["Content-Disposition"] = f'attachment; filename="audit-{timezone.now():%Y-%m-%d}.jsonl"'
+    return response
+
+
+def _lines(events: QuerySet[AuditEvent]) -> Iterator[str]:
+    for event in events.iterator(chunk_size=1000):
+        line = {
+            "seq": event.seq,
+            "at": event.at.isoformat(timespec="microseconds"),
+            "actor": event.actor,
+            "action": event.action,
+            "target": event.target,
+            "data": event.data,
+            "previous_hash": event.previous_hash,
+            "hash": event.hash,
+        }
+        yield json.dumps(line, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def _context(request: HttpRequest) -> dict[str, Any]:
+    operator = actor_of(request)
+    form = AuditForm(request.GET)
+    events = form.narrow(visible_events(operator)).order_by("-seq")
+    before = request.GET.get("before", "")
+    if before.isdigit():
+        events = events.filter(seq__lt=int(before))
+    page = list(events[: PAGE_SIZE + 1])
+    shown = page[:PAGE_SIZE]
+    kept = {key: value for key, value in request.GET.items() if key != "before" and value}
+    return {
+        "form": form,
+        "rows": [{"event": event, **entry} for event, entry in zip(shown, timeline(shown), strict=True)],
+        "older": "?" + urlencode({**kept, "before": shown[-1].seq}) if len(page) > PAGE_SIZE else "",
+        "filtered": bool(kept),
+        "export_query": urlencode(kept),
+        "may_export": may(operator, EXPORT),
+    }
