@@ -14,7 +14,16 @@ from guardian.shortcuts import get_objects_for_user
 from controlplane.accounts.access import access, may, refusal, require
 from controlplane.accounts.models import Operator
 from controlplane.approvals.kinds import Kind, all_kinds
-from controlplane.approvals.models import ApprovalPolicy, BreakGlass, ChangeRequest, ChangeState, Decision, SignOff
+from controlplane.approvals.models import (
+    ApprovalPolicy,
+    BreakGlass,
+    BreakGlassQuerySet,
+    ChangeRequest,
+    ChangeRequestQuerySet,
+    ChangeState,
+    Decision,
+    SignOff,
+)
 from controlplane.audit.operations import Named, name_of
 
 # view: look at it. carry: withdraw, rebase or apply it, for who wrote part of it or may sign it.
@@ -64,7 +73,7 @@ def _lacking(operator: Operator, change: ChangeRequest, action: Action, target: 
     return "" if may(operator, permission, target) else refusal(permission, target)
 
 
-def visible_changes(operator: Operator) -> QuerySet[ChangeRequest]:
+def visible_changes(operator: Operator) -> ChangeRequestQuerySet:
     """The changes whose target the operator may see; at most two queries per registered kind, however many changes."""
     return _changes_on(operator, lambda kind: kind.view_permission)
 
@@ -84,7 +93,7 @@ def inbox(operator: Operator) -> QuerySet[ChangeRequest]:
     )
 
 
-def _changes_on(operator: Operator, permission_of: Callable[[Kind], str]) -> QuerySet[ChangeRequest]:
+def _changes_on(operator: Operator, permission_of: Callable[[Kind], str]) -> ChangeRequestQuerySet:
     """The changes on whose target the operator holds the permission that `permission_of` names for their kind."""
     rows = Q(pk__in=[])
     names: dict[str, list[str]] = {}
@@ -109,7 +118,7 @@ def access_debt(operator: Operator, pk: int, action: Action = "review") -> Break
     return debt
 
 
-def visible_debts(operator: Operator) -> QuerySet[BreakGlass]:
+def visible_debts(operator: Operator) -> BreakGlassQuerySet:
     """The uses of break-glass on changes that the operator may see, each with its change."""
     return BreakGlass.objects.select_related("change").filter(
         change__in=visible_changes(operator).order_by().values("pk")

@@ -52,7 +52,8 @@ def words(before: Sections, after: Sections) -> list[str]:
 
 def _prompt_words(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     for slug in sorted({*before, *after}):
-        old, new = before.get(slug), after.get(slug)
+        old: Any = before.get(slug)
+        new: Any = after.get(slug)
         if old == new:
             continue
         if old is None:
@@ -72,7 +73,8 @@ def _prompt_words(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterat
 
 def _canary_words(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     for slug in sorted({*before, *after}):
-        old, new = before.get(slug), after.get(slug)
+        old: Any = before.get(slug)
+        new: Any = after.get(slug)
         if old == new:
             continue
         if old is None:

@@ -2,12 +2,10 @@
 
 from typing import Literal
 
-from django.db.models import QuerySet
-
 from controlplane.accounts.access import access, visible
 from controlplane.accounts.access import may as holds
 from controlplane.accounts.models import Operator
-from controlplane.prompts.models import Prompt, PromptVersion
+from controlplane.prompts.models import Prompt, PromptQuerySet, PromptVersion
 
 PromptPermission = Literal[
     "view_prompt",
@@ -41,7 +39,7 @@ def access_version(
     return access(operator, version, view=VIEW, permission=f"prompts.{permission}", target=prompt)
 
 
-def visible_prompts(operator: Operator) -> QuerySet[Prompt]:
+def visible_prompts(operator: Operator) -> PromptQuerySet:
     """The prompts that the operator may see, each with its live version."""
     return visible(operator, Prompt.objects.with_live(), VIEW)
 

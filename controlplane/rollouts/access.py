@@ -1,11 +1,9 @@
 """The only way a face gets a canary: permissions are asked on its prompt."""
 
-from django.db.models import QuerySet
-
 from controlplane.accounts.access import access
 from controlplane.accounts.models import Operator
 from controlplane.prompts.access import VIEW, PromptPermission, visible_prompts
-from controlplane.rollouts.models import Canary
+from controlplane.rollouts.models import Canary, CanaryQuerySet
 
 
 def access_canary(operator: Operator, slug: str, permission: PromptPermission = "view_prompt") -> Canary:
@@ -19,6 +17,6 @@ def access_canary(operator: Operator, slug: str, permission: PromptPermission = 
     return access(operator, canary, view=VIEW, permission=f"prompts.{permission}", target=prompt)
 
 
-def visible_canaries(operator: Operator) -> QuerySet[Canary]:
+def visible_canaries(operator: Operator) -> CanaryQuerySet:
     """The canaries of the prompts that the operator may see, each with its parts."""
     return Canary.objects.with_parts().filter(prompt__in=visible_prompts(operator).order_by().values("pk"))

@@ -49,7 +49,8 @@ class GrantForm(forms.Form):
 
     def __init__(self, *args: Any, prompts: Iterable[Prompt], tenants: Iterable[Tenant], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._objects = {thing.audit_name: thing for thing in (*prompts, *tenants)}
+        self._objects: dict[str, Prompt | Tenant] = {prompt.audit_name: prompt for prompt in prompts}
+        self._objects |= {tenant.audit_name: tenant for tenant in tenants}
         named = [(name, name.replace(":", " ", 1)) for name in self._objects]
         self.fields["on"].choices = [(EVERYTHING, "everything"), *named]  # type: ignore[attr-defined]
 

@@ -17,7 +17,7 @@ class _StrictLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
+            event = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs forgot its type
             raise yaml.MarkedYAMLError(
                 problem="aliases are not taken here; write it out", problem_mark=event.start_mark
             )

@@ -13,6 +13,9 @@ class UsageForm(forms.Form):
 
     request = forms.CharField(label="Request id", required=False, max_length=64)
     tenant = forms.ChoiceField(label="Tenant", required=False)
+    key = forms.CharField(label="Key", required=False, max_length=40, help_text="")
+    prompt = forms.CharField(label="Prompt", required=False, max_length=100)
+    lane = forms.CharField(label="Lane", required=False, max_length=200)
     hours = forms.TypedChoiceField(label="Period", required=False, coerce=int, choices=list(HOURS.items()))
 
     def __init__(self, *args: Any, tenants: list[str], **kwargs: Any) -> None:

@@ -23,6 +23,7 @@ from controlplane.releases.fleet import fleet
 from controlplane.releases.models import Ack, Release
 from controlplane.releases.previews import preview_roll_back
 from controlplane.releases.propagation import propagation
+from controlplane.releases.sections import all_sections
 
 ROLL_BACK = "releases.roll_back_release"
 PAGE_SIZE = 25
@@ -135,7 +136,7 @@ def release_undo(request: HttpRequest) -> HttpResponse:
     operator = actor_of(request)
     require(operator, ROLL_BACK)
     recent = list(Release.objects.all()[: LOOKED_BACK + 1])
-    restorable = [section.name for section in operations.all_sections() if section.restore is not None]
+    restorable = [section.name for section in all_sections() if section.restore is not None]
 
     def carried(release: Release) -> dict[str, Any]:
         return {name: release.content["sections"].get(name) for name in restorable}
