@@ -188,9 +188,8 @@ class Stack:
         self.start("postgres")
         for name in servers:
             self.start(name)
-        self.wait_for(self.postgres.is_ready, "PostgreSQL is ready", needs="postgres")
-        for name, server in servers.items():
-            self.wait_for(server.is_ready, f"{name} is ready", needs=name)
+        for name in ("postgres", *servers):
+            self.wait_answering(name)
 
     def wait_ready(self) -> None:
         """Return when console and gateway, as far as they are part of this stack, say that they can be used.
@@ -198,9 +197,21 @@ class Stack:
         Raises:
             AssertionError: they do not, within a minute; carries the end of the log.
         """
-        for name, url in (("console", self.console_url), ("gateway", self.gateway_url)):
+        for name in ("console", "gateway"):
             if name in self.names:
-                self.wait_for(lambda url=url: probe(f"{url}/readyz").is_ready, f"{name} is ready", needs=name)
+                self.wait_answering(name)
+
+    def wait_answering(self, name: str) -> None:
+        """Return when a server (a database, `console` or `gateway`) can be used; errors as `wait_ready`."""
+        servers: dict[str, EmbeddedPostgres | EmbeddedRedis | None] = {
+            "postgres": self.postgres,
+            "redis": self.redis,
+            "broker": self.broker,
+        }
+        server = servers.get(name)
+        url = f"{self.console_url if name == 'console' else self.gateway_url}/readyz"
+        is_ready = server.is_ready if server else lambda: probe(url).is_ready
+        self.wait_for(is_ready, f"{name} is ready", needs=name)
 
     def close(self) -> None:
         """Stop everything, and see that nothing with this stack's mark is left."""
@@ -257,7 +268,9 @@ class Stack:
         return self._children[name].pid
 
     def gateway_pids(self) -> list[int]:
-        """The living gateway processes behind the port, by pid."""
+        """The living gateway processes behind the port, by pid; none while the gateway does not run."""
+        if not self.is_alive("gateway"):
+            return []
         found = []
         for process in psutil.Process(self.pid("gateway")).children(recursive=True):
             try:
