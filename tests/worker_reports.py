@@ -114,6 +114,8 @@ def usage_row(attempt_id: str = "a1", *, at: datetime = NOON, **fields: Any) -> 
     } | fields
 
 
-def ack(revision: int = 1, *, verdict: str = "ack", digest: str = DIGEST, at: datetime = NOON, reason: str = "") -> dict[str, Any]:
+def ack(
+    revision: int = 1, *, verdict: str = "ack", digest: str = DIGEST, at: datetime = NOON, reason: str = ""
+) -> dict[str, Any]:
     """One verdict on a release."""
     return {"revision": revision, "digest": digest, "verdict": verdict, "reason": reason, "at": at.timestamp()}

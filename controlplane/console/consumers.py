@@ -128,20 +128,23 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # its base ha
                 await asyncio.sleep(self._clock_seconds)
                 if loop.time() >= recheck_at:
                     recheck_at = loop.time() + self._recheck_seconds
-                    await self._recheck()
+                    if not await self._recheck():
+                        return
         except Exception:
             logger.warning("a live line is closed, its page will poll", exc_info=True)
             await self.close(TRY_AGAIN)
 
-    async def _recheck(self) -> None:
+    async def _recheck(self) -> bool:
+        """Drop the topics that its operator has lost; close the line, and return False, when nobody is signed in."""
         operator = await self._operator()
         if operator is None:
             await self.close(SIGNED_OUT)
-            return
+            return False
         for topic in list(self._topics):
             if not await _may_watch(operator, topic):
                 await self._leave(topic)
                 await self._refuse(topic)
+        return True
 
     async def _operator(self) -> Operator | None:
         """Who is signed in by this session now: read anew, since people sign out while pages are open."""

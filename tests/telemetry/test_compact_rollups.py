@@ -132,11 +132,14 @@ def test_minutes_and_events_past_their_retention_are_deleted():
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_whatever_is_repeated_late_or_compacted_between_every_request_counts_once(data):
-    """Workers deliver in order, with repetitions, over hours, while compaction runs in between: nothing is lost or doubled."""
+    """Workers deliver in order, with repetitions, over hours, compaction in between: nothing is lost or doubled."""
     for model in (Rollup, MinuteRollup, Source):
         model.objects.all().delete()
     scripts = {
-        worker: [report(rollup(NOON + timedelta(seconds=10 * (n // 2)), requests=n + 1), worker=worker, seq=n + 1) for n in range(4)]
+        worker: [
+            report(rollup(NOON + timedelta(seconds=10 * (n // 2)), requests=n + 1), worker=worker, seq=n + 1)
+            for n in range(4)
+        ]
         for worker in ("a", "b")
     }
     delivered = {"a": 0, "b": 0}

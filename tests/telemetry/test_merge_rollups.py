@@ -1,8 +1,8 @@
 from datetime import timedelta
 
 import pytest
-from django.test.utils import CaptureQueriesContext
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -52,7 +52,9 @@ def test_an_older_report_that_comes_late_changes_nothing():
 
 def test_two_boots_of_a_worker_are_told_apart():
     """A worker that restarted within a bucket starts at zero; the counts of both lives add up."""
-    merge_rollups([report(rollup(requests=5), boot="b1", seq=90), report(rollup(requests=2), boot="b2", seq=1)], now=NOON)
+    merge_rollups(
+        [report(rollup(requests=5), boot="b1", seq=90), report(rollup(requests=2), boot="b2", seq=1)], now=NOON
+    )
 
     assert sorted(Rollup.objects.values_list("requests", flat=True)) == [2, 5]
 
@@ -80,7 +82,9 @@ def test_any_order_and_any_repetition_gives_the_same_table(data):
 
 def test_the_number_of_statements_does_not_depend_on_the_number_of_rows():
     """A hundred workers cost as many statements as one."""
-    with CaptureQueriesContext(connection, ) as one:
+    with CaptureQueriesContext(
+        connection,
+    ) as one:
         merge_rollups([report(rollup())], now=NOON)
     many = [report(*(rollup(tier=tier) for tier in ("vip", "standard", "free")), worker=f"w{n}") for n in range(100)]
 

@@ -66,7 +66,15 @@ def test_callers_without_a_unit_are_in_neither_arm():
 
 def test_each_measure_says_what_it_is_out_of():
     """Errors are out of what could be answered, refusals out of what was, schema passes out of what was checked."""
-    counts = {"requests": 20, "errors": 3, "rejected": 4, "cancelled": 1, "schema_checked": 8, "schema_passed": 6, "refusals": 2}
+    counts = {
+        "requests": 20,
+        "errors": 3,
+        "rejected": 4,
+        "cancelled": 1,
+        "schema_checked": 8,
+        "schema_passed": 6,
+        "refusals": 2,
+    }
     merge_rollups([report(rollup(**counts))], now=NOON)
 
     totals = compare(SLUG, since=NOON, until=NOON + 10 * SECOND).arms["control"].totals
@@ -79,9 +87,16 @@ def test_each_measure_says_what_it_is_out_of():
 
 
 def test_minutes_and_their_buckets_tell_the_same_story():
-    """A longer range reads minute rows, and 10 s rows for what is not folded yet; totals agree with the fine reading."""
+    """A longer range reads minute rows, and 10 s rows for what is not folded yet; the totals agree."""
     merge_rollups(
-        [report(*(rollup(NOON + 10 * n * SECOND, requests=n + 1, latencies=(50.0 * (n + 1),) * (n + 1)) for n in range(18)))],
+        [
+            report(
+                *(
+                    rollup(NOON + 10 * n * SECOND, requests=n + 1, latencies=(50.0 * (n + 1),) * (n + 1))
+                    for n in range(18)
+                )
+            )
+        ],
         now=NOON,
     )
     compact_rollups(now=NOON + timedelta(seconds=135))
@@ -109,7 +124,10 @@ def test_the_number_of_queries_does_not_depend_on_rows_or_range():
     compact_rollups(now=NOON)
     before = queries()
     for lane in ("x", "y", "z"):
-        many = [report(rollup(lane=lane), rollup(NOON + timedelta(minutes=1), lane=lane), worker=f"w{n}") for n in range(100)]
+        many = [
+            report(rollup(lane=lane), rollup(NOON + timedelta(minutes=1), lane=lane), worker=f"w{n}")
+            for n in range(100)
+        ]
         merge_rollups(many, now=NOON)
 
     assert queries() == before
@@ -167,7 +185,8 @@ def test_charts_are_in_the_unit_of_their_axis():
 
 
 @pytest.mark.parametrize(
-    ("minutes", "step_seconds"), [(5, 10), (15, 10), (60, 60), (24 * 60, 900), (7 * 24 * 60, 3600), (35 * 24 * 60, 21600)]
+    ("minutes", "step_seconds"),
+    [(5, 10), (15, 10), (60, 60), (24 * 60, 900), (7 * 24 * 60, 3600), (35 * 24 * 60, 21600)],
 )
 def test_a_range_gets_a_readable_number_of_points(minutes, step_seconds):
     """Whatever the range, a chart has at most some two hundred points."""
