@@ -230,8 +230,7 @@ class _Copy:
                 outcome.text = "up to date, nothing changed since the last start"
             return
         self._manage("Migrations", "migrate", "--noinput", environment=environment)
-        if not demo:  # in the demo WhiteNoise serves the files from where they lie
-            self._manage("Static files", "collectstatic", "--noinput", environment=environment)
+        self._manage("Static files", "collectstatic", "--noinput", environment=environment)
         if demo:
             self._manage("Demo data", "seed_demo", environment=environment)
         note_prepared(

@@ -4,18 +4,18 @@
 // any other message makes the chart fetch its source again, at most every two seconds.
 const REFETCH_MS = 2000;
 const MAX_POINTS = 2000;
-const base = new URL(document.body.dataset.plotly, location.href);
+const files = document.body.dataset; // where Plotly, its style and our templates lie: their names carry digests
 let ready = null;
 let templates = null;
 const charts = new Map();
 
 function load() {
   ready ??= Promise.all([
-    fetch(new URL("./chart-templates.json", import.meta.url)).then((answer) => answer.json()).then((json) => { templates = json; }),
+    fetch(files.chartTemplates).then((answer) => answer.json()).then((json) => { templates = json; }),
     new Promise((resolve, reject) => {
       // Plotly would insert its rules as a <style>, which style-src 'self' refuses; this class tells it that a file has them.
-      const style = Object.assign(document.createElement("link"), { rel: "stylesheet", id: "plotly.js-style-global", className: "no-inline-styles", href: new URL("plotly-style.css", base) });
-      const script = Object.assign(document.createElement("script"), { src: new URL("plotly-basic.min.js", base), onload: resolve, onerror: reject });
+      const style = Object.assign(document.createElement("link"), { rel: "stylesheet", id: "plotly.js-style-global", className: "no-inline-styles", href: files.plotlyStyle });
+      const script = Object.assign(document.createElement("script"), { src: files.plotly, onload: resolve, onerror: reject });
       document.head.append(style, script);
     }),
   ]);

@@ -22,7 +22,7 @@ def test_first_run_prepares_everything_and_says_how_to_use_it(project: FakeProje
 
     with urllib.request.urlopen(f"http://127.0.0.1:{project.console_port}/readyz") as answer:
         assert answer.status == 200
-    assert project.managed == ["migrate", "seed_demo"]
+    assert project.managed == ["migrate", "collectstatic", "seed_demo"]
     for said in (
         f"http://127.0.0.1:{project.console_port}",
         "approver-two",
@@ -53,7 +53,7 @@ def test_second_run_keeps_the_data_and_prepares_nothing(project: FakeProject) ->
 
     project.start_and_wait()
 
-    assert project.managed == ["migrate", "seed_demo"]
+    assert project.managed == ["migrate", "collectstatic", "seed_demo"]
 
 
 def test_changed_code_is_prepared_again(project: FakeProject) -> None:
@@ -66,7 +66,7 @@ def test_changed_code_is_prepared_again(project: FakeProject) -> None:
 
     project.start_and_wait()
 
-    assert project.managed == ["migrate", "seed_demo"] * 2
+    assert project.managed == ["migrate", "collectstatic", "seed_demo"] * 2
 
 
 def test_run_after_kill_9_of_the_launcher(project: FakeProject) -> None:
