@@ -1,0 +1,296 @@
+"""What a file wants against what there is, and how the difference is carried out: by the console's own operations."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from controlplane.accounts import operations as accounts
+from controlplane.accounts.access import access_tenant, require
+from controlplane.accounts.models import Operator, Tenant
+from controlplane.api.gitops.document import TENANT_FIELDS, VERSION_FIELDS, Configuration, PromptEntry
+from controlplane.approvals import access as approvals_access
+from controlplane.approvals import operations as approvals
+from controlplane.approvals.errors import MalformedPolicy, PolicyMissing
+from controlplane.approvals.kinds import check_rules
+from controlplane.approvals.models import ApprovalPolicy, ChangeRequest
+from controlplane.approvals.policy_kind import propose_policy
+from controlplane.audit import operations as audit
+from controlplane.prompts import operations as prompts
+from controlplane.prompts.access import access_prompt
+from controlplane.prompts.models import Prompt, PromptVersion, content_digest
+from controlplane.rollouts import operations as rollouts
+from controlplane.rollouts.models import DEFAULT_STAGES
+from controlplane.routing import access as routing_access
+from controlplane.routing import operations as routing
+from controlplane.routing.models import RoutingTable
+from dataplane.documents import MalformedRelease
+from dataplane.prompts import validate_version
+from dataplane.release import canonical, digest_of
+from dataplane.routing import RoutingTable as Routing
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing to do. `carry_out` returns what came of it in words, such as 'CR-12 is open'."""
+
+    path: str
+    what: str
+    carry_out: Callable[[Operator, str, datetime], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`steps` to take, `waiting` for people already, and `problems` that keep the whole file from being imported."""
+
+    steps: tuple[Step, ...]
+    waiting: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+@audit.operation
+def carry_out(plan: Plan, *, actor: Operator, reason: str, now: datetime) -> list[str]:
+    """Take every step as `actor`, all or none; returns a line for each.
+
+    Raises:
+        PermissionDenied, Http404: the actor could not do it at the console either.
+        Whatever an operation refuses with; nothing was changed.
+    """
+    return [f"{step.path}: {step.carry_out(actor, reason, now)}" for step in plan.steps]
+
+
+# --- what there is ---------------------------------------------------------------------------------------------------
+def read_deployment() -> Configuration:
+    """The configuration in force; five queries."""
+    table = routing.active_table()
+    try:
+        rules: list[Any] | None = list(approvals.active_policy().rules)
+    except PolicyMissing:
+        rules = None
+    return Configuration(
+        tenants={
+            tenant.slug: {name: getattr(tenant, name) for name in TENANT_FIELDS} for tenant in Tenant.objects.all()
+        },
+        routing=dict(table.document) if table else None,
+        approval_policy=rules,
+        prompts={prompt.slug: _entry(prompt) for prompt in Prompt.objects.with_live()},
+    )
+
+
+def _entry(prompt: Prompt) -> PromptEntry:
+    version = prompt.live_version
+    live = {name: getattr(version, name) for name in VERSION_FIELDS} if version else None
+    return PromptEntry(prompt.title, prompt.description, prompt.route, live)
+
+
+# --- what differs ----------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    line: str
+
+
+_Finding = Step | _Waiting | _Problem
+
+
+def compare(wanted: Configuration) -> Plan:
+    """Find every difference between the file and the deployment; reads only."""
+    found: list[_Finding] = [
+        *_compare_tenants(wanted),
+        *_compare_routing(wanted),
+        *_compare_policy(wanted),
+        *_compare_prompts(wanted),
+    ]
+    return Plan(
+        steps=tuple(one for one in found if isinstance(one, Step)),
+        waiting=tuple(one.line for one in found if isinstance(one, _Waiting)),
+        problems=tuple(one.line for one in found if isinstance(one, _Problem)),
+    )
+
+
+def _compare_tenants(wanted: Configuration) -> Iterator[_Finding]:
+    existing = {tenant.slug: tenant for tenant in Tenant.objects.all()}
+    for slug, attributes in (wanted.tenants or {}).items():
+        path = f"tenants.{slug}"
+        tenant = existing.get(slug)
+        if tenant is None:
+            yield Step(path, "create the tenant", _creates_tenant(slug, dict(attributes)))
+            continue
+        changed = {name: value for name, value in attributes.items() if getattr(tenant, name) != value}
+        if changed:
+            words = ", ".join(f"{name} {getattr(tenant, name)!r} to {value!r}" for name, value in changed.items())
+            yield Step(path, f"change {words}", _changes_tenant(slug, changed))
+
+
+def _creates_tenant(slug: str, attributes: dict[str, Any]) -> Callable[[Operator, str, datetime], str]:
+    def create(actor: Operator, reason: str, now: datetime) -> str:
+        require(actor, "accounts.add_tenant")
+        accounts.create_tenant(slug=slug, actor=actor, now=now, **attributes)
+        return "created; it can call the gateway once a key is issued"
+
+    return create
+
+
+def _changes_tenant(slug: str, changed: dict[str, Any]) -> Callable[[Operator, str, datetime], str]:
+    def change(actor: Operator, reason: str, now: datetime) -> str:
+        accounts.change_tenant(tenant=access_tenant(actor, slug, "change_tenant"), actor=actor, now=now, **changed)
+        return "changed"
+
+    return change
+
+
+def _compare_routing(wanted: Configuration) -> Iterator[_Finding]:
+    if wanted.routing is None:
+        return
+    document = dict(wanted.routing)
+    digest = digest_of(canonical(document))
+    active = routing.active_table()
+    if active is not None and active.digest == digest:
+        return
+    try:
+        Routing.parse(document, path="routing")
+    except MalformedRelease as exc:
+        yield _Problem(str(exc))
+        return
+    yield _unless_settled(
+        "routing",
+        digest,
+        Step("routing", "submit the table and propose to put it in force", _proposes_routing(document, digest)),
+    )
+
+
+def _proposes_routing(document: dict[str, Any], digest: str) -> Callable[[Operator, str, datetime], str]:
+    def propose(actor: Operator, reason: str, now: datetime) -> str:
+        routing_access.require_proposer(actor)
+        table = RoutingTable.objects.filter(digest=digest).first()
+        if table is None:
+            table = routing.submit_table(document=document, rationale=reason, actor=actor, now=now)
+        change = routing.propose_table(table=table, reason=reason, actor=actor, now=now)
+        return f"{table} waits for sign-offs in CR-{change.pk}"
+
+    return propose
+
+
+def _compare_policy(wanted: Configuration) -> Iterator[_Finding]:
+    rules = wanted.approval_policy
+    if rules is None:
+        return
+    digest = digest_of(canonical(rules))
+    try:
+        if approvals.active_policy().digest == digest:
+            return
+        check_rules(rules)
+    except PolicyMissing:
+        yield _Problem("approval_policy: none is in force yet; run manage.py bootstrap_policy first")
+        return
+    except MalformedPolicy as exc:
+        yield _Problem(f"approval_policy: {exc}")
+        return
+    yield _unless_settled(
+        "approval_policy",
+        digest,
+        Step("approval_policy", "submit the policy and propose to put it in force", _proposes_policy(rules, digest)),
+    )
+
+
+def _proposes_policy(rules: list[Any], digest: str) -> Callable[[Operator, str, datetime], str]:
+    def propose(actor: Operator, reason: str, now: datetime) -> str:
+        approvals_access.require_proposer(actor)
+        policy = ApprovalPolicy.objects.filter(digest=digest).first()
+        if policy is None:
+            policy = approvals.submit_policy(rules=rules, rationale=reason, actor=actor, now=now)
+        change = propose_policy(policy=policy, reason=reason, actor=actor, now=now)
+        return f"{policy} waits for sign-offs in CR-{change.pk}"
+
+    return propose
+
+
+def _compare_prompts(wanted: Configuration) -> Iterator[_Finding]:
+    existing = {prompt.slug: prompt for prompt in Prompt.objects.with_live()}
+    for slug, entry in (wanted.prompts or {}).items():
+        path = f"prompts.{slug}"
+        prompt = existing.get(slug)
+        if prompt is None:
+            yield Step(path, "create the prompt", _creates_prompt(slug, entry))
+        else:
+            for name in ("title", "description", "route"):
+                if getattr(prompt, name) != getattr(entry, name):
+                    yield _Problem(
+                        f"{path}.{name}: {getattr(prompt, name)!r} here, {getattr(entry, name)!r} in the file; "
+                        "it is fixed when a prompt is created"
+                    )
+        yield from _compare_version(path, slug, entry, prompt)
+
+
+def _compare_version(path: str, slug: str, entry: PromptEntry, prompt: Prompt | None) -> Iterator[_Finding]:
+    live = prompt.live_version if prompt else None
+    if entry.live is None:
+        if live is not None:
+            yield _Problem(f"{path}.live: {live} is live here; a prompt never stops having a live version")
+        return
+    content = {name: entry.live[name] for name in ("messages", "variables_schema", "parameters")}
+    problems = [problem for problem in validate_version(**content) if problem.is_error]
+    if problems:
+        for problem in problems:
+            yield _Problem(f"{path}.live{problem.path.removeprefix('$')}: {problem.message}")
+        return
+    digest = content_digest(prompt=slug, **content)
+    if live is not None and live.digest == digest:
+        return
+    what = f"submit another version and plan a canary against v{live.number}" if live else "propose the first version"
+    yield _unless_settled(f"{path}.live", digest, Step(f"{path}.live", what, _brings_version(slug, entry, digest)))
+
+
+def _creates_prompt(slug: str, entry: PromptEntry) -> Callable[[Operator, str, datetime], str]:
+    def create(actor: Operator, reason: str, now: datetime) -> str:
+        require(actor, "prompts.add_prompt")
+        prompts.create_prompt(
+            slug=slug,
+            title=entry.title,
+            description=entry.description,
+            route=entry.route,
+            actor=actor,
+            now=now,
+        )
+        return "created"
+
+    return create
+
+
+def _brings_version(slug: str, entry: PromptEntry, digest: str) -> Callable[[Operator, str, datetime], str]:
+    def bring(actor: Operator, reason: str, now: datetime) -> str:
+        prompt = access_prompt(actor, slug, "submit_version")
+        version = PromptVersion.objects.select_related("prompt").filter(prompt=prompt, digest=digest).first()
+        if version is None:
+            version = prompts.submit_version(
+                prompt=prompt, **dict(entry.live or {}), rationale=reason, actor=actor, now=now
+            )
+        if prompt.live_version is None:
+            change = prompts.propose_live(version=version, reason=reason, actor=actor, now=now)
+            return f"{version} waits for sign-offs in CR-{change.pk}"
+        access_prompt(actor, slug, "run_canary")
+        canary = rollouts.plan_canary(
+            candidate=version,
+            unit="user",
+            stages=[dict(stage) for stage in DEFAULT_STAGES],
+            reason=reason,
+            actor=actor,
+            now=now,
+        )
+        return f"canary {canary.slug} is planned; CR-{canary.change_id} waits for sign-offs"
+
+    return bring
+
+
+def _unless_settled(path: str, content: str, step: Step) -> _Finding:
+    """The step, unless its content waits for people already or was rejected by them."""
+    if approvals.is_rejected(content):
+        return _Problem(f"{path}: this content ({content[:8]}) was rejected before and cannot come back")
+    change = ChangeRequest.objects.open().filter(content_digest=content).first()
+    if change is not None:
+        return _Waiting(f"{path}: waits for people in CR-{change.pk}")
+    return step
