@@ -22,7 +22,6 @@ class LaneRow:
 
     place: int
     lane: Lane
-    secret: str
     health: LaneHealth | None
 
     @property
@@ -87,7 +86,7 @@ def route_rows(table: RoutingTable, health: Iterable[LaneHealth]) -> list[RouteR
         RouteRows(
             route.slug,
             route.deadline_ms,
-            tuple(_row(table, place, lane, known) for place, lane in enumerate(route.lanes, start=1)),
+            tuple(_row(place, lane, known) for place, lane in enumerate(route.lanes, start=1)),
         )
         for route in table.routes.values()
     ]
@@ -97,11 +96,11 @@ def idle_rows(table: RoutingTable, health: Iterable[LaneHealth]) -> list[LaneRow
     """The lanes that no route names."""
     known = {one.lane: one for one in health}
     used = {lane.id for route in table.routes.values() for lane in route.lanes}
-    return [_row(table, 0, lane, known) for lane in table.lanes.values() if lane.id not in used]
+    return [_row(0, lane, known) for lane in table.lanes.values() if lane.id not in used]
 
 
-def _row(table: RoutingTable, place: int, lane: Lane, known: Mapping[str, LaneHealth]) -> LaneRow:
-    return LaneRow(place, lane, table.accounts[lane.account].secret, known.get(lane.id))
+def _row(place: int, lane: Lane, known: Mapping[str, LaneHealth]) -> LaneRow:
+    return LaneRow(place, lane, known.get(lane.id))
 
 
 def reaches(table: RoutingTable, tenant: Tenant) -> list[Reach]:

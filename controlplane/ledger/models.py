@@ -39,12 +39,22 @@ class UsageQuerySet(models.QuerySet["UsageRow"]):
         """Attempts that ended in [since, until)."""
         return self.filter(at__gte=since, at__lt=until)
 
-    def matching(self, *, request_id: str = "", tenants: Iterable[str] | None = None, key: str = "") -> "UsageQuerySet":
+    def matching(
+        self,
+        *,
+        request_id: str = "",
+        tenants: Iterable[str] | None = None,
+        key: str = "",
+        keys: Iterable[str] | None = None,
+        prompt: str = "",
+        lane: str = "",
+    ) -> "UsageQuerySet":
         """Attempts that fit everything given.
 
         Args:
             tenants: Slugs that the reader may see; None means all.
-            key: The id of an API key.
+            key, keys: The id of an API key; ids, one of which it must be, None for all.
+            prompt, lane: Narrow what else bounds the rows: they have no index of their own.
         """
         rows = self
         if request_id:
@@ -53,6 +63,12 @@ class UsageQuerySet(models.QuerySet["UsageRow"]):
             rows = rows.filter(tenant__in=list(tenants))
         if key:
             rows = rows.filter(key=key)
+        if keys is not None:
+            rows = rows.filter(key__in=list(keys))
+        if prompt:
+            rows = rows.filter(prompt=prompt)
+        if lane:
+            rows = rows.filter(lane=lane)
         return rows
 
     def before(self, at: datetime, attempt_id: str) -> "UsageQuerySet":

@@ -107,7 +107,7 @@ function reached(data) {
   for (const place of document.querySelectorAll("[data-fleet-reached]")) {
     if (times.length) put(place, milliseconds(Math.max(...times)));
     const note = place.closest(".metric")?.querySelector(".metric-foot span");
-    if (note) put(note, whole ? "click to last ACK" : "so far; workers are on their way");
+    if (note && times.length) put(note, whole ? "click to last ACK" : "so far; workers are on their way");
   }
 }
 

@@ -13,7 +13,7 @@ class UsageForm(forms.Form):
 
     request = forms.CharField(label="Request id", required=False, max_length=64)
     tenant = forms.ChoiceField(label="Tenant", required=False)
-    key = forms.CharField(label="Key", required=False, max_length=40, help_text="")
+    key = forms.CharField(label="Key starts with", required=False, max_length=16)
     prompt = forms.CharField(label="Prompt", required=False, max_length=100)
     lane = forms.CharField(label="Lane", required=False, max_length=200)
     hours = forms.TypedChoiceField(label="Period", required=False, coerce=int, choices=list(HOURS.items()))

@@ -12,7 +12,7 @@ from django.utils.dateparse import parse_datetime
 from django.views.decorators.http import require_safe
 
 from controlplane.accounts.access import may, require, visible
-from controlplane.accounts.models import Operator, Tenant
+from controlplane.accounts.models import ApiKey, Operator, Tenant
 from controlplane.console.forms.usage import DEFAULT_HOURS, UsageForm
 from controlplane.console.requests import actor_of
 from controlplane.ledger.models import UsageQuerySet, UsageRow
@@ -33,7 +33,13 @@ def usage(request: HttpRequest) -> HttpResponse:
     since = now - timedelta(hours=found.get("hours") or DEFAULT_HOURS)
     asked = found.get("request", "").strip()
     wanted = [found["tenant"]] if found.get("tenant") else tenants
-    rows: UsageQuerySet = UsageRow.objects.matching(request_id=asked, tenants=wanted)
+    rows: UsageQuerySet = UsageRow.objects.matching(
+        request_id=asked,
+        tenants=wanted,
+        keys=_keys(operator, found.get("key", "")),
+        prompt=found.get("prompt", ""),
+        lane=found.get("lane", ""),
+    )
     if not asked:
         rows = rows.between(since, now)
     rows = _after(request, rows.newest())
@@ -55,6 +61,15 @@ def _tenants(operator: Operator) -> list[str]:
     if not slugs and not may(operator, VIEW):
         require(operator, VIEW)
     return slugs
+
+
+def _keys(operator: Operator, prefix: str) -> list[str] | None:
+    """The ids of the visible tenants' keys that begin so; None when no key was asked for."""
+    if not prefix:
+        return None
+    tenants = visible(operator, Tenant.objects.all(), VIEW).order_by().values("pk")
+    found = ApiKey.objects.filter(tenant__in=tenants, prefix__startswith=prefix.rstrip("…")[:12])
+    return [str(pk) for pk in found.values_list("pk", flat=True)]
 
 
 def _totals(tenants: list[str], *, since: datetime, until: datetime) -> list[dict[str, Any]]:
