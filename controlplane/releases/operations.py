@@ -173,27 +173,26 @@ def record_reports(reports: Iterable[Mapping[str, Any]], *, now: datetime) -> li
         The names of the workers it heard from. The number of statements does not depend on how many there are.
     """
     newest: dict[str, Mapping[str, Any]] = {}
+    started: dict[str, datetime] = {}
     acks: list[Ack] = []
     for report in reports:
         known = newest.get(report["worker"])
-        if known is None or report["boot"] != known["boot"] or report["seq"] > known["seq"]:
+        if known is None or _age(report) > _age(known):
             newest[report["worker"]] = report
         acks.extend(_acks_of(report))
-    clicked = dict(
-        Release.objects.filter(revision__in={ack.revision for ack in acks}).values_list("revision", "clicked_at")
-    )
-    started = {report["boot"]: datetime.fromtimestamp(report["state"]["started_at"], UTC) for report in newest.values()}
+        started[report["boot"]] = datetime.fromtimestamp(report["state"]["started_at"], UTC)
+    rows = Release.objects.filter(revision__in={ack.revision for ack in acks})
+    clicked = {(revision, digest): at for revision, digest, at in rows.values_list("revision", "digest", "clicked_at")}
     for ack in acks:
-        clicked_at = clicked.get(ack.revision)
+        clicked_at = clicked.get((ack.revision, ack.digest))
         if clicked_at is not None and started.get(ack.boot, clicked_at) <= clicked_at:
             ack.latency_ms = (ack.at - clicked_at).total_seconds() * 1000
     with transaction.atomic():
         existing = {
             worker.name: worker for worker in Worker.objects.select_for_update().filter(name__in=sorted(newest))
         }
-        rows = [_worker_row(report, existing.get(name), acks, now) for name, report in sorted(newest.items())]
         Worker.objects.bulk_create(
-            [row for row in rows if row is not None],
+            [_worker_row(report, existing.get(name), acks, now) for name, report in sorted(newest.items())],
             update_conflicts=True,
             unique_fields=["name"],
             update_fields=_WORKER_FIELDS,
@@ -205,14 +204,19 @@ def record_reports(reports: Iterable[Mapping[str, Any]], *, now: datetime) -> li
 _WORKER_FIELDS = [f.name for f in Worker._meta.concrete_fields if f.name != "name"]
 
 
-def _worker_row(report: Mapping[str, Any], known: Worker | None, acks: list[Ack], now: datetime) -> Worker | None:
-    """The worker's row after this report; None when the report is older than what is known (a replayed spool)."""
+def _age(report: Mapping[str, Any]) -> tuple[float, int]:
+    """Orders the reports of one worker: a later boot after an earlier one, whatever its count says."""
+    return report["state"]["started_at"], report["seq"]
+
+
+def _worker_row(report: Mapping[str, Any], known: Worker | None, acks: list[Ack], now: datetime) -> Worker:
+    """The worker's row after this report; as it was, but for refusals, if the report is older (a replayed spool)."""
     state = report["state"]
     started_at = datetime.fromtimestamp(state["started_at"], UTC)
     if known is not None:
         same_boot = known.boot == report["boot"]
         if (same_boot and report["seq"] <= known.sequence) or (not same_boot and started_at < known.started_at):
-            return None
+            return _with_refusals(known, acks)
     row = Worker(
         name=report["worker"],
         kind=state["kind"],
@@ -231,8 +235,13 @@ def _worker_row(report: Mapping[str, Any], known: Worker | None, acks: list[Ack]
     if known is not None:
         row.refused_revision, row.refused_digest = known.refused_revision, known.refused_digest
         row.refused_reason = known.refused_reason
+    return _with_refusals(row, acks)
+
+
+def _with_refusals(row: Worker, acks: list[Ack]) -> Worker:
+    """The row with the newest release that the worker refused, whatever order its words came in."""
     for ack in acks:
-        if ack.worker == row.name and ack.verdict == "nack":
+        if ack.worker == row.name and ack.verdict == "nack" and ack.revision >= (row.refused_revision or 0):
             row.refused_revision, row.refused_digest, row.refused_reason = ack.revision, ack.digest, ack.reason
     return row
 
