@@ -115,7 +115,8 @@ CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", 
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-        "CONFIG": {"hosts": [REDIS_URL], "prefix": "ballast:live"},
+        # Redis knows no databases in publish and subscribe: without the number, two copies on one server would mix.
+        "CONFIG": {"hosts": [REDIS_URL], "prefix": f"ballast:live:{urlsplit(REDIS_URL).path.strip('/') or 0}:"},
     }
 }
 

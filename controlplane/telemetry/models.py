@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Final, TypeVar
 
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Cast
 
 BUCKET: Final = timedelta(seconds=10)
 MINUTE: Final = timedelta(seconds=60)
@@ -25,6 +26,7 @@ COUNTS: Final = (
     "refusals",
 )
 SKETCHES: Final = ("latency_ms", "ttft_ms")
+TEXTS: Final = tuple(f"{name}_text" for name in SKETCHES)
 
 M = TypeVar("M", bound="Counted")
 
@@ -39,6 +41,12 @@ class CountedQuerySet(models.QuerySet[M]):
     def of_canary(self, slug: str, cohorts: Iterable[str] = ("canary", "control")) -> "CountedQuerySet[M]":
         """Rows of a canary's matched arms; callers without a unit key ("unkeyed") are in neither."""
         return self.filter(canary=slug, cohort__in=list(cohorts))
+
+    def with_texts(self) -> "CountedQuerySet[M]":
+        """Each row with its sketches as JSON text, in the columns `TEXTS`: a faster parser than Django's reads them."""
+        texts = {text: Cast(name, models.TextField()) for text, name in zip(TEXTS, SKETCHES, strict=True)}
+        annotated: CountedQuerySet[M] = self.annotate(**texts)
+        return annotated
 
     def of_prompt(self, slug: str) -> "CountedQuerySet[M]":
         """Rows of every version of a prompt, whoever it was served to."""

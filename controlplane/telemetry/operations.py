@@ -14,6 +14,7 @@ from controlplane.telemetry.models import (
     MINUTE,
     SERIES,
     SKETCHES,
+    TEXTS,
     MinuteRollup,
     Rollup,
     Source,
@@ -251,14 +252,21 @@ def _fold(minute: datetime) -> None:
 
     No lock: a row that changes meanwhile keeps its mark, because its number has grown, and the next run folds it.
     """
-    rows = list(Rollup.objects.between(minute, minute + MINUTE))
-    _write(minute, _by_series(rows), sealed=False)
+    tallies: defaultdict[tuple[Any, ...], Tally] = defaultdict(Tally)
+    ids: list[int] = []
+    seqs: list[int] = []
+    rows = Rollup.objects.between(minute, minute + MINUTE).order_by().with_texts()
+    for pk, seq, *values in rows.values_list("pk", "seq", *SERIES, *COUNTS, *TEXTS).iterator(chunk_size=2000):
+        tallies[tuple(values[: len(SERIES)])].add_values(values[len(SERIES) : -len(TEXTS)], *values[-len(TEXTS) :])
+        ids.append(pk)
+        seqs.append(seq)
+    _write(minute, tallies, sealed=False)
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {Rollup._meta.db_table} r SET folded = true"  # noqa: S608 - as above
             " FROM unnest(%s::bigint[], %s::bigint[]) AS f(id, seq)"
             " WHERE r.id = f.id AND r.seq = f.seq AND NOT r.folded",
-            [[row.pk for row in rows], [row.seq for row in rows]],
+            [ids, seqs],
         )
 
 

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from django.db.models import Max, TextField
-from django.db.models.functions import Cast
+from django.db.models import Max
 
 from controlplane.telemetry.measures import BY_KEY, MEASURES, Figures, figures, figures_json
-from controlplane.telemetry.models import BUCKET, COUNTS, MINUTE, CountedQuerySet, MinuteRollup, Rollup
+from controlplane.telemetry.models import BUCKET, COUNTS, MINUTE, TEXTS, CountedQuerySet, MinuteRollup, Rollup
 from controlplane.telemetry.tally import Tally
 
 ARMS: Final = ("canary", "control")
@@ -217,10 +216,9 @@ def traffic_of(tallies: Tallies, *, since: datetime, until: datetime, step: time
 
 def _collect(rows: CountedQuerySet[Any], arm: str | None, step: timedelta, into: Tallies) -> None:
     step_seconds = int(step.total_seconds())
-    texts = {f"{name}_text": Cast(name, TextField()) for name in ("latency_ms", "ttft_ms")}
-    columns = ["bucket_at", *([arm] if arm else []), *texts, *COUNTS]
+    columns = ["bucket_at", *([arm] if arm else []), *TEXTS, *COUNTS]
     skip = len(columns) - len(COUNTS)
-    for row in rows.order_by().annotate(**texts).values_list(*columns).iterator(chunk_size=2000):
+    for row in rows.order_by().with_texts().values_list(*columns).iterator(chunk_size=2000):
         bucket = int(row[0].timestamp()) // step_seconds * step_seconds
         into[bucket, str(row[1]) if arm else FLEET].add_values(row[skip:], row[skip - 2], row[skip - 1])
 
