@@ -204,7 +204,7 @@ def wait_subscribed(stack: Stack) -> None:
 
     def subscribed() -> bool:
         with redis.Redis.from_url(stack.broker_url, socket_timeout=5) as client:
-            return client.pubsub_numpat() > 0  # the agent is the only one who subscribes at this broker
+            return int(client.pubsub_numpat()) > 0  # the agent is the only one who subscribes at this broker
 
     stack.wait_for(subscribed, "the agent listens to the broker", needs="agent")
 
