@@ -69,6 +69,7 @@ class Journey:
         "error",
         "events",
         "inbound",
+        "key_id",
         "lane",
         "outcome",
         "prompt_version",
@@ -90,6 +91,7 @@ class Journey:
         self.inbound = inbound
         self.release: Release | None = None
         self.tenant: Tenant | None = None
+        self.key_id = ""
         self.user: str | None = inbound.user
         self.route = ""
         self.prompt_version: PromptVersion | None = None
@@ -193,6 +195,7 @@ class Journey:
             "at": at,
             "tenant": tenant.slug,
             "tier": tenant.tier,
+            "key_id": self.key_id,
             "route": self.route,
             "lane": lane.id,
             "prompt": "" if version is None else version.prompt,

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
-from dataplane.access import Tenant, key_digest
+from dataplane.access import ApiKey, Tenant, key_digest
 from dataplane.aggregation import Aggregation
 from dataplane.cohorts import Arm, assign
 from dataplane.credentials import Secrets
@@ -119,8 +119,8 @@ class Pipeline:
         """Answer one `POST /v1/embeddings`; as `serve_chat`."""
         await self._record_whatever_happens("embeddings", inbound, reply, self._embeddings)
 
-    def authenticate(self, authorization: str | None) -> tuple[Release, Tenant]:
-        """Return the release being served and whose key this is.
+    def authenticate(self, authorization: str | None) -> tuple[Release, ApiKey]:
+        """Return the release being served and the key that was shown, which knows whose it is.
 
         Raises:
             NoRelease, Unauthorized.
@@ -131,10 +131,10 @@ class Pipeline:
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not key:
             raise Unauthorized("no API key; send 'Authorization: Bearer <key>'")
-        tenant = release.tenant_for_key(key_digest(key.strip()))
-        if tenant is None:
+        known = release.api_key(key_digest(key.strip()))
+        if known is None:
             raise Unauthorized("the API key is unknown or revoked")
-        return release, tenant
+        return release, known
 
     async def _chat(self, journey: Journey, reply: Reply) -> None:
         release, tenant = self._admit(journey)
@@ -188,11 +188,12 @@ class Pipeline:
     # Authenticate.
 
     def _admit(self, journey: Journey) -> tuple[Release, Tenant]:
-        release, tenant = self.authenticate(journey.inbound.authorization)
+        release, key = self.authenticate(journey.inbound.authorization)
         journey.release = release
-        journey.tenant = tenant
+        journey.tenant = key.tenant
+        journey.key_id = key.id
         journey.stage = "reading the request"
-        return release, tenant
+        return release, key.tenant
 
     # Prompt and cohort.
 

@@ -182,9 +182,13 @@ class Release:
         """The API key with this SHA-256 hex digest, or None when it is unknown or revoked."""
         return self.access.keys.get(key_sha256)
 
+    def api_key(self, key_sha256: str) -> ApiKey | None:
+        """The admitted API key with this SHA-256 hex digest, or None when it is unknown or revoked."""
+        return self.access.keys.get(key_sha256)
+
     def tenant_for_key(self, key_sha256: str) -> Tenant | None:
         """The tenant whose API key has this SHA-256 hex digest, or None when the key is unknown or revoked."""
-        key = self.access.keys.get(key_sha256)
+        key = self.api_key(key_sha256)
         return None if key is None else key.tenant
 
     def prompt(self, slug: str) -> Prompt:

@@ -204,6 +204,7 @@ async def test_plain_answer_is_recorded_once_with_its_price(bench):
     (row,) = life.rows
     assert (row["cost_micros"], row["user"]) == (2_500_000 + 5_000_000, hash_user("ada"))
     assert (row["kind"], row["attempt"], row["outcome"]) == ("primary", 1, "ok")
+    assert (row["tenant"], row["key_id"]) == ("acme", "k1")
     assert life.rollup() == {"requests": 1, "errors": 0, "rejected": 0, "cancelled": 0}
     assert life.exchange.closed
 
