@@ -208,3 +208,11 @@ def break_glass(change: ChangeRequest, *, lasts: timedelta = timedelta(minutes=3
     return approvals.break_glass(
         change=change, actor=crew.oncall, reason="customers see an error", incident="INC-7", lasts=lasts, now=now
     )
+
+
+def rules_of_built_in(*, tone_valid_hours: int = 168) -> list[dict[str, Any]]:
+    """The built-in rules, the one on tone with another validity."""
+    return [
+        {**rule, "valid_hours": tone_valid_hours} if rule.get("when") == {"change_class": ["tone"]} else rule
+        for rule in built_in_rules()
+    ]
