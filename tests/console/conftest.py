@@ -1,0 +1,39 @@
+"""Readers of the console's pages."""
+
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from controlplane.accounts.models import Operator
+
+
+@pytest.fixture
+def signed_in(db):
+    """`signed_in(crew.owner)`: a browser in which they are signed in."""
+
+    def sign_in(operator: Operator) -> Client:
+        client = Client()
+        client.force_login(operator, backend="django.contrib.auth.backends.ModelBackend")
+        return client
+
+    return sign_in
+
+
+@pytest.fixture
+def queries(db):
+    """`queries(call)`: how many statements `call()` takes."""
+
+    def count(call: Any) -> int:
+        with CaptureQueriesContext(connection) as captured:
+            call()
+        return len(captured)
+
+    return count
+
+
+def said(response: Any) -> list[str]:
+    """The messages that a redirect leaves for the next page."""
+    return [str(message) for message in response.wsgi_request._messages]

@@ -1,0 +1,226 @@
+"""The releases and fleet pages over HTTP: what they say, who may do what, and how many queries that takes."""
+
+import json
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from controlplane.accounts import operations as accounts
+from controlplane.audit.models import AuditEvent
+from controlplane.prompts.models import Prompt
+from controlplane.releases.models import Release
+from controlplane.releases.operations import current_release, record_reports
+from controlplane.rollouts.models import Canary
+from tests.console.conftest import said
+from tests.factories import FIVE_PERCENT, NOW, crew, make_deployment, make_live_version, make_operator, run_canary
+from tests.worker_reports import ack, report
+
+
+def serve(release, *workers, at=None, verdict="ack", reason="", digest=None):
+    """These workers report that they serve the release and acknowledged it at `at`."""
+    now = timezone.now()
+    reports = [
+        report(
+            worker=worker,
+            sent_at=now,
+            started_at=release.clicked_at - timedelta(hours=1),
+            revision=release.revision,
+            digest=digest or release.digest,
+            acks=(ack(release.revision, verdict=verdict, digest=release.digest, at=at or now, reason=reason),),
+        )
+        for worker in workers
+    ]
+    record_reports(reports, now=now)
+
+
+@pytest.fixture
+def prompt(db):
+    return make_deployment()
+
+
+def test_fleet_page_says_what_is_current_and_how_fast_every_worker_took_it(prompt, signed_in):
+    """The counts, the slowest ACK and each worker's cell stand there without JavaScript."""
+    release = current_release()
+    serve(release, "a/gateway-0", at=release.clicked_at + timedelta(milliseconds=40))
+    serve(release, "a/gateway-1", at=release.clicked_at + timedelta(milliseconds=84))
+
+    page = signed_in(crew.owner).get("/releases/")
+
+    html = page.content.decode()
+    assert page.status_code == 200
+    assert page.context["counts"] == {"expected": 2, "in_sync": 2, "behind": 0, "refused": 0, "silent": 0}
+    assert "84 ms" in html
+    assert html.count('data-worker="a/gateway-1"') == 2  # its cell, and its row in the table
+    assert 'data-live-topic="fleet"' in html
+
+
+def test_refused_release_is_shown_with_the_workers_reason(prompt, signed_in):
+    """Who refused, what it serves instead, and why."""
+    serve(current_release(), "a/gateway-0", verdict="nack", reason="unknown key 0af3", digest="e" * 64)
+
+    html = signed_in(crew.owner).get("/releases/").content.decode()
+
+    assert "unknown key 0af3" in html
+    assert "refused" in html
+
+
+def test_fleet_figures_are_what_a_live_message_carries(prompt, signed_in):
+    """The polling floor answers in the shape of the topic."""
+    serve(current_release(), "a/gateway-0")
+
+    body = signed_in(crew.owner).get("/releases/fleet.json").json()
+
+    assert body["topic"] == "fleet"
+    assert body["data"]["counts"]["in_sync"] == 1
+    assert body["data"]["workers"][0]["state"] == "in-sync"
+
+
+def test_release_page_shows_what_it_carries_and_how_it_was_signed(prompt, signed_in):
+    """Prompts, routes, signature, audit head, and what it changed against the one before."""
+    release = current_release()
+
+    page = signed_in(crew.legal).get(f"/releases/{release.revision}/")
+
+    html = page.content.decode()
+    assert page.context["changes"] == ["support-answer is served for the first time, v1"]
+    assert release.signature in html
+    assert release.content["audit_head"]["hash"] in html
+
+
+def test_signed_document_is_served_byte_for_byte(prompt, signed_in):
+    """What an auditor downloads is what workers verified."""
+    release = current_release()
+
+    body = json.loads(signed_in(crew.auditor).get(f"/releases/{release.revision}/document.json").content)
+
+    assert body["document"] == release.document
+    assert body["signature"] == release.signature
+
+
+def test_diff_names_what_differs_between_any_two_releases(prompt, signed_in):
+    """In words first, then thing by thing."""
+    before = current_release().revision
+    make_live_version(prompt, "Good evening")
+
+    page = signed_in(crew.owner).get(f"/releases/diff/?from={before}&to=r{before + 1}")
+
+    assert page.context["changes"] == ["support-answer goes from v1 to v2"]
+    assert "evening" in page.content.decode()
+
+
+@pytest.mark.parametrize("query", ["from=1&to=999", "from=x", "to=-1", "from=99999999999999999999"])
+def test_diff_with_a_release_that_is_not_there_is_not_found(prompt, signed_in, query):
+    """A revision that never was, or is no number, is a 404 and no error of ours."""
+    assert signed_in(crew.owner).get(f"/releases/diff/?{query}").status_code == 404
+
+
+def test_roll_back_dialog_says_what_would_change_and_changes_nothing(prompt, signed_in):
+    """The preview is the operation itself, undone: no event, no release, no log entry of it remains."""
+    first = current_release()
+    make_live_version(prompt, "Good evening")
+    browser = signed_in(crew.oncall)
+    events, releases = AuditEvent.objects.count(), Release.objects.count()
+
+    page = browser.get(f"/releases/{first.revision}/")
+
+    assert page.context["roll_back"] == {"changes": ["support-answer goes from v2 to v1"], "refusal": ""}
+    assert (AuditEvent.objects.count(), Release.objects.count()) == (events, releases)
+    assert Prompt.objects.with_live().get().live_version.number == 2
+
+
+def test_roll_back_serves_again_what_the_release_served(prompt, signed_in):
+    """One POST: the live version returns, as a new release with the reason in it."""
+    first = current_release()
+    make_live_version(prompt, "Good evening")
+
+    response = signed_in(crew.oncall).post(f"/releases/{first.revision}/roll-back/", {"reason": "customers complain"})
+
+    assert response.status_code == 302
+    assert Prompt.objects.with_live().get().live_version.number == 1
+    assert current_release().restores == first.revision
+    assert "customers complain" in current_release().reason
+
+
+def test_roll_back_without_words_happens_all_the_same(prompt, signed_in):
+    """At night nobody is stopped by an empty field; the record says that no reason was given."""
+    first = current_release()
+    make_live_version(prompt, "Good evening")
+
+    signed_in(crew.oncall).post(f"/releases/{first.revision}/roll-back/")
+
+    assert "no reason given" in current_release().reason
+
+
+def test_rolling_back_twice_is_refused_in_words(prompt, signed_in):
+    """The second click finds nothing to return and says so; no release is cut."""
+    first = current_release()
+    make_live_version(prompt, "Good evening")
+    browser = signed_in(crew.oncall)
+    browser.post(f"/releases/{first.revision}/roll-back/")
+    cut = Release.objects.count()
+
+    response = browser.post(f"/releases/{first.revision}/roll-back/")
+
+    assert Release.objects.count() == cut
+    assert "nothing that can be returned differs" in said(response)[-1]
+
+
+def test_only_on_call_rolls_back_and_others_get_no_button(prompt, signed_in):
+    """Who may look but not act is told which role it takes."""
+    first = current_release()
+    make_live_version(prompt, "Good evening")
+
+    for operator in (crew.owner, crew.approver_one, crew.auditor, crew.admin):
+        browser = signed_in(operator)
+        refused = browser.post(f"/releases/{first.revision}/roll-back/", {"reason": "x"})
+        assert refused.status_code == 403
+        assert "On-call" in refused.content.decode()
+        assert "/roll-back/" not in browser.get(f"/releases/{first.revision}/").content.decode()
+
+
+def test_operator_without_a_role_on_everything_sees_no_releases(prompt, signed_in):
+    """A role on one prompt says nothing about the deployment."""
+    browser = signed_in(make_operator("newcomer", "prompt-owner", on=prompt))
+
+    assert browser.get("/releases/").status_code == 403
+    assert browser.get("/releases/1/").status_code == 404
+    assert browser.get("/releases/fleet.json").status_code == 403
+    assert 'data-room="releases"' not in browser.get("/").content.decode()
+
+
+def test_undo_leads_to_the_release_that_differs_in_something_to_return(prompt, signed_in):
+    """A key issued since does not count: it would not be returned anyway."""
+    first = current_release()
+    make_live_version(prompt, "Good evening")
+    tenant = accounts.create_tenant(slug="acme", name="Acme", actor=crew.admin, now=NOW)
+    accounts.issue_key(tenant=tenant, name="k", actor=crew.admin, now=NOW)
+
+    response = signed_in(crew.oncall).get("/releases/undo/")
+
+    assert response.url == f"/releases/{first.revision}/#roll-back"
+
+
+def test_release_pages_take_as_many_queries_for_many_releases_as_for_few(prompt, signed_in, queries):
+    """Neither the list nor the fleet asks once per row."""
+    browser = signed_in(crew.owner)
+    browser.get("/releases/")
+    few = queries(lambda: browser.get("/releases/"))
+    for text in ("one", "two", "three"):
+        make_live_version(prompt, text)
+    serve(current_release(), *(f"a/gateway-{number}" for number in range(5)))
+
+    assert queries(lambda: browser.get("/releases/")) == few
+
+
+def test_roll_back_of_a_knob_turns_it_down_and_says_so_before(db, signed_in):
+    """What the dialog announced is what happens."""
+    canary = run_canary(FIVE_PERCENT)
+    before = Release.objects.get(revision=current_release().revision - 1)
+    browser = signed_in(crew.oncall)
+    announced = browser.get(f"/releases/{before.revision}/").context["roll_back"]["changes"]
+
+    browser.post(f"/releases/{before.revision}/roll-back/", {"reason": "too fast"})
+
+    assert Canary.objects.get(pk=canary.pk).position < FIVE_PERCENT
+    assert announced == [f"canary {canary.slug} goes from 5 % to {Canary.objects.get(pk=canary.pk).stage['name']}"]
