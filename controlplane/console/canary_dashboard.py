@@ -8,7 +8,7 @@ from controlplane.console.charts import Figure, Moment, Series, line_chart
 from controlplane.releases.models import Release
 from controlplane.rollouts.models import Canary
 from controlplane.telemetry.feed import CANARY_WINDOW
-from controlplane.telemetry.measures import MEASURES, Measure
+from controlplane.telemetry.measures import BY_KEY, MEASURES, Measure
 from controlplane.telemetry.traffic import ARMS, Comparison, compare
 
 # Minutes on offer. The first is the window of the live messages, so that what they bring fits what the page shows.
@@ -17,6 +17,15 @@ RANGES: Final = {int(CANARY_WINDOW.total_seconds() // 60): "15 min", 60: "1 h", 
 _NOT_COMPARED: Final = frozenset({"requests", "requests_per_second", "cost_per_hour_usd"})
 _DIGITS: Final = {"USD/request": 6, "USD/h": 2, "%": 2, "requests/s": 2, "ms": 0, "requests": 0, "tokens/request": 1}
 _MOST_RELEASES: Final = 6
+# (measure, label, unit, factor on top of the measure's own scale, digits): what decides whether a canary may go on.
+_TILES: Final = (
+    ("error_rate", "Error rate", "%", 1, 2),
+    ("latency_p95_ms", "Latency p95", "ms", 1, 0),
+    ("ttft_p95_ms", "Time to first token p95", "ms", 1, 0),
+    ("cost_per_request_usd", "Cost per 1,000 requests", "USD", 1000, 2),
+    ("schema_pass_rate", "Schema pass rate", "%", 1, 2),
+    ("refusal_rate", "Refusal rate", "%", 1, 2),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +46,23 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Tile:
+    """One guardrail at a glance, formatted; `points` and `beside` are canary and control over the range."""
+
+    key: str
+    label: str
+    unit: str
+    scale: float
+    digits: int
+    canary: str
+    control: str
+    difference: str
+    chart_id: str
+    points: tuple[float | None, ...]
+    beside: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Chart:
     """One measure over time."""
 
@@ -51,6 +77,7 @@ class Dashboard:
     """What the canary page shows of its traffic. `is_live`: the range is the one that live messages cover."""
 
     verdict: str
+    tiles: tuple[Tile, ...]
     rows: tuple[Row, ...]
     charts: tuple[Chart, ...]
     is_live: bool
@@ -66,6 +93,7 @@ def dashboard(canary: Canary, *, minutes: int, now: datetime) -> Dashboard:
     moments = [Moment(release.clicked_at, f"r{release.revision}") for release in releases[:_MOST_RELEASES]]
     return Dashboard(
         verdict=comparison.evidence.sentence,
+        tiles=tuple(_tile(*tile, comparison) for tile in _TILES),
         rows=tuple(_row(measure, comparison) for measure in MEASURES),
         charts=tuple(_chart(measure, comparison, moments) for measure in MEASURES if measure.key != "requests"),
         is_live=canary.is_running and minutes == next(iter(RANGES)),
@@ -73,13 +101,30 @@ def dashboard(canary: Canary, *, minutes: int, now: datetime) -> Dashboard:
     )
 
 
+def _tile(key: str, label: str, unit: str, factor: int, digits: int, comparison: Comparison) -> Tile:
+    measure = BY_KEY[key]
+    scale = measure.scale * factor
+    canary, control = (comparison.arms[arm].totals[key].value for arm in ARMS)
+    return Tile(
+        key=key,
+        label=label,
+        unit=unit,
+        scale=scale,
+        digits=digits,
+        canary=_plain(canary, scale, digits),
+        control=_plain(control, scale, digits),
+        difference=_difference(canary, control, scale, digits),
+        chart_id=measure.chart_id,
+        points=tuple(comparison.values(ARMS[0], key)),
+        beside=tuple(comparison.values(ARMS[1], key)),
+    )
+
+
 def _row(measure: Measure, comparison: Comparison) -> Row:
     canary, control = (comparison.arms[arm].totals[measure.key] for arm in ARMS)
     digits = _DIGITS[measure.unit]
     compared = measure.key not in _NOT_COMPARED
-    difference = "–"
-    if compared and canary.value is not None and control.value is not None:
-        difference = _signed((canary.value - control.value) * measure.scale, digits)
+    difference = _difference(canary.value, control.value, measure.scale, digits) if compared else "–"
     return Row(
         key=measure.key,
         label=measure.label,
@@ -118,6 +163,10 @@ def _scope(comparison: Comparison) -> str:
 
 def _plain(value: float | None, scale: float, digits: int) -> str:
     return "–" if value is None else f"{value * scale:,.{digits}f}"
+
+
+def _difference(canary: float | None, control: float | None, scale: float, digits: int) -> str:
+    return "–" if canary is None or control is None else _signed((canary - control) * scale, digits)
 
 
 def _signed(value: float, digits: int) -> str:

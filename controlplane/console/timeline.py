@@ -10,7 +10,7 @@ from controlplane.audit.models import AuditEvent
 # Action -> (words, tone, icon). `{field}` comes from the event's data, `{target}` is its target.
 WORDS: dict[str, tuple[str, str, str]] = {
     "prompt.created": ("Prompt created", "off", "plus-lg"),
-    "prompt.version_submitted": ("Submitted {target}", "info", "file-earmark-plus"),
+    "prompt.version_submitted": ("Submitted {target}", "info", "file-earmark-text"),
     "prompt.live": ("{target} went live", "good", "broadcast"),
     "canary.planned": ("Planned {target}", "off", "bezier2"),
     "canary.plan_changed": ("Changed the plan of {target}", "watch", "pencil"),
@@ -31,9 +31,9 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "break_glass.used": ("Broke the glass on {target} ({incident})", "bad", "exclamation-triangle-fill"),
     "break_glass.reviewed": ("Reviewed {target}", "good", "check-lg"),
     "break_glass.lapsed": ("{target} lapsed", "watch", "hourglass-split"),
-    "policy.submitted": ("Submitted {target}", "info", "file-earmark-plus"),
+    "policy.submitted": ("Submitted {target}", "info", "file-earmark-text"),
     "policy.activated": ("{target} is in force", "good", "shield-check"),
-    "routing.submitted": ("Submitted {target}", "info", "file-earmark-plus"),
+    "routing.submitted": ("Submitted {target}", "info", "file-earmark-text"),
     "routing.activated": ("{target} is in force", "good", "signpost-split"),
     "release.cut": ("Cut {target}", "info", "broadcast"),
     "release.rolled_back": ("Rolled back to {target}", "bad", "arrow-counterclockwise"),

@@ -61,6 +61,7 @@ function replaceNumbers({ topic, data }) {
     const text = typeof value === "number" && format ? format(value) : String(value);
     if (element.textContent === text) continue;
     element.textContent = text;
+    if ("quiet" in element.dataset) continue; // it changes with every message; marking it would say nothing
     element.classList.add("is-changed-now");
     clearTimeout(element.ballastTimer);
     element.ballastTimer = setTimeout(() => element.classList.remove("is-changed-now"), 2000);

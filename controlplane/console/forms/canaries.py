@@ -7,7 +7,7 @@ from django import forms
 from controlplane.rollouts.models import DEFAULT_STAGES
 
 UNITS = [("user", "User"), ("tenant", "Tenant"), ("region", "Region")]
-AUDIENCES = [("internal", "Internal tenants"), ("all", "Everybody")]
+AUDIENCES = [("internal", "Internal"), ("all", "Everybody")]
 
 
 class PlanForm(forms.Form):
@@ -53,7 +53,7 @@ class StageForm(forms.Form):
         min_value=0,
         max_value=100,
         decimal_places=2,
-        widget=forms.NumberInput(attrs={"class": "form-control", "step": "0.01"}),
+        widget=forms.NumberInput(attrs={"class": "form-control narrow", "step": "0.01"}),
     )
     tenants = NamesField(
         label="Only tenants",
@@ -93,6 +93,9 @@ StageFormSet: type[BaseStages] = forms.formset_factory(  # type: ignore[assignme
 def stage_initial(stages: Any = DEFAULT_STAGES) -> list[dict[str, Any]]:
     """Stages as the formset shows them, in percent."""
     return [
-        {**{key: stage[key] for key in ("name", "audience", "tenants", "regions")}, "percent": stage["weight"] / 100}
+        {
+            **{key: stage[key] for key in ("name", "audience", "tenants", "regions")},
+            "percent": f"{stage['weight'] / 100:g}",
+        }
         for stage in stages
     ]

@@ -71,15 +71,22 @@ def part(parser: Parser, token: Token) -> PartNode:
 
 
 @register.simple_tag
-def polyline(points: Sequence[float | None] | None, width: int = 120, height: int = 28) -> list[str]:
+def polyline(
+    points: Sequence[float | None] | None,
+    width: int = 120,
+    height: int = 28,
+    beside: Sequence[float | None] | None = None,
+) -> list[str]:
     """Turn equally spaced values into the `points` of SVG polylines, zero-based; a None is a gap between two lines.
 
+    Args:
+        beside: The values of another line in the same picture; both then share one scale.
     Returns no line when fewer than two values are known.
     """
     known = [float(value) for value in points or [] if value is not None]
     if len(known) < 2 or not points:
         return []
-    top = max(*known, 0.0) or 1.0
+    top = max(*known, *(float(value) for value in beside or [] if value is not None), 0.0) or 1.0
     step = width / (len(points) - 1)
     lines: list[list[str]] = [[]]
     for index, value in enumerate(points):

@@ -12,12 +12,12 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from controlplane.accounts.access import may
 from controlplane.approvals import operations as approvals
-from controlplane.approvals.operations import Examination
 from controlplane.audit.models import AuditEvent
 from controlplane.console.canary_dashboard import RANGES, dashboard
 from controlplane.console.forms.canaries import PlanForm, StageFormSet, stage_initial
 from controlplane.console.forms.fields import ReasonForm
 from controlplane.console.requests import actor_of, refused_as_message, refused_into_form
+from controlplane.console.stages import steps, stops
 from controlplane.console.timeline import timeline
 from controlplane.prompts.access import access_prompt, access_version
 from controlplane.rollouts import operations
@@ -117,8 +117,8 @@ def canary_page(request: HttpRequest, slug: str) -> HttpResponse:
         "canary": canary,
         "topic": _topic(canary),
         "prompt": canary.prompt,
-        "steps": _steps(canary, examined),
-        "stops": _stops(canary, examined) if canary.is_running else [],
+        "steps": steps(canary, examined),
+        "stops": stops(canary, examined) if canary.is_running else [],
         "dashboard": dashboard(canary, minutes=minutes, now=now),
         "ranges": [{"label": label, "minutes": value, "active": value == minutes} for value, label in RANGES.items()],
         "may_knob": may(operator, "prompts.turn_knob", canary.prompt),
@@ -247,58 +247,3 @@ def _range(request: HttpRequest) -> int:
     """The minutes that the charts show; the first of RANGES unless another of them was asked for."""
     asked = request.GET.get("minutes", "")
     return int(asked) if asked.isdigit() and int(asked) in RANGES else next(iter(RANGES))
-
-
-def _steps(canary: Canary, examined: Examination) -> list[dict[str, Any]]:
-    """The stages for the stepper, each with its gate's condition where it lies ahead."""
-    standings = {gate: examined.standing(gate) for gate in Gate} if canary.change.is_open else {}
-    steps = []
-    for index, stage in enumerate(canary.stages):
-        state = (
-            "now" if index == canary.position and canary.is_running else "past" if index <= canary.position else "next"
-        )
-        gate = standings.get(gate_of(stage))
-        conditions = []
-        if gate is not None and index > canary.position and gate.gate.requirements:
-            conditions = [{"text": gate.sentence, "met": gate.is_open}]
-        steps.append({"name": stage["name"], "state": state, "detail": _reach(stage), "gate": conditions})
-    return steps
-
-
-def _stops(canary: Canary, examined: Examination) -> list[dict[str, Any]]:
-    """The stages for the knob; a stop whose gate is closed says what is missing."""
-    standings = {gate: examined.standing(gate) for gate in Gate}
-    bypassed = canary.change.bypasses.in_effect(examined.at).filter(digest=examined.current.digest).exists()
-    here = canary.stages[canary.position]
-    stops = []
-    for index, stage in enumerate(canary.stages):
-        closed = [standings[gate] for gate in canary.gates_up_to(index) if not standings[gate].is_open]
-        locked = index > canary.position and bool(closed) and not bypassed
-        stops.append(
-            {
-                "value": index,
-                "label": stage["name"],
-                "share": f"{stage['weight'] / 100:g} %",
-                "moves": _moves(here, stage, ahead=index > canary.position),
-                "current": index == canary.position,
-                "disabled": locked,
-                "why": closed[0].sentence if locked else "",
-            }
-        )
-    return stops
-
-
-def _reach(stage: dict[str, Any]) -> str:
-    """Who a stage reaches, in words."""
-    who = "internal users" if stage["audience"] == "internal" else "users"
-    limits = [*stage["tenants"], *stage["regions"]]
-    return f"{stage['weight'] / 100:g} % of {who}" + (f" of {', '.join(limits)}" if limits else "")
-
-
-def _moves(here: dict[str, Any], there: dict[str, Any], *, ahead: bool) -> str:
-    """What turning the knob there does to users, in words."""
-    if there is here:
-        return "where it is"
-    if ahead:
-        return f"reaches {_reach(there)}; nobody leaves the canary"
-    return f"back to {_reach(there)}; everybody else returns to the control"

@@ -83,6 +83,8 @@ def version_page(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         "against": against,
         "others": [other for other in versions if other.pk != version.pk],
         "differences": differences(against, version),
+        "before_label": _label(prompt, against),
+        "after_label": _label(prompt, version),
         "preview": preview(version),
         "row": row,
         "canaries": [canary for canary in canaries if canary.candidate_id == version.pk],
@@ -133,6 +135,7 @@ def version_new(request: HttpRequest, slug: str) -> HttpResponse:
         data["messages-TOTAL_FORMS"] = str(min(int(data.get("messages-TOTAL_FORMS") or 0) + 1, 40))
     form, texts = VersionForm(data), MessageFormSet(data, prefix="messages")
     context: dict[str, Any] = {"prompt": prompt, "base": base, "form": form, "texts": texts}
+    context["before_label"] = _label(prompt, base)
     if adding:
         context |= {"form": VersionForm(initial=data.dict()), "texts": texts}
         return render(request, "prompts/submit.html", context)
@@ -212,6 +215,13 @@ def return_to(request: HttpRequest, slug: str, number: int) -> HttpResponse:
 def _draft(prompt: Prompt, form: VersionForm, texts: Any) -> PromptVersion:
     """What was typed, as a version that is not stored."""
     return PromptVersion(prompt=prompt, number=0, messages=texts.messages(), digest="", **form.cleaned_data)
+
+
+def _label(prompt: Prompt, version: PromptVersion | None) -> str:
+    """How a side of a difference is named."""
+    if version is None:
+        return "nothing"
+    return f"v{version.number}, live" if version.pk == prompt.live_version_id else f"v{version.number}"
 
 
 def _compared_with(

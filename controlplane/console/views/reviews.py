@@ -23,7 +23,7 @@ from controlplane.console.forms.fields import ReasonForm
 from controlplane.console.forms.reviews import BreakGlassForm, SignOffForm
 from controlplane.console.requests import actor_of, refused_as_message
 from controlplane.console.review_content import review_content
-from controlplane.console.timeline import timeline
+from controlplane.console.timeline import target_words, timeline
 
 
 @login_required
@@ -213,12 +213,15 @@ def _review_context(operator: Operator, pk: int, *, now: datetime) -> dict[str, 
     by_canary = _is_carried_by_canary(change)
     sign_offs = list(change.sign_offs.all())
     debts = list(change.bypasses.all())
+    content = review_content(change)
     return {
         "change": change,
-        "content": review_content(change),
+        "content": content,
+        "stages_note": f"by {content['canary'].unit}" if content.get("canary") else "",
         "drifted": change.is_open and examined.is_drifted,
         "rule": current.rule,
-        "gates": [_gate(standing) for standing in gates],
+        "bars": _bars(gates),
+        "target": target_words(change.target),
         "all_open": all(standing.is_open for standing in gates),
         "sign_form": SignOffForm(roles=held, initial={"digest": current.digest, "decision": Decision.APPROVE}),
         "current_digest": current.digest,
@@ -239,6 +242,30 @@ def _review_context(operator: Operator, pk: int, *, now: datetime) -> dict[str, 
         "events": timeline(AuditEvent.objects.filter(target=change.audit_name)[:30]),
         "now": now,
     }
+
+
+def _bars(standings: list[Standing]) -> list[dict[str, Any]]:
+    """One sign-off bar per set of seats: gates that ask the same people share one, named after all of them."""
+    bars: list[dict[str, Any]] = []
+    for standing in standings:
+        bar = _gate(standing)
+        same = next((other for other in bars if all(other[key] == bar[key] for key in _BAR_KEYS)), None)
+        if same is None:
+            bars.append(bar)
+        else:
+            same["names"].append(bar["name"])
+    for bar in bars:
+        names = sorted(bar["names"], key=_gate_order)
+        label = ", and ".join(GATE_LABELS.get(name, name) for name in names)
+        bar["label"] = label[:1].upper() + label[1:]
+    return sorted(bars, key=lambda bar: min(_gate_order(name) for name in bar["names"]))
+
+
+_BAR_KEYS = ("seats", "sentence", "is_open", "expires_at")
+
+
+def _gate_order(name: str) -> int:
+    return list(GATE_LABELS).index(name) if name in GATE_LABELS else len(GATE_LABELS)
 
 
 def _gate(standing: Standing) -> dict[str, Any]:
@@ -264,7 +291,7 @@ def _gate(standing: Standing) -> dict[str, Any]:
             seats.append({"role": signature.role.label, "name": signature.operator, "state": state, "why": why})
     return {
         "name": standing.gate.name,
-        "label": GATE_LABELS.get(standing.gate.name, standing.gate.name),
+        "names": [standing.gate.name],
         "sentence": standing.sentence,
         "is_open": standing.is_open,
         "seats": seats,
@@ -272,11 +299,12 @@ def _gate(standing: Standing) -> dict[str, Any]:
     }
 
 
+# In the order in which a change passes them.
 GATE_LABELS = {
-    "internal": "To start with internal users",
-    "public": "To leave internal-only",
-    "live": "To pass half of the public, and to promote",
-    "apply": "To apply",
+    "internal": "to start with internal users",
+    "public": "to leave internal-only",
+    "live": "to pass half of the public and to promote",
+    "apply": "to apply",
 }
 
 
