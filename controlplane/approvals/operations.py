@@ -382,7 +382,7 @@ def require(change: ChangeRequest, *, gate: str, now: datetime) -> Authorisation
     if bypass is not None:
         return Authorisation(digest, seen, bypass.lapses_at)
     raise NotApproved(
-        f"CR-{change.pk} cannot pass {gate!r} yet. {seen.sentence}", {role.value: n for role, n in seen.missing.items()}
+        f"CR-{change.pk} cannot pass {str(gate)!r} yet. {seen.sentence}", {role.value: n for role, n in seen.missing.items()}
     )
 
 
