@@ -1,6 +1,7 @@
 """Live topics: how a change reaches the pages that show it.
 
-A topic is a Channels group of the same name: "fleet", "overview", "reviews", "canary.<slug>". A message is a hint with
+A topic is a Channels group of the same name: "fleet", "overview", "reviews", "canary.<slug>"; and, for the lines
+themselves, "operator.<id>", which says that what this operator may hear has changed. A message is a hint with
 data, never the truth: pages poll when no message comes, so a lost one costs seconds, and `notify` never raises.
 """
 
@@ -16,6 +17,7 @@ FLEET: Final = "fleet"
 OVERVIEW: Final = "overview"
 REVIEWS: Final = "reviews"
 CANARY_PREFIX: Final = "canary."
+OPERATOR_PREFIX: Final = "operator."
 # A click must not hang because Redis is away.
 SEND_SECONDS: Final = 2.0
 
@@ -25,6 +27,11 @@ logger = logging.getLogger(__name__)
 def canary_topic(slug: str) -> str:
     """The topic of one canary's dashboard."""
     return f"{CANARY_PREFIX}{slug}"
+
+
+def operator_topic(operator_id: int) -> str:
+    """The topic that every live line of one operator listens to; no page can ask for it."""
+    return f"{OPERATOR_PREFIX}{operator_id}"
 
 
 def notify(topic: str, data: Mapping[str, Any]) -> bool:

@@ -3,39 +3,45 @@
 Every variable is listed in `.env.example`; a missing or malformed one stops start-up with its name.
 """
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import environ
 from django.core.exceptions import ImproperlyConfigured
 
+from controlplane.environment import Environment, is_loopback
+
 BASE_DIR = Path(__file__).resolve().parent.parent
-env = environ.Env()
+env = Environment(os.environ)
 
 # --- where things are ------------------------------------------------------------------------------------------------
-DEMO = env.bool("BALLAST_DEMO", default=False)
+DEMO = env.flag("BALLAST_DEMO", False)
 DEBUG = False
-BIND = env.str("BALLAST_BIND", default="127.0.0.1")
-CONSOLE_PORT = env.int("BALLAST_CONSOLE_PORT", default=8000)
-GATEWAY_PORT = env.int("BALLAST_GATEWAY_PORT", default=8080)
-SIMULATOR_PORT = env.int("BALLAST_SIMULATOR_PORT", default=8090)
-CONSOLE_URL = env.str("BALLAST_CONSOLE_URL", default=f"http://127.0.0.1:{CONSOLE_PORT}")
-DATA_DIR = Path(env.str("BALLAST_DATA_DIR", default=str(BASE_DIR / "var"))).resolve()
-REDIS_URL = env.str("REDIS_URL")
-SIGNING_KEY_FILE = Path(env.str("BALLAST_SIGNING_KEY_FILE", default=str(DATA_DIR / "keys" / "release-signing.pem")))
-RELEASE_FILE = Path(env.str("BALLAST_RELEASE_FILE", default=str(DATA_DIR / "release.json")))
-AGENT_TOKEN = env.str("BALLAST_AGENT_TOKEN")
+BIND = env.text("BALLAST_BIND", "127.0.0.1")
+CONSOLE_PORT = env.port("BALLAST_CONSOLE_PORT", 8000)
+GATEWAY_PORT = env.port("BALLAST_GATEWAY_PORT", 8080)
+SIMULATOR_PORT = env.port("BALLAST_SIMULATOR_PORT", 8090)
+CONSOLE_URL = env.url("BALLAST_CONSOLE_URL", f"http://127.0.0.1:{CONSOLE_PORT}", schemes={"http", "https"}).rstrip("/")
+DATA_DIR = Path(env.text("BALLAST_DATA_DIR", str(BASE_DIR / "var"))).resolve()
+REDIS_URL = env.url("REDIS_URL", schemes={"redis", "rediss"})
+SIGNING_KEY_FILE = Path(env.text("BALLAST_SIGNING_KEY_FILE", str(DATA_DIR / "keys" / "release-signing.pem")))
+RELEASE_FILE = Path(env.text("BALLAST_RELEASE_FILE", str(DATA_DIR / "release.json")))
+AGENT_TOKEN = env.text("BALLAST_AGENT_TOKEN", min_chars=16)
 REPORTS_STREAM = "ballast:reports"
 
-if DEMO and BIND not in {"127.0.0.1", "::1", "localhost"}:
+if DEMO and not is_loopback(BIND):
     # The demo's passwords are printed in the README; they must never be reachable from outside.
     raise ImproperlyConfigured(f"BALLAST_BIND is {BIND!r}: demo mode binds to loopback only; unset BALLAST_DEMO")
 
-SECRET_KEY = env.str("BALLAST_SECRET_KEY")
-_console_host = urlsplit(CONSOLE_URL).hostname or "127.0.0.1"
-ALLOWED_HOSTS = env.list("BALLAST_ALLOWED_HOSTS", default=sorted({"127.0.0.1", "localhost", _console_host}))
-CSRF_TRUSTED_ORIGINS = [CONSOLE_URL]
+SECRET_KEY = env.text("BALLAST_SECRET_KEY", min_chars=0 if DEMO else 32)
+# Sessions and second factors made under an older key go on working while it stands here.
+SECRET_KEY_FALLBACKS = env.names("BALLAST_OLD_SECRET_KEYS", [])
+_console = urlsplit(CONSOLE_URL)
+ALLOWED_HOSTS = env.names("BALLAST_ALLOWED_HOSTS", sorted({"127.0.0.1", "localhost", _console.hostname or "127.0.0.1"}))
+if "*" in ALLOWED_HOSTS and not DEMO:
+    raise ImproperlyConfigured("BALLAST_ALLOWED_HOSTS has '*': name the hosts that the console answers to")
+CSRF_TRUSTED_ORIGINS = [f"{_console.scheme}://{_console.netloc}"]
 
 # --- applications ----------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
@@ -73,18 +79,21 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    # These two stand outside whatever can answer by itself: static files and errors carry their headers too.
+    "csp.middleware.CSPMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     # Pages shrink to a fifth. Its random padding and Django's masked CSRF token keep lengths from telling the token.
     "django.middleware.gzip.GZipMiddleware",
-    "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "allauth.account.middleware.AccountMiddleware",
+    "controlplane.accounts.middleware.SignInNeedsRedis",
+    "controlplane.accounts.middleware.RequireSecondFactor",
 ]
 ROOT_URLCONF = "controlplane.urls"
 ASGI_APPLICATION = "controlplane.asgi.application"
@@ -105,13 +114,18 @@ TEMPLATES = [
 ]
 
 # --- stores ----------------------------------------------------------------------------------------------------------
-DATABASES = {"default": env.db_url("DATABASE_URL")}
-if DATABASES["default"]["ENGINE"] != "django.db.backends.postgresql":
-    raise ImproperlyConfigured("DATABASE_URL must name a PostgreSQL database (postgresql://…)")
+DATABASES = {"default": env.postgresql("DATABASE_URL")}
 DATABASES["default"]["CONN_MAX_AGE"] = 60
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": REDIS_URL,
+        # Signing in counts failures here: without Redis it must say so, not hang.
+        "OPTIONS": {"socket_connect_timeout": 1, "socket_timeout": 2},
+    }
+}
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
@@ -121,7 +135,7 @@ CHANNEL_LAYERS = {
 }
 
 # --- Celery ----------------------------------------------------------------------------------------------------------
-CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default=REDIS_URL)
+CELERY_BROKER_URL = env.url("CELERY_BROKER_URL", REDIS_URL, schemes={"redis", "rediss", "amqp", "amqps"})
 CELERY_TASK_DEFAULT_QUEUE = "ballast.control"
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
@@ -141,7 +155,7 @@ CELERY_BEAT_SCHEDULE = {
 # --- who may come in -------------------------------------------------------------------------------------------------
 AUTH_USER_MODEL = "accounts.Operator"
 AUTHENTICATION_BACKENDS = [
-    "allauth.account.auth_backends.AuthenticationBackend",
+    "controlplane.accounts.backends.OperatorBackend",
     "django.contrib.auth.backends.ModelBackend",
     "guardian.backends.ObjectPermissionBackend",
 ]
@@ -164,39 +178,66 @@ ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_LOGOUT_ON_GET = False
 ACCOUNT_SESSION_REMEMBER = False
-# Ten bad passwords for one name within five minutes close the door to it, thirty from one address to that address.
-ACCOUNT_RATE_LIMITS = {"login": "100/m/ip", "login_failed": "10/5m/key,30/5m/ip"}
+ACCOUNT_REAUTHENTICATION_TIMEOUT = 300
+# Ten failures for one name within five minutes close the door to it for five; thirty from one address to that address.
+SIGN_IN_NAME_RATE = "10/5m/key"
+SIGN_IN_LOCK = timedelta(minutes=5)
+ACCOUNT_RATE_LIMITS = {"login": "100/m/ip", "login_failed": f"{SIGN_IN_NAME_RATE},30/5m/ip"}
+MFA_ADAPTER = "controlplane.accounts.second_factor.OperatorMFAAdapter"
+MFA_FORMS = {
+    "authenticate": "controlplane.accounts.second_factor.SecondFactorForm",
+    "reauthenticate": "controlplane.accounts.second_factor.ConfirmFactorForm",
+}
 MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
 MFA_TOTP_ISSUER = "Ballast"
+MFA_TOTP_TOLERANCE = 1  # a phone's clock may be 30 s off
+MFA_ALLOW_UNVERIFIED_EMAIL = True  # addresses are given by an admin, nobody confirms them by mail
+# Outside the demo an operator without a second factor gets no further than setting one up.
+REQUIRE_MFA = env.flag("BALLAST_REQUIRE_MFA", not DEMO)
+SOCIALACCOUNT_ADAPTER = "controlplane.accounts.oidc.OperatorSocialAdapter"
 SOCIALACCOUNT_ONLY = False
-SOCIALACCOUNT_PROVIDERS = {}
-if oidc_issuer := env.str("BALLAST_OIDC_ISSUER", default=""):
-    SOCIALACCOUNT_PROVIDERS["openid_connect"] = {
+SOCIALACCOUNT_STORE_TOKENS = False
+OIDC_ISSUER = env.url("BALLAST_OIDC_ISSUER", "", schemes={"http", "https"})
+if urlsplit(OIDC_ISSUER).scheme == "http" and not is_loopback(urlsplit(OIDC_ISSUER).hostname or ""):
+    raise ImproperlyConfigured("BALLAST_OIDC_ISSUER must be https: what it says decides who comes in")
+SOCIALACCOUNT_PROVIDERS = {
+    "openid_connect": {
+        "provider_class": "controlplane.accounts.oidc.OperatorProvider",
+        "OAUTH_PKCE_ENABLED": True,
         "APPS": [
             {
                 "provider_id": "oidc",
-                "name": env.str("BALLAST_OIDC_NAME", default="Single sign-on"),
-                "client_id": env.str("BALLAST_OIDC_CLIENT_ID"),
-                "secret": env.str("BALLAST_OIDC_CLIENT_SECRET"),
-                "settings": {"server_url": oidc_issuer},
+                "name": env.text("BALLAST_OIDC_NAME", "Single sign-on"),
+                "client_id": env.text("BALLAST_OIDC_CLIENT_ID"),
+                "secret": env.text("BALLAST_OIDC_CLIENT_SECRET"),
+                "settings": {"server_url": OIDC_ISSUER},
             }
         ]
+        if OIDC_ISSUER
+        else [],
     }
+}
 
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEMO
 SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = 12 * 3600
+SESSION_EXPIRE_AT_BROWSER_CLOSE = True
 # Two copies on one host share the cookie jar of "127.0.0.1"; the port in the name keeps them apart.
 SESSION_COOKIE_NAME = f"ballast_session_{CONSOLE_PORT}"
 CSRF_COOKIE_NAME = f"ballast_csrf_{CONSOLE_PORT}"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 SECURE_HSTS_SECONDS = 0 if DEMO else 31_536_000
-SECURE_SSL_REDIRECT = env.bool("BALLAST_SSL_REDIRECT", default=False)
-SECURE_PROXY_SSL_HEADER = (
-    ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BALLAST_BEHIND_PROXY", default=False) else None
-)
+BEHIND_PROXY = env.flag("BALLAST_BEHIND_PROXY", False)
+SECURE_SSL_REDIRECT = env.flag("BALLAST_SSL_REDIRECT", BEHIND_PROXY)
+SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^readyz$"]  # probes come straight to the process
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_PROXY else None
+ALLAUTH_TRUSTED_PROXY_COUNT = 1 if BEHIND_PROXY else 0
+SILENCED_SYSTEM_CHECKS = [
+    "security.W005",  # HSTS for subdomains: the names below the console's own are not ours to bind
+    "security.W021",  # HSTS preload: whoever owns the domain signs it up
+]
 X_FRAME_OPTIONS = "DENY"
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
@@ -259,10 +300,11 @@ SPECTACULAR_SETTINGS = {
     },
 }
 
+LOG_LEVEL = env.word("BALLAST_LOG_LEVEL", "INFO", among={"DEBUG", "INFO", "WARNING", "ERROR"})
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": env.str("BALLAST_LOG_LEVEL", default="INFO")},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
 }

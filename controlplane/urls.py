@@ -3,7 +3,7 @@
 from django.urls import include, path
 
 urlpatterns = [
-    path("accounts/", include("allauth.urls")),
+    path("accounts/", include("controlplane.accounts.urls")),
     path("", include("controlplane.api.urls")),
     path("", include("controlplane.console.urls")),
 ]

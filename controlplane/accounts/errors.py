@@ -29,3 +29,9 @@ class RoleDoesNotFit(AccessError):
     """The role gives nothing on that kind of object, so it cannot be granted there."""
 
     code = "role_does_not_fit"
+
+
+class AdminExists(AccessError):
+    """The deployment has somebody who can give access."""
+
+    code = "admin_exists"

@@ -1,12 +1,13 @@
 """People, the tenants they serve, and the credentials of both."""
 
 import hashlib
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pgtrigger
-from django.contrib.auth.models import AbstractUser
+from django.contrib.auth.models import AbstractUser, UserManager
 from django.contrib.contenttypes.fields import GenericForeignKey
 from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q
 from django.utils.functional import cached_property
@@ -19,12 +20,30 @@ def hash_secret(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
+class OperatorManager(UserManager["Operator"]):
+    """Makes operators; never one above the rules."""
+
+    def create_superuser(self, *args: Any, **kwargs: Any) -> "Operator":
+        """Refuse.
+
+        Raises:
+            ValidationError: always; `manage.py createsuperuser` shows its text.
+        """
+        raise ValidationError("nobody is above the roles here; make the first admin with: manage.py create_admin")
+
+
 class Operator(AbstractUser):
     """Somebody who works at the console. `username` is how the record knows them, for ever: it is never reassigned."""
+
+    objects: ClassVar[OperatorManager] = OperatorManager()
 
     class Meta:
         ordering: ClassVar = ["username"]
         permissions: ClassVar = [("manage_access", "Can grant and revoke roles, tokens and operators")]
+        constraints: ClassVar = [
+            # Django lets a superuser pass every permission check unasked and unrecorded.
+            models.CheckConstraint(condition=Q(is_superuser=False), name="nobody_is_above_the_roles"),
+        ]
         triggers: ClassVar = [
             # The name is how authors and approvers are told apart: another one would let somebody approve themselves.
             pgtrigger.Protect(

@@ -1,21 +1,25 @@
 """Give and take access: operators, roles, tenants and their keys, operator tokens."""
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
+from allauth.mfa.models import Authenticator
 from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
-from django.db import connection, models
+from django.db import connection, models, transaction
 from guardian.models import UserObjectPermission
 
-from controlplane.accounts.errors import AccessError, AlreadyRevoked, LastAdmin, NameTaken, RoleDoesNotFit
+from controlplane import live
+from controlplane.accounts.errors import AccessError, AdminExists, AlreadyRevoked, LastAdmin, NameTaken, RoleDoesNotFit
 from controlplane.accounts.models import ApiKey, Operator, OperatorToken, RoleGrant, Tenant, hash_secret
 from controlplane.accounts.roles import Role, permissions_everywhere, permissions_on
 from controlplane.audit import operations as audit
+from controlplane.audit.models import AuditEvent
 from dataplane.documents import MalformedRelease, Node
 
 # How the record calls what the control plane does on its own; no person may bear the name.
@@ -68,6 +72,7 @@ def set_operator_active(*, operator: Operator, active: bool, actor: Operator | s
         _refuse_losing_last_admin(RoleGrant.objects.exclude(operator=operator))
     Operator.objects.filter(pk=operator.pk).update(is_active=active)
     operator.is_active = active
+    _tell_open_pages(operator)
     audit.record("operator.activated" if active else "operator.deactivated", actor=actor, target=operator, at=now)
 
 
@@ -111,13 +116,23 @@ def revoke_role(*, grant: RoleGrant, actor: Operator | str, now: datetime) -> No
     if not deleted:
         return
     _write_permissions(operator)
+    _tell_open_pages(operator)
     audit.record("role.revoked", actor=actor, target=operator, at=now, data=data)
 
 
 def _refuse_losing_last_admin(remaining: models.QuerySet[RoleGrant]) -> None:
-    admins = {"role": Role.ADMIN, "content_type__isnull": True, "operator__is_active": True}
-    if RoleGrant.objects.filter(**admins).exists() and not remaining.filter(**admins).exists():
+    if _active_admins().exists() and not _active_admins(remaining).exists():
         raise LastAdmin("nobody could give access afterwards; grant 'admin' on everything to somebody else first")
+
+
+def _active_admins(among: models.QuerySet[RoleGrant] | None = None) -> models.QuerySet[RoleGrant]:
+    grants = RoleGrant.objects.all() if among is None else among
+    return grants.filter(role=Role.ADMIN, content_type__isnull=True, operator__is_active=True)
+
+
+def _tell_open_pages(operator: Operator) -> None:
+    """Have the operator's live lines ask anew what they may hear, once this is committed."""
+    transaction.on_commit(partial(live.notify, live.operator_topic(operator.pk), {}))
 
 
 def _write_permissions(operator: Operator) -> None:
@@ -140,6 +155,97 @@ def _write_permissions(operator: Operator) -> None:
         for (content_type, object_id), names in on_objects.items()
         for name in sorted(names)
     )
+
+
+# --- signing in ------------------------------------------------------------------------------------------------------
+# What strangers can make this write is bounded: failures of names that exist, so many a name, and no others.
+MAX_FAILURES_RECORDED = 10
+FAILURES_WINDOW = timedelta(minutes=5)
+
+
+@audit.operation
+def create_admin(*, username: str, password: str | None, email: str, force: bool, now: datetime) -> Operator:
+    """Create the first operator of a deployment, who may give everybody else access. `password` None: OIDC only.
+
+    Raises:
+        AdminExists: there is one already, who can make others at the console; `force` is for when they are gone.
+        NameTaken: as `create_operator`.
+    """
+    admins = _active_admins().values_list("operator__username", flat=True).distinct()
+    if not force and (names := ", ".join(repr(name) for name in admins.order_by("operator__username"))):
+        raise AdminExists(f"{names} can give access at the console; --force makes another admin all the same")
+    operator = create_operator(username=username, password=password, email=email, actor=SYSTEM, now=now)
+    grant_role(operator=operator, role=Role.ADMIN, target=None, actor=SYSTEM, now=now)
+    return operator
+
+
+@audit.operation
+def change_password(*, operator: Operator, password: str, actor: Operator | str, now: datetime) -> None:
+    """Give the operator another password, which ends their other sessions. Whoever calls has validated it."""
+    operator.set_password(password)
+    operator.save(update_fields=["password"])
+    _tell_open_pages(operator)
+    audit.record("password.changed", actor=actor, target=operator, at=now)
+
+
+@audit.operation
+def reset_sign_in(*, operator: Operator, password: str | None, actor: Operator | str, now: datetime) -> None:
+    """For who lost password or phone: drop every second factor, end every session, set `password` (None: OIDC only)."""
+    removed, _ = Authenticator.objects.filter(user=operator).delete()
+    operator.set_password(password)
+    operator.save(update_fields=["password"])
+    _tell_open_pages(operator)
+    audit.record(
+        "sign_in.reset",
+        actor=actor,
+        target=operator,
+        at=now,
+        data={"second_factors_removed": removed, "password": "set" if password else "none"},
+    )
+
+
+@audit.operation
+def record_sign_in(*, operator: Operator, methods: Sequence[str], address: str, now: datetime) -> None:
+    """Somebody came in. In the request's own time: where the record cannot be written, nobody comes in."""
+    data = {"methods": list(methods), "address": address}
+    audit.record("sign_in.succeeded", actor=operator, target=operator, at=now, data=data)
+
+
+@audit.operation
+def record_failed_sign_in(
+    *, operator: Operator, why: str, address: str, locked_until: datetime | None, now: datetime
+) -> None:
+    """Somebody failed to come in under the operator's name; `locked_until` if that closed the door to it.
+
+    At most ten failures in five minutes are recorded for one name, whatever counts them elsewhere forgot.
+    """
+    failures = AuditEvent.objects.filter(action="sign_in.failed", target=operator.audit_name)
+    tenth = failures.order_by("-seq").values_list("at", flat=True)[MAX_FAILURES_RECORDED - 1 : MAX_FAILURES_RECORDED]
+    if not any(at > now - FAILURES_WINDOW for at in tenth):
+        data = {"why": why, "address": address}
+        audit.record("sign_in.failed", actor=SYSTEM, target=operator, at=now, data=data)
+    if locked_until is not None:
+        data = {"why": why, "until": locked_until.isoformat(timespec="seconds")}
+        audit.record("sign_in.locked_out", actor=SYSTEM, target=operator, at=now, data=data)
+
+
+@audit.operation
+def record_sign_out(*, operator: Operator, now: datetime) -> None:
+    """Somebody left; their other open pages notice."""
+    _tell_open_pages(operator)
+    audit.record("sign_out", actor=operator, target=operator, at=now)
+
+
+@audit.operation
+def record_factor_added(*, operator: Operator, kind: str, now: datetime) -> None:
+    """The operator enrolled a second factor: 'totp' or 'recovery_codes'."""
+    audit.record("second_factor.added", actor=operator, target=operator, at=now, data={"kind": kind})
+
+
+@audit.operation
+def record_factor_removed(*, operator: Operator, kind: str, now: datetime) -> None:
+    """The operator removed a second factor: 'totp' or 'recovery_codes'."""
+    audit.record("second_factor.removed", actor=operator, target=operator, at=now, data={"kind": kind})
 
 
 # --- tenants and their keys ------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from controlplane import live
+from controlplane.accounts import second_factor
 from controlplane.accounts.access import may
 from controlplane.accounts.models import Operator
 from controlplane.rollouts.models import Canary
@@ -51,20 +52,25 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # its base ha
         self._clock_seconds = clock_seconds
         self._recheck_seconds = recheck_seconds
         self._topics: set[str] = set()
+        self._own: str | None = None
         self._clock: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
         """Accept, and close again with a code that the page understands if nobody is signed in."""
         await self.accept()
-        if await self._operator() is None:
+        operator = await self._operator()
+        if operator is None:
             await self.close(SIGNED_OUT)
             return
+        self._own = live.operator_topic(operator.pk)
         self._clock = asyncio.create_task(self._keep_time())
 
     async def disconnect(self, code: int) -> None:
         """Leave every topic."""
         if self._clock is not None:
             self._clock.cancel()
+        if self._own is not None:
+            await self.channel_layer.group_discard(self._own, self.channel_name)
         for topic in list(self._topics):
             await self._leave(topic)
 
@@ -92,7 +98,9 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # its base ha
 
     async def live_message(self, message: dict[str, Any]) -> None:
         """Pass on what `controlplane.live` sent to a topic."""
-        if message["topic"] in self._topics:
+        if message["topic"] == self._own:  # locked out, a role revoked, another password: now, not at the next recheck
+            await self._recheck()
+        elif message["topic"] in self._topics:
             await self._say({"topic": message["topic"], "data": message["data"]})
 
     async def _join(self, operator: Operator, topic: str) -> None:
@@ -121,6 +129,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # its base ha
         loop = asyncio.get_running_loop()
         recheck_at = loop.time() + self._recheck_seconds
         try:
+            await self.channel_layer.group_add(self._own, self.channel_name)
             while True:
                 clock = {"type": "live.clock", "data": {"now": timezone.now().isoformat()}}
                 async with asyncio.timeout(SEND_SECONDS):
@@ -153,7 +162,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # its base ha
             return None
         store = import_module(settings.SESSION_ENGINE).SessionStore(key)
         user = await get_user({"session": store})
-        return user if isinstance(user, Operator) and user.is_active else None
+        return user if isinstance(user, Operator) and await _may_enter(user) else None
 
     async def _refuse(self, topic: str) -> None:
         await self._say({"refused": topic[:MAX_TOPIC_LENGTH]})
@@ -168,6 +177,12 @@ def _topics(wanted: Any, key: str) -> list[str]:
     if not isinstance(topics, list) or not all(isinstance(topic, str) for topic in topics):
         raise ValueError(f"{key!r} is no list of topics")
     return list(dict.fromkeys(topics))
+
+
+@database_sync_to_async  # type: ignore[untyped-decorator]  # as above
+def _may_enter(operator: Operator) -> bool:
+    """The same rule as every page."""
+    return operator.is_active and not second_factor.is_missing(operator)
 
 
 @database_sync_to_async  # type: ignore[untyped-decorator]  # as above

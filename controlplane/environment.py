@@ -1,0 +1,105 @@
+"""The environment as the settings read it: strictly, and every complaint is one line that opens with a variable's name.
+
+A blank variable counts as unset, as in `.env.example`. Values are never repeated where they may be secret.
+"""
+
+import ipaddress
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+TRUE_WORDS = frozenset({"true", "on", "ok", "y", "yes", "1"})
+FALSE_WORDS = frozenset({"false", "off", "n", "no", "0"})
+POSTGRESQL = "django.db.backends.postgresql"
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Typed access to variables. For what is unusable every method raises ImproperlyConfigured, naming the variable."""
+
+    variables: Mapping[str, str]
+
+    def text(self, name: str, default: str | None = None, *, min_chars: int = 0) -> str:
+        """The variable's text; without a default it must be set. `min_chars` is asked of what was set."""
+        value = self.variables.get(name, "").strip()
+        if not value:
+            if default is None:
+                raise ImproperlyConfigured(f"{name} is not set; .env.example says what it is for")
+            return default
+        if len(value) < min_chars:
+            raise ImproperlyConfigured(f"{name} has {len(value)} characters; it needs {min_chars} or more")
+        return value
+
+    def flag(self, name: str, default: bool) -> bool:
+        """True or false. A misspelt word is refused: taken for false, it would switch a protection off unnoticed."""
+        word = self.text(name, "").lower()
+        if not word:
+            return default
+        if word not in TRUE_WORDS | FALSE_WORDS:
+            raise ImproperlyConfigured(f"{name} is {word!r}; it must be true or false")
+        return word in TRUE_WORDS
+
+    def port(self, name: str, default: int) -> int:
+        """A TCP port, 1..65535."""
+        text = self.text(name, str(default))
+        if not (text.isascii() and text.isdecimal() and 0 < int(text) < 65536):
+            raise ImproperlyConfigured(f"{name} is {text!r}; it must be a port, 1 to 65535")
+        return int(text)
+
+    def names(self, name: str, default: Collection[str]) -> list[str]:
+        """A list with commas between."""
+        listed = [part.strip() for part in self.text(name, "").split(",")]
+        return [part for part in listed if part] or list(default)
+
+    def word(self, name: str, default: str, *, among: Collection[str]) -> str:
+        """One of a few words."""
+        word = self.text(name, default)
+        if word not in among:
+            raise ImproperlyConfigured(f"{name} is {word!r}; it must be one of {', '.join(sorted(among))}")
+        return word
+
+    def url(self, name: str, default: str | None = None, *, schemes: Collection[str]) -> str:
+        """A URL with a host; "" only when that is the default."""
+        value = self.text(name, default)
+        if not value:
+            return value
+        parts = _split(value)
+        if parts is None or parts.scheme not in schemes or not parts.hostname:
+            shapes = " or ".join(f"{scheme}://host" for scheme in sorted(schemes))
+            raise ImproperlyConfigured(f"{name} is no usable address; it must look like {shapes}")
+        return value
+
+    def postgresql(self, name: str) -> dict[str, Any]:
+        """A PostgreSQL database as Django's DATABASES wants it."""
+        try:
+            database: dict[str, Any] = environ.Env.db_url_config(self.text(name))
+        except (ValueError, KeyError, environ.ImproperlyConfigured):
+            database = {}
+        if database.get("ENGINE") != POSTGRESQL or not database.get("NAME"):
+            raise ImproperlyConfigured(
+                f"{name} must name a PostgreSQL database: postgresql://user:password@host:5432/name"
+            )
+        return database
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody outside this machine can reach a server bound to `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts
