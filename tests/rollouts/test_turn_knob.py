@@ -1,9 +1,12 @@
+from datetime import timedelta
+
 import pytest
 
 from controlplane.approvals.errors import NotApproved
 from controlplane.releases.operations import current_release
+from controlplane.rollouts.errors import InvalidPlan, KnobMoved
 from controlplane.rollouts.operations import turn_knob
-from tests.factories import FIVE_PERCENT, INTERNAL, NOW, ONE_PERCENT, crew, run_canary
+from tests.factories import EVERYBODY, FIVE_PERCENT, HALF, INTERNAL, NOW, ONE_PERCENT, QUARTER, crew, run_canary
 
 pytestmark = pytest.mark.django_db
 
@@ -28,3 +31,48 @@ def test_knob_reaches_every_stage_on_the_way():
     reach = current_release().content["sections"]["canaries"][canary.slug]["reach"]
 
     assert [stage["weight"] for stage in reach] == [5000, 100, 500]
+
+
+def test_knob_goes_back_without_asking_anybody():
+    """One click, though every sign-off has expired since."""
+    canary = run_canary(HALF)
+
+    canary = turn_knob(canary=canary, position=INTERNAL, actor=crew.oncall, now=NOW + timedelta(days=30))
+
+    assert len(current_release().content["sections"]["canaries"][canary.slug]["reach"]) == 1
+
+
+def test_knob_does_not_go_forward_on_expired_sign_offs():
+    """What was granted stays; more is not granted on words that are a month old."""
+    canary = run_canary(QUARTER)
+
+    with pytest.raises(NotApproved):
+        turn_knob(canary=canary, position=HALF, actor=crew.owner, now=NOW + timedelta(days=30))
+
+
+def test_knob_turned_to_where_it_is_does_nothing():
+    """No event, no release."""
+    canary = run_canary(FIVE_PERCENT)
+    before = current_release()
+
+    turn_knob(canary=canary, position=FIVE_PERCENT, actor=crew.owner, now=NOW)
+
+    assert current_release() == before
+
+
+@pytest.mark.parametrize("position", [-1, EVERYBODY + 1])
+def test_knob_has_the_stages_of_the_plan(position):
+    """And no others; -1 is not the last one."""
+    with pytest.raises(InvalidPlan, match="has stages 0 to 5"):
+        turn_knob(canary=run_canary(INTERNAL), position=position, actor=crew.owner, now=NOW)
+
+
+def test_knob_is_not_turned_up_from_a_page_that_is_out_of_date():
+    """The on-call turned it down meanwhile; an older page may only follow, not contradict."""
+    canary = run_canary(HALF)
+    turn_knob(canary=canary, position=INTERNAL, actor=crew.oncall, now=NOW)
+
+    with pytest.raises(KnobMoved, match="is at Internal only by now"):
+        turn_knob(canary=canary, position=EVERYBODY, seen=HALF, actor=crew.owner, now=NOW)
+    assert turn_knob(canary=canary, position=ONE_PERCENT, seen=INTERNAL, actor=crew.owner, now=NOW).position == 1
+    assert turn_knob(canary=canary, position=INTERNAL, seen=HALF, actor=crew.owner, now=NOW).position == INTERNAL
