@@ -3,10 +3,9 @@
 import base64
 from functools import lru_cache
 
-from allauth.account.adapter import get_adapter as get_account_adapter
 from allauth.core import context
 from allauth.core.exceptions import ImmediateHttpResponse
-from allauth.mfa.adapter import DefaultMFAAdapter
+from allauth.mfa.adapter import DefaultMFAAdapter, get_adapter
 from allauth.mfa.base.forms import AuthenticateForm, ReauthenticateForm
 from allauth.mfa.models import Authenticator
 from cryptography.fernet import Fernet, MultiFernet
@@ -79,7 +78,7 @@ class _OneUse:
             key = f"ballast:totp-used:{authenticator.pk}:{''.join(code.split())}"
             if not cache.add(key, True, timeout=30 * periods):
                 self._emit_authentication_failed(authenticator)  # type: ignore[attr-defined]  # the form's
-                raise get_account_adapter().validation_error("incorrect_code")
+                raise get_adapter().validation_error("incorrect_code")
         return code
 
 

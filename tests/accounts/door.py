@@ -57,6 +57,11 @@ def let_pass(span: timedelta) -> None:
             cache.set(key, [at - seconds for at in value], 600)
 
 
+def forget(part: str) -> None:
+    """Drop every key with `part` in it."""
+    cache.delete_many([key for key in _keys() if part in key])
+
+
 def _keys() -> list[str]:
     """The keys of the cache, as `cache` takes them."""
     client = cache._cache.get_client()
