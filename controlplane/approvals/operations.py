@@ -1,25 +1,34 @@
 """Open, amend, sign, apply, bypass and close changes. Every path to production runs through `require` or `apply`."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
-
-from django.db.models import Model
 
 from controlplane.accounts.models import Operator
 from controlplane.accounts.roles import Role
 from controlplane.approvals.errors import (
     BreakGlassRefused,
     ChangeClosed,
-    DigestRejected,
     Drifted,
     NotAllowedToSign,
     NotApproved,
     PolicyMissing,
 )
-from controlplane.approvals.kinds import APPLY_GATE, Kind, check_rules, kind_of
+
+# Callers read and write through this one module.
+from controlplane.approvals.examination import Examination as Examination
+from controlplane.approvals.examination import active_policy as active_policy
+from controlplane.approvals.examination import current as current
+from controlplane.approvals.examination import current_of
+from controlplane.approvals.examination import examine as examine
+from controlplane.approvals.examination import examine_one as examine_one
+from controlplane.approvals.examination import is_rejected as is_rejected
+from controlplane.approvals.examination import is_signed as is_signed
+from controlplane.approvals.examination import refuse_rejected as refuse_rejected
+from controlplane.approvals.examination import standing as standing
+from controlplane.approvals.kinds import APPLY_GATE, check_rules, kind_of
 from controlplane.approvals.models import (
     CHANGE_TRANSITIONS,
     ApprovalPolicy,
@@ -31,143 +40,13 @@ from controlplane.approvals.models import (
     RejectedDigest,
     SignOff,
 )
-from controlplane.approvals.policy import Rule, Signature, Standing, match, parse_rules, stand
+from controlplane.approvals.policy import Standing
 from controlplane.audit import operations as audit
 from dataplane.release import canonical, digest_of
 
 logger = logging.getLogger(__name__)
 MAX_BYPASS = timedelta(hours=4)
 REVIEW_WITHIN = timedelta(hours=24)
-
-
-# --- what a change is, now -------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class Current:
-    """A change as it would be applied at this moment: the target's base, the policy's rule, the digest of it all."""
-
-    base: Any
-    rule: Rule
-    digest: str
-
-
-def active_policy() -> ApprovalPolicy:
-    """The policy in force.
-
-    Raises:
-        PolicyMissing: none was ever activated; `manage.py bootstrap_policy` activates the built-in one.
-    """
-    activation = PolicyActivation.objects.select_related("policy").first()
-    if activation is None:
-        raise PolicyMissing("no approval policy is active, so nothing can be approved; activate one first")
-    return activation.policy
-
-
-def current(change: ChangeRequest) -> Current:
-    """Look at the target and the policy as they are now; the digest differs from `change.digest` after any drift."""
-    return _current(change.registered, target=change.target, content=change.content)
-
-
-def _current(kind: Kind, *, target: str, content: Any) -> Current:
-    rules = parse_rules(active_policy().rules)
-    return _take_digest(kind, rules, base=kind.base(target), target=target, content=content)
-
-
-def _take_digest(kind: Kind, rules: Sequence[Rule], *, base: Any, target: str, content: Any) -> Current:
-    rule = match(rules, kind=kind.name, facts=kind.facts(content))
-    body = {"kind": kind.name, "target": target, "content": content, "base": base, "rule": dict(rule.source)}
-    return Current(base, rule, digest_of(canonical(body)))
-
-
-@dataclass(frozen=True, slots=True)
-class Examination:
-    """A change looked at once: as it would be applied now, with everybody's word on it."""
-
-    change: ChangeRequest
-    current: Current
-    target: Model
-    signatures: tuple[Signature, ...]
-    at: datetime
-
-    @property
-    def is_drifted(self) -> bool:
-        """Whether what people signed is no longer what would be applied."""
-        return self.current.digest != self.change.digest
-
-    def standing(self, gate: str) -> Standing:
-        """Where the change stands at `gate`; a gate that the rule does not list is open."""
-        return stand(
-            self.current.rule.gate(gate),
-            signatures=self.signatures,
-            digest=self.current.digest,
-            contributors=self.change.contributor_names,
-            now=self.at,
-        )
-
-    def standings(self) -> list[Standing]:
-        """Where it stands at every gate that the rule lists, in the rule's order."""
-        return [self.standing(gate) for gate in self.current.rule.gates]
-
-
-def examine(changes: Sequence[ChangeRequest], *, now: datetime) -> dict[int, Examination]:
-    """Examine changes by their primary keys, each against target, policy and sign-offs as they are now.
-
-    As many queries for a page of changes as for one: three, and what each kind's survey takes.
-    """
-    if not changes:
-        return {}
-    rules = parse_rules(active_policy().rules)
-    surveyed = {
-        kind: kind_of(kind).survey({change.target for change in changes if change.kind == kind})
-        for kind in {change.kind for change in changes}
-    }
-    latest: dict[int, dict[int, SignOff]] = {}
-    rows = SignOff.objects.filter(change__in=changes).select_related("operator").prefetch_related("operator__grants")
-    for sign_off in rows:
-        latest.setdefault(sign_off.change_id, {})[sign_off.operator_id] = sign_off
-    examined = {}
-    for change in changes:
-        found = surveyed[change.kind][change.target]
-        current = _take_digest(change.registered, rules, base=found.base, target=change.target, content=change.content)
-        words = latest.get(change.pk, {}).values()
-        signed = tuple(_signature(word, found.target) for word in words)
-        examined[change.pk] = Examination(change, current, found.target, signed, now)
-    return examined
-
-
-def examine_one(change: ChangeRequest, *, now: datetime) -> Examination:
-    """Examine a single change."""
-    return examine([change], now=now)[change.pk]
-
-
-def _signature(sign_off: SignOff, target: Model) -> Signature:
-    return Signature(
-        operator=sign_off.operator_name,
-        role=Role(sign_off.role),
-        decision=sign_off.decision,
-        digest=sign_off.digest,
-        expires_at=sign_off.expires_at,
-        holds_role=sign_off.operator.is_active and sign_off.operator.holds(sign_off.role, target),
-        signed_at=sign_off.signed_at,
-    )
-
-
-def standing(change: ChangeRequest, *, gate: str, now: datetime) -> Standing:
-    """Where the change stands at `gate`, worked out from the target, the policy and the sign-offs as they are now."""
-    return examine_one(change, now=now).standing(gate)
-
-
-def is_signed(change: ChangeRequest, *, gates: Iterable[str], now: datetime) -> bool:
-    """Whether sign-offs alone open every one of `gates` now; a change that no rule speaks of is not signed."""
-    try:
-        examined = examine_one(change, now=now)
-    except PolicyMissing:
-        return False
-    return all(examined.standing(gate).is_open for gate in gates)
-
-
-def is_rejected(content_digest: str) -> bool:
-    """Whether this content was rejected before."""
-    return RejectedDigest.objects.filter(content_digest=content_digest).exists()
 
 
 # --- opening and changing --------------------------------------------------------------------------------------------
@@ -195,7 +74,7 @@ def open_change(
         PolicyMissing: no rule speaks of it.
     """
     refuse_rejected(content_digest)
-    seen = _current(kind_of(kind), target=target, content=content)
+    seen = current_of(kind_of(kind), target=target, content=content)
     author = audit.name_of(actor)
     change = ChangeRequest.objects.create(
         kind=kind,
@@ -382,7 +261,8 @@ def require(change: ChangeRequest, *, gate: str, now: datetime) -> Authorisation
     if bypass is not None:
         return Authorisation(digest, seen, bypass.lapses_at)
     raise NotApproved(
-        f"CR-{change.pk} cannot pass {str(gate)!r} yet. {seen.sentence}", {role.value: n for role, n in seen.missing.items()}
+        f"CR-{change.pk} cannot pass {str(gate)!r} yet. {seen.sentence}",
+        {role.value: n for role, n in seen.missing.items()},
     )
 
 
@@ -580,16 +460,6 @@ def _close(change: ChangeRequest, state: ChangeState, *, actor: Operator | str, 
     change.state, change.closed_at, change.closed_by, change.closing_note = state, now, audit.name_of(actor), note
     change.save(update_fields=["state", "closed_at", "closed_by", "closing_note"])
     audit.record(f"change.{state}", actor=actor, target=change, at=now, data={"note": note, **_facts(change)})
-
-
-def refuse_rejected(content_digest: str) -> None:
-    """Raise DigestRejected, saying when, by whom and why, if this content was rejected before."""
-    rejected = RejectedDigest.objects.filter(content_digest=content_digest).first()
-    if rejected is not None:
-        raise DigestRejected(
-            f"content {content_digest[:8]} was rejected on {rejected.at:%Y-%m-%d} by {rejected.actor!r}: "
-            f"{rejected.reason}"
-        )
 
 
 def _facts(change: ChangeRequest) -> dict[str, Any]:
