@@ -13,13 +13,14 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from controlplane.accounts.models import Operator
 from controlplane.accounts.roles import Role
 from tests.permissions.api import TABLE as API
+from tests.permissions.console import TABLE as CONSOLE
 from tests.permissions.table import WHO, Row, Table
 from tests.permissions.world import World, make_world
 
 pytestmark = pytest.mark.django_db
 
 # A package with views adds its table here.
-TABLES: tuple[Table, ...] = (API,)
+TABLES: tuple[Table, ...] = (API, CONSOLE)
 ROWS = [(table, row) for table in TABLES for row in table.rows]
 LETTERS = {401: "0", 403: "-", 404: "."}
 
