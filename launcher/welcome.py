@@ -56,6 +56,7 @@ def welcome(settings: Settings) -> str:
             *(f"    {line}".rstrip() for line in sdk_snippet(settings.local_gateway).splitlines()),
         ]
     else:
-        lines += ["", "Demo mode is off. The first operator: .venv/bin/python manage.py create_admin --username you --email you@example.com"]
+        command = ".venv/bin/python manage.py create_admin --username you --email you@example.com"
+        lines += ["", f"Demo mode is off. The first operator: {command}"]
     lines += ["", f"Logs are in {settings.data_dir / 'logs'}. Ctrl-C stops everything."]
     return "\n".join(lines)
