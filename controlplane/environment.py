@@ -14,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 TRUE_WORDS = frozenset({"true", "on", "ok", "y", "yes", "1"})
 FALSE_WORDS = frozenset({"false", "off", "n", "no", "0"})
-POSTGRESQL = "django.db.backends.postgresql"
+POSTGRESQL_SCHEMES = frozenset({"postgres", "postgresql", "psql", "pgsql"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +75,14 @@ class Environment:
 
     def postgresql(self, name: str) -> dict[str, Any]:
         """A PostgreSQL database as Django's DATABASES wants it."""
-        try:
-            database: dict[str, Any] = environ.Env.db_url_config(self.text(name))
-        except (ValueError, KeyError, environ.ImproperlyConfigured):
-            database = {}
-        if database.get("ENGINE") != POSTGRESQL or not database.get("NAME"):
+        value = self.text(name)
+        parts = _split(value)
+        # Only a scheme that it knows goes to the parser: it would print the whole of another, password and all.
+        if parts is None or parts.scheme not in POSTGRESQL_SCHEMES or not parts.path.strip("/"):
             raise ImproperlyConfigured(
                 f"{name} must name a PostgreSQL database: postgresql://user:password@host:5432/name"
             )
+        database: dict[str, Any] = environ.Env.db_url_config(value)
         return database
 
 
