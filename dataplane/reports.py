@@ -82,6 +82,9 @@ class RedisSink:
                 length = await self._redis.xlen(STREAM)
                 if length + len(batches) > self._stream_limit:
                     raise SinkUnavailable(f"stream {STREAM!r} holds {length} batches that nobody has taken")
+            if len(batches) == 1:  # an acknowledgement or a heartbeat, as nearly always
+                await self._redis.xadd(STREAM, {"batch": batches[0]})
+                return
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for batch in batches:
                     pipeline.xadd(STREAM, {"batch": batch})

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from dataplane.release import Envelope, Release, ReleaseRefused, parse_trusted_keys, verify
 from dataplane.reports import Verdict
@@ -24,6 +24,11 @@ log = logging.getLogger("ballast.watcher")
 
 # What tells one state of a file from another: modification time in ns, inode, size. None: there is no such file.
 _Stamp = tuple[int, int, int] | None
+
+
+# A release up to this size, an envelope of some hundred prompts, is examined within a few milliseconds, right where
+# the loop runs: a thread would hold the interpreter for just as long, and pass it to and fro on top of that.
+INLINE_BYTES: Final = 64 * 1024
 
 
 class Acknowledge(Protocol):
@@ -49,8 +54,8 @@ class Refusal:
 class ReleaseWatcher:
     """Watches one release file. `current` is what this process serves: None until a first release has been verified.
 
-    Everything runs on one event loop, except reading and verifying, which a thread does so that requests are not held
-    up.
+    Everything runs on one event loop, except reading and verifying a large release, which a thread does so that
+    requests are not held up.
     """
 
     def __init__(
@@ -105,7 +110,8 @@ class ReleaseWatcher:
             if stamps == self._seen:
                 continue
             try:
-                self._adopt(stamps, await asyncio.to_thread(self._examine))
+                is_small = stamps[0] is None or stamps[0][2] <= INLINE_BYTES
+                self._adopt(stamps, self._examine() if is_small else await asyncio.to_thread(self._examine))
             except Exception:  # a watcher that died would serve an old release for ever and say nothing
                 log.exception("release file %s could not be examined", self._release_file)
                 self._seen = stamps

@@ -9,7 +9,7 @@ import os
 import pytest
 
 from dataplane.stores.files import write_atomically
-from dataplane.watcher import ReleaseWatcher
+from dataplane.watcher import INLINE_BYTES, ReleaseWatcher
 
 
 @pytest.fixture
@@ -178,15 +178,16 @@ def test_subscriber_that_fails_hides_the_release_from_nobody(make_watcher, write
     assert verdicts[-1]["verdict"] == "ack"
 
 
-async def test_running_watcher_serves_what_is_written_without_being_asked(make_watcher, write, make_envelope):
-    """From the file to the swap without anybody calling poll."""
+@pytest.mark.parametrize("padding", [0, 2 * INLINE_BYTES], ids=["small", "large"])
+async def test_running_watcher_serves_what_is_written_without_being_asked(make_watcher, write, make_envelope, padding):
+    """From the file to the swap without anybody calling poll, whether the loop or a thread examines it."""
     watcher = make_watcher()
     write(make_envelope(1))
     await watcher.start()
     assert watcher.current.revision == 1
     adopted = asyncio.Event()
     watcher.subscribe(lambda release: adopted.set())
-    write(make_envelope(2))
+    write(make_envelope(2, reason="x" * padding))
 
     await asyncio.wait_for(adopted.wait(), timeout=10)
     await watcher.stop()
