@@ -123,14 +123,16 @@ class EveryOrder(RuleBasedStateMachine):
         return version.messages[0]["content"]
 
     @initialize(
+        policy=st.sampled_from(["careful", "strict"]),
         change_class=st.sampled_from(["minor", "legal"]),
         plan=st.sampled_from(PLANS),
         signed=st.sampled_from([True, True, False]),
         glass=st.sampled_from([False, True]),
         depth=st.sampled_from([1, 2, 0, 3, -1]),  # Hypothesis leans to what comes first, so the interesting does
     )
-    def begin(self, change_class, plan, signed, glass, depth):
+    def begin(self, policy, change_class, plan, signed, glass, depth):
         """A canary somewhere on its way: what is tried after that matters more than how it came about."""
+        self.change_policy(policy)
         self.submit("Hello", change_class, "owner")
         self.plan(0, plan, "owner")
         if signed:
@@ -174,8 +176,9 @@ class EveryOrder(RuleBasedStateMachine):
         policy=st.sampled_from(["careful", "careful", "strict", "silent"]),
         name=NAMES,
         role=st.sampled_from(["approver", "legal"]),
+        on=st.sampled_from([True, False]),
     )
-    def the_ground_moves(self, what, policy, name, role):
+    def the_ground_moves(self, what, policy, name, role, on):
         match what:
             case "policy":
                 self.change_policy(policy)
@@ -183,6 +186,8 @@ class EveryOrder(RuleBasedStateMachine):
                 self.toggle_role(name, role)
             case "active":
                 self.toggle_active(name)
+        if on:
+            self.go_on()
 
     @rule(
         what=st.sampled_from(["break", "break", "review", "beat"]),
@@ -198,6 +203,7 @@ class EveryOrder(RuleBasedStateMachine):
                 self.review(by)
             case "beat":
                 self.beat()
+                self.return_to_table(index)
 
     @precondition(lambda self: Canary.objects.running().exists())
     @rule(how=st.sampled_from(["promote", "promote", "roll_back"]))
@@ -318,6 +324,8 @@ class EveryOrder(RuleBasedStateMachine):
         self.sign_by_everybody(self.pick(ChangeRequest.objects.open().order_by("-pk"), index))
 
     def sign_by_everybody(self, change):
+        if change is None:
+            return
         self.attempt(lambda: approvals.rebase_change(change=change, actor="ann", now=self.model.now))
         for name, role in (("ann", "approver"), ("ben", "approver"), ("chris", "approver"), ("lee", "legal")):
             change.refresh_from_db()
@@ -372,13 +380,27 @@ class EveryOrder(RuleBasedStateMachine):
         accounts.set_operator_active(operator=self.who(name), active=active, actor="setup", now=self.model.now)
         (self.model.inactive.discard if active else self.model.inactive.add)(name)
 
-    @rule(minutes=st.sampled_from([1, 20, 60, 5 * 60, 26 * 60]))
-    def time_passes(self, minutes):
+    @rule(minutes=st.sampled_from([26 * 60, 1, 5 * 60, 60, 20]), on=st.sampled_from([True, False]))
+    def time_passes(self, minutes, on):
         self.model.now += timedelta(minutes=minutes)
+        if on:
+            self.go_on()
+
+    def go_on(self):
+        """Whatever is on its way takes its next step: the moment at which a word that is void would do harm."""
+        if Canary.objects.running().exists():
+            self.turn_knob(1)
+            self.promote()
+        for index in (0, 1):
+            self.start(index)
+        if ChangeRequest.objects.open().filter(kind__in=ONE_STEP).exists():
+            self.apply(0, "nothing")
 
     # --- broken glass ------------------------------------------------------------------------------------------------
     def break_glass(self, index, by, minutes):
-        change = self.pick(ChangeRequest.objects.open().order_by("-pk"), index)
+        self.break_change(self.pick(ChangeRequest.objects.open().order_by("-pk"), index), by, minutes)
+
+    def break_change(self, change, by, minutes):
         if change is None:
             return
         known = self.known(change)
@@ -476,11 +498,13 @@ class EveryOrder(RuleBasedStateMachine):
             assert refusal is None, f"rolling back was refused: {refusal!r}"
 
     @precondition(lambda self: ChangeRequest.objects.open().filter(kind__in=ONE_STEP).exists())
-    @rule(index=st.integers(0, 1), sign_first=st.sampled_from([True, False]))
-    def apply(self, index, sign_first):
+    @rule(index=st.integers(0, 1), on=st.sampled_from(["signatures", "glass", "nothing"]))
+    def apply(self, index, on):
         change = self.pick(ChangeRequest.objects.open().filter(kind__in=ONE_STEP), index)
-        if sign_first:
+        if on == "signatures":
             self.sign_by_everybody(change)
+        elif on == "glass":
+            self.break_change(change, "chris", 30)
         known = self.known(change)
         cover = self.model.cover(known, ("apply",))
         if known.kind == "routing.table":
