@@ -10,14 +10,17 @@ from controlplane.audit.models import AuditEvent
 
 
 class AuditForm(forms.Form):
-    """Who, what, on what, when; everything given must fit."""
+    """Who exactly; what and on what, or how they begin; when. Everything given must fit."""
 
     actor = forms.CharField(label="Who", required=False, max_length=150)
     action = forms.CharField(
-        label="What", required=False, max_length=100, help_text="Or how it begins, such as: canary"
+        label="What", required=False, max_length=100, widget=forms.TextInput(attrs={"placeholder": "canary"})
     )
     target = forms.CharField(
-        label="On what", required=False, max_length=200, help_text="Such as: prompt:support-answer"
+        label="On what",
+        required=False,
+        max_length=200,
+        widget=forms.TextInput(attrs={"placeholder": "prompt:support-answer"}),
     )
     since = forms.DateField(label="From day", required=False, widget=forms.DateInput(attrs={"type": "date"}))
     until = forms.DateField(label="To day", required=False, widget=forms.DateInput(attrs={"type": "date"}))

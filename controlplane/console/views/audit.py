@@ -1,7 +1,9 @@
 """The audit page: who did what, when and why; whether anybody edited the record; and the record as a file."""
 
+import csv
+import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import urlencode
 
@@ -22,6 +24,7 @@ from controlplane.releases.anchors import anchors_of_releases
 
 PAGE_SIZE = 50
 EXPORT = "audit.export_audit"
+_COLUMNS = ("seq", "at", "actor", "action", "target", "data", "previous_hash", "hash")
 
 
 @login_required
@@ -43,28 +46,55 @@ def audit_verify(request: HttpRequest) -> HttpResponse:
 @login_required
 @require_safe
 def audit_export(request: HttpRequest) -> StreamingHttpResponse:
-    """The events that fit the filter, as JSON lines with their hashes, oldest first: enough to verify elsewhere."""
+    """The events that fit the filter, oldest first: JSON lines to verify elsewhere, or `?format=csv` to read."""
     operator = actor_of(request)
     require(operator, EXPORT)
     events = AuditForm(request.GET).narrow(visible_events(operator)).order_by("seq")
-    response = StreamingHttpResponse(_lines(events), content_type="application/x-ndjson")
-    response["Content-Disposition"] = f'attachment; filename="audit-{timezone.now():%Y-%m-%d}.jsonl"'
+    if request.GET.get("format") == "csv":
+        return _file(_csv(events), suffix="csv", content_type="text/csv; charset=utf-8")
+    return _file(_lines(events), suffix="jsonl", content_type="application/x-ndjson")
+
+
+def _file(content: Iterator[str], *, suffix: str, content_type: str) -> StreamingHttpResponse:
+    response = StreamingHttpResponse(content, content_type=content_type)
+    response["Content-Disposition"] = f'attachment; filename="audit-{timezone.now():%Y-%m-%d}.{suffix}"'
     return response
 
 
 def _lines(events: QuerySet[AuditEvent]) -> Iterator[str]:
     for event in events.iterator(chunk_size=1000):
-        line = {
-            "seq": event.seq,
-            "at": event.at.isoformat(timespec="microseconds"),
-            "actor": event.actor,
-            "action": event.action,
-            "target": event.target,
-            "data": event.data,
-            "previous_hash": event.previous_hash,
-            "hash": event.hash,
-        }
-        yield json.dumps(line, ensure_ascii=False, sort_keys=True) + "\n"
+        yield json.dumps(_row(event), ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def _csv(events: QuerySet[AuditEvent]) -> Iterator[str]:
+    yield _csv_line(_COLUMNS)
+    for event in events.iterator(chunk_size=1000):
+        row = {**_row(event), "data": json.dumps(event.data, ensure_ascii=False, sort_keys=True)}
+        yield _csv_line([row[column] for column in _COLUMNS])
+
+
+def _csv_line(values: Iterable[object]) -> str:
+    line = io.StringIO()
+    csv.writer(line).writerow([_harmless(str(value)) for value in values])
+    return line.getvalue()
+
+
+def _harmless(text: str) -> str:
+    """A cell that a spreadsheet takes for text: what people typed must not become a formula on an auditor's desk."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def _row(event: AuditEvent) -> dict[str, Any]:
+    return {
+        "seq": event.seq,
+        "at": event.at.isoformat(timespec="microseconds"),
+        "actor": event.actor,
+        "action": event.action,
+        "target": event.target,
+        "data": event.data,
+        "previous_hash": event.previous_hash,
+        "hash": event.hash,
+    }
 
 
 def _context(request: HttpRequest) -> dict[str, Any]:
@@ -72,7 +102,7 @@ def _context(request: HttpRequest) -> dict[str, Any]:
     form = AuditForm(request.GET)
     events = form.narrow(visible_events(operator)).order_by("-seq")
     before = request.GET.get("before", "")
-    if before.isdigit():
+    if before.isascii() and before.isdigit():
         events = events.filter(seq__lt=int(before))
     page = list(events[: PAGE_SIZE + 1])
     shown = page[:PAGE_SIZE]

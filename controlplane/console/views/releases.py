@@ -194,6 +194,6 @@ def _asked(request: HttpRequest, name: str, default: int) -> int:
         Http404: it is no number.
     """
     value = request.GET.get(name, "").removeprefix("r") or str(default)
-    if not value.isdigit() or len(value) > 18:
+    if not (value.isascii() and value.isdigit()) or len(value) > 18:
         raise Http404(f"{value!r} is no revision")
     return int(value)

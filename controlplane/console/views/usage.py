@@ -79,7 +79,11 @@ def _totals(tenants: list[str], *, since: datetime, until: datetime) -> list[dic
 
 def _after(request: HttpRequest, rows: UsageQuerySet) -> UsageQuerySet:
     at = parse_datetime(request.GET.get("before", ""))
-    return rows.before(at, request.GET.get("id", "")) if at is not None and at.tzinfo is not None else rows
+    return (
+        rows.before(at, request.GET.get("id", "").replace("\0", ""))
+        if at is not None and at.tzinfo is not None
+        else rows
+    )
 
 
 def _older(request: HttpRequest, page: list[UsageRow]) -> str:
