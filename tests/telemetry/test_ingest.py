@@ -264,6 +264,24 @@ def test_a_verdict_is_told_at_once(line, clock):
     assert (worker["state"], worker["ack_ms"]) == ("in-sync", pytest.approx(100.0))
 
 
+def test_verdicts_that_follow_the_first_closely_are_told_together(line, clock):
+    """A hundred workers that acknowledge within 50 ms are two messages: the first at once, the last within 50 ms."""
+    release()
+    ingest = line.ingest()
+    for n in range(3):
+        line.add(report(worker=f"w{n}", revision=1, digest=DIGEST, sent_at=clock.now, acks=(ack(at=clock.now),)))
+        ingest.round()
+        clock.advance(0.01)
+    clock.advance(0.05)
+
+    ingest.round()
+
+    first, second = line.messages("fleet")
+    assert [worker["name"] for worker in first["workers"]] == ["w0"]
+    assert [worker["name"] for worker in second["workers"]] == ["w1", "w2"]
+    assert second["counts"]["in_sync"] == 3
+
+
 def test_a_refusal_is_told_with_its_reason(line):
     """The fleet page says who refused and why."""
     release()

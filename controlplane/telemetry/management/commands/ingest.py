@@ -41,6 +41,9 @@ MAX_WAIT_SECONDS: Final = 0.5
 TAKE_OVER_SECONDS: Final = 5.0
 MAX_BACKOFF_SECONDS: Final = 5.0
 FLEET_SECONDS: Final = 1.0
+# Verdicts are told at once; those that follow the first of a release closely are told together, so that the telling
+# does not hold up the taking in.
+FLEET_NEWS_SECONDS: Final = 0.05
 OVERVIEW_SECONDS: Final = 1.0
 # With the second that a worker waits before it reports, a point is on the page within two.
 CANARY_SECONDS: Final = 0.75
@@ -102,6 +105,7 @@ class Ingest:
         self._overview = OverviewFeed()
         self._canaries: dict[str, CanaryFeed] = {}
         self._sent: dict[str, float] = {}
+        self._fleet_has_news = False
         self._take_over_at = 0.0
         self._count = ENTRIES_PER_BATCH
         self._outages: dict[str, int] = {}
@@ -177,7 +181,9 @@ class Ingest:
             # Convergence is measured to here: it does not wait for the rollups of the same batch.
             names = releases.record_reports(batch, now=now)
             self._touched.workers.update(names)
-            self._guarded(self._tell_fleet)
+            self._fleet_has_news = True
+            if self._is_due(live.FLEET, FLEET_NEWS_SECONDS):
+                self._guarded(self._tell_fleet)
         with transaction.atomic():
             merged = telemetry.merge_rollups(batch, now=now)
             telemetry.record_events(batch)
@@ -210,7 +216,7 @@ class Ingest:
     # --- telling ---
     def _tell(self) -> None:
         """Send what is due; what is not stays for the next round."""
-        if self._is_due(live.FLEET, FLEET_SECONDS):
+        if self._is_due(live.FLEET, FLEET_NEWS_SECONDS if self._fleet_has_news else FLEET_SECONDS):
             self._tell_fleet()
         if self._touched.since is not None and self._is_due(live.OVERVIEW, OVERVIEW_SECONDS):
             since, self._touched.since = self._touched.since, None
@@ -225,6 +231,7 @@ class Ingest:
         names = self._touched.workers | changed
         self._states = states
         self._touched.workers = set()
+        self._fleet_has_news = False
         if names:
             self._send(live.FLEET, current.to_json(names))
         else:
@@ -257,6 +264,8 @@ class Ingest:
     def _wait_ms(self) -> int:
         """How long to wait for entries: not past the moment when something held back is due."""
         waits = [MAX_WAIT_SECONDS]
+        if self._fleet_has_news:
+            waits.append(self._seconds_until(live.FLEET, FLEET_NEWS_SECONDS))
         if self._touched.since is not None:
             waits.append(self._seconds_until(live.OVERVIEW, OVERVIEW_SECONDS))
         waits += [self._seconds_until(live.canary_topic(slug), CANARY_SECONDS) for slug in self._touched.canaries]
