@@ -235,7 +235,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def verify_cost_ms(stack: Stack) -> tuple[float, int]:
-    """What one worker's verification costs on an idle core: median ms of 200, and the size of the document."""
+    """What a worker's first verification takes: median ms of 200; and the size of the file in bytes."""
     data = (stack.places.data_dir / "release.json").read_bytes()
     keys = parse_trusted_keys((stack.places.keys / "trusted-keys.json").read_bytes())
     times = []
@@ -325,7 +325,10 @@ def main() -> None:
             stack.wait_for(lambda: (data_dir / "release.json").exists(), "the agent has the release", needs="agent")
             cost_ms, size = verify_cost_ms(stack)
             print(machine)
-            print(f"release of {size / 1000:.1f} kB; one verification on an idle core {cost_ms:.2f} ms", flush=True)
+            print(
+                f"release of {size / 1000:.1f} kB; a worker's first verification takes {cost_ms:.2f} ms",
+                flush=True,
+            )
             browser = stack.sign_in("owner")
             ((slug,),) = stack.query("SELECT slug FROM rollouts_canary WHERE state = 'running'")
             series = {}
