@@ -1,7 +1,7 @@
 # One machine, one command. `make help` lists what there is; variables are in .env.example.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run stop clean test check lint types contracts templates migrations packages
+.PHONY: help run stop clean test deep check lint types contracts templates migrations packages
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -21,6 +21,7 @@ help:
 	@echo "make stop    stop the copy that runs here"
 	@echo "make clean   stop it and remove its data (var/, or BALLAST_DATA_DIR)"
 	@echo "make test    run every test, browser and end-to-end ones included"
+	@echo "make deep    try the approvals, roll-outs and releases in many more orders; takes half an hour"
 	@echo "make check   lint, types, import contracts, templates, migrations"
 
 run: $(VENV)/.installed
@@ -37,6 +38,9 @@ clean:
 test: $(VENV)/.installed-dev
 	@BALLAST_CHROMIUM="$$($(PY) -m launcher chromium)" && export BALLAST_CHROMIUM && \
 	exec $(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+deep: $(VENV)/.installed-dev
+	exec env HYPOTHESIS_PROFILE=deep $(PY) -m pytest tests/approvals/test_every_order.py $(PYTEST_ARGS)
 
 # One target each, so that `make -k check` shows all that is wrong and `make types` only the types.
 check: lint types contracts templates migrations packages
