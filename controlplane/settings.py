@@ -173,6 +173,10 @@ AUTH_PASSWORD_VALIDATORS = [
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "/"
 ACCOUNT_ADAPTER = "controlplane.accounts.adapter.OperatorAdapter"
+ACCOUNT_FORMS = {
+    "login": "controlplane.accounts.forms.SignInForm",
+    "change_password": "controlplane.accounts.forms.NewPasswordForm",
+}
 ACCOUNT_LOGIN_METHODS = {"username"}
 ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"

@@ -354,4 +354,5 @@ CHECKS: Mapping[str, Check] = {
     "BALLAST_HOST_NAME": _check_name,
     "BALLAST_SSL_REDIRECT": _check_bool,
     "BALLAST_BEHIND_PROXY": _check_bool,
+    "BALLAST_REQUIRE_MFA": _check_bool,
 }
