@@ -1,0 +1,47 @@
+"""An application at the gateway, with the stock OpenAI SDK."""
+
+from dataclasses import dataclass
+
+import openai
+
+from tests.end_to_end.stack import Stack
+
+PROMPT = "support-answer"
+QUESTION = "Where is my parcel?"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an answer's headers say about who made it."""
+
+    release: int
+    prompt: str
+    cohort: str
+    text: str
+
+
+class Caller:
+    """A tenant's application. `key`: its API key."""
+
+    def __init__(self, stack: Stack, key: str = "bk-demo-globex") -> None:
+        self._client = openai.OpenAI(base_url=f"{stack.gateway_url}/v1", api_key=key, max_retries=0, timeout=20)
+
+    def ask(self, user: str, *, question: str = QUESTION) -> Answer:
+        """Ask as `user` of the application, through the managed prompt, on a connection of its own.
+
+        A connection of its own, so that every gateway process comes to answer.
+        """
+        raw = self._client.chat.completions.with_raw_response.create(
+            model="chat",
+            messages=[],
+            user=user,
+            extra_body={"prompt": {"id": PROMPT, "variables": {"question": question}}},
+            extra_headers={"connection": "close"},
+        )
+        headers = raw.headers
+        text = raw.parse().choices[0].message.content or ""
+        return Answer(int(headers["ballast-release"]), headers["ballast-prompt"], headers["ballast-cohort"], text)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()

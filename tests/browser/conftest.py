@@ -1,0 +1,106 @@
+"""One whole Ballast, one Chromium, and people who are signed in: what every walk through the console starts from."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Playwright, StorageState, expect, sync_playwright
+
+from launcher.chromium import find_or_install_chromium
+from tests.browser.people import House, Person
+from tests.end_to_end.stack import Stack, make_data_dir
+
+ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
+EXPECT_SECONDS = 15
+WIDE, PHONE = (1280, 800), (390, 844)
+PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "var" / "photographs"
+SIZES = {"wide": WIDE, "phone": PHONE}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what lies here, and keep it on one xdist worker: the stack is started once."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.xdist_group("browser"))
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """Console, ingest, agent, two gateway processes and the simulator, with the demo's data and collected files."""
+    directory = make_data_dir()
+    stack = Stack(directory, processes=("simulator", "console", "ingest", "agent", "gateway"), gateway_processes=2)
+    try:
+        stack.manage("collectstatic", "--noinput")
+        with stack:
+            stack.wait_ready()
+            yield stack
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def sessions() -> dict[str, StorageState]:
+    """Who has signed in so far, and the cookies they keep."""
+    return {}
+
+
+# Per module, not per session: while it lives its event loop counts as running, and no asyncio test could run.
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Playwright]:
+    """Playwright's driver."""
+    expect.set_options(timeout=EXPECT_SECONDS * 1000)
+    with sync_playwright() as playwright:
+        yield playwright
+
+
+@pytest.fixture(scope="module")
+def chromium(playwright: Playwright) -> Iterator[Browser]:
+    """A headless Chromium."""
+    program = find_or_install_chromium(os.environ)
+    browser = playwright.chromium.launch(executable_path=program, args=list(ARGUMENTS))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="module")
+def house(stack: Stack, chromium: Browser, sessions: dict[str, StorageState]) -> House:
+    """The running Ballast, into which people walk."""
+    return House(stack, chromium, sessions, PHOTOGRAPHS)
+
+
+@pytest.fixture(params=SIZES.values(), ids=SIZES)
+def size(request: pytest.FixtureRequest) -> tuple[int, int]:
+    """The window: once a desk's, once a phone's."""
+    found: tuple[int, int] = request.param
+    return found
+
+
+@pytest.fixture
+def enter(house: House) -> Iterator["Enter"]:
+    """Let a person in for one test; at its end their browser must have had nothing to complain about."""
+    entered = Enter(house)
+    yield entered
+    entered.leave()
+
+
+class Enter:
+    """Calls bring people in; `leave` shows them out and fails if a page of theirs went wrong."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._people: list[Person] = []
+
+    def __call__(self, username: str, *, size: tuple[int, int] = WIDE, theme: str = "light") -> Person:
+        """`username` in a browser of their own, signed in."""
+        person = self._house.let_in(username, size=size, theme=theme)
+        self._people.append(person)
+        return person
+
+    def leave(self) -> None:
+        """Close every browser, then say what went wrong in any of them."""
+        complaints = [complaint for person in self._people for complaint in person.leave()]
+        assert complaints == []

@@ -1,0 +1,130 @@
+"""Every page there is, from the URL resolver, with somebody who may open it and something to open it on."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from tests.end_to_end.stack import Stack
+
+# Answers that are not pages: JSON, downloads, redirects of single sign-on, and what machines ask.
+NOT_PAGES = frozenset(
+    {
+        "status",
+        "palette",
+        "canary-figures",
+        "fleet-figures",
+        "release-document",
+        "audit-export",
+        "livez",
+        "readyz",
+        "account_inactive",  # for people who are locked out; signed in, it leads on
+        "account_reauthenticate",  # these three ask only who has a second factor, or signed in a while ago
+        "mfa_authenticate",
+        "mfa_reauthenticate",
+        "mfa_deactivate_totp",  # these four exist for people with a second factor, who are walked in test_acts.py
+        "mfa_view_recovery_codes",
+        "mfa_generate_recovery_codes",
+        "mfa_download_recovery_codes",
+        "openid_connect_login",  # these three exist where an issuer is set
+        "openid_connect_callback",
+        "socialaccount_login_cancelled",
+        "account_logout",  # the button in the menu posts to it
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page. `who` opens it; `path` from what the stack holds; `name` in the resolver, with what sets it apart."""
+
+    name: str
+    who: str
+    path: Callable[[Stack], str]
+
+
+def _fixed(path: str) -> Callable[[Stack], str]:
+    return lambda stack: path
+
+
+def _latest(sql: str, template: str) -> Callable[[Stack], str]:
+    """The path with the columns of the query's first row in it."""
+    return lambda stack: template.format(*stack.query(sql)[0])
+
+
+CHANGE = "SELECT id FROM approvals_changerequest WHERE kind = 'prompt.rollout' ORDER BY id DESC LIMIT 1"
+CLOSED = "SELECT id FROM approvals_changerequest WHERE state = 'applied' ORDER BY id LIMIT 1"
+CANARY = "SELECT slug FROM rollouts_canary WHERE state = '{}' ORDER BY id LIMIT 1"
+RELEASE = "SELECT revision FROM releases_release ORDER BY revision DESC LIMIT 1"
+PAIR = "SELECT min(revision), max(revision) FROM releases_release"
+PROMPT = "/prompts/support-answer/"
+
+PAGES = (
+    Page("overview", "owner", _fixed("/")),
+    Page("prompts", "owner", _fixed("/prompts/")),
+    Page("prompt-new", "owner", _fixed("/prompts/new/")),
+    Page("prompt", "owner", _fixed(PROMPT)),
+    Page("version-new", "owner", _fixed(f"{PROMPT}submit/")),
+    Page("prompt-version", "owner", _fixed(f"{PROMPT}versions/3/")),
+    Page("canary-plan", "owner", _fixed(f"{PROMPT}versions/1/canary/")),
+    Page("reviews", "approver-one", _fixed("/reviews/")),
+    Page("reviews, closed", "approver-one", _fixed("/reviews/?show=closed")),
+    Page("review", "approver-one", _latest(CHANGE, "/reviews/{}/")),
+    Page("review, applied", "approver-one", _latest(CLOSED, "/reviews/{}/")),
+    Page("canaries", "owner", _fixed("/canaries/")),
+    Page("canary", "owner", _latest(CANARY.format("running"), "/canaries/{}/")),
+    Page("canary, rolled back", "owner", _latest(CANARY.format("rolled_back"), "/canaries/{}/")),
+    Page("canary-edit", "owner", _latest(CANARY.format("planned"), "/canaries/{}/edit/")),
+    Page("canary, planned", "owner", _latest(CANARY.format("planned"), "/canaries/{}/")),
+    Page("routing", "oncall", _fixed("/routing/")),
+    Page("routing-new", "oncall", _fixed("/routing/new/")),
+    Page("routing-table", "oncall", _fixed("/routing/tables/1/")),
+    Page("releases", "oncall", _fixed("/releases/")),
+    Page("release", "oncall", _latest(RELEASE, "/releases/{}/")),
+    Page("release-diff", "oncall", _latest(PAIR, "/releases/diff/?from={}&to={}")),
+    Page("release-undo", "oncall", _fixed("/releases/undo/")),
+    Page("usage", "admin", _fixed("/usage/")),
+    Page("access", "admin", _fixed("/access/")),
+    Page("operator", "admin", _fixed("/access/people/owner/")),
+    Page("operator-new", "admin", _fixed("/access/new-operator/")),
+    Page("access-tenants", "admin", _fixed("/access/tenants/")),
+    Page("tenant", "admin", _fixed("/access/tenants/acme/")),
+    Page("tenant-new", "admin", _fixed("/access/new-tenant/")),
+    Page("access-tokens", "admin", _fixed("/access/tokens/")),
+    Page("audit", "auditor", _fixed("/audit/")),
+    Page("styleguide", "owner", _fixed("/styleguide/")),
+    Page("account_login", "", _fixed("/accounts/login/")),
+    Page("account_change_password", "auditor", _fixed("/accounts/password/change/")),
+    Page("mfa_index", "auditor", _fixed("/accounts/2fa/")),
+    Page("mfa_activate_totp", "auditor", _fixed("/accounts/2fa/totp/activate/")),
+)
+
+
+def names_without_sample(client: httpx.Client) -> list[str]:
+    """The URL names of console and sign-in that answer a GET and are neither in PAGES nor in NOT_PAGES."""
+    known = {page.name.partition(",")[0] for page in PAGES} | NOT_PAGES
+    return sorted(
+        name
+        for name, path in _console_urls(get_resolver())
+        if name not in known and client.get(path).status_code != 405
+    )
+
+
+def _console_urls(resolver: URLResolver, prefix: str = "/") -> Iterator[tuple[str, str]]:
+    """Names with a path made of dummy arguments; the API has no pages."""
+    for pattern in resolver.url_patterns:
+        here = prefix + str(pattern.pattern)
+        if isinstance(pattern, URLPattern):
+            yield str(pattern.name), _filled(here, pattern)
+        elif not here.startswith("/api/") and pattern.namespace is None:
+            yield from _console_urls(pattern, here)
+
+
+def _filled(path: str, pattern: Any) -> str:
+    for name, converter in pattern.pattern.converters.items():
+        kind = type(converter).__name__.removesuffix("Converter").lower()
+        kind = "str" if kind == "string" else kind
+        path = path.replace(f"<{kind}:{name}>", "1" if kind == "int" else "x")
+    return path

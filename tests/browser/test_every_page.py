@@ -1,0 +1,121 @@
+"""Every page, in both themes, at a desk and on a phone: usable by everybody, quiet, small and from one host."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import axe_playwright_python
+import pytest
+from playwright.sync_api import Page as Tab
+
+from tests.browser.conftest import PHONE, WIDE
+from tests.browser.pages import PAGES, Page, names_without_sample
+from tests.browser.people import House, Person
+from tests.end_to_end.stack import Stack
+
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
+STANDARD = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+MOST_BYTES = 150_000
+PHONE_TARGET_PX = 40
+# What the page cost: bodies as they came over the wire, compressed, without Plotly, which loads only where a chart is.
+TRANSFERRED = """() => [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
+    .filter((entry) => !entry.name.includes("/vendor/plotly")).reduce((sum, entry) => sum + entry.encodedBodySize, 0)"""
+SIDEWAYS = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+DRAWN = """() => [...document.querySelectorAll("[data-chart]")].every((chart) => chart.querySelector(".main-svg"))"""
+SMALL = f"""() => [...document.querySelectorAll("button, select, summary.btn, a.btn, .bottombar a, input[type=submit]")]
+    .filter((target) => target.checkVisibility({{ visibilityProperty: true }}))
+    .map((target) => [target.getBoundingClientRect(), target])
+    .filter(([box]) => box.width && box.height && box.height < {PHONE_TARGET_PX})
+    .map(([box, target]) => `${{Math.round(box.height)}} px: ${{target.outerHTML.slice(0, 120)}}`)"""
+
+
+@pytest.fixture(scope="module")
+def furnished(house: House) -> Stack:
+    """The demo, with a planned canary beside the running one."""
+    stack = house.stack
+    with stack.api("owner") as api:
+        planned = api.get("/canaries", params={"state": "planned"}).json()["results"]
+        if not planned:
+            api.post(
+                "/prompts/support-answer/versions/1/canaries", json={"unit": "user", "reason": "To look at it"}
+            ).raise_for_status()
+    return stack
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_page_is_usable_quiet_and_small(furnished, house, page):
+    """Axe finds nothing, nothing overflows, nothing is logged, nothing comes from elsewhere, little is transferred."""
+    person = _open(house, page, furnished)
+    tab = person.page
+    found: list[str] = []
+
+    for width, height in (WIDE, PHONE):
+        tab.set_viewport_size({"width": width, "height": height})
+        found += [f"{width}, light: {line}" for line in _violations(tab, rules=None)]
+        _turn(tab, "dark")
+        # A theme changes colours only, so that is all there is to look at again.
+        found += [f"{width}, dark: {line}" for line in _violations(tab, rules=["color-contrast"])]
+        _turn(tab, "light")
+        sideways = tab.evaluate(SIDEWAYS)
+        found += [f"{width}: scrolls sideways by {sideways} px"] if sideways > 0 else []
+    found += [f"phone: target of {line}" for line in tab.evaluate(SMALL)]
+    weight = tab.evaluate(TRANSFERRED)
+    found += [f"{weight} bytes"] if weight >= MOST_BYTES else []
+    print(f"{page.name}: {weight / 1000:.0f} kB")
+
+    found += person.leave()
+    assert not found, "\n".join(found)
+
+
+def test_every_page_has_a_sample(furnished, house):
+    """A new page fails here until it is looked at like the others."""
+    session = house.stack.sign_in("admin")
+
+    assert names_without_sample(session.client) == []
+
+    session.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_styleguide_is_photographed(house, theme):
+    """Each part in every state renders in both themes; the pictures are kept for people to look at."""
+    person = house.let_in("owner", size=WIDE, theme=theme)
+
+    person.go("/styleguide/")
+    person.page.wait_for_function(DRAWN)
+    picture = person.photograph(f"styleguide-{theme}")
+
+    assert picture.stat().st_size > 50_000
+    assert person.page.locator("html").get_attribute("data-bs-theme") == theme
+    assert person.leave() == []
+
+
+def _open(house: House, page: Page, stack: Stack) -> Person:
+    person = house.let_in(page.who, size=WIDE) if page.who else house.open_door(size=WIDE)
+    person.go(page.path(stack))
+    person.page.wait_for_function(DRAWN)
+    person.page.evaluate(AXE)
+    return person
+
+
+def _turn(tab: Tab, theme: str) -> None:
+    """Change the theme as the system would, and wait until no colour is on its way any more."""
+    tab.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+    tab.wait_for_function(
+        "(theme) => document.documentElement.dataset.bsTheme === theme && document.getAnimations().length === 0",
+        arg=theme,
+    )
+
+
+def _violations(tab: Tab, *, rules: list[str] | None) -> list[str]:
+    """What axe objects to, a line per element. `rules` None: all of the standard's, and best practice."""
+    kind, values = ("rule", rules) if rules else ("tag", STANDARD)
+    options: dict[str, Any] = {"resultTypes": ["violations"], "runOnly": {"type": kind, "values": values}}
+    if not rules:
+        options["rules"] = {"target-size": {"enabled": True}}
+    answer = tab.evaluate(f"axe.run({json.dumps(options)})")
+    return [
+        f"{violation['id']}: {node['html'][:160]} {' '.join(node['failureSummary'].split())[:200]}"
+        for violation in answer["violations"]
+        for node in violation["nodes"]
+    ]
