@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from controlplane.console.diffs import diff_json
@@ -130,7 +131,7 @@ def summary(sections: Sections) -> dict[str, Any]:
     """What a release carries, counted and named, for `releases/release.html`.
 
     Shape: {"tenants": int, "keys": int, "prompts": [{"slug", "live", "route", "versions": [int]}],
-            "canaries": [{"slug", "prompt", "candidate", "control", "stage", "not_after"}],
+            "canaries": [{"slug", "prompt", "candidate", "control", "stage", "not_after": datetime | None}],
             "routes": [{"slug", "lanes", "deadline_ms"}], "others": [str]}; others are sections without a summary.
     """
     access, prompts = sections.get("access", {}), sections.get("prompts", {})
@@ -154,7 +155,7 @@ def summary(sections: Sections) -> dict[str, Any]:
                 "candidate": entry["candidate"],
                 "control": entry["control"],
                 "stage": _stage(entry),
-                "not_after": entry["not_after"],
+                "not_after": datetime.fromisoformat(entry["not_after"]) if entry["not_after"] else None,
             }
             for slug, entry in sorted(canaries.items())
         ],

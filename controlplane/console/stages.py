@@ -3,6 +3,7 @@
 from typing import Any
 
 from controlplane.approvals.operations import Examination
+from controlplane.approvals.policy import Standing
 from controlplane.rollouts.models import Canary, Gate, gate_of
 
 
@@ -42,10 +43,17 @@ def stops(canary: Canary, examined: Examination) -> list[dict[str, Any]]:
                 "current": index == canary.position,
                 "disabled": locked,
                 "why": closed[0].sentence if locked else "",
-                "met": "signed off" if ahead and gates and not closed else "glass broken" if ahead and closed else "",
+                "met": _met(gates, closed, bypassed=bypassed) if ahead else "",
             }
         )
     return found
+
+
+def _met(gates: list[Standing], closed: list[Standing], *, bypassed: bool) -> str:
+    """What opened the way to a stop that lies ahead; nothing while it is locked, or where no gate stands."""
+    if closed:
+        return "glass broken" if bypassed else ""
+    return "signed off" if gates else ""
 
 
 def _share(stage: dict[str, Any]) -> str:

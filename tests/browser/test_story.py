@@ -84,6 +84,7 @@ def test_submitted_version_cannot_be_edited(story):
     owner = story["owner"]
     path = f"/prompts/{PROMPT}/versions/{story.number}/"
 
+    owner.expects(r"status of 40[35]")
     expect(owner.page.get_by_role("main").locator("form textarea:not([name=reason])")).to_have_count(0)
     with story.stack.api("owner") as api:
         answers = {
@@ -96,7 +97,6 @@ def test_submitted_version_cannot_be_edited(story):
         403,
         405,
     }
-    owner.expects(r"status of 40[35]")
 
 
 def test_owner_plans_a_canary_with_stages_of_their_own(story):
@@ -150,7 +150,8 @@ def test_unsigned_canary_stays_with_internal_users(story):
     owner.is_told("at Internal only")
     locked = owner.page.locator(".stop.is-locked")
     expect(locked).to_have_count(5)
-    expect(locked.first).to_contain_text("Approver")
+    expect(locked.first).to_contain_text("Missing: 2 more from approver")
+    expect(owner.page.locator(".stop-met")).to_have_count(0)
     expect(locked.first.locator("input")).to_be_disabled()
 
 

@@ -12,6 +12,7 @@ from controlplane.prompts.models import Prompt
 from controlplane.releases.models import Release
 from controlplane.releases.operations import current_release, record_reports
 from controlplane.rollouts.models import Canary
+from controlplane.rollouts.operations import roll_back_canary
 from tests.console.conftest import said
 from tests.factories import FIVE_PERCENT, NOW, crew, make_deployment, make_live_version, make_operator, run_canary
 from tests.worker_reports import ack, report
@@ -199,6 +200,20 @@ def test_undo_leads_to_the_release_that_differs_in_something_to_return(prompt, s
     response = signed_in(crew.oncall).get("/releases/undo/")
 
     assert response.url == f"/releases/{first.revision}/#roll-back"
+
+
+def test_undo_passes_over_what_cannot_come_back(db, signed_in):
+    """A canary that ended stays ended, so the way back leads to what was live before, not to where the canary ran."""
+    canary = run_canary(FIVE_PERCENT)
+    roll_back_canary(canary=canary, reason="too chatty", actor=crew.oncall, now=NOW)
+    browser = signed_in(crew.oncall)
+
+    refused = browser.get("/releases/undo/", follow=True)
+    make_live_version(canary.prompt, "Good evening")
+    response = browser.get("/releases/undo/")
+
+    assert "can be rolled back any more" in said(refused)[-1]
+    assert response.url == f"/releases/{current_release().revision - 1}/#roll-back"
 
 
 def test_release_pages_take_as_many_queries_for_many_releases_as_for_few(prompt, signed_in, queries):

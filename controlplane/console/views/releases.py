@@ -133,6 +133,7 @@ def release_diff(request: HttpRequest) -> HttpResponse:
 @require_safe
 def release_undo(request: HttpRequest) -> HttpResponse:
     """Find the release that undoes the last change, and open its roll-back dialog there."""
+    now = timezone.now()
     operator = actor_of(request)
     require(operator, ROLL_BACK)
     recent = list(Release.objects.all()[: LOOKED_BACK + 1])
@@ -141,10 +142,16 @@ def release_undo(request: HttpRequest) -> HttpResponse:
     def carried(release: Release) -> dict[str, Any]:
         return {name: release.content["sections"].get(name) for name in restorable}
 
+    # What cannot come back (an ended canary, say) is no way to undo anything, so it is tried out, once per state.
+    in_vain = [carried(release) for release in recent[:1]]
     for release in recent[1:]:
-        if carried(release) != carried(recent[0]):
+        if carried(release) in in_vain:
+            continue
+        found = _roll_back(operator, release, recent[0], now=now)
+        if found is not None and not found["refusal"]:
             return redirect(f"{reverse('release', args=[release.revision])}#roll-back")
-    messages.error(request, f"The last {len(recent)} releases differ in nothing that can be rolled back")
+        in_vain.append(carried(release))
+    messages.error(request, f"Nothing that the last {len(recent)} releases changed can be rolled back any more")
     return redirect("releases")
 
 
