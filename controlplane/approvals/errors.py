@@ -25,6 +25,16 @@ class ChangeClosed(ApprovalError):
     code = "change_closed"
 
 
+class AlreadyOpen(ApprovalError):
+    """An open change request asks for the same; `number` is its number."""
+
+    code = "already_open"
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
+
+
 class Drifted(ApprovalError):
     """What the reviewer saw is no longer what would be applied; its sign-offs are void."""
 

@@ -108,6 +108,11 @@ class ChangeRequest(models.Model):
     class Meta:
         ordering: ClassVar = ["-id"]
         indexes: ClassVar = [models.Index(fields=["state", "-id"]), models.Index(fields=["target", "-id"])]
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["kind", "target", "content_digest"], condition=Q(state="open"), name="asked_for_once"
+            )
+        ]
         triggers: ClassVar = [
             pgtrigger.Protect(name="no_delete", operation=pgtrigger.Delete),
             # Who wrote it decides who may sign it, and a closed change is a record.

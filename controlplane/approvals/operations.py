@@ -9,6 +9,7 @@ from typing import Any
 from controlplane.accounts.models import Operator
 from controlplane.accounts.roles import Role
 from controlplane.approvals.errors import (
+    AlreadyOpen,
     BreakGlassRefused,
     ChangeClosed,
     Drifted,
@@ -71,9 +72,11 @@ def open_change(
         contributors: Others who wrote part of it; like the author they can never sign it off.
     Raises:
         DigestRejected: the same content was rejected before.
+        AlreadyOpen: people are asked for the same already, and their words would be split between two requests.
         PolicyMissing: no rule speaks of it.
     """
     refuse_rejected(content_digest)
+    _refuse_twin(kind=kind, target=target, content_digest=content_digest)
     seen = current_of(kind_of(kind), target=target, content=content)
     author = audit.name_of(actor)
     change = ChangeRequest.objects.create(
@@ -101,10 +104,11 @@ def amend_change(
     """Put other content into an open change; its editor becomes a contributor and every sign-off is void by its digest.
 
     Raises:
-        ChangeClosed, DigestRejected, PolicyMissing: and nothing was changed.
+        ChangeClosed, DigestRejected, AlreadyOpen, PolicyMissing: and nothing was changed.
     """
     change = _open(change)
     refuse_rejected(content_digest)
+    _refuse_twin(kind=change.kind, target=change.target, content_digest=content_digest, apart_from=change)
     before = change.digest
     change.content, change.content_digest = content, content_digest
     change.contributors = sorted({*change.contributors, audit.name_of(actor)})
@@ -438,6 +442,16 @@ def bootstrap_policy(*, rules: Any, actor: str, now: datetime) -> ApprovalPolicy
 
 
 # --- shared steps ----------------------------------------------------------------------------------------------------
+def _refuse_twin(*, kind: str, target: str, content_digest: str, apart_from: ChangeRequest | None = None) -> None:
+    twins = ChangeRequest.objects.open().filter(kind=kind, target=target, content_digest=content_digest)
+    twin = twins.exclude(pk=apart_from.pk if apart_from else None).first()
+    if twin is not None:
+        raise AlreadyOpen(
+            f"CR-{twin.pk}, opened by {twin.author!r}, asks for the same; have that one signed, or withdraw it first",
+            twin.pk,
+        )
+
+
 def _open(change: ChangeRequest) -> ChangeRequest:
     """The change as it is in the database now, if it is still open."""
     fresh = ChangeRequest.objects.select_for_update().get(pk=change.pk)

@@ -211,10 +211,8 @@ def compile_prompts() -> dict[str, Any]:
     """The section 'prompts': per prompt what is live, with every version an application may pin; three queries."""
     section: dict[str, Any] = {}
     served: dict[int, dict[int, PromptVersion]] = {}
-    for change in LiveChange.objects.select_related("version", "version__prompt").order_by("-id"):
-        versions = served.setdefault(change.prompt_id, {})
-        if len(versions) < PINNABLE_VERSIONS:
-            versions[change.version.number] = change.version
+    for version in PromptVersion.objects.select_related("prompt").filter(pk__in=_pinnable_versions()):
+        served.setdefault(version.prompt_id, {})[version.number] = version
     # What was live was signed for everybody, so callers may name it; a candidate is only ever served by its cohort.
     pinnable = {prompt_id: set(versions) for prompt_id, versions in served.items()}
     for source in _also_served:
@@ -229,6 +227,17 @@ def compile_prompts() -> dict[str, Any]:
                 "versions": {str(number): version.served() for number, version in served[prompt.pk].items()},
             }
     return section
+
+
+def _pinnable_versions() -> list[int]:
+    """The versions of each prompt that were live last, newest first; their texts are read for these alone."""
+    rows = LiveChange.objects.values_list("prompt_id", "version_id").annotate(last=Max("pk")).order_by("-last")
+    chosen: dict[int, list[int]] = {}
+    for prompt_id, version_id, _ in rows:
+        versions = chosen.setdefault(prompt_id, [])
+        if len(versions) < PINNABLE_VERSIONS:
+            versions.append(version_id)
+    return [version_id for versions in chosen.values() for version_id in versions]
 
 
 def restore_prompts(section: Mapping[str, Any], *, actor: Operator | str, reason: str, now: datetime) -> None:

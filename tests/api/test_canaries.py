@@ -89,6 +89,17 @@ def test_second_start_is_a_conflict(as_operator):
     assert (second.status, second.body["error"]["code"]) == (409, "canary_not_planned")
 
 
+def test_second_plan_of_a_version_names_the_change_that_waits(as_operator):
+    """Nobody is asked twice for the same."""
+    canary = make_canary()
+    owner = as_operator(crew.owner)
+
+    again = owner.post(f"prompts/support-answer/versions/{canary.candidate.number}/canaries", PLAN)
+
+    assert (again.status, again.body["error"]["code"]) == (409, "already_open")
+    assert f"CR-{canary.change_id}" in again.body["error"]["message"]
+
+
 def test_knob_does_not_pass_a_gate_without_sign_offs(as_operator):
     """The public stage is refused with what is missing, and the canary stays where it is."""
     canary = run_canary(INTERNAL)

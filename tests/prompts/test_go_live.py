@@ -5,7 +5,7 @@ from controlplane.approvals.errors import DigestRejected, NotApproved
 from controlplane.approvals.operations import apply_change, reject_change
 from controlplane.prompts.errors import AlteredVersion, LiveAlready, NeverApproved
 from controlplane.prompts.models import LiveChange, Prompt, PromptVersion
-from controlplane.prompts.operations import compile_prompts, go_live, propose_live, return_to
+from controlplane.prompts.operations import PINNABLE_VERSIONS, compile_prompts, go_live, propose_live, return_to
 from controlplane.releases.operations import current_release
 from controlplane.rollouts.models import CanaryState
 from tests.factories import (
@@ -63,6 +63,19 @@ def test_an_earlier_version_stays_served_for_those_who_pin_it(prompt):
     make_live_version(prompt, "Ahoy")
 
     assert (served()["live"], sorted(served()["versions"])) == (2, ["1", "2"])
+
+
+def test_release_carries_the_last_ten_that_were_live_and_no_more(prompt):
+    """It stays small however long a prompt lives; one that comes back is new again."""
+    for number in range(PINNABLE_VERSIONS):
+        make_live_version(prompt, f"Hello {number}")
+    newest = list(range(2, PINNABLE_VERSIONS + 2))
+    assert served()["pinnable"] == newest
+
+    return_to(version=prompt.versions.get(number=1), actor=crew.oncall, reason="the old one", now=NOW)
+
+    assert served()["pinnable"] == [1, *newest[1:]]
+    assert sorted(map(int, served()["versions"])) == [1, *newest[1:]]
 
 
 def test_returning_takes_one_click(prompt):
