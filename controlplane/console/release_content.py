@@ -130,7 +130,7 @@ def _stage(canary: Mapping[str, Any]) -> str:
 def summary(sections: Sections) -> dict[str, Any]:
     """What a release carries, counted and named, for `releases/release.html`.
 
-    Shape: {"tenants": int, "keys": int, "prompts": [{"slug", "live", "route", "versions": [int]}],
+    Shape: {"tenants": int, "keys": int, "prompts": [{"slug", "live", "route", "pinnable": [int]}],
             "canaries": [{"slug", "prompt", "candidate", "control", "stage", "not_after": datetime | None}],
             "routes": [{"slug", "lanes", "deadline_ms"}], "others": [str]}; others are sections without a summary.
     """
@@ -144,7 +144,7 @@ def summary(sections: Sections) -> dict[str, Any]:
                 "slug": slug,
                 "live": entry["live"],
                 "route": entry["route"],
-                "versions": sorted((int(number) for number in entry["versions"]), reverse=True),
+                "pinnable": sorted(entry["pinnable"], reverse=True),
             }
             for slug, entry in sorted(prompts.items())
         ],

@@ -48,6 +48,14 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "api_key.revoked": ("Revoked {target} of {tenant}", "watch", "key"),
     "operator_token.issued": ("Issued {target} to {operator}", "info", "key"),
     "operator_token.revoked": ("Revoked {target}", "watch", "key"),
+    "sign_in.succeeded": ("{target} signed in", "off", "box-arrow-in-right"),
+    "sign_in.failed": ("Failed sign-in as {target} from {address} ({why})", "watch", "x-lg"),
+    "sign_in.locked_out": ("Closed the door to {target} until {until}", "bad", "lock-fill"),
+    "sign_in.reset": ("Reset how {target} signs in", "watch", "key"),
+    "sign_out": ("{target} signed out", "off", "box-arrow-right"),
+    "password.changed": ("Changed the password of {target}", "watch", "key"),
+    "second_factor.added": ("{target} set up {kind} as second factor", "info", "shield-lock"),
+    "second_factor.removed": ("{target} removed {kind} as second factor", "watch", "shield-lock"),
 }
 
 

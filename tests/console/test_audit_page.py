@@ -3,12 +3,15 @@
 import csv
 import io
 import json
+import re
 
 import pytest
+from django.conf import settings
 from django.db import connection
 
 from controlplane.audit.models import AuditEvent
 from controlplane.audit.operations import head
+from controlplane.console.timeline import WORDS
 from tests.factories import NOW, crew, make_operator, make_policy, make_routing, make_tenant
 
 
@@ -110,3 +113,13 @@ def test_audit_page_takes_as_many_queries_for_a_long_record_as_for_a_short_one(r
         make_tenant(f"tenant-{number}")
 
     assert queries(lambda: browser.get("/audit/")) == few
+
+
+def test_every_action_is_told_in_words():
+    """What the code records is what the timeline knows; an action that shows its own name was forgotten."""
+    source = "\n".join(path.read_text() for path in sorted((settings.BASE_DIR / "controlplane").rglob("*.py")))
+
+    recorded = set(re.findall(r'audit\.record\(\s*"([a-z_.]+)"', source))
+
+    assert {"sign_out", "release.cut", "canary.planned"} < recorded
+    assert recorded - WORDS.keys() == set()

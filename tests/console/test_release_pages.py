@@ -9,7 +9,7 @@ from django.utils import timezone
 from controlplane.accounts import operations as accounts
 from controlplane.audit.models import AuditEvent
 from controlplane.prompts.models import Prompt
-from controlplane.releases.models import Release
+from controlplane.releases.models import Ack, Release
 from controlplane.releases.operations import current_release, record_reports
 from controlplane.rollouts.models import Canary
 from controlplane.rollouts.operations import roll_back_canary
@@ -18,12 +18,13 @@ from tests.factories import FIVE_PERCENT, NOW, crew, make_deployment, make_live_
 from tests.worker_reports import ack, report
 
 
-def serve(release, *workers, at=None, verdict="ack", reason="", digest=None):
+def serve(release, *workers, at=None, verdict="ack", reason="", digest=None, boot="b1"):
     """These workers report that they serve the release and acknowledged it at `at`."""
     now = timezone.now()
     reports = [
         report(
             worker=worker,
+            boot=boot,
             sent_at=now,
             started_at=release.clicked_at - timedelta(hours=1),
             revision=release.revision,
@@ -226,6 +227,22 @@ def test_release_pages_take_as_many_queries_for_many_releases_as_for_few(prompt,
     serve(current_release(), *(f"a/gateway-{number}" for number in range(5)))
 
     assert queries(lambda: browser.get("/releases/")) == few
+
+
+def test_release_page_names_what_may_be_pinned_and_no_candidate(db, signed_in):
+    """The release carries the candidate for its cohort only; a worker started anew does not stand there twice."""
+    run_canary(FIVE_PERCENT)
+    release = current_release()
+    for boot in ("b1", "b2"):
+        serve(release, "a/gateway-0", at=release.clicked_at + timedelta(milliseconds=40), boot=boot)
+
+    page = signed_in(crew.owner).get(f"/releases/{release.revision}/")
+
+    [prompt] = page.context["summary"]["prompts"]
+    assert prompt["pinnable"] == [1]
+    assert sorted(release.content["sections"]["prompts"]["support-answer"]["versions"]) == ["1", "2"]
+    assert Ack.objects.filter(revision=release.revision).count() == 2
+    assert [ack.worker for ack in page.context["acks"]] == ["a/gateway-0"]
 
 
 def test_roll_back_of_a_knob_turns_it_down_and_says_so_before(db, signed_in):

@@ -112,11 +112,11 @@ def share(value: object) -> str:
 
 @register.filter
 def micros(value: object) -> str:
-    """Millionths of a US dollar as dollars, with the digits that tell small amounts apart: 1234 → '$0.001234'."""
+    """Millionths of a US dollar as dollars, below a cent with all that tell amounts apart: 1234 → '$0.001234'."""
     if value is None or value == "":
         return NO_VALUE
     dollars = float(str(value)) / 1_000_000
-    if dollars and abs(dollars) < 1:
+    if dollars and abs(dollars) < 0.01:
         return f"${dollars:.6f}".rstrip("0").rstrip(".")
     return f"${dollars:,.2f}"
 

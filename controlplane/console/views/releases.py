@@ -27,6 +27,7 @@ from controlplane.releases.sections import all_sections
 
 ROLL_BACK = "releases.roll_back_release"
 PAGE_SIZE = 25
+MAX_ACKS = 500
 # "Roll back the last change" looks this far back for a release that differs in something that can be returned.
 LOOKED_BACK = 20
 
@@ -89,7 +90,7 @@ def release_page(request: HttpRequest, revision: int) -> HttpResponse:
         "current": current,
         "is_current": is_current,
         "changes": words(before.content["sections"] if before else {}, release.content["sections"]),
-        "acks": list(Ack.objects.filter(revision=revision).order_by("at")[:500]),
+        "acks": _latest_acks(revision),
         "reached": each[revision],
         "roll_back": _roll_back(operator, release, current, now=now) if current and not is_current else None,
         "roll_back_title": f"Roll back to r{revision}",
@@ -178,6 +179,12 @@ def release_roll_back(request: HttpRequest, revision: int) -> HttpResponse:
 def _cell(worker: dict[str, Any]) -> dict[str, Any]:
     """A worker as `components/_fleet_grid.html` takes it."""
     return {**worker, "seen_at": datetime.fromisoformat(worker["seen_at"])}
+
+
+def _latest_acks(revision: int) -> list[Ack]:
+    """The last word of each worker on a release, in the order they came; a worker that booted again said it again."""
+    latest = Ack.objects.filter(revision=revision).order_by("worker", "-at").distinct("worker")
+    return sorted(latest[:MAX_ACKS], key=lambda ack: ack.at)
 
 
 def _roll_back(operator: Operator, release: Release, current: Release, *, now: datetime) -> dict[str, Any] | None:
