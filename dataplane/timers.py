@@ -43,11 +43,17 @@ class TimerWheel:
         self._ticking = False
         self._position = 0
 
-    def set(self, seconds: float, callback: Callable[[], None]) -> Timer:
-        """Call `callback` once `seconds` have passed. It must not wait and must not raise."""
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop, asked for once: until Python 3.12 every question for the running one is a system call."""
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
+        return loop
+
+    def set(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call `callback` once `seconds` have passed. It must not wait and must not raise."""
+        loop = self.loop
         now = loop.time()
         index = math.ceil((now + seconds) / self._tick_seconds)
         if not self._ticking:
@@ -64,7 +70,7 @@ class TimerWheel:
         return Deadline(self, seconds)
 
     def _tick(self) -> None:
-        loop = cast(asyncio.AbstractEventLoop, self._loop)
+        loop = self.loop
         now = int(loop.time() / self._tick_seconds)
         if now - self._position > len(self._buckets):
             due = sorted(index for index in self._buckets if index <= now)  # after a long stall
@@ -97,7 +103,7 @@ class Deadline:
         self._expired = False
 
     def __enter__(self) -> None:
-        self._task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._task = cast("asyncio.Task[Any]", asyncio.current_task(self._wheel.loop))
         self._cancelling = self._task.cancelling()
         self._timer = self._wheel.set(self._seconds, self._expire)
 

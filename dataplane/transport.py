@@ -137,7 +137,7 @@ class Http1Transport:
         connections = self._idle.get(origin)
         if not connections:
             return None
-        now = asyncio.get_running_loop().time()
+        now = self._timers.loop.time()
         # The most recently used first, so that surplus connections grow old and go.
         while connections:
             connection = connections.pop()
@@ -158,7 +158,7 @@ class Http1Transport:
             connections.remove(connection)
 
     async def _connect(self, origin: _Origin, *, lane: str, connect_seconds: float) -> _Connection:
-        loop = asyncio.get_running_loop()
+        loop = self._timers.loop
         secure = origin.scheme == "https"
         try:
             async with asyncio.timeout(connect_seconds):
