@@ -18,6 +18,8 @@ from controlplane.routing.errors import RoutingError
 
 T = TypeVar("T")
 
+_MOST_DIGITS = 18  # fits the database's widest integer
+
 # Everything an operation may refuse with; anything else is a fault of ours and becomes a 500.
 Refusal = (AccessError, ApprovalError, PromptError, ReleaseError, RolloutError, RoutingError)
 
@@ -29,6 +31,11 @@ def actor_of(request: HttpRequest) -> Operator:
     return operator
 
 
+def whole_number(text: str) -> int | None:
+    """The number that a browser sent in digits; None for anything else, '²' and a thousand nines included."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS else None
+
+
 def refused_as_message(request: HttpRequest, operation: Callable[[], T]) -> T | None:
     """Run an operation; show its refusal as a message and return None."""
     try:
@@ -36,6 +43,16 @@ def refused_as_message(request: HttpRequest, operation: Callable[[], T]) -> T | 
     except Refusal as exc:
         messages.error(request, str(exc))
         return None
+
+
+def went_through(request: HttpRequest, operation: Callable[[], object]) -> bool:
+    """Run an operation whose result nobody needs; show its refusal as a message and return False."""
+    try:
+        operation()
+    except Refusal as exc:
+        messages.error(request, str(exc))
+        return False
+    return True
 
 
 def refused_into_form(form: forms.BaseForm, operation: Callable[[], T]) -> T | None:

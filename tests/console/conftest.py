@@ -1,5 +1,7 @@
 """Readers of the console's pages."""
 
+import re
+from html import unescape
 from typing import Any
 
 import pytest
@@ -32,6 +34,12 @@ def queries(db):
         return len(captured)
 
     return count
+
+
+def words(response: Any) -> str:
+    """What the main part of a page says, without its tags."""
+    main = response.content.decode().partition("<main")[2].partition("</main>")[0].partition(">")[2]
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", main)).split())
 
 
 def said(response: Any) -> list[str]:

@@ -87,7 +87,9 @@ def test_polyline_of_one_value_is_no_line():
     assert ballast.polyline([None, 3]) == []
 
 
-@pytest.mark.parametrize(("micros", "words"), [(1234, "$0.001234"), (804_202, "$0.80"), (0, "$0.00"), (31_200_000, "$31.20"), (None, "–")])
+@pytest.mark.parametrize(
+    ("micros", "words"), [(1234, "$0.001234"), (804_202, "$0.80"), (0, "$0.00"), (31_200_000, "$31.20"), (None, "–")]
+)
 def test_money_keeps_the_digits_that_tell_small_amounts_apart(micros: int | None, words: str):
     """A tenth of a cent is not shown as nothing."""
     assert ballast.micros(micros) == words

@@ -34,6 +34,9 @@ class NamesField(forms.CharField):
     def to_python(self, value: Any) -> Any:
         return [name.strip() for name in (value or "").split(",") if name.strip()]
 
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return super().has_changed(initial or [], data)
+
     def prepare_value(self, value: Any) -> Any:
         return ", ".join(value) if isinstance(value, list) else value
 

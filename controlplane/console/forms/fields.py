@@ -13,6 +13,13 @@ class JSONTextField(forms.JSONField):
         widget = forms.Textarea(attrs={"rows": rows, "class": "form-control code", "spellcheck": "false"})
         super().__init__(widget=widget, **kwargs)
 
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        try:
+            self.to_python(data)
+        except forms.ValidationError:
+            return forms.fields.InvalidJSONInput(data)
+        return super().bound_data(data, initial)
+
     def prepare_value(self, value: Any) -> Any:
         if isinstance(value, forms.fields.InvalidJSONInput):
             return value
@@ -21,9 +28,12 @@ class JSONTextField(forms.JSONField):
     def to_python(self, value: Any) -> Any:
         if isinstance(value, str) and value.strip():
             try:
-                json.loads(value)
+                json.dumps(json.loads(value), indent=2, ensure_ascii=False).encode()
             except json.JSONDecodeError as exc:
                 message = f"not JSON: {exc.msg} in line {exc.lineno}, column {exc.colno}"
+                raise forms.ValidationError(message, code="invalid") from exc
+            except (ValueError, RecursionError) as exc:
+                message = "JSON that cannot be kept: a number too long, half a character, or nested too deep"
                 raise forms.ValidationError(message, code="invalid") from exc
         return super().to_python(value)
 

@@ -1,5 +1,6 @@
 """Forms of the prompt pages: they parse what was typed; whether it may be served is the operations' to say."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from django import forms
@@ -101,8 +102,17 @@ class VersionForm(forms.Form):
         names = ("variables_schema", "parameters", "sample_variables")
         return {name: getattr(version, name) for name in names}
 
+    @classmethod
+    def as_typed(cls, data: Mapping[str, str]) -> "VersionForm":
+        """What was typed so far, not judged yet."""
+        fields = cls.base_fields.items()
+        return cls(initial={name: field.bound_data(data.get(name, ""), None) for name, field in fields})
+
     def clean_parameters(self) -> Any:
         return self.cleaned_data["parameters"] or {}
 
     def clean_sample_variables(self) -> Any:
-        return self.cleaned_data["sample_variables"] or {}
+        samples = self.cleaned_data["sample_variables"] or {}
+        if not isinstance(samples, dict):
+            raise forms.ValidationError('expected an object, such as {"name": "Ada"}', code="invalid")
+        return samples

@@ -34,8 +34,9 @@ class SignOffForm(forms.Form):
 
 
 class BreakGlassForm(forms.Form):
-    """A bypass: why, for which incident, for how long."""
+    """A bypass: why, for which incident, for how long, of what was shown."""
 
+    digest = forms.CharField(max_length=64)
     reason = forms.CharField(max_length=2000)
     incident = forms.CharField(label="Incident", max_length=100)
     minutes = forms.IntegerField(label="Minutes", min_value=1, max_value=240, initial=60)

@@ -1,7 +1,5 @@
 """The canary pages: plan one, turn its knob, watch it beside its control, take it back."""
 
-from typing import Any
-
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
@@ -14,9 +12,9 @@ from controlplane.accounts.access import may
 from controlplane.approvals import operations as approvals
 from controlplane.audit.models import AuditEvent
 from controlplane.console.canary_dashboard import RANGES, dashboard
-from controlplane.console.forms.canaries import PlanForm, StageFormSet, stage_initial
+from controlplane.console.forms.canaries import BaseStages, PlanForm, StageFormSet, stage_initial
 from controlplane.console.forms.fields import ReasonForm
-from controlplane.console.requests import actor_of, refused_as_message, refused_into_form
+from controlplane.console.requests import actor_of, refused_as_message, refused_into_form, went_through, whole_number
 from controlplane.console.stages import steps, stops
 from controlplane.console.timeline import timeline
 from controlplane.prompts.access import access_prompt, access_version
@@ -53,12 +51,9 @@ def canary_plan(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         stages = StageFormSet(initial=stage_initial(), prefix="stages")
         context = {"prompt": prompt, "version": version, "form": form, "stages": stages}
         return render(request, "canaries/plan.html", context)
-    data, adding = _with_added_stage(request)
-    form, stages = PlanForm(data), StageFormSet(data, prefix="stages")
+    form, stages, adding = _typed(request)
     context = {"prompt": prompt, "version": version, "form": form, "stages": stages}
-    if adding:
-        return render(request, "canaries/plan.html", context)
-    if form.is_valid() and stages.is_valid():
+    if not adding and form.is_valid() and stages.is_valid():
         canary = refused_into_form(
             form,
             lambda: operations.plan_canary(
@@ -73,7 +68,7 @@ def canary_plan(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         if canary is not None:
             messages.success(request, f"Planned {canary.slug}; CR-{canary.change_id} waits in the approvers' inbox")
             return redirect(canary)
-    return render(request, "canaries/plan.html", context, status=400)
+    return render(request, "canaries/plan.html", context, status=200 if adding else 400)
 
 
 @login_required
@@ -83,13 +78,13 @@ def canary_edit(request: HttpRequest, slug: str) -> HttpResponse:
     now = timezone.now()
     operator = actor_of(request)
     canary = access_canary(operator, slug, "run_canary")
-    if request.method != "POST":
+    asking = request.method != "POST"
+    if asking:
         form = PlanForm(initial={"unit": canary.unit, "reason": canary.change.reason})
         stages = StageFormSet(initial=stage_initial(canary.stages), prefix="stages")
     else:
-        data, adding = _with_added_stage(request)
-        form, stages = PlanForm(data), StageFormSet(data, prefix="stages")
-        if not adding and form.is_valid() and stages.is_valid():
+        form, stages, asking = _typed(request)
+        if not asking and form.is_valid() and stages.is_valid():
             unit = form.cleaned_data["unit"]
             changed = refused_into_form(
                 form,
@@ -101,7 +96,7 @@ def canary_edit(request: HttpRequest, slug: str) -> HttpResponse:
                 messages.success(request, f"Changed the plan of {canary.slug}; it needs its sign-offs anew")
                 return redirect(canary)
     context = {"prompt": canary.prompt, "version": canary.candidate, "canary": canary, "form": form, "stages": stages}
-    return render(request, "canaries/plan.html", context, status=400 if form.errors else 200)
+    return render(request, "canaries/plan.html", context, status=200 if asking else 400)
 
 
 @login_required
@@ -119,6 +114,7 @@ def canary_page(request: HttpRequest, slug: str) -> HttpResponse:
         "prompt": canary.prompt,
         "steps": steps(canary, examined),
         "stops": stops(canary, examined) if canary.is_running else [],
+        "seen": {"seen": canary.position},
         "dashboard": dashboard(canary, minutes=minutes, now=now),
         "ranges": [{"label": label, "minutes": value, "active": value == minutes} for value, label in RANGES.items()],
         "may_knob": may(operator, "prompts.turn_knob", canary.prompt),
@@ -165,12 +161,12 @@ def canary_knob(request: HttpRequest, slug: str) -> HttpResponse:
     now = timezone.now()
     operator = actor_of(request)
     canary = access_canary(operator, slug, "turn_knob")
-    chosen = request.POST.get("stage", "")
-    if not chosen.isdigit():
+    chosen, seen = (whole_number(request.POST.get(name, "")) for name in ("stage", "seen"))
+    if chosen is None:
         messages.error(request, "Choose a stage")
         return redirect(canary)
     turned = refused_as_message(
-        request, lambda: operations.turn_knob(canary=canary, position=int(chosen), actor=operator, now=now)
+        request, lambda: operations.turn_knob(canary=canary, position=chosen, seen=seen, actor=operator, now=now)
     )
     if turned is not None and turned.stage is not None:
         messages.success(request, f"{canary.slug} is at {turned.stage['name']}; the fleet page shows who serves it")
@@ -218,25 +214,22 @@ def canary_withdraw(request: HttpRequest, slug: str) -> HttpResponse:
         messages.error(request, "Say why; the reason is kept in the audit record")
         return redirect(canary)
     reason = form.cleaned_data["reason"]
-
-    def give_up() -> bool:
-        operations.withdraw_canary(canary=canary, reason=reason, actor=operator, now=now)
-        return True
-
-    if refused_as_message(request, give_up):
+    if went_through(request, lambda: operations.withdraw_canary(canary=canary, reason=reason, actor=operator, now=now)):
         messages.success(request, f"Gave up {canary.slug}")
     return redirect(canary)
 
 
 # --- what the pages show ----------------------------------------------------------------------------------------------
-def _with_added_stage(request: HttpRequest) -> tuple[Any, bool]:
-    """The posted form, with one more empty stage when that is what was asked for."""
+def _typed(request: HttpRequest) -> tuple[PlanForm, BaseStages, bool]:
+    """The posted plan, and whether one more empty stage was asked for; then nothing is judged yet."""
     data = request.POST.copy()
     adding = data.get("action") == "add"
     if adding:
-        total = data.get("stages-TOTAL_FORMS", "0")
-        data["stages-TOTAL_FORMS"] = str(min(int(total) + 1 if total.isdigit() else 1, 20))
-    return data, adding
+        total = whole_number(data.get("stages-TOTAL_FORMS", "")) or 0
+        data["stages-TOTAL_FORMS"] = str(min(total + 1, 20))
+        data.setdefault(f"stages-{total}-audience", "all")
+    form = PlanForm(initial=data.dict()) if adding else PlanForm(data)
+    return form, StageFormSet(data, prefix="stages"), adding
 
 
 def _topic(canary: Canary) -> str:
@@ -245,5 +238,5 @@ def _topic(canary: Canary) -> str:
 
 def _range(request: HttpRequest) -> int:
     """The minutes that the charts show; the first of RANGES unless another of them was asked for."""
-    asked = request.GET.get("minutes", "")
-    return int(asked) if asked.isdigit() and int(asked) in RANGES else next(iter(RANGES))
+    asked = whole_number(request.GET.get("minutes", ""))
+    return asked if asked in RANGES else next(iter(RANGES))

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -16,7 +16,7 @@ from controlplane.audit.models import AuditEvent
 from controlplane.console.forms.fields import ReasonForm
 from controlplane.console.forms.prompts import MessageFormSet, PromptForm, VersionForm
 from controlplane.console.previews import differences, preview
-from controlplane.console.requests import actor_of, refused_as_message, refused_into_form
+from controlplane.console.requests import actor_of, refused_as_message, refused_into_form, whole_number
 from controlplane.console.timeline import timeline
 from controlplane.prompts import operations
 from controlplane.prompts.access import access_prompt, visible_prompts
@@ -92,7 +92,7 @@ def version_page(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         "go_live_title": f"Propose {version} to everybody",
         "return_title": f"Return {prompt.slug} to v{version.number}",
         "return_verb": f"Return to v{version.number}",
-        "may_return": may(operator, "prompts.roll_back", prompt) and row["state"] == "was live",
+        "may_return": row["may_come_back"] and may(operator, "prompts.roll_back", prompt),
         "events": timeline(AuditEvent.objects.filter(target=version.audit_name)[:12]),
     }
     return render(request, "prompts/version.html", context)
@@ -132,13 +132,12 @@ def version_new(request: HttpRequest, slug: str) -> HttpResponse:
         return render(request, "prompts/submit.html", {"prompt": prompt, "base": base, "form": form, "texts": texts})
     data = request.POST.copy()
     if adding := data.get("action") == "add":
-        data["messages-TOTAL_FORMS"] = str(min(int(data.get("messages-TOTAL_FORMS") or 0) + 1, 40))
+        data["messages-TOTAL_FORMS"] = str(min((whole_number(data.get("messages-TOTAL_FORMS", "")) or 0) + 1, 40))
     form, texts = VersionForm(data), MessageFormSet(data, prefix="messages")
     context: dict[str, Any] = {"prompt": prompt, "base": base, "form": form, "texts": texts}
     context["before_label"] = _label(prompt, base)
     if adding:
-        context |= {"form": VersionForm(initial=data.dict()), "texts": texts}
-        return render(request, "prompts/submit.html", context)
+        return render(request, "prompts/submit.html", context | {"form": VersionForm.as_typed(data)})
     if not (form.is_valid() and texts.is_valid()):
         return render(request, "prompts/submit.html", context, status=400)
     draft = _draft(prompt, form, texts)
@@ -227,10 +226,17 @@ def _label(prompt: Prompt, version: PromptVersion | None) -> str:
 def _compared_with(
     request: HttpRequest, prompt: Prompt, version: PromptVersion, versions: list[PromptVersion]
 ) -> PromptVersion | None:
-    """The version named by `?against=`, else the live one, else the one before."""
+    """The version named by `?against=`, else the live one, else the one before.
+
+    Raises:
+        Http404: the prompt has no such version.
+    """
     asked = request.GET.get("against", "")
-    if asked.isdigit():
-        return next((other for other in versions if other.number == int(asked)), None)
+    if asked:
+        named = next((other for other in versions if other.number == whole_number(asked)), None)
+        if named is None:
+            raise Http404(f"{prompt.slug!r} has no version {asked!r}")
+        return named
     if prompt.live_version is not None and prompt.live_version_id != version.pk:
         return prompt.live_version
     return next((other for other in versions if other.number < version.number), None)
@@ -255,6 +261,8 @@ def _version_rows(prompt: Prompt, versions: list[PromptVersion], canaries: list[
             "state": _state(prompt, version, latest.get(version.pk), were_live, rejected),
             "canary": latest.get(version.pk),
             "rejected": rejected.get(version.digest),
+            # Whatever is planned or tried of it now: it was approved once.
+            "may_come_back": version.pk in were_live - {prompt.live_version_id} and version.digest not in rejected,
         }
         for version in versions
     ]

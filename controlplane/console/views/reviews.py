@@ -1,11 +1,13 @@
 """The inbox of changes that wait for people, and the one page on which a change is read and signed."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
+from django.db.models import Exists, OuterRef
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
@@ -15,13 +17,14 @@ from controlplane.accounts.models import Operator
 from controlplane.accounts.roles import Role
 from controlplane.approvals import operations
 from controlplane.approvals.access import access_change, access_debt, actions_on, visible_changes, visible_debts
+from controlplane.approvals.access import inbox as changes_for
 from controlplane.approvals.models import ChangeRequest, ChangeState, Decision
 from controlplane.approvals.operations import Examination
-from controlplane.approvals.policy import Standing, Validity
+from controlplane.approvals.policy import Standing, Validity, parse_rules
 from controlplane.audit.models import AuditEvent
 from controlplane.console.forms.fields import ReasonForm
 from controlplane.console.forms.reviews import BreakGlassForm, SignOffForm
-from controlplane.console.requests import actor_of, refused_as_message
+from controlplane.console.requests import actor_of, refused_as_message, went_through
 from controlplane.console.review_content import review_content
 from controlplane.console.timeline import target_words, timeline
 
@@ -34,7 +37,12 @@ def inbox(request: HttpRequest) -> HttpResponse:
     operator = actor_of(request)
     closed = request.GET.get("show") == "closed"
     changes = visible_changes(operator)
-    changes = changes.exclude(state=ChangeState.OPEN) if closed else changes.filter(state=ChangeState.OPEN)
+    if closed:
+        changes = changes.exclude(state=ChangeState.OPEN)
+    else:
+        # On the first page, not merely first on theirs.
+        for_me = Exists(changes_for(operator).order_by().filter(pk=OuterRef("pk")))
+        changes = changes.filter(state=ChangeState.OPEN).annotate(for_me=for_me).order_by("-for_me", "-id")
     page = Paginator(changes, 25).get_page(request.GET.get("page"))
     examined = operations.examine([change for change in page if change.is_open], now=now)
     rows = [_inbox_row(change, examined.get(change.pk), operator) for change in page]
@@ -129,10 +137,14 @@ def reject(request: HttpRequest, pk: int) -> HttpResponse:
         messages.error(request, "Say why; the reason is shown whenever somebody tries this content again")
     elif _is_carried_by_canary(change):
         messages.error(request, "A canary carries this change; roll the canary back or give it up instead")
+    elif not change.is_open:
+        messages.error(request, f"CR-{pk} is {change.get_state_display().lower()} already")
     else:
         reason = form.cleaned_data["reason"]
-        operations.reject_change(change=change, actor=operator, reason=reason, now=now)
-        messages.success(request, f"CR-{pk} is rejected, and its content is remembered")
+        if went_through(
+            request, lambda: operations.reject_change(change=change, actor=operator, reason=reason, now=now)
+        ):
+            messages.success(request, f"CR-{pk} is rejected, and its content is remembered")
     return redirect("review", pk=pk)
 
 
@@ -150,9 +162,10 @@ def withdraw(request: HttpRequest, pk: int) -> HttpResponse:
         messages.error(request, "A canary carries this change; give the canary up instead")
     else:
         reason = form.cleaned_data["reason"]
-        refused_as_message(
+        if went_through(
             request, lambda: operations.withdraw_change(change=change, actor=operator, reason=reason, now=now)
-        )
+        ):
+            messages.success(request, f"CR-{pk} is withdrawn; it may be opened again")
     return redirect("review", pk=pk)
 
 
@@ -176,6 +189,7 @@ def break_glass(request: HttpRequest, pk: int) -> HttpResponse:
             reason=data["reason"],
             incident=data["incident"],
             lasts=timedelta(minutes=data["minutes"]),
+            digest=data["digest"],
             now=now,
         ),
     )
@@ -192,12 +206,7 @@ def review_debt(request: HttpRequest, pk: int) -> HttpResponse:
     operator = actor_of(request)
     debt = access_debt(operator, pk)
     note = request.POST.get("reason", "")
-
-    def pay() -> bool:
-        operations.review_break_glass(debt=debt, reviewer=operator, note=note, now=now)
-        return True
-
-    if refused_as_message(request, pay):
+    if went_through(request, lambda: operations.review_break_glass(debt=debt, reviewer=operator, note=note, now=now)):
         messages.success(request, f"The bypass of CR-{debt.change_id} is reviewed")
     return redirect("review", pk=debt.change_id)
 
@@ -206,6 +215,8 @@ def review_debt(request: HttpRequest, pk: int) -> HttpResponse:
 def _review_context(operator: Operator, pk: int, *, now: datetime) -> dict[str, Any]:
     change = access_change(operator, pk, "view")
     examined = operations.examine_one(change, now=now)
+    if not change.is_open:
+        examined = _as_it_closed(examined)
     current, gates = examined.current, examined.standings()
     held = _roles_held(operator, examined)
     acts = actions_on(operator, change) if change.is_open else frozenset()
@@ -237,11 +248,23 @@ def _review_context(operator: Operator, pk: int, *, now: datetime) -> dict[str, 
         "signed_by_me": _has_signed(operator, gates),
         "is_contributor": is_contributor,
         "debts": debts,
-        "may_review_debt": "review" in actions_on(operator, change),
+        "may_review_debt": "review" in actions_on(operator, change) and not is_contributor,
         "sign_offs": sign_offs,
         "events": timeline(AuditEvent.objects.filter(target=change.audit_name)[:30]),
         "now": now,
     }
+
+
+def _as_it_closed(examined: Examination) -> Examination:
+    """A closed change with the words that counted when it closed, whatever moved since: what it built on, or a role."""
+    change = examined.change
+    (rule,) = parse_rules([change.rule])
+    return replace(
+        examined,
+        current=replace(examined.current, base=change.base, rule=rule, digest=change.digest),
+        signatures=tuple(replace(signature, holds_role=True) for signature in examined.signatures),
+        at=change.closed_at or examined.at,
+    )
 
 
 def _bars(standings: list[Standing]) -> list[dict[str, Any]]:
@@ -287,7 +310,7 @@ def _gate(standing: Standing) -> dict[str, Any]:
     for signature, validity in standing.signatures:
         if validity not in {Validity.COUNTS, Validity.TAKEN_BACK}:
             state = "refused" if validity is Validity.CHANGES_REQUESTED else "void"
-            why = "" if validity is Validity.CHANGES_REQUESTED else validity.value
+            why = "" if validity in {Validity.CHANGES_REQUESTED, Validity.VOID} else validity.value
             seats.append({"role": signature.role.label, "name": signature.operator, "state": state, "why": why})
     return {
         "name": standing.gate.name,
