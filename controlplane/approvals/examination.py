@@ -1,7 +1,7 @@
 """A change as it is now: target, policy and sign-offs looked at afresh each time it matters. Reads only."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,11 +17,16 @@ from dataplane.release import canonical, digest_of
 
 @dataclass(frozen=True, slots=True)
 class Current:
-    """A change as it would be applied at this moment: the target's base, the policy's rule, the digest of it all."""
+    """A change as it would be applied at this moment: the target's base, the policy's rule, the digest of it all.
+
+    `silent`: the policy has no rule for it any more. `rule` is then the one it was opened under, and the digest is
+    one that nobody has signed.
+    """
 
     base: Any
     rule: Rule
     digest: str
+    silent: bool = False
 
 
 def active_policy() -> ApprovalPolicy:
@@ -48,8 +53,23 @@ def current_of(kind: Kind, *, target: str, content: Any) -> Current:
 
 def _take_digest(kind: Kind, rules: Sequence[Rule], *, base: Any, target: str, content: Any) -> Current:
     rule = match(rules, kind=kind.name, facts=kind.facts(content))
-    body = {"kind": kind.name, "target": target, "content": content, "base": base, "rule": dict(rule.source)}
-    return Current(base, rule, digest_of(canonical(body)))
+    return Current(base, rule, _digest(kind, rule, base=base, target=target, content=content))
+
+
+def _digest(kind: Kind, rule: Rule | None, *, base: Any, target: str, content: Any) -> str:
+    said = dict(rule.source) if rule else None
+    return digest_of(canonical({"kind": kind.name, "target": target, "content": content, "base": base, "rule": said}))
+
+
+def _look_at(change: ChangeRequest, rules: Sequence[Rule], *, base: Any) -> Current:
+    """A change that was opened once, also if the policy fell silent on it since: pages and the way back need it."""
+    kind = change.registered
+    try:
+        return _take_digest(kind, rules, base=base, target=change.target, content=change.content)
+    except PolicyMissing:
+        (rule,) = parse_rules([change.rule])
+        digest = _digest(kind, None, base=base, target=change.target, content=change.content)
+        return Current(base, rule, digest, silent=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +88,15 @@ class Examination:
         return self.current.digest != self.change.digest
 
     def standing(self, gate: str) -> Standing:
-        """Where the change stands at `gate`; a gate that the rule does not list is open."""
-        return stand(
+        """Where the change stands at `gate`; one that the rule does not list is open, if there is a rule."""
+        found = stand(
             self.current.rule.gate(gate),
             signatures=self.signatures,
             digest=self.current.digest,
             contributors=self.change.contributor_names,
             now=self.at,
         )
+        return replace(found, silent=True) if self.current.silent else found
 
     def standings(self) -> list[Standing]:
         """Where it stands at every gate that the rule lists, in the rule's order."""
@@ -101,7 +122,7 @@ def examine(changes: Sequence[ChangeRequest], *, now: datetime) -> dict[int, Exa
     examined = {}
     for change in changes:
         found = surveyed[change.kind][change.target]
-        current = _take_digest(change.registered, rules, base=found.base, target=change.target, content=change.content)
+        current = _look_at(change, rules, base=found.base)
         words = latest.get(change.pk, {}).values()
         signed = tuple(_signature(word, found.target) for word in words)
         examined[change.pk] = Examination(change, current, found.target, signed, now)
@@ -132,10 +153,7 @@ def standing(change: ChangeRequest, *, gate: str, now: datetime) -> Standing:
 
 def is_signed(change: ChangeRequest, *, gates: Iterable[str], now: datetime) -> bool:
     """Whether sign-offs alone open every one of `gates` now; a change that no rule speaks of is not signed."""
-    try:
-        examined = examine_one(change, now=now)
-    except PolicyMissing:
-        return False
+    examined = examine_one(change, now=now)
     return all(examined.standing(gate).is_open for gate in gates)
 
 

@@ -68,8 +68,6 @@ CHANGE_TRANSITIONS = frozenset(
         (ChangeState.OPEN, ChangeState.APPLIED),
         (ChangeState.OPEN, ChangeState.REJECTED),
         (ChangeState.OPEN, ChangeState.WITHDRAWN),
-        # A release roll-back can take a change back that was applied; the record then says so.
-        (ChangeState.APPLIED, ChangeState.REJECTED),
     }
 )
 
@@ -122,8 +120,7 @@ class ChangeRequest(models.Model):
                 condition=pgtrigger.Condition(
                     "OLD.kind IS DISTINCT FROM NEW.kind OR OLD.target IS DISTINCT FROM NEW.target"
                     " OR OLD.author IS DISTINCT FROM NEW.author OR NOT NEW.contributors @> OLD.contributors"
-                    " OR (OLD.state <> NEW.state AND OLD.state <> 'open'"
-                    " AND NOT (OLD.state = 'applied' AND NEW.state = 'rejected'))"
+                    " OR (OLD.state <> NEW.state AND OLD.state <> 'open')"
                     " OR (OLD.state <> 'open' AND (OLD.content IS DISTINCT FROM NEW.content"
                     " OR OLD.content_digest IS DISTINCT FROM NEW.content_digest"
                     " OR OLD.digest IS DISTINCT FROM NEW.digest))"

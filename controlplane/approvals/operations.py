@@ -199,9 +199,9 @@ def reject_change(*, change: ChangeRequest, actor: Operator | str, reason: str, 
     again. Also the last step of a roll-back, so that a version that hurt users is not tried again by mistake.
 
     Raises:
-        ChangeClosed: it was withdrawn before.
+        ChangeClosed: and nothing was changed.
     """
-    change = ChangeRequest.objects.select_for_update().get(pk=change.pk)
+    change = _open(change)
     if not is_rejected(change.content_digest):
         RejectedDigest.objects.create(
             content_digest=change.content_digest,
@@ -210,8 +210,7 @@ def reject_change(*, change: ChangeRequest, actor: Operator | str, reason: str, 
             actor=audit.name_of(actor),
             at=now,
         )
-    if change.state != ChangeState.REJECTED:
-        _abandon(change, ChangeState.REJECTED, actor=actor, reason=reason, now=now)
+    _abandon(change, ChangeState.REJECTED, actor=actor, reason=reason, now=now)
     for other in ChangeRequest.objects.open().filter(content_digest=change.content_digest):
         _abandon(other, ChangeState.REJECTED, actor=actor, reason=f"with CR-{change.pk}: {reason}", now=now)
 
@@ -227,10 +226,9 @@ def withdraw_change(*, change: ChangeRequest, actor: Operator | str, reason: str
 
 
 def _abandon(change: ChangeRequest, state: ChangeState, *, actor: Operator | str, reason: str, now: datetime) -> None:
-    was_open = change.is_open
     _close(change, state, actor=actor, note=reason, now=now)
     abandon = change.registered.abandon
-    if was_open and abandon is not None:
+    if abandon is not None:
         abandon(change, actor=actor, reason=reason, now=now)
 
 
@@ -252,6 +250,7 @@ def require(change: ChangeRequest, *, gate: str, now: datetime) -> Authorisation
     Raises:
         ChangeClosed: it was applied, rejected or withdrawn meanwhile; sign-offs on it open nothing any more.
         NotApproved: naming how many sign-offs are missing from which role.
+        PolicyMissing: the policy fell silent on it.
         DigestRejected: the content was rejected.
     """
     audit.require_operation()
@@ -259,6 +258,8 @@ def require(change: ChangeRequest, *, gate: str, now: datetime) -> Authorisation
     refuse_rejected(change.content_digest)
     examined = examine_one(change, now=now)
     seen, digest = examined.standing(gate), examined.current.digest
+    if seen.silent:
+        raise PolicyMissing(f"CR-{change.pk} cannot pass {str(gate)!r}. {seen.sentence}")
     if seen.is_open:
         return Authorisation(digest, seen, None)
     bypass = change.bypasses.in_effect(now).filter(digest=digest).first()
@@ -443,9 +444,8 @@ def bootstrap_policy(*, rules: Any, actor: str, now: datetime) -> ApprovalPolicy
 
 # --- shared steps ----------------------------------------------------------------------------------------------------
 def _refuse_twin(*, kind: str, target: str, content_digest: str, apart_from: ChangeRequest | None = None) -> None:
-    twins = ChangeRequest.objects.open().filter(kind=kind, target=target, content_digest=content_digest)
-    twin = twins.exclude(pk=apart_from.pk if apart_from else None).first()
-    if twin is not None:
+    twin = ChangeRequest.objects.open().filter(kind=kind, target=target, content_digest=content_digest).first()
+    if twin is not None and twin != apart_from:
         raise AlreadyOpen(
             f"CR-{twin.pk}, opened by {twin.author!r}, asks for the same; have that one signed, or withdraw it first",
             twin.pk,

@@ -133,22 +133,28 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a change stands at one gate. `missing` empty and `blocked_by` empty: the gate is open."""
+    """Where a change stands at one gate. Open: nothing is `missing`, nobody blocks it, and a rule speaks of it.
+
+    `silent`: no rule of the policy in force does, so nothing passes whatever was signed.
+    """
 
     gate: Gate
     signatures: tuple[tuple[Signature, Validity], ...]
     missing: dict[Role, int]
     blocked_by: tuple[str, ...]
+    silent: bool = False
 
     @property
     def is_open(self) -> bool:
-        return not self.missing and not self.blocked_by
+        return not self.silent and not self.missing and not self.blocked_by
 
     @property
     def sentence(self) -> str:
         """What is missing, in words an operator reads."""
         if self.is_open:
             return "Every required sign-off is there" if self.gate.requirements else "No sign-off is required"
+        if self.silent:
+            return "The approval policy in force has no rule for this, so nothing passes until it has one"
         parts = [f"{count} more from {role.label.lower()}" for role, count in self.missing.items()]
         parts += [f"changes requested by {name}" for name in self.blocked_by]
         return "Missing: " + ", ".join(parts)

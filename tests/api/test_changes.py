@@ -214,6 +214,19 @@ def test_glass_is_broken_reviewed_and_paid_once(as_operator):
     assert approver.get("break-glass?unpaid=true").body["count"] == 0
 
 
+def test_glass_is_not_broken_on_what_has_moved_since_it_was_read(as_operator):
+    """A caller who says what they read bypasses that and nothing else."""
+    canary = make_canary()
+    body = {"reason": "customers see an error", "incident": "INC-7", "minutes": 30, "digest": "0" * 64}
+    oncall = as_operator(crew.oncall)
+
+    stale = oncall.post(f"changes/{canary.change_id}/break-glass", body)
+    fresh = oncall.post(f"changes/{canary.change_id}/break-glass", body | {"digest": canary.change.digest})
+
+    assert (stale.status, stale.body["error"]["code"]) == (409, "drifted")
+    assert fresh.status == 201
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -20,6 +20,8 @@ from tests.factories import (
     ONE_PERCENT,
     QUARTER,
     break_glass,
+    built_in_rules,
+    change_policy,
     crew,
     make_canary,
     make_live_version,
@@ -319,3 +321,20 @@ def test_steering_is_refused_by_name_of_the_role(db, signed_in):
     assert "You may look, not turn" in page
     assert "Roll back to" not in page
     assert stand(canary) == ("running", INTERNAL)
+
+
+def test_pages_stand_and_the_way_back_is_open_though_the_policy_fell_silent(db, signed_in):
+    """A canary runs, and the policy in force has no rule for it: pages say so, nothing goes on, the knob goes back."""
+    canary = signed_canary(FIVE_PERCENT)
+    change_policy([rule for rule in built_in_rules() if rule["kind"] != "prompt.rollout"], now=timezone.now())
+    owner, oncall = signed_in(crew.owner), signed_in(crew.oncall)
+
+    pages = [owner.get(path) for path in ("/", "/reviews/", f"/reviews/{canary.change_id}/", canary.get_absolute_url())]
+    forward = owner.post(f"{canary.get_absolute_url()}knob/", {"stage": QUARTER, "seen": FIVE_PERCENT})
+    back = oncall.post(f"{canary.get_absolute_url()}roll-back/", {"reason": "no rule, no canary"})
+
+    assert [page.status_code for page in pages] == [200] * 4
+    assert "has no rule for this" in words(pages[3])
+    assert "has no rule for this" in said(forward)[-1]
+    assert "Rolled back to v1" in said(back)[-1]
+    assert stand(canary) == ("rolled_back", FIVE_PERCENT)

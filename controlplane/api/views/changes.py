@@ -13,7 +13,6 @@ from controlplane.accounts.roles import Role
 from controlplane.api.base import Nothing, OperatorView, Reason, Strict, describe, read
 from controlplane.approvals import operations
 from controlplane.approvals.access import access_change, access_debt, actions_on, inbox, visible_changes, visible_debts
-from controlplane.approvals.errors import PolicyMissing
 from controlplane.approvals.models import BreakGlass, ChangeRequest, ChangeState, Decision, SignOff
 from controlplane.approvals.operations import Examination
 from controlplane.approvals.policy import Standing
@@ -124,6 +123,9 @@ class Bypass(Strict):
     reason = serializers.CharField(max_length=1000)
     incident = serializers.CharField(max_length=100)
     minutes = serializers.IntegerField(min_value=1, max_value=240, help_text="Its effect lapses by itself after these")
+    digest = serializers.CharField(
+        max_length=64, default=None, help_text="Of what you read; if that has moved since, nothing is bypassed"
+    )
 
 
 class Review(Strict):
@@ -188,13 +190,8 @@ class ChangeView(OperatorView):
 
 
 def _examined(change: ChangeRequest, *, now: datetime) -> Examination | None:
-    """The change as it would be applied now; None when it is closed, or when no rule of the policy speaks of it."""
-    if not change.is_open:
-        return None
-    try:
-        return operations.examine_one(change, now=now)
-    except PolicyMissing:
-        return None
+    """The change as it would be applied now; None when it is closed."""
+    return operations.examine_one(change, now=now) if change.is_open else None
 
 
 def _standing_row(standing: Standing) -> dict[str, Any]:
@@ -310,6 +307,7 @@ class BreakGlassOnChange(OperatorView):
             reason=body["reason"],
             incident=body["incident"],
             lasts=timedelta(minutes=body["minutes"]),
+            digest=body["digest"],
             now=now,
         )
         return Response(DebtRow(debt, context={"now": now}).data, status=201)

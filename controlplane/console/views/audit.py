@@ -18,7 +18,7 @@ from controlplane.accounts.access import may, require, visible_events
 from controlplane.audit.models import AuditEvent
 from controlplane.audit.operations import verify
 from controlplane.console.forms.audit import AuditForm
-from controlplane.console.requests import actor_of
+from controlplane.console.requests import actor_of, whole_number
 from controlplane.console.timeline import timeline
 from controlplane.releases.anchors import anchors_of_releases
 
@@ -101,9 +101,9 @@ def _context(request: HttpRequest) -> dict[str, Any]:
     operator = actor_of(request)
     form = AuditForm(request.GET)
     events = form.narrow(visible_events(operator)).order_by("-seq")
-    before = request.GET.get("before", "")
-    if before.isascii() and before.isdigit():
-        events = events.filter(seq__lt=int(before))
+    before = whole_number(request.GET.get("before", ""))
+    if before is not None:
+        events = events.filter(seq__lt=before)
     page = list(events[: PAGE_SIZE + 1])
     shown = page[:PAGE_SIZE]
     kept = {key: value for key, value in request.GET.items() if key != "before" and value}

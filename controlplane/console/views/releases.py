@@ -16,7 +16,7 @@ from controlplane.accounts.access import may, require
 from controlplane.accounts.models import Operator
 from controlplane.console.forms.fields import ReasonForm
 from controlplane.console.release_content import section_differences, summary, words
-from controlplane.console.requests import Refusal, actor_of, refused_as_message
+from controlplane.console.requests import Refusal, actor_of, refused_as_message, whole_number
 from controlplane.releases import operations
 from controlplane.releases.access import access_release, require_viewer, visible_releases
 from controlplane.releases.fleet import fleet
@@ -208,6 +208,7 @@ def _asked(request: HttpRequest, name: str, default: int) -> int:
         Http404: it is no number.
     """
     value = request.GET.get(name, "").removeprefix("r") or str(default)
-    if not (value.isascii() and value.isdigit()) or len(value) > 18:
-        raise Http404(f"{value!r} is no revision")
-    return int(value)
+    revision = whole_number(value)
+    if revision is None:
+        raise Http404(f"{value[:40]!r} is no revision")
+    return revision

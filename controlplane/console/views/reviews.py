@@ -137,8 +137,6 @@ def reject(request: HttpRequest, pk: int) -> HttpResponse:
         messages.error(request, "Say why; the reason is shown whenever somebody tries this content again")
     elif _is_carried_by_canary(change):
         messages.error(request, "A canary carries this change; roll the canary back or give it up instead")
-    elif not change.is_open:
-        messages.error(request, f"CR-{pk} is {change.get_state_display().lower()} already")
     else:
         reason = form.cleaned_data["reason"]
         if went_through(
