@@ -143,8 +143,8 @@ def test_prompt_page_shows_where_each_version_stands(prompt, signed_in):
     assert "v4 against v2 , planned by owner" in words(page)
 
 
-def test_prompt_page_says_who_wrote_what_is_live_and_who_made_it_live(prompt, signed_in):
-    """The author and the hand that put it there are two people, each named, with the reason."""
+def test_prompt_page_says_who_wrote_signed_and_put_live_what_is_live(prompt, signed_in):
+    """Each is named, with the reason; who brought it back later does not hide who signed it."""
     make_live_version(prompt, "Two")
     prompts.return_to(version=prompt.versions.get(number=1), actor=crew.oncall, reason="customers complain", now=NOW)
 
@@ -152,6 +152,7 @@ def test_prompt_page_says_who_wrote_what_is_live_and_who_made_it_live(prompt, si
 
     assert "Written by owner, " in page
     assert "by oncall: customers complain" in page
+    assert "Approved by approver-one, approver-two" in page
 
 
 def test_prompt_without_a_live_version_says_what_comes_next(db, signed_in):

@@ -13,6 +13,7 @@ from controlplane.accounts.access import may, require
 from controlplane.approvals.errors import ApprovalError
 from controlplane.approvals.models import RejectedDigest
 from controlplane.audit.models import AuditEvent
+from controlplane.console.changes import approvers_of
 from controlplane.console.forms.fields import ReasonForm
 from controlplane.console.forms.prompts import MessageFormSet, PromptForm, VersionForm
 from controlplane.console.previews import differences, preview
@@ -24,6 +25,9 @@ from controlplane.prompts.errors import InvalidVersion, PromptError, SameAsBefor
 from controlplane.prompts.models import LiveChange, Prompt, PromptVersion
 from controlplane.rollouts.models import Canary, CanaryState
 from controlplane.routing import operations as routing
+
+# A version that came back again and again: so many of its returns are passed over to find who signed it.
+LOOKED_BACK = 50
 
 
 @login_required
@@ -55,6 +59,7 @@ def prompt_page(request: HttpRequest, slug: str) -> HttpResponse:
         "prompt": prompt,
         "live": prompt.live_version,
         "live_change": LiveChange.objects.filter(prompt=prompt).first(),
+        "approvers": _approvers(prompt.live_version),
         "canary": next((canary for canary in canaries if canary.is_running), None),
         "planned": [canary for canary in canaries if canary.state == CanaryState.PLANNED],
         "rows": _version_rows(prompt, versions, canaries),
@@ -240,6 +245,14 @@ def _compared_with(
     if prompt.live_version is not None and prompt.live_version_id != version.pk:
         return prompt.live_version
     return next((other for other in versions if other.number < version.number), None)
+
+
+def _approvers(version: PromptVersion | None) -> list[str]:
+    """Who signed what made the version live; who came back to it later had nothing to sign."""
+    if version is None:
+        return []
+    events = list(AuditEvent.objects.filter(action="prompt.live", target=version.audit_name)[:LOOKED_BACK])
+    return next((names for names in approvers_of(events).values() if names), [])
 
 
 def _latest_live_changes(prompts: list[Prompt]) -> dict[int, LiveChange]:
