@@ -6,14 +6,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from controlplane.approvals.errors import MalformedPolicy
-from controlplane.approvals.policy import Rule, parse_rules
+from controlplane.approvals.policy import Authorisation, Rule, parse_rules
 from dataplane.release import canonical
 
 if TYPE_CHECKING:
     from django.db import models
 
     from controlplane.approvals.models import BreakGlass, ChangeRequest
-    from controlplane.approvals.operations import Authorisation
 
 
 # The kind of change that changes the policy itself.
@@ -29,9 +28,7 @@ class Apply(Protocol):
     it, so that nothing returns to it later as if somebody had.
     """
 
-    def __call__(
-        self, change: "ChangeRequest", *, authorisation: "Authorisation", actor: Any, now: datetime
-    ) -> None: ...
+    def __call__(self, change: "ChangeRequest", *, authorisation: Authorisation, actor: Any, now: datetime) -> None: ...
 
 
 class Lapse(Protocol):

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -41,7 +40,7 @@ from controlplane.approvals.models import (
     RejectedDigest,
     SignOff,
 )
-from controlplane.approvals.policy import Standing
+from controlplane.approvals.policy import Authorisation as Authorisation
 from controlplane.audit import operations as audit
 from dataplane.release import canonical, digest_of
 
@@ -233,15 +232,6 @@ def _abandon(change: ChangeRequest, state: ChangeState, *, actor: Operator | str
 
 
 # --- going through the gate ------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class Authorisation:
-    """Why a gate let a change through. `lapses_at` is set when it was broken open instead of signed."""
-
-    digest: str
-    standing: Standing
-    lapses_at: datetime | None
-
-
 def require(change: ChangeRequest, *, gate: str, now: datetime) -> Authorisation:
     """Return why `change` may pass `gate` now, having recomputed its digest from what is in the database.
 

@@ -160,6 +160,15 @@ class Standing:
         return "Missing: " + ", ".join(parts)
 
 
+@dataclass(frozen=True, slots=True)
+class Authorisation:
+    """Why a gate let a change through. `lapses_at` is set when it was broken open instead of signed."""
+
+    digest: str
+    standing: Standing
+    lapses_at: datetime | None
+
+
 def judge(signature: Signature, *, digest: str, contributors: frozenset[str], now: datetime) -> Validity:
     """Whether one signature counts towards `digest` at `now`."""
     if signature.decision == "withdraw":
