@@ -1,10 +1,12 @@
-"""What the gateway costs: throughput on one core, and added latency against direct calls to the same upstream.
+"""What the gateway costs: throughput on one core, and added latency, beside a relay without policy and direct calls.
 
-    python -m benchmarks.gateway_overhead [--upstream canned|simulator] [--seconds 8] [--stream] [--managed]
+    python -m benchmarks.gateway_overhead [--stream] [--managed] [--rounds 3] [--seconds 4] [--upstream simulator]
 
-The gateway is the real one (`python -m dataplane serve`, one process) with a signed release, alone on one core; load
-generator and upstream share another. Where they cannot keep it busy, the throughput that one core would give is
-reckoned from the processor time per request, and the table says so.
+The gateway is the real one (`python -m dataplane serve`, one process) with a signed release. The relay
+(`benchmarks/bare_relay.py`) is the same server and the same client with nothing in between: the limit of what this
+stack can give. Each has one core to itself in turn, round by round, since shared machines change their speed by the
+minute; load generator and upstream have the other. Where these cannot keep a core busy, the throughput that it would
+give is reckoned from the processor time per request.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ import json
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -134,30 +138,57 @@ def wait_for(url: str, *, seconds: float = 20.0) -> None:
     raise SystemExit(f"{url} did not become ready within {seconds:.0f} s")
 
 
-def processor_seconds(process: psutil.Process) -> float:
-    """Processor time of a process so far, in seconds; several gateways would be several children."""
-    times = process.cpu_times()
-    return float(times.user + times.system)
+@dataclass
+class Subject:
+    """What is measured: where it answers, what it is asked, and the process whose time is counted (None: nobody's)."""
 
+    name: str
+    url: str
+    request: bytes
+    process: psutil.Process | None = None
+    full: list[Result] = field(default_factory=list)
+    paced: list[Result] = field(default_factory=list)
+    micros: list[float] = field(default_factory=list)
 
-async def measure(
-    url: str, request: bytes, *, seconds: float, connections: int, rate: float, process: psutil.Process | None
-) -> tuple[Result, Result, float, float]:
-    """Saturate, then pace. Also the gateway's share of its core while saturated, and its microseconds per request."""
-    before = 0.0 if process is None else processor_seconds(process)
-    started = time.monotonic()
-    full = await saturate(url, request, connections=connections, seconds=seconds)
-    elapsed = time.monotonic() - started
-    used = 0.0 if process is None else processor_seconds(process) - before
-    paced = await pace(url, request, rate=rate, seconds=seconds, connections=connections)
-    return full, paced, used / elapsed, used / elapsed / full.rate * 1e6 if full.rate else 0.0
+    async def measure(self, *, seconds: float, connections: int, rate: float) -> None:
+        """Saturate it, then pace it; note its processor time per request while saturated, in microseconds."""
+        before = self._processor_seconds()
+        full = await saturate(self.url, self.request, connections=connections, seconds=seconds)
+        answered = full.rate * (full.warm_up_seconds + full.seconds)
+        self.micros.append((self._processor_seconds() - before) / answered * 1e6 if answered else 0.0)
+        self.full.append(full)
+        self.paced.append(await pace(self.url, self.request, rate=rate, seconds=seconds, connections=connections))
+
+    def _processor_seconds(self) -> float:
+        if self.process is None:
+            return 0.0
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        """Medians over the rounds: rate, core's worth, processor time, quantiles full and paced; and all failures."""
+        micros = statistics.median(self.micros)
+        return (
+            self.name,
+            f"{statistics.median(one.rate for one in self.full):,.0f}",
+            f"{1e6 / micros:,.0f}" if micros else "",
+            f"{micros:.0f}" if micros else "",
+            *(
+                f"{statistics.median(one.quantile(q) for one in results):.2f}"
+                for results in (self.full, self.paced)
+                for q in (0.5, 0.99)
+            ),
+            str(sum(one.failures for one in (*self.full, *self.paced))),
+        )
 
 
 def main() -> None:
-    """Run both measurements and print the table."""
+    """Run the rounds and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--upstream", choices=["canned", "simulator"], default="canned")
-    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--rate", type=float, default=500.0, help="requests per second for the latency part")
     parser.add_argument("--stream", action="store_true")
@@ -165,47 +196,57 @@ def main() -> None:
     arguments = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
-        raise SystemExit("two cores are needed: one for the gateway, one for everything else")
-    gateway_core, other_cores = {cores[0]}, set(cores[1:])
-    os.sched_setaffinity(0, other_cores)
+        raise SystemExit("two cores are needed: one for what is measured, one for everything else")
+    mine, others = {cores[0]}, set(cores[1:])
+    os.sched_setaffinity(0, others)
     machine = describe_machine()
     processes: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        upstream_port, gateway_port = free_port(), free_port()
+        upstream_port, relay_port, gateway_port = free_port(), free_port(), free_port()
+        path = "/v1" if arguments.upstream == "canned" else "/openai/v1"
+        base_url = f"http://127.0.0.1:{upstream_port}{path}"
+        upstream_url, relay_url = f"{base_url}/chat/completions", f"http://127.0.0.1:{relay_port}/"
+        upstream = {
+            "canned": ["benchmarks.canned_upstream", str(upstream_port)],
+            "simulator": ["dataplane", "simulator"],
+        }
+        write_release(directory, base_url)
+
+        def launch(command: list[str], *, on: set[int], **environment: str) -> subprocess.Popen[bytes]:
+            log = directory / f"{len(processes)}.log"
+            processes.append(start(command, cores=on, log=log, **environment))
+            return processes[-1]
+
         try:
-            if arguments.upstream == "canned":
-                command = ["benchmarks.canned_upstream", str(upstream_port)]
-                base_url = f"http://127.0.0.1:{upstream_port}/v1"
-            else:
-                command = ["dataplane", "simulator"]
-                base_url = f"http://127.0.0.1:{upstream_port}/openai/v1"
-            write_release(directory, base_url)
-            processes.append(
-                start(
-                    command,
-                    cores=other_cores,
-                    log=directory / "upstream.log",
-                    BALLAST_SIMULATOR_PORT=str(upstream_port),
-                )
-            )
-            processes.append(
-                start(
-                    ["dataplane", "serve"],
-                    cores=gateway_core,
-                    log=directory / "gateway.log",
-                    BALLAST_GATEWAY_PORT=str(gateway_port),
-                    BALLAST_GATEWAY_PROCESSES="1",
-                    BALLAST_DATA_DIR=name,
-                    UP_KEY="sk-benchmark",
-                    REDIS_URL="",
-                )
+            launch(upstream[arguments.upstream], on=others, BALLAST_SIMULATOR_PORT=str(upstream_port))
+            relay = launch(["benchmarks.bare_relay", str(relay_port), upstream_url], on=mine)
+            supervisor = launch(
+                ["dataplane", "serve"],
+                on=mine,
+                BALLAST_GATEWAY_PORT=str(gateway_port),
+                BALLAST_GATEWAY_PROCESSES="1",
+                BALLAST_DATA_DIR=name,
+                UP_KEY="sk-benchmark",
+                REDIS_URL="",
             )
             wait_for(f"http://127.0.0.1:{gateway_port}/readyz")
-            gateway = psutil.Process(processes[1].pid).children()[0]
-            print(uvloop.run(_compare(arguments, machine, base_url, gateway_port, gateway)))
+            wait_for(relay_url)
+            gateway_url = f"http://127.0.0.1:{gateway_port}/v1/chat/completions"
+            direct, asked = _bodies(arguments)
+            to_upstream = {"authorization": "Bearer sk-benchmark"}
+            to_gateway = {"authorization": f"Bearer {KEY}", "ballast-user": "ada"}
+            gateway = psutil.Process(supervisor.pid).children()[0]
+            subjects = [
+                Subject("direct", upstream_url, request_bytes(upstream_url, direct, to_upstream)),
+                Subject("relay", relay_url, request_bytes(relay_url, direct, {}), psutil.Process(relay.pid)),
+                Subject("gateway", gateway_url, request_bytes(gateway_url, asked, to_gateway), gateway),
+            ]
+            uvloop.run(_rounds(arguments, subjects))
+            print(_report(arguments, machine, subjects))
         except SystemExit:
-            print((directory / "gateway.log").read_text(errors="replace")[-2000:], file=sys.stderr)
+            for log in sorted(directory.glob("*.log")):
+                print(log.read_text(errors="replace")[-2000:], file=sys.stderr)
             raise
         finally:
             for process in processes:
@@ -214,56 +255,47 @@ def main() -> None:
                 process.wait(timeout=30)
 
 
-async def _compare(
-    arguments: argparse.Namespace, machine: str, base_url: str, gateway_port: int, gateway: psutil.Process
-) -> str:
+def _bodies(arguments: argparse.Namespace) -> tuple[bytes, bytes]:
+    """What the upstream is asked directly, and what the gateway is asked."""
     fields: dict[str, Any] = {"model": "gpt-4o-instant", "messages": [{"role": "user", "content": QUESTION}]}
-    if arguments.stream:
-        fields["stream"] = True
-    asked: dict[str, Any] = fields | {"model": "chat"}
+    fields |= {"stream": True} if arguments.stream else {}
+    asked = fields | {"model": "chat"}
     if arguments.managed:
         asked = {"prompt": {"id": "support", "variables": {"company": "Globex", "question": QUESTION}}}
         asked |= {"stream": True} if arguments.stream else {}
-    direct_url = f"{base_url}/chat/completions"
-    gateway_url = f"http://127.0.0.1:{gateway_port}/v1/chat/completions"
-    compact = {"separators": (",", ":")}
-    direct = request_bytes(direct_url, json.dumps(fields, **compact).encode(), {"authorization": "Bearer sk-benchmark"})
-    through = request_bytes(
-        gateway_url, json.dumps(asked, **compact).encode(), {"authorization": f"Bearer {KEY}", "ballast-user": "ada"}
-    )
-    options = {"seconds": arguments.seconds, "connections": arguments.connections, "rate": arguments.rate}
-    full_d, paced_d, _, _ = await measure(direct_url, direct, process=None, **options)
-    full_g, paced_g, busy, micros = await measure(gateway_url, through, process=gateway, **options)
+    direct, through = (json.dumps(one, separators=(",", ":")).encode() for one in (fields, asked))
+    return direct, through
+
+
+async def _rounds(arguments: argparse.Namespace, subjects: list[Subject]) -> None:
+    for _ in range(arguments.rounds):
+        for subject in subjects:
+            await subject.measure(seconds=arguments.seconds, connections=arguments.connections, rate=arguments.rate)
+
+
+def _report(arguments: argparse.Namespace, machine: str, subjects: list[Subject]) -> str:
+    direct, relay, gateway = subjects
     kind = ("streamed" if arguments.stream else "plain") + (
         ", managed prompt under a canary" if arguments.managed else ""
     )
-    rows = [
-        ("", "req/s", "p50 ms", "p99 ms", f"p50 ms at {arguments.rate:.0f}/s", "p99 ms", "failed"),
-        *(
-            (
-                label,
-                f"{full.rate:,.0f}",
-                f"{full.quantile(0.5):.2f}",
-                f"{full.quantile(0.99):.2f}",
-                f"{paced.quantile(0.5):.3f}",
-                f"{paced.quantile(0.99):.3f}",
-                str(full.failures + paced.failures),
-            )
-            for label, full, paced in (("direct", full_d, paced_d), ("gateway", full_g, paced_g))
-        ),
+    at_rate = f"at {arguments.rate:.0f}/s"
+    heading = ("", "req/s", "a core's worth", "CPU us", "p50 ms", "p99 ms", f"p50 ms {at_rate}", "p99 ms", "failed")
+    added = [
+        statistics.median(a.quantile(q) - b.quantile(q) for a, b in zip(gateway.paced, direct.paced, strict=True))
+        for q in (0.5, 0.99)
     ]
-    added_50 = paced_g.quantile(0.5) - paced_d.quantile(0.5)
-    added_99 = paced_g.quantile(0.99) - paced_d.quantile(0.99)
+    shares = [a / b for a, b in zip(gateway.micros, relay.micros, strict=True)]
     return "\n".join(
         [
             f"machine: {machine}",
-            f"upstream: {arguments.upstream}; {kind}; {arguments.connections} connections; gateway alone on one core",
+            f"upstream: {arguments.upstream}; {kind}; {arguments.connections} connections; "
+            f"medians of {arguments.rounds} rounds of {arguments.seconds:g} s",
             "",
-            table(rows),
+            table([heading, *(subject.row for subject in subjects)]),
             "",
-            f"added at {arguments.rate:.0f}/s: p50 {added_50:.3f} ms, p99 {added_99:.3f} ms",
-            f"gateway: {busy:.0%} of its core, {micros:.0f} us of processor per request = "
-            f"{1e6 / micros if micros else 0:,.0f} req/s on a full core (aim: 10,000)",
+            f"gateway added {at_rate}: p50 {added[0]:.3f} ms, p99 {added[1]:.3f} ms",
+            f"gateway beside relay, processor time per request: {statistics.median(shares):.2f} times "
+            f"({min(shares):.2f} to {max(shares):.2f}); the aim is 10,000 req/s on a core",
         ]
     )
 

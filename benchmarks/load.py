@@ -15,9 +15,13 @@ import psutil
 
 @dataclass
 class Result:
-    """What one run saw: seconds it took, and the latency of each good answer in milliseconds, unsorted."""
+    """What one run saw: seconds it took, and the latency of each good answer in milliseconds, unsorted.
+
+    `warm_up_seconds`: before that, at the same pace and not counted.
+    """
 
     seconds: float
+    warm_up_seconds: float = 0.0
     latencies_ms: list[float] = field(default_factory=list)
     failures: int = 0
 
@@ -54,6 +58,11 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the other side still listens."""
+        return not self._transport.is_closing()
 
     def send(self, due: float) -> None:
         """Write the request; its latency counts from `due` (perf_counter seconds)."""
@@ -105,7 +114,8 @@ async def saturate(url: str, request: bytes, *, connections: int, seconds: float
     clients = await _connect(url, request, done, connections)
     for client in clients:
         client.send(time.perf_counter())
-    await asyncio.sleep(min(2.0, seconds / 2))  # the first requests warm everything up and are not counted
+    result.warm_up_seconds = min(2.0, seconds / 2)
+    await asyncio.sleep(result.warm_up_seconds)  # the first requests warm everything up and are not counted
     result.latencies_ms.clear()
     result.failures = 0
     started = time.perf_counter()
@@ -137,6 +147,8 @@ async def pace(url: str, request: bytes, *, rate: float, seconds: float, connect
         delay = due - time.perf_counter()
         if delay > 0:
             await asyncio.sleep(delay)
+        while idle and not idle[-1].is_open:
+            idle.pop()
         if idle:
             idle.pop().send(max(due, time.perf_counter() - 0.0005))
         else:

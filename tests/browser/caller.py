@@ -1,5 +1,7 @@
 """An application at the gateway, with the stock OpenAI SDK."""
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import openai
@@ -8,6 +10,7 @@ from tests.end_to_end.stack import Stack
 
 PROMPT = "support-answer"
 QUESTION = "Where is my parcel?"
+AT_A_TIME = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,11 @@ class Caller:
         headers = raw.headers
         text = raw.parse().choices[0].message.content or ""
         return Answer(int(headers["ballast-release"]), headers["ballast-prompt"], headers["ballast-cohort"], text)
+
+    def ask_as_each(self, users: Sequence[str]) -> dict[str, Answer]:
+        """Ask as every one of `users`, several at a time, as an application does."""
+        with ThreadPoolExecutor(max_workers=AT_A_TIME) as pool:
+            return dict(zip(users, pool.map(self.ask, users), strict=True))
 
     def close(self) -> None:
         """Close the connections."""

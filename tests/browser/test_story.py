@@ -189,7 +189,7 @@ def test_knob_moves_every_worker_before_the_eyes_of_the_fleet_page(story):
 
 def test_users_in_the_canary_are_served_the_new_version(story):
     """The stock SDK gets the new version for a fixed share of users, and the old one for all the others."""
-    answers = {user: story.caller.ask(user) for user in USERS}
+    answers = story.caller.ask_as_each(USERS)
 
     story.canary_users = [user for user, answer in answers.items() if answer.cohort == "canary"]
 
@@ -198,8 +198,8 @@ def test_users_in_the_canary_are_served_the_new_version(story):
     assert 0 < share < 0.5
     assert {answers[user].prompt for user in story.canary_users} == {story.served}
     assert {answer.prompt for answer in answers.values() if answer.cohort != "canary"} == {f"{PROMPT}@{story.control}"}
-    again = [story.caller.ask(user).cohort for user in story.canary_users[:5]]
-    assert set(again) == {"canary"}
+    again = story.caller.ask_as_each(story.canary_users[:5])
+    assert {answer.cohort for answer in again.values()} == {"canary"}
 
 
 def test_dashboard_moves_with_the_traffic(story):
@@ -213,8 +213,7 @@ def test_dashboard_moves_with_the_traffic(story):
     before = int(requests.inner_text().replace(",", ""))
     started = time.monotonic()
 
-    for user in story.canary_users[:5]:
-        story.caller.ask(user)
+    story.caller.ask_as_each(story.canary_users[:5])
     answered = time.monotonic()
 
     owner.page.wait_for_function(
@@ -252,7 +251,8 @@ def test_oncall_rolls_back_and_every_worker_returns_to_control(story):
     print(f"every worker serves the control {1000 * (time.monotonic() - clicked):.0f} ms after the click")
     oncall.is_told(re.compile(f"Rolled back to v{story.control}"))
     oncall.sees("Too chatty")
-    assert {story.caller.ask(user).prompt for user in story.canary_users} == {f"{PROMPT}@{story.control}"}
+    answers = story.caller.ask_as_each(story.canary_users)
+    assert {answer.prompt for answer in answers.values()} == {f"{PROMPT}@{story.control}"}
 
 
 def test_rejected_content_cannot_come_back(story):
@@ -298,7 +298,9 @@ def _all_serve_control(story: Story, revision: int) -> bool:
     """Whether each gateway process says so itself, and whoever was in the canary is no longer served it."""
     rows = story.stack.query("SELECT revision FROM releases_worker WHERE kind = 'gateway' AND status = 'serving'")
     converged = len(rows) == GATEWAYS and all(int(str(row[0])) >= revision for row in rows)
-    return converged and all(story.caller.ask(user).prompt != story.served for user in story.canary_users[:4])
+    return converged and all(
+        answer.prompt != story.served for answer in story.caller.ask_as_each(story.canary_users[:4]).values()
+    )
 
 
 def _number_text(text: str) -> str:
