@@ -101,12 +101,14 @@ class Gateway:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
+        # Its own name: another test's gateways have reported to the same stream.
+        self.host = f"supervised-{self.port}"
         environment = {
             "PATH": os.environ["PATH"],
             "REDIS_URL": redis_url,
             "BALLAST_GATEWAY_PORT": str(self.port),
             "BALLAST_GATEWAY_PROCESSES": "2",
-            "BALLAST_HOST_NAME": "supervised",
+            "BALLAST_HOST_NAME": self.host,
             "BALLAST_DATA_DIR": str(directory),
             "BALLAST_TRUSTED_KEYS_FILE": str(trusted_keys_file),
         }
@@ -186,9 +188,9 @@ def test_every_process_acknowledges_the_release_and_says_stopped_at_the_end(gate
 
     def told(condition):
         batches = [json.loads(fields[b"batch"]) for _, fields in client.xrange(STREAM)]
-        return {batch["worker"] for batch in batches if batch["worker"].startswith("supervised") and condition(batch)}
+        return {batch["worker"] for batch in batches if batch["worker"] in both and condition(batch)}
 
-    both = {"supervised/gateway-0", "supervised/gateway-1"}
+    both = {f"{gateway.host}/gateway-0", f"{gateway.host}/gateway-1"}
     wait_until(lambda: told(lambda batch: any(ack["verdict"] == "ack" for ack in batch["acks"])) == both)
     gateway.process.send_signal(signal.SIGTERM)
     gateway.process.wait(WAIT_SECONDS)
