@@ -80,7 +80,11 @@ def access(operator: Operator, found: M | None, *, view: str, permission: str, t
 
 def visible(operator: Operator, rows: Rows, permission: str) -> Rows:
     """The rows on which the operator holds `permission`, or all of them when it holds everywhere; no query per row."""
-    return cast(Rows, get_objects_for_user(operator, permission, klass=rows, accept_global_perms=True))
+    if may(operator, permission):
+        return rows
+    if not may_somewhere(operator, permission):
+        return cast(Rows, rows.none())
+    return cast(Rows, get_objects_for_user(operator, permission, klass=rows, accept_global_perms=False))
 
 
 def refusal(permission: str, target: Model | None = None) -> str:

@@ -11,7 +11,7 @@ from django.db.models import F, Model, OuterRef, Q, QuerySet, Subquery
 from django.http import Http404
 from guardian.shortcuts import get_objects_for_user
 
-from controlplane.accounts.access import access, may, refusal, require
+from controlplane.accounts.access import access, may, may_somewhere, refusal, require
 from controlplane.accounts.models import Operator
 from controlplane.approvals.kinds import Kind, all_kinds
 from controlplane.approvals.models import (
@@ -101,6 +101,8 @@ def _changes_on(operator: Operator, permission_of: Callable[[Kind], str]) -> Cha
         permission = permission_of(kind)
         if may(operator, permission):
             rows |= Q(kind=kind.name)
+            continue
+        if not may_somewhere(operator, permission):
             continue
         if permission not in names:
             held: QuerySet[Model] = get_objects_for_user(operator, permission, accept_global_perms=False)
