@@ -1,7 +1,7 @@
 """Open, amend, sign, apply, bypass and close changes. Every path to production runs through `require` or `apply`."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -232,14 +232,14 @@ def _abandon(change: ChangeRequest, state: ChangeState, *, actor: Operator | str
 
 
 # --- going through the gate ------------------------------------------------------------------------------------------
-def require(change: ChangeRequest, *, gate: str, now: datetime) -> Authorisation:
-    """Return why `change` may pass `gate` now, having recomputed its digest from what is in the database.
+def require(change: ChangeRequest, *, gates: Sequence[str], now: datetime) -> list[Authorisation]:
+    """Return why `change` may pass each of `gates` now, having recomputed its digest from what is in the database.
 
-    Call it inside the operation that carries the change out.
+    Call it inside the operation that carries the change out. As many queries for all gates as for one.
 
     Raises:
         ChangeClosed: it was applied, rejected or withdrawn meanwhile; sign-offs on it open nothing any more.
-        NotApproved: naming how many sign-offs are missing from which role.
+        NotApproved: naming how many sign-offs are missing from which role at the first gate that is closed.
         PolicyMissing: the policy fell silent on it.
         DigestRejected: the content was rejected.
     """
@@ -247,18 +247,22 @@ def require(change: ChangeRequest, *, gate: str, now: datetime) -> Authorisation
     change = _open(change)
     refuse_rejected(change.content_digest)
     examined = examine_one(change, now=now)
-    seen, digest = examined.standing(gate), examined.current.digest
-    if seen.silent:
-        raise PolicyMissing(f"CR-{change.pk} cannot pass {str(gate)!r}. {seen.sentence}")
-    if seen.is_open:
-        return Authorisation(digest, seen, None)
-    bypass = change.bypasses.in_effect(now).filter(digest=digest).first()
-    if bypass is not None:
-        return Authorisation(digest, seen, bypass.lapses_at)
-    raise NotApproved(
-        f"CR-{change.pk} cannot pass {str(gate)!r} yet. {seen.sentence}",
-        {role.value: n for role, n in seen.missing.items()},
-    )
+    digest = examined.current.digest
+    standings = {gate: examined.standing(gate) for gate in gates}
+    closed = {gate: seen for gate, seen in standings.items() if not seen.is_open}
+    lapses_at = None
+    if closed:
+        gate, seen = next(iter(closed.items()))
+        said = f"CR-{change.pk} cannot pass {str(gate)!r}"
+        if seen.silent:
+            raise PolicyMissing(f"{said}. {seen.sentence}")
+        bypass = change.bypasses.in_effect(now).filter(digest=digest).first()
+        if bypass is None:
+            raise NotApproved(
+                f"{said} yet. {seen.sentence}", {role.value: count for role, count in seen.missing.items()}
+            )
+        lapses_at = bypass.lapses_at
+    return [Authorisation(digest, seen, lapses_at if gate in closed else None) for gate, seen in standings.items()]
 
 
 @audit.operation
@@ -272,7 +276,7 @@ def apply_change(*, change: ChangeRequest, actor: Operator | str, now: datetime)
     kind = change.registered
     if kind.apply is None:
         raise ChangeClosed(f"CR-{change.pk} is carried out step by step on its own page, not from here")
-    authorisation = require(change, gate=APPLY_GATE, now=now)
+    [authorisation] = require(change, gates=[APPLY_GATE], now=now)
     mark_applied(change, actor=actor, now=now, note=authorisation.standing.sentence)
     kind.apply(change, authorisation=authorisation, actor=actor, now=now)
     return change

@@ -112,7 +112,9 @@ def cancel_before_commit(key: str) -> None:
 
 
 def hold_chain() -> None:
-    """Wait for the chain's lock and keep it until the surrounding transaction ends; harmless when already held."""
+    """Wait for the chain's lock and keep it until the surrounding transaction ends; an operation holds it already."""
+    if _current_scope() is not None:
+        return
     with connections["default"].cursor() as cursor:
         cursor.execute("SET LOCAL lock_timeout = '10s'")
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [CHAIN_LOCK])

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from django.db.models import Q
+
 from controlplane.accounts.models import Operator
 from controlplane.approvals import operations as approvals
 from controlplane.approvals.errors import Drifted, NotApproved
@@ -234,7 +236,7 @@ def promote_canary(*, canary: Canary, actor: Operator, now: datetime) -> Canary:
         )
     _require_as_signed(canary)
     # Live is wider than any stage: a plan that skipped the public passes its gate now.
-    passed = [approvals.require(canary.change, gate=gate, now=now) for gate in Gate]
+    passed = approvals.require(canary.change, gates=list(Gate), now=now)
     authorisation = next((one for one in passed if one.lapses_at is not None), passed[-1])
     if authorisation.lapses_at is not None:
         # What is live does not lapse by itself, so broken glass can never lead there.
@@ -278,8 +280,8 @@ def _expose(canary: Canary, *, position: int, actor: Operator | str, now: dateti
     gates = canary.gates_up_to(position)
     if position > canary.position:
         _require_as_signed(canary)
-        lapses = [approvals.require(canary.change, gate=gate, now=now).lapses_at for gate in gates]
-        canary.bypass_lapses_at = min((at for at in lapses if at is not None), default=None)
+        passed = approvals.require(canary.change, gates=gates, now=now)
+        canary.bypass_lapses_at = min((one.lapses_at for one in passed if one.lapses_at is not None), default=None)
     elif canary.bypass_lapses_at is not None and approvals.is_signed(canary.change, gates=gates, now=now):
         canary.bypass_lapses_at = None
     moved = (
@@ -297,12 +299,10 @@ def _require_as_signed(canary: Canary) -> None:
 
     Raises:
         Drifted, AlteredVersion: somebody wrote to a table by hand.
-        DigestRejected: the words were rejected.
     """
     if canary.plan() != canary.change.content or canary.candidate.digest != canary.change.content_digest:
         raise Drifted(f"the plan of canary {canary.slug!r} is not the content of CR-{canary.change_id}; plan it anew")
     prompts.require_intact(canary.candidate)
-    approvals.refuse_rejected(canary.candidate.digest)
 
 
 def _move(canary: Canary, cause: Cause, *, actor: Operator | str, reason: str, now: datetime) -> None:
@@ -352,10 +352,9 @@ def restore_canaries(section: Mapping[str, Any], *, actor: Operator | str, reaso
 
 
 def served_candidates() -> Iterable[PromptVersion]:
-    """Candidates and controls of running canaries: releases carry them though they are not live."""
-    for canary in Canary.objects.running().with_parts():
-        yield canary.candidate
-        yield canary.control
+    """Candidates and controls of running canaries: releases carry them though they are not live. One query."""
+    in_canary = Q(canaries__state=CanaryState.RUNNING) | Q(controlled_canaries__state=CanaryState.RUNNING)
+    return PromptVersion.objects.select_related("prompt").filter(in_canary).distinct()
 
 
 def end_on_live_change(version: PromptVersion, *, actor: Operator | str, reason: str, now: datetime) -> None:

@@ -105,7 +105,7 @@ def test_sign_offs_on_a_closed_change_open_nothing():
 
     @audit.operation
     def pass_gate():
-        approvals.require(canary.change, gate="public", now=NOW)
+        approvals.require(canary.change, gates=["public"], now=NOW)
 
     with pytest.raises(ChangeClosed):
         pass_gate()
@@ -116,7 +116,7 @@ def test_a_gate_is_passed_inside_an_operation_only():
     canary = make_canary()
 
     with pytest.raises(RuntimeError, match="call the operation"):
-        approvals.require(canary.change, gate="public", now=NOW)
+        approvals.require(canary.change, gates=["public"], now=NOW)
 
 
 @pytest.mark.parametrize("close", [reject_change, withdraw_change])
