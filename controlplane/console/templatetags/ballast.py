@@ -117,7 +117,7 @@ def micros(value: object) -> str:
         return NO_VALUE
     dollars = float(str(value)) / 1_000_000
     if dollars and abs(dollars) < 0.01:
-        return f"${dollars:.6f}".rstrip("0").rstrip(".")
+        return f"${dollars:.6f}"
     return f"${dollars:,.2f}"
 
 
