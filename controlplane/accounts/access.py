@@ -83,7 +83,7 @@ def visible(operator: Operator, rows: Rows, permission: str) -> Rows:
     if may(operator, permission):
         return rows
     if not may_somewhere(operator, permission):
-        return cast(Rows, rows.none())
+        return rows.none()
     return cast(Rows, get_objects_for_user(operator, permission, klass=rows, accept_global_perms=False))
 
 
