@@ -13,6 +13,7 @@ import sys
 import uvicorn
 
 from dataplane.gateway import Receive, Scope, Send
+from dataplane.process import SERVER
 from dataplane.providers.base import UpstreamCall
 from dataplane.timers import TimerWheel
 from dataplane.transport import Http1Transport, Limits
@@ -48,19 +49,7 @@ class Relay:
 def main() -> None:
     """Serve until SIGTERM."""
     port, url = int(sys.argv[1]), sys.argv[2]
-    uvicorn.run(
-        Relay(url),
-        host="127.0.0.1",
-        port=port,
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        proxy_headers=False,
-        server_header=False,
-    )
+    uvicorn.run(Relay(url), host="127.0.0.1", port=port, lifespan="off", **SERVER)
 
 
 if __name__ == "__main__":

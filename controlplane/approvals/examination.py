@@ -67,9 +67,14 @@ def _look_at(change: ChangeRequest, rules: Sequence[Rule], *, base: Any) -> Curr
     try:
         return _take_digest(kind, rules, base=base, target=change.target, content=change.content)
     except PolicyMissing:
-        (rule,) = parse_rules([change.rule])
         digest = _digest(kind, None, base=base, target=change.target, content=change.content)
-        return Current(base, rule, digest, silent=True)
+        return Current(base, _own_rule(change), digest, silent=True)
+
+
+def _own_rule(change: ChangeRequest) -> Rule:
+    """The rule under which the change's digest was taken, whatever the policy says now."""
+    (rule,) = parse_rules([change.rule])
+    return rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,16 @@ class Examination:
             now=self.at,
         )
         return replace(found, silent=True) if self.current.silent else found
+
+    def as_it_closed(self) -> "Examination":
+        """A closed change with the words that counted when it closed, whatever moved since: target, policy or roles."""
+        change = self.change
+        return replace(
+            self,
+            current=Current(change.base, _own_rule(change), change.digest),
+            signatures=tuple(replace(signature, holds_role=True) for signature in self.signatures),
+            at=change.closed_at or self.at,
+        )
 
     def standings(self) -> list[Standing]:
         """Where it stands at every gate that the rule lists, in the rule's order."""

@@ -47,12 +47,8 @@ def refused_as_message(request: HttpRequest, operation: Callable[[], T]) -> T | 
 
 def went_through(request: HttpRequest, operation: Callable[[], object]) -> bool:
     """Run an operation whose result nobody needs; show its refusal as a message and return False."""
-    try:
-        operation()
-    except Refusal as exc:
-        messages.error(request, str(exc))
-        return False
-    return True
+    # In a tuple, since the operation may well return None.
+    return refused_as_message(request, lambda: (operation(),)) is not None
 
 
 def refused_into_form(form: forms.BaseForm, operation: Callable[[], T]) -> T | None:

@@ -15,6 +15,7 @@ from tests.factories import (
     NOW,
     SETUP,
     built_in_rules,
+    change_policy,
     crew,
     make_canary,
     make_deployment,
@@ -283,12 +284,13 @@ def test_change_is_applied_once_its_sign_offs_are_there(change, signed_in):
 
 
 def test_closed_change_keeps_the_sign_offs_that_carried_it(change, signed_in):
-    """Whatever was decided since: another version is live, and one who signed has left."""
+    """Whatever was decided since: another version is live, one who signed has left, and no rule speaks of it now."""
     leaver = make_operator("leaver", "approver")
     sign(change, crew.approver_one, leaver, now=timezone.now())
     approvals.apply_change(change=change, actor=crew.owner, now=timezone.now())
     make_live_version(Prompt.objects.get(), "Another")
     accounts.revoke_role(grant=leaver.grants.get(), actor=SETUP, now=timezone.now())
+    change_policy([rule for rule in built_in_rules() if rule["kind"] != "prompt.live"], now=timezone.now())
 
     page = signed_in(crew.auditor).get(url(change))
 

@@ -146,12 +146,13 @@ def release_undo(request: HttpRequest) -> HttpResponse:
     # What cannot come back (an ended canary, say) is no way to undo anything, so it is tried out, once per state.
     in_vain = [carried(release) for release in recent[:1]]
     for release in recent[1:]:
-        if carried(release) in in_vain:
+        state = carried(release)
+        if state in in_vain:
             continue
         found = _roll_back(operator, release, recent[0], now=now)
         if found is not None and not found["refusal"]:
             return redirect(f"{reverse('release', args=[release.revision])}#roll-back")
-        in_vain.append(carried(release))
+        in_vain.append(state)
     messages.error(request, f"Nothing that the last {len(recent)} releases changed can be rolled back any more")
     return redirect("releases")
 

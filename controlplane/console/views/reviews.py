@@ -1,6 +1,5 @@
 """The inbox of changes that wait for people, and the one page on which a change is read and signed."""
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,7 +19,7 @@ from controlplane.approvals.access import access_change, access_debt, actions_on
 from controlplane.approvals.access import inbox as changes_for
 from controlplane.approvals.models import ChangeRequest, ChangeState, Decision
 from controlplane.approvals.operations import Examination
-from controlplane.approvals.policy import Standing, Validity, parse_rules
+from controlplane.approvals.policy import Standing, Validity
 from controlplane.audit.models import AuditEvent
 from controlplane.console.forms.fields import ReasonForm
 from controlplane.console.forms.reviews import BreakGlassForm, SignOffForm
@@ -214,7 +213,7 @@ def _review_context(operator: Operator, pk: int, *, now: datetime) -> dict[str, 
     change = access_change(operator, pk, "view")
     examined = operations.examine_one(change, now=now)
     if not change.is_open:
-        examined = _as_it_closed(examined)
+        examined = examined.as_it_closed()
     current, gates = examined.current, examined.standings()
     held = _roles_held(operator, examined)
     acts = actions_on(operator, change) if change.is_open else frozenset()
@@ -251,18 +250,6 @@ def _review_context(operator: Operator, pk: int, *, now: datetime) -> dict[str, 
         "events": timeline(AuditEvent.objects.filter(target=change.audit_name)[:30]),
         "now": now,
     }
-
-
-def _as_it_closed(examined: Examination) -> Examination:
-    """A closed change with the words that counted when it closed, whatever moved since: what it built on, or a role."""
-    change = examined.change
-    (rule,) = parse_rules([change.rule])
-    return replace(
-        examined,
-        current=replace(examined.current, base=change.base, rule=rule, digest=change.digest),
-        signatures=tuple(replace(signature, holds_role=True) for signature in examined.signatures),
-        at=change.closed_at or examined.at,
-    )
 
 
 def _bars(standings: list[Standing]) -> list[dict[str, Any]]:
