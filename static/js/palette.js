@@ -54,7 +54,8 @@ function select(dialog, next) {
   options[index].scrollIntoView({ block: "nearest" });
 }
 
-function draw(dialog) {
+// `keep`: the address whose option stays selected, wherever it stands now; the first is, when it is not there.
+function draw(dialog, keep) {
   const input = dialog.querySelector("input");
   const list = dialog.querySelector("ul");
   const query = input.value.trim().toLowerCase().replaceAll(/\s+/g, "");
@@ -93,7 +94,7 @@ function draw(dialog) {
   dialog.querySelector(".palette-none").hidden = shown.length > 0 || entries === null;
   input.setAttribute("aria-expanded", String(shown.length > 0));
   input.removeAttribute("aria-activedescendant");
-  select(dialog, 0);
+  select(dialog, Math.max(0, shown.findIndex((found) => found.entry.url === keep)));
 }
 
 async function open(dialog) {
@@ -106,7 +107,7 @@ async function open(dialog) {
     if (answer.ok) entries = (await answer.json()).entries;
   } catch { /* keep what was known; the pages stay reachable by the rail */ }
   entries ??= [...document.querySelectorAll(".rail-link")].map((link) => ({ label: link.textContent.trim(), url: link.href, group: "Pages" }));
-  draw(dialog);
+  draw(dialog, shown[index]?.entry.url); // the answer may come after somebody has begun to choose
 }
 
 export function start() {

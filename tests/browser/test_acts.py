@@ -4,7 +4,7 @@ import re
 
 import httpx
 import openai
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.accounts.door import code_of
 from tests.browser.caller import Caller
@@ -155,6 +155,32 @@ def test_palette_leads_by_keyboard_alone(enter):
     keyboard.press("Enter")
 
     expect(owner.page).to_have_url(re.compile("/canaries/$"))
+
+
+def test_palette_keeps_the_choice_when_its_list_comes_late(enter):
+    """It opens with what it knew; the fresh list replaces that under the hand without moving what is chosen."""
+    owner = enter("owner")
+    owner.go("/")
+    keyboard, options = (
+        owner.page.keyboard,
+        owner.page.get_by_role("dialog", name="Command palette").get_by_role("option"),
+    )
+    keyboard.press("Control+k")
+    expect(options.nth(2)).to_be_visible()
+    keyboard.press("Escape")
+    held: list[Route] = []
+    owner.page.route("**/palette.json", lambda route: held.append(route))
+    with owner.page.expect_request("**/palette.json"):
+        keyboard.press("Control+k")
+    keyboard.press("ArrowDown")
+    keyboard.press("ArrowDown")
+    expect(options.nth(2)).to_have_attribute("aria-selected", "true")
+    options.nth(2).evaluate("option => { option.dataset.old = 'yes'; }")
+
+    held[0].continue_()
+
+    expect(options.nth(2)).not_to_have_attribute("data-old", "yes")
+    expect(options.nth(2)).to_have_attribute("aria-selected", "true")
 
 
 def test_dialog_is_walked_by_keyboard(house, enter):
