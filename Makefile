@@ -1,7 +1,7 @@
 # One machine, one command. `make help` lists what there is; variables are in .env.example.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run stop clean test deep check lint types contracts templates migrations packages
+.PHONY: help run stop clean test deep check lint types contracts templates migrations capabilities packages
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -22,7 +22,7 @@ help:
 	@echo "make clean   stop it and remove its data (var/, or BALLAST_DATA_DIR)"
 	@echo "make test    run every test, browser and end-to-end ones included"
 	@echo "make deep    try the approvals, roll-outs and releases in many more orders; takes half an hour"
-	@echo "make check   lint, types, import contracts, templates, migrations"
+	@echo "make check   lint, types, import contracts, templates, migrations, what routes ask of lanes"
 
 run: $(VENV)/.installed
 	@exec $(PY) -m launcher run
@@ -43,7 +43,7 @@ deep: $(VENV)/.installed-dev
 	exec env HYPOTHESIS_PROFILE=deep $(PY) -m pytest tests/approvals/test_every_order.py $(PYTEST_ARGS)
 
 # One target each, so that `make -k check` shows all that is wrong and `make types` only the types.
-check: lint types contracts templates migrations packages
+check: lint types contracts templates migrations capabilities packages
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
@@ -60,6 +60,9 @@ templates: $(VENV)/.installed-dev
 
 migrations: $(VENV)/.installed-dev
 	env $(CHECK_ENV) $(PY) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
+
+capabilities: $(VENV)/.installed-dev
+	env $(CHECK_ENV) $(PY) -W ignore::RuntimeWarning manage.py check_capabilities
 
 packages: $(VENV)/.installed-dev
 	$(PY) -m pip check

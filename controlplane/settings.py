@@ -72,6 +72,7 @@ INSTALLED_APPS = [
     "controlplane.prompts",
     "controlplane.routing",
     "controlplane.rollouts",
+    "controlplane.ladder",
     "controlplane.telemetry",
     "controlplane.ledger",
     "controlplane.console",
@@ -150,6 +151,7 @@ CELERY_BEAT_SCHEDULE = {
     "push-latest": {"task": "releases.push_latest", "schedule": timedelta(seconds=10)},
     "lapse-break-glass": {"task": "rollouts.lapse_break_glass", "schedule": timedelta(seconds=15)},
     "compact-rollups": {"task": "telemetry.compact_rollups", "schedule": timedelta(seconds=60)},
+    "measure-drills": {"task": "telemetry.measure_drills", "schedule": timedelta(seconds=15)},
 }
 
 # --- who may come in -------------------------------------------------------------------------------------------------

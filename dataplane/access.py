@@ -29,6 +29,12 @@ class Tenant:
     log_content: bool
 
 
+# Who pays for what Ballast asks providers by itself: probes, embeddings of signed answers. No customer has this slug.
+OURSELVES: Final = Tenant(
+    slug="ballast", tier="standard", residency=frozenset(), region="", internal=True, log_content=False
+)
+
+
 @dataclass(frozen=True, slots=True)
 class ApiKey:
     """One admitted key: `id` names it in logs and on pages."""

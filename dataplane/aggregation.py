@@ -28,10 +28,14 @@ class Accumulator:
     """What one series counted in one bucket so far."""
 
     __slots__ = (
+        "attempts",
         "cancelled",
         "changed",
         "cost_micros",
+        "drain_tps",
         "errors",
+        "failures",
+        "fallbacks",
         "input_tokens",
         "latency_ms",
         "output_tokens",
@@ -40,6 +44,8 @@ class Accumulator:
         "requests",
         "schema_checked",
         "schema_passed",
+        "throttled",
+        "timeouts",
         "ttft_ms",
     )
 
@@ -48,6 +54,11 @@ class Accumulator:
         self.errors = 0
         self.rejected = 0
         self.cancelled = 0
+        self.fallbacks = 0
+        self.attempts = 0
+        self.failures = 0
+        self.timeouts = 0
+        self.throttled = 0
         self.input_tokens = 0
         self.output_tokens = 0
         self.cost_micros = 0
@@ -56,10 +67,11 @@ class Accumulator:
         self.refusals = 0
         self.latency_ms = Sketch()
         self.ttft_ms = Sketch()
+        self.drain_tps = Sketch()
         self.changed = True
 
     def to_json(self, bucket: int, series: Series) -> dict[str, Any]:
-        """One rollup, cumulative for its bucket. Shape: the bucket, the series' fields, the counts, two sketches."""
+        """One rollup, cumulative for its bucket. Shape: the bucket, the series' fields, the counts, three sketches."""
         return {
             "bucket": bucket,
             "lane": series.lane,
@@ -72,6 +84,11 @@ class Accumulator:
             "errors": self.errors,
             "rejected": self.rejected,
             "cancelled": self.cancelled,
+            "fallbacks": self.fallbacks,
+            "attempts": self.attempts,
+            "failures": self.failures,
+            "timeouts": self.timeouts,
+            "throttled": self.throttled,
             "input_tokens": self.input_tokens,
             "output_tokens": self.output_tokens,
             "cost_micros": self.cost_micros,
@@ -80,6 +97,7 @@ class Accumulator:
             "refusals": self.refusals,
             "latency_ms": self.latency_ms.to_json(),
             "ttft_ms": self.ttft_ms.to_json(),
+            "drain_tps": self.drain_tps.to_json(),
         }
 
 
@@ -95,35 +113,61 @@ class Aggregation:
         self._current_start = 0
         self._current_ends_at = 0.0
 
-    def record(
+    def record_attempt(
         self,
         series: Series,
         *,
-        result: Result,
+        failed: bool,
+        timed_out: bool,
+        throttled: bool,
         latency_ms: float,
-        ttft_ms: float | None = None,
-        input_tokens: int = 0,
-        output_tokens: int = 0,
-        cost_micros: int = 0,
-        schema_passed: bool | None = None,
-        refused: bool = False,
+        ttft_ms: float | None,
+        tokens_per_second: float | None,
+        input_tokens: int,
+        output_tokens: int,
+        cost_micros: int,
     ) -> None:
-        """Count one finished attempt under the bucket of this moment.
+        """Count one finished attempt at the lane of `series` under the bucket of this moment.
 
         Args:
-            result: `error` is the upstream's or the gateway's failure, `rejected` the caller's own mistake, `cancelled`
-                a caller who left.
+            failed: The lane is to blame; a caller's mistake, or a caller who left, is no failure.
+            timed_out: It failed by not answering in time. Counted only if `failed`, so that it is a part of it.
+            throttled: The provider said that this was too much (429), whether or not that counts as a failure.
             latency_ms, ttft_ms: Milliseconds from the start of the attempt; `ttft_ms` None when no byte of an answer
                 came.
-            schema_passed: None when the answer was not checked against a schema.
+            tokens_per_second: Of a stream, from its first piece to its last; None when that was not measured.
+            input_tokens, output_tokens, cost_micros: Billed, also for an answer that nobody got.
         """
-        at = self._wall()
-        if at >= self._current_ends_at:
-            self._open(at)
-        accumulator = self._current.get(series)
-        if accumulator is None:
-            accumulator = self._current[series] = Accumulator()
-        accumulator.changed = True
+        accumulator = self._accumulator(series)
+        accumulator.attempts += 1
+        if failed:
+            accumulator.failures += 1
+            if timed_out:
+                accumulator.timeouts += 1
+        if throttled:
+            accumulator.throttled += 1
+        accumulator.input_tokens += input_tokens
+        accumulator.output_tokens += output_tokens
+        accumulator.cost_micros += cost_micros
+        accumulator.latency_ms.add(latency_ms)
+        if ttft_ms is not None:
+            accumulator.ttft_ms.add(ttft_ms)
+        if tokens_per_second is not None:
+            accumulator.drain_tps.add(tokens_per_second)
+
+    def record_request(
+        self, series: Series, *, result: Result, schema_passed: bool | None, refused: bool, fallback: bool
+    ) -> None:
+        """Count one finished request, however many attempts it made, under the bucket of this moment.
+
+        Args:
+            series: With the lane of its last attempt; "" when it made none.
+            result: `error` is the upstream's or the gateway's failure, `rejected` the caller's own mistake, `cancelled`
+                a caller who left.
+            schema_passed: None when the answer was not checked against a schema.
+            fallback: Signed copy answered it instead of a lane.
+        """
+        accumulator = self._accumulator(series)
         accumulator.requests += 1
         if result != "ok":
             if result == "error":
@@ -132,17 +176,13 @@ class Aggregation:
                 accumulator.rejected += 1
             else:
                 accumulator.cancelled += 1
-        accumulator.input_tokens += input_tokens
-        accumulator.output_tokens += output_tokens
-        accumulator.cost_micros += cost_micros
         if schema_passed is not None:
             accumulator.schema_checked += 1
             accumulator.schema_passed += schema_passed
         if refused:
             accumulator.refusals += 1
-        accumulator.latency_ms.add(latency_ms)
-        if ttft_ms is not None:
-            accumulator.ttft_ms.add(ttft_ms)
+        if fallback:
+            accumulator.fallbacks += 1
 
     def drain(self, now: float) -> list[dict[str, Any]]:
         """The rollups that changed since the last drain, each cumulative for its bucket; closed buckets are forgotten.
@@ -165,6 +205,17 @@ class Aggregation:
             if bucket != self._current_start:
                 del self._buckets[bucket]
         return rollups
+
+    def _accumulator(self, series: Series) -> Accumulator:
+        """What `series` has counted in the bucket of this moment, marked as changed."""
+        at = self._wall()
+        if at >= self._current_ends_at:
+            self._open(at)
+        accumulator = self._current.get(series)
+        if accumulator is None:
+            accumulator = self._current[series] = Accumulator()
+        accumulator.changed = True
+        return accumulator
 
     def _open(self, at: float) -> None:
         """Make the bucket of `at` the current one.

@@ -187,7 +187,8 @@ class Node:
         """A finite number in (above, maximum]."""
         if isinstance(self.value, bool) or not isinstance(self.value, int | float):
             self.refuse(f"expected a number, got {kind_of(self.value)}")
-        if not math.isfinite(self.value) or not above < self.value <= maximum:
+        # The range first: JSON's integers may be too long for a float, and isfinite would have to make one.
+        if not above < self.value <= maximum or not math.isfinite(self.value):
             self.refuse(f"{self.value} is not above {above:g} and at most {maximum:g}")
         return float(self.value)
 
@@ -206,7 +207,10 @@ class Node:
             self.refuse(f"{text!r} is not an ISO-8601 time")
         if moment.tzinfo is None:
             self.refuse(f"{text!r} has no offset; write it in UTC with a trailing Z")
-        return moment.astimezone(UTC)
+        try:
+            return moment.astimezone(UTC)
+        except OverflowError:
+            self.refuse(f"{text!r} is outside the years 1..9999 in UTC")
 
     def _object(self) -> Mapping[str, Any]:
         if not isinstance(self.value, Mapping):

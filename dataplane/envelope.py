@@ -35,7 +35,10 @@ SERVER: Final = "server_error"
 
 FACES: Final[Mapping[str, Face]] = {
     "invalid_request": Face(400, INVALID, retry=False),
+    "unsupported_request": Face(400, INVALID, retry=False),
     "invalid_variables": Face(400, INVALID, retry=False),
+    "context_length_exceeded": Face(400, INVALID, retry=False),
+    "content_filter": Face(400, INVALID, retry=False),
     "unauthorized": Face(401, "authentication_error", retry=False),
     "model_not_found": Face(404, INVALID, retry=False),
     "prompt_not_found": Face(404, INVALID, retry=False),
@@ -54,6 +57,7 @@ FACES: Final[Mapping[str, Face]] = {
     "upstream_unavailable": Face(503, SERVER),
     "secret_unavailable": Face(503, SERVER, retry=False),
     "no_eligible_lane": Face(503, SERVER, retry=False),
+    "circuit_open": Face(503, SERVER, retry_after_seconds=5),
     "no_release": Face(503, SERVER, retry_after_seconds=1),
     "maintenance": Face(503, SERVER, retry_after_seconds=1),
     "upstream_timeout": Face(504, SERVER),
@@ -107,18 +111,21 @@ def face_of(error: GatewayError) -> Face:
     return FACES.get(error.code, FACES["internal_error"])
 
 
-def error_headers(error: GatewayError) -> list[Header]:
+def error_headers(error: GatewayError, *, retry_after_seconds: float | None = None) -> list[Header]:
     """Return the headers that go with `error`: content type, x-should-retry, Retry-After in whole seconds (rounded
-    up).
+    up): `retry_after_seconds`, or else what the error itself knows.
     """
     face = face_of(error)
     headers = [JSON_TYPE]
-    if not face.retry:
+    may_retry = face.retry and getattr(error, "is_repeatable", True)
+    if not may_retry:
         headers.append(DO_NOT_RETRY)
-    seconds = getattr(error, "retry_after_seconds", None)
+    seconds = retry_after_seconds
+    if seconds is None:
+        seconds = getattr(error, "retry_after_seconds", None)
     if seconds is None:
         seconds = face.retry_after_seconds
-    if seconds is not None and face.retry:
+    if seconds is not None and may_retry:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(seconds))))
     headers.extend(getattr(error, "headers", ()))
     return headers
@@ -129,7 +136,7 @@ def error_body(error: GatewayError, *, request_id: str, code: str | None = None,
 
     Args:
         code: Overrides the error's own code, which then appears as `reason`.
-        more: Further members of the error object.
+        more: Further members of the error object; they win over those that the error gives.
     """
     fields: dict[str, Any] = {
         "type": face_of(error).type,

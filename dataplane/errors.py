@@ -8,7 +8,7 @@ from one table at the edge.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class GatewayError(Exception):
@@ -88,6 +88,22 @@ class InvalidVariables(InvalidRequest):
         self.names = names
 
 
+class ContextLengthExceeded(InvalidRequest):
+    """The conversation and the answer asked for are clearly longer than the lane's context; nothing was sent there."""
+
+    code = "context_length_exceeded"
+
+    def __init__(self, *, lane: str, estimated_tokens: int, context_tokens: int) -> None:
+        super().__init__(
+            f"about {estimated_tokens} tokens, the answer included, do not fit into the {context_tokens} of lane "
+            f"{lane!r}; shorten the messages or ask for a shorter answer",
+            param="messages",
+        )
+        self.lane = lane
+        self.estimated_tokens = estimated_tokens
+        self.context_tokens = context_tokens
+
+
 # What the release, or the state of this worker, does not allow.
 
 
@@ -108,6 +124,54 @@ class NoEligibleLane(GatewayError):
     def __init__(self, route: str, *, excluded: Mapping[str, str]) -> None:
         reasons = "; ".join(f"{lane!r}: {reason}" for lane, reason in excluded.items())
         super().__init__(f"route {route!r} has no lane for this request ({reasons})")
+        self.route = route
+        self.excluded = dict(excluded)
+
+
+class BreakerOpen(GatewayError):
+    """The breaker of a lane lets nothing through now. `open_seconds` None: an operator holds it open."""
+
+    code = "circuit_open"
+
+    def __init__(self, lane: str, *, open_seconds: float | None, forced: bool = False) -> None:
+        if open_seconds is None:
+            fact = "is held open by an operator; let it go, or route around it"
+        elif open_seconds > 0:
+            fact = f"is open for {open_seconds:.1f} s more; retry later or add a fallback to its route"
+        else:
+            fact = "is being probed by other requests; retry in a moment"
+        super().__init__(f"lane {lane!r} {fact}")
+        self.lane = lane
+        self.open_seconds = open_seconds
+        self.forced = forced
+
+
+class NoLaneLeft(GatewayError):
+    """Every lane that may serve the request is held back by its breaker, and nothing below answered.
+
+    `held_back` maps each lane, in the order of the route, to the reason; `retry_after_seconds` is when the first of
+    them is tried again, None when nobody can say.
+    """
+
+    code = "circuit_open"
+
+    def __init__(self, route: str, *, held_back: Mapping[str, BreakerOpen]) -> None:
+        reasons = "; ".join(error.message for error in held_back.values())
+        super().__init__(f"route {route!r} has no lane left: {reasons}")
+        self.route = route
+        self.held_back = dict(held_back)
+        waits = [error.open_seconds for error in held_back.values() if error.open_seconds is not None]
+        self.retry_after_seconds = min(waits, default=None)
+
+
+class UnsupportedRequest(InvalidRequest):
+    """No lane of the route can do what the request asks. `excluded` maps each lane id to the reason."""
+
+    code = "unsupported_request"
+
+    def __init__(self, route: str, *, excluded: Mapping[str, str]) -> None:
+        reasons = "; ".join(f"{lane!r}: {reason}" for lane, reason in excluded.items())
+        super().__init__(f"route {route!r} cannot serve this request; ask another route ({reasons})")
         self.route = route
         self.excluded = dict(excluded)
 
@@ -141,7 +205,8 @@ class UpstreamError(GatewayError):
     """An attempt at a lane failed. `lane` is None until the layer that knows it has said so.
 
     `sent` says whether the request may have reached the provider (and may be billed); `retry_after_seconds` is what the
-    provider asked for, if anything.
+    provider asked for, if anything. `is_repeatable` is False once it is known that the request must not be sent again
+    by anybody who has not looked at what it did.
     """
 
     code = "upstream_error"
@@ -160,6 +225,7 @@ class UpstreamError(GatewayError):
         self.status = status
         self.retry_after_seconds = retry_after_seconds
         self.sent = sent
+        self.is_repeatable = True
 
 
 class UpstreamUnreachable(UpstreamError):
@@ -171,16 +237,28 @@ class UpstreamUnreachable(UpstreamError):
         super().__init__(message, lane=lane, sent=False)
 
 
+_KEPT_WAITING: Final = {
+    "connect": "took no connection within {seconds:.1f} s; retry, or raise connect_timeout_seconds",
+    "first_byte": "was silent for {seconds:.1f} s (first_byte); retry, or raise first_byte_timeout_seconds",
+    "idle": "was silent for {seconds:.1f} s (idle); retry, or raise idle_timeout_seconds",
+    "first_token": "gave no token within {seconds:.1f} s; retry, or raise first_token_seconds of the route",
+    "whole_answer": "gave no answer within {seconds:.1f} s; retry, or raise whole_answer_seconds of the route",
+    "drain": "gave its first tokens slower than its floor, over {seconds:.1f} s; retry, or lower the floor",
+}
+
+
 class UpstreamTimeout(UpstreamError):
-    """The lane stayed silent longer than its own time-out. `phase` is connect, first_byte or idle."""
+    """The lane kept us waiting longer than its own limits, or its route's, allow.
+
+    `phase` is connect, first_byte or idle (limits of the lane), first_token or whole_answer (of the route), or drain:
+    the first tokens came slower than the floor of the lane's breaker.
+    """
 
     code = "upstream_timeout"
 
     def __init__(self, *, lane: str, phase: str, waited_seconds: float) -> None:
         super().__init__(
-            f"lane {lane!r} was silent for {waited_seconds:.1f} s ({phase}); retry, or raise {phase}_timeout_seconds",
-            lane=lane,
-            sent=phase != "connect",
+            f"lane {lane!r} {_KEPT_WAITING[phase].format(seconds=waited_seconds)}", lane=lane, sent=phase != "connect"
         )
         self.phase = phase
         self.waited_seconds = waited_seconds
@@ -191,9 +269,32 @@ class UpstreamRejected(UpstreamError):
 
     code = "invalid_request"
 
-    def __init__(self, message: str, *, lane: str, status: int, param: str | None = None) -> None:
+    def __init__(self, message: str, *, lane: str | None, status: int | None, param: str | None = None) -> None:
         super().__init__(message, lane=lane, status=status)
         self.param = param
+
+
+class UpstreamContextExceeded(UpstreamRejected):
+    """The provider says that the conversation is too long for its model; a lane with a larger context may take it."""
+
+    code = "context_length_exceeded"
+
+    def __init__(self, message: str, *, lane: str, status: int) -> None:
+        super().__init__(message, lane=lane, status=status, param="messages")
+
+
+class UpstreamFiltered(UpstreamRejected):
+    """The provider's content filter refused the conversation; whoever sent it elsewhere would go round the filter."""
+
+    code = "content_filter"
+
+    def __init__(self, *, lane: str | None, status: int | None) -> None:
+        super().__init__(
+            "the provider's content filter refused the conversation; change what it says",
+            lane=lane,
+            status=status,
+            param="messages",
+        )
 
 
 class UpstreamAuthFailed(UpstreamError):

@@ -52,3 +52,50 @@ class ReportsCaughtUp(Event):
     kind = "reports.caught_up"
 
     batches: int
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerChanged(Event):
+    """The breaker of a lane moved in this worker, because of a window or a probe; another worker's verdict that it took
+    over is no event of its own. Workers that conclude the same from the fleet's sums all say so: their `generation` is
+    then the same. `measured` is what made it open: see `breaker.Trip.to_json`.
+    """
+
+    kind = "breaker.changed"
+
+    lane: str
+    before: str
+    after: str
+    cause: str
+    generation: int
+    open_seconds: float
+    measured: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerWithheld(Event):
+    """A breaker stayed closed, or opened and is passed by, because a route would have too little left; `reason` says
+    which and why.
+    """
+
+    kind = "breaker.withheld"
+
+    lane: str
+    reason: str
+    measured: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BreakersAlone(Event):
+    """The fleet's breakers cannot be heard; this worker judges lanes by what it sees itself. `reason` says why."""
+
+    kind = "breakers.alone"
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BreakersShared(Event):
+    """The fleet's breakers are heard again."""
+
+    kind = "breakers.shared"

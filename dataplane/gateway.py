@@ -15,6 +15,8 @@ from typing import Any, Final, Protocol, cast
 import orjson
 
 from dataplane.aggregation import Aggregation
+from dataplane.attempts import Attempts, UsageSink
+from dataplane.copy_desk import CopyDesk
 from dataplane.credentials import Secrets
 from dataplane.envelope import (
     JSON_TYPE,
@@ -28,11 +30,19 @@ from dataplane.envelope import (
     face_of,
 )
 from dataplane.errors import GatewayError, UnknownRoute
+from dataplane.events import Event
+from dataplane.fleet import FleetBreakers
 from dataplane.journey import Inbound, new_id
+from dataplane.known_questions import KnownQuestions
+from dataplane.lane_caller import LaneCaller
 from dataplane.metrics import GatewayMetrics
-from dataplane.pipeline import Pipeline, UsageSink
+from dataplane.pipeline import Pipeline
+from dataplane.probes import LaneProbes
+from dataplane.providers import ADAPTERS
 from dataplane.release import Release
+from dataplane.schema_check import SchemaChecker
 from dataplane.settings import GatewaySettings
+from dataplane.stores.breakers import BreakerStore
 from dataplane.timers import TimerWheel
 from dataplane.transport import Http1Transport, Transport
 
@@ -70,11 +80,18 @@ class Watcher(Protocol):
     async def stop(self) -> None:
         """Stop watching."""
 
+    def subscribe(self, adopted: Callable[[Release], None]) -> None:
+        """Call `adopted` with every release from now on, right after it has become current. It must not wait."""
+
 
 class Reports(UsageSink, Protocol):
     """Ships what this worker did, such as `ReportShipper`."""
 
     in_flight: int
+    lanes: Callable[[], list[dict[str, Any]]] | None
+
+    def add_event(self, event: Event) -> None:
+        """Take over something that happened; must not wait."""
 
     async def start(self) -> None:
         """Begin to ship."""
@@ -95,9 +112,10 @@ def create_app(
     aggregation: Aggregation,
     secrets: Secrets,
     transport: Transport | None = None,
+    breaker_store: BreakerStore | None = None,
 ) -> App:
-    """Return the application of one gateway process. Its lifespan starts and stops `watcher`, `reports` and
-    `transport`.
+    """Return the application of one gateway process. Its lifespan starts and stops `watcher`, `reports`, `transport`
+    and `breaker_store`; without the last, breakers are this process' own.
     """
     timers = TimerWheel()
     return Gateway(
@@ -107,6 +125,7 @@ def create_app(
         aggregation=aggregation,
         secrets=secrets,
         transport=transport or Http1Transport(timers=timers),
+        breaker_store=breaker_store,
         timers=timers,
     )
 
@@ -123,6 +142,7 @@ class Gateway:
         aggregation: Aggregation,
         secrets: Secrets,
         transport: Transport,
+        breaker_store: BreakerStore | None,
         timers: TimerWheel,
     ) -> None:
         self._settings = settings
@@ -131,17 +151,48 @@ class Gateway:
         self._transport = transport
         self._timers = timers
         self._started = False
-        self._metrics = GatewayMetrics(release=lambda: watcher.current)
-        self._pipeline = Pipeline(
-            releases=watcher,
-            transport=transport,
-            secrets=secrets,
+        clock, wall = time.monotonic, time.time
+        schemas = SchemaChecker()
+        self._breakers = FleetBreakers(store=breaker_store, report=reports.add_event, clock=clock, wall=wall)
+        reports.lanes = self._breakers.states
+        self._metrics = GatewayMetrics(release=lambda: watcher.current, breakers=self._breakers.states)
+        caller = LaneCaller(
+            transport=transport, secrets=secrets, adapters=ADAPTERS, timers=timers, clock=clock, wall=wall
+        )
+        attempts = Attempts(
+            breakers=self._breakers,
             aggregation=aggregation,
             usage=reports,
+            region=settings.region,
+            clock=clock,
+            wall=wall,
+        )
+        self._known_questions = KnownQuestions(attempts=attempts, caller=caller, timers=timers, clock=clock, wall=wall)
+        self._pipeline = Pipeline(
+            releases=watcher,
+            caller=caller,
+            attempts=attempts,
+            copy_desk=CopyDesk(breakers=self._breakers, known_questions=self._known_questions, schemas=schemas),
+            schemas=schemas,
+            aggregation=aggregation,
             metrics=self._metrics,
             region=settings.region,
             timers=timers,
+            clock=clock,
+            wall=wall,
         )
+        self._probes = LaneProbes(
+            attempts=attempts,
+            caller=caller,
+            breakers=self._breakers,
+            store=breaker_store,
+            timers=timers,
+            clock=clock,
+            wall=wall,
+        )
+        watcher.subscribe(self._breakers.adopt)
+        watcher.subscribe(self._probes.adopt)
+        watcher.subscribe(self._known_questions.adopt)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request, or the process's lifespan."""
@@ -165,6 +216,9 @@ class Gateway:
                 try:
                     await self._reports.start()
                     await self._watcher.start()
+                    await self._breakers.start()
+                    await self._known_questions.start()
+                    await self._probes.start()
                 except Exception as exc:
                     log.exception("the gateway cannot start")
                     await send({"type": "lifespan.startup.failed", "message": str(exc)})
@@ -178,6 +232,9 @@ class Gateway:
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 await self._watcher.stop()
+                await self._probes.stop()
+                await self._known_questions.stop()
+                await self._breakers.stop()
                 await self._transport.close()
                 await self._reports.stop()
                 await send({"type": "lifespan.shutdown.complete"})
@@ -221,7 +278,7 @@ class Gateway:
         Raises:
             UnsupportedMediaType, BodyTooLarge, CallerLeft.
         """
-        authorization = user = deadline_ms = None
+        authorization = user = deadline_ms = accept_language = idempotency_key = None
         media_type = ""
         length = 0
         for name, value in scope["headers"]:
@@ -235,6 +292,10 @@ class Gateway:
                 user = value.decode("latin-1")
             elif name == b"ballast-deadline-ms":
                 deadline_ms = value.decode("latin-1")
+            elif name == b"accept-language":
+                accept_language = value.decode("latin-1")
+            elif name == b"idempotency-key":
+                idempotency_key = value.decode("latin-1")
         if media_type != "application/json" and media_type.partition(";")[0].strip().lower() != "application/json":
             raise UnsupportedMediaType(media_type[:100])
         limit_bytes = self._settings.max_body_bytes
@@ -254,7 +315,9 @@ class Gateway:
             body = b"".join(parts)
         if message["type"] == "http.disconnect":
             raise CallerLeft
-        return Inbound(request_id, body, started, authorization, user or None, deadline_ms)
+        return Inbound(
+            request_id, body, started, authorization, user or None, deadline_ms, accept_language, idempotency_key
+        )
 
     async def _serve_small(self, scope: Scope, send: Send) -> None:
         """Serve what needs no pipeline: models, health, metrics, and the addresses that do not exist."""

@@ -11,18 +11,22 @@ from dataclasses import dataclass
 from random import getrandbits
 from typing import Any, Final, Protocol
 
-from dataplane.access import Tenant
+from dataplane.access import OURSELVES, Tenant
 from dataplane.aggregation import Result, Series
 from dataplane.envelope import Header, face_of
 from dataplane.errors import GatewayError, UpstreamError, UpstreamRejected
+from dataplane.fallback import OutageNotice
 from dataplane.messages import Usage
 from dataplane.prompts import PromptVersion
 from dataplane.release import Release
 from dataplane.routing import Lane
+from dataplane.signed_copy import SignedCopy
 
 CLIENT_CLOSED_REQUEST: Final = 499
 # Vendors count about four characters of English to a token. Only used when an answer ends without its usage.
 CHARACTERS_PER_TOKEN: Final = 4
+# A shorter answer says nothing about how fast a provider gives tokens.
+MIN_TIMED_TOKENS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,8 @@ class Inbound:
     authorization: str | None = None
     user: str | None = None
     deadline_ms: str | None = None
+    accept_language: str | None = None
+    idempotency_key: str | None = None
 
 
 class Reply(Protocol):
@@ -57,74 +63,58 @@ class Reply(Protocol):
         """End an event stream."""
 
 
-class Journey:
-    """The state of one request. Plain attributes: one request, one task, no sharing."""
+class Attempt:
+    """One attempt at one lane: what it took, and what became of it. Plain attributes, as of a `Journey`.
+
+    `kind` is primary (the first), retry (the same lane again) or fallback (another lane, because of `cause`: the error
+    code of the attempt before). `dropped` and `adjusted` are the request's fields that were not sent to the lane, or
+    not as they were asked for. `waited_seconds` is the time spent waiting for the provider after the first token.
+    """
 
     __slots__ = (
-        "attempt_started",
-        "canary",
-        "cohort",
-        "deadline_ms",
-        "delivered_characters",
+        "adjusted",
+        "cause",
+        "characters",
+        "dropped",
+        "ended",
         "error",
-        "events",
-        "inbound",
-        "key_id",
+        "kind",
         "lane",
+        "number",
         "outcome",
-        "prompt_version",
-        "refused",
-        "release",
-        "route",
-        "schema_passed",
         "sent_bytes",
-        "stage",
-        "stream",
-        "tenant",
+        "started",
         "ttft_ms",
-        "unkeyed",
         "usage",
-        "user",
+        "waited_seconds",
     )
 
-    def __init__(self, inbound: Inbound) -> None:
-        self.inbound = inbound
-        self.release: Release | None = None
-        self.tenant: Tenant | None = None
-        self.key_id = ""
-        self.user: str | None = inbound.user
-        self.route = ""
-        self.prompt_version: PromptVersion | None = None
-        self.canary = ""
-        self.cohort = "none"
-        self.unkeyed = False
-        self.lane: Lane | None = None
-        self.stream = False
-        self.deadline_ms = 0.0
-        self.stage = "authentication"
-        self.attempt_started = 0.0
+    def __init__(self, lane: Lane, *, number: int, kind: str, cause: str, started: float) -> None:
+        self.lane = lane
+        self.number = number
+        self.kind = kind
+        self.cause = cause
+        self.started = started
+        self.ended = started
         self.sent_bytes = 0
         self.ttft_ms: float | None = None
         self.usage: Usage | None = None
-        self.delivered_characters = 0
-        self.events = 0
-        self.schema_passed: bool | None = None
-        self.refused = False
+        self.characters = 0
+        self.waited_seconds = 0.0
         self.outcome = ""
         self.error: GatewayError | None = None
+        self.dropped: tuple[str, ...] = ()
+        self.adjusted: tuple[str, ...] = ()
 
     def fail(self, error: GatewayError) -> None:
-        """Note that the request ends with `error`."""
+        """Note that the attempt ends with `error`."""
         self.error = error
         self.outcome = error.code
 
     @property
-    def result(self) -> Result:
-        """The outcome as telemetry counts it: the caller's own mistake is `rejected`, every other failure `error`."""
-        if self.error is None:
-            return "cancelled" if self.outcome == "cancelled" else "ok"
-        status = face_of(self.error).status
-        return "rejected" if 400 <= status < 500 and status != 429 else "error"
+    def latency_ms(self) -> float:
+        """From start to end, in milliseconds."""
+        return (self.ended - self.started) * 1000
 
     @property
     def status(self) -> int:
@@ -132,36 +122,25 @@ class Journey:
         if self.error is not None:
             upstream = self.error.status if isinstance(self.error, UpstreamRejected) else None
             return upstream or face_of(self.error).status
-        return CLIENT_CLOSED_REQUEST if self.outcome == "cancelled" else 200
+        return 200 if self.outcome == "ok" else CLIENT_CLOSED_REQUEST
 
-    def headers(self, content_type: Header) -> list[Header]:
-        """Return the response headers, as far as the journey has come."""
-        headers = [content_type, (b"ballast-request-id", self.inbound.request_id.encode())]
-        if self.release is not None:
-            headers.append((b"ballast-release", b"%d" % self.release.revision))
-        if self.prompt_version is not None:
-            headers.append((b"ballast-prompt", self.prompt_version.reference.encode()))
-        if self.lane is not None:
-            headers.append((b"ballast-lane", self.lane.id.encode()))
-            headers.append((b"ballast-attempts", b"1"))
-            headers.append((b"ballast-cohort", b"control" if self.unkeyed else self.cohort.encode()))
-            headers.append((b"ballast-rung", b"0"))
-            headers.append((b"ballast-fallback", b"none"))
-        return headers
+    @property
+    def estimated_tokens(self) -> int:
+        """Output tokens so far, CHARACTERS_PER_TOKEN characters to a token."""
+        return -(-self.characters // CHARACTERS_PER_TOKEN)
 
-    def series(self) -> Series | None:
-        """Return the telemetry series, or None while nobody is known to have asked."""
-        if self.tenant is None:
+    @property
+    def tokens_per_second(self) -> float | None:
+        """How fast the provider gave tokens after the first; None for an answer that is too short to tell, or came in
+        one piece. What the caller took to read is not in it.
+        """
+        if self.ttft_ms is None:
             return None
-        version = self.prompt_version
-        return Series(
-            lane="" if self.lane is None else self.lane.id,
-            prompt="" if version is None else version.prompt,
-            version=0 if version is None else version.number,
-            canary=self.canary,
-            cohort=self.cohort,
-            tier=self.tenant.tier,
-        )
+        usage = self.usage
+        tokens = self.estimated_tokens if usage is None else max(usage.output_tokens, self.estimated_tokens)
+        if tokens < MIN_TIMED_TOKENS or self.waited_seconds <= 0:
+            return None
+        return tokens / self.waited_seconds
 
     def billed(self) -> Usage:
         """Return the tokens of the attempt: the vendor's figures, filled up by an estimate where it did not get to
@@ -175,7 +154,7 @@ class Journey:
             return usage
         if not self.sent_bytes or self._costs_nothing():
             return Usage()
-        delivered = -(-self.delivered_characters // CHARACTERS_PER_TOKEN)
+        delivered = self.estimated_tokens
         if usage is None:
             return Usage(-(-self.sent_bytes // CHARACTERS_PER_TOKEN), delivered)
         return Usage(usage.input_tokens, max(usage.output_tokens, delivered), usage.cached_input_tokens)
@@ -183,12 +162,150 @@ class Journey:
     def _costs_nothing(self) -> bool:
         return isinstance(self.error, UpstreamError) and (self.error.status is not None or not self.error.sent)
 
-    def usage_row(self, *, attempt_id: str, at: float, latency_ms: float) -> dict[str, Any]:
-        """Return the usage row of the attempt. Shape: the reports contract. `at` is epoch seconds."""
-        tenant, lane, version = self.tenant, self.lane, self.prompt_version
-        if tenant is None or lane is None:
-            raise ValueError("no attempt was made, so there is nothing to bill")
-        billed = self.billed()
+
+class Journey:
+    """The state of one request. Plain attributes: one request, one task, no sharing.
+
+    `kind` is what the first attempt is recorded as: primary, or probe for a question of our own. `fallback` says what
+    answered, as the header `ballast-fallback` does; `copy` is the signed copy that did, `notice` the signed words that
+    go with an error.
+    """
+
+    __slots__ = (
+        "_series",
+        "attempts",
+        "canary",
+        "cohort",
+        "copy",
+        "deadline_ms",
+        "error",
+        "events",
+        "fallback",
+        "inbound",
+        "key_id",
+        "kind",
+        "lanes",
+        "notice",
+        "outcome",
+        "prompt_version",
+        "refused",
+        "release",
+        "route",
+        "schema_passed",
+        "stage",
+        "stream",
+        "tenant",
+        "unkeyed",
+        "user",
+    )
+
+    def __init__(self, inbound: Inbound) -> None:
+        self.inbound = inbound
+        self.release: Release | None = None
+        self.tenant: Tenant | None = None
+        self.key_id = ""
+        self.kind = "primary"
+        self.user: str | None = inbound.user
+        self.route = ""
+        self.prompt_version: PromptVersion | None = None
+        self.canary = ""
+        self.cohort = "none"
+        self.unkeyed = False
+        self.lanes: tuple[Lane, ...] = ()
+        self.attempts: list[Attempt] = []
+        self.fallback = "none"
+        self.copy: SignedCopy | None = None
+        self.notice: OutageNotice | None = None
+        self.stream = False
+        self.deadline_ms = 0.0
+        self.stage = "authentication"
+        self.events = 0
+        self.schema_passed: bool | None = None
+        self.refused = False
+        self.outcome = ""
+        self.error: GatewayError | None = None
+        self._series: Series | None = None
+
+    def fail(self, error: GatewayError) -> None:
+        """Note that the request ends with `error`."""
+        self.error = error
+        self.outcome = error.code
+
+    def begin_attempt(self, lane: Lane, *, now: float) -> Attempt:
+        """Begin the next attempt, at `lane`. `now` is monotonic seconds."""
+        before = self.attempts[-1] if self.attempts else None
+        kind = self.kind if before is None else "retry" if before.lane is lane else "fallback"
+        cause = "" if before is None else before.outcome
+        attempt = Attempt(lane, number=len(self.attempts) + 1, kind=kind, cause=cause, started=now)
+        self.attempts.append(attempt)
+        return attempt
+
+    @property
+    def lane(self) -> Lane | None:
+        """The lane that served, or was to serve last; None when no lane was tried, or signed copy answered."""
+        return self.attempts[-1].lane if self.attempts and self.copy is None else None
+
+    @property
+    def result(self) -> Result:
+        """The outcome as telemetry counts it: the caller's own mistake is `rejected`, every other failure `error`."""
+        if self.error is None:
+            return "cancelled" if self.outcome == "cancelled" else "ok"
+        status = face_of(self.error).status
+        return "rejected" if 400 <= status < 500 and status != 429 else "error"
+
+    def headers(self, content_type: Header) -> list[Header]:
+        """Return the response headers, as far as the journey has come."""
+        headers = [content_type, (b"ballast-request-id", self.inbound.request_id.encode())]
+        if self.release is not None:
+            headers.append((b"ballast-release", b"%d" % self.release.revision))
+        if self.prompt_version is not None:
+            headers.append((b"ballast-prompt", self.prompt_version.reference.encode()))
+        if self.lanes:
+            lane = self.lane
+            if lane is not None:
+                headers.append((b"ballast-lane", lane.id.encode()))
+                attempt = self.attempts[-1]
+                if attempt.dropped:
+                    headers.append((b"ballast-dropped", ", ".join(attempt.dropped).encode()))
+                if attempt.adjusted:
+                    headers.append((b"ballast-adjusted", ", ".join(attempt.adjusted).encode()))
+            headers.append((b"ballast-attempts", b"%d" % len(self.attempts)))
+            headers.append((b"ballast-cohort", b"control" if self.unkeyed else self.cohort.encode()))
+            headers.append((b"ballast-rung", b"0"))
+            headers.append((b"ballast-fallback", self.fallback.encode()))
+        return headers
+
+    def series(self, lane: str) -> Series | None:
+        """Return the telemetry series with `lane`, or None while nobody is known to have asked.
+
+        For use at the end of an attempt or of the request, when what is told apart does not change any more.
+        """
+        if self.tenant is None:
+            return None
+        # Nearly every request asks twice for the same: for its only attempt, and for itself.
+        known = self._series
+        if known is not None and known.lane == lane:
+            return known
+        version = self.prompt_version
+        self._series = Series(
+            lane=lane,
+            prompt="" if version is None else version.prompt,
+            version=0 if version is None else version.number,
+            canary=self.canary,
+            cohort=self.cohort,
+            tier=self.tenant.tier,
+        )
+        return self._series
+
+    def usage_row(
+        self, attempt: Attempt, billed: Usage, *, cost_micros: int, attempt_id: str, at: float
+    ) -> dict[str, Any]:
+        """Return the usage row of one attempt, whose tokens are `billed`. Shape: the reports contract. `at` is epoch
+        seconds.
+        """
+        tenant, lane, version = self.tenant, attempt.lane, self.prompt_version
+        if tenant is None:
+            raise ValueError("nobody is known to have asked, so there is nobody to bill")
         return {
             "attempt_id": attempt_id,
             "request_id": self.inbound.request_id,
@@ -202,18 +319,27 @@ class Journey:
             "version": 0 if version is None else version.number,
             "canary": self.canary,
             "cohort": self.cohort,
-            "kind": "primary",
-            "attempt": 1,
-            "outcome": self.outcome,
-            "status": self.status,
+            "kind": attempt.kind,
+            "attempt": attempt.number,
+            "cause": attempt.cause,
+            "outcome": attempt.outcome,
+            "status": attempt.status,
             "input_tokens": billed.input_tokens,
             "output_tokens": billed.output_tokens,
-            "cost_micros": lane.cost_micros(input_tokens=billed.input_tokens, output_tokens=billed.output_tokens),
-            "latency_ms": latency_ms,
-            "ttft_ms": self.ttft_ms,
+            "cost_micros": cost_micros,
+            "latency_ms": attempt.latency_ms,
+            "ttft_ms": attempt.ttft_ms,
             "stream": self.stream,
             "user": hash_user(self.user),
         }
+
+
+def own_journey(*, started: float, wall: float, kind: str = "primary") -> Journey:
+    """The journey of a request that nobody sent: ours to make, and ours to pay for. `wall` is epoch seconds."""
+    journey = Journey(Inbound("req_" + new_id(wall), b"", started))
+    journey.tenant = OURSELVES
+    journey.kind = kind
+    return journey
 
 
 def hash_user(user: str | None) -> str:

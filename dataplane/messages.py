@@ -3,10 +3,10 @@
 Callers speak OpenAI's JSON, so the schema keeps OpenAI's shapes where it can (messages, tools, `response_format`) and
 names only what a policy or an adapter must look at. Rules that every adapter follows:
 
-- A field that the gateway does not know passes through untouched to lanes that speak OpenAI's wire.
-- Other wires take the fields they have a meaning for; hints they lack (`seed`, penalties, `logit_bias`, `metadata`,
-  `service_tier`, ...) are dropped, and a field whose loss would change what the caller gets back (`functions`,
-  `logprobs`, `audio`, ...) is refused by name.
+- What becomes of each field on each wire stands in one table, `fields.py`. No field vanishes in silence: what is not
+  sent, or not as asked for, is told to the caller in `ballast-dropped` and `ballast-adjusted`.
+- A field that the gateway does not know passes through untouched to lanes that speak OpenAI's wire, and only there; the
+  route may refuse it instead.
 - The bytes of an answer in OpenAI's wire are forwarded as they came (`raw`); they are parsed, never rebuilt.
 """
 
@@ -26,6 +26,7 @@ ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool", "f
 PART_TYPES: Final = frozenset({"text", "image_url", "input_audio", "file", "refusal"})
 TOOL_CHOICES: Final = frozenset({"none", "auto", "required"})
 RESPONSE_FORMATS: Final = frozenset({"text", "json_object", "json_schema"})
+TOOL_EFFECTS: Final = frozenset({"none", "idempotent", "once"})
 MAX_STOP_SEQUENCES: Final = 4
 
 
@@ -44,7 +45,9 @@ class ChatRequest:
 
     `route` is the caller's `model`; it may be empty beside a managed prompt, which runs on its own route.
     `parameters` holds every other field in OpenAI's own names and shapes (temperature, tools, response_format, and
-    what the gateway does not know), without model, messages, prompt, stream and stream_options.
+    what the gateway does not know), without model, messages, prompt, stream, stream_options and tool_effects.
+    `tool_effects` is what the caller says of its tools: none (they change nothing), idempotent (twice is as once), once
+    (never again), or nothing.
     """
 
     route: str
@@ -55,6 +58,7 @@ class ChatRequest:
     stream_options: Json | None = None
     prompt: PromptReference | None = None
     user: str | None = None
+    tool_effects: str | None = None
 
     @property
     def response_schema(self) -> Json | None:
@@ -126,10 +130,11 @@ class ChatResponse:
         """True when the model or its content filter declined to answer."""
         return self.refusal is not None or self.finish_reason == "content_filter"
 
-    def to_openai(self) -> bytes:
-        """The body of a `chat.completion` for the caller."""
+    def to_openai(self, *, ballast: Json | None = None) -> bytes:
+        """The body of a `chat.completion` for the caller; `ballast` is what the gateway has to say about it."""
         if self.raw is not None:
             return self.raw
+        more = {} if ballast is None else {"ballast": ballast}
         message: Json = {"role": "assistant", "content": self.text, "refusal": self.refusal}
         if self.tool_calls:
             message["tool_calls"] = [
@@ -145,6 +150,7 @@ class ChatResponse:
                 "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": self.finish_reason}],
                 "usage": None if self.usage is None else self.usage.to_openai(),
             }
+            | more
         )
 
 
@@ -226,9 +232,12 @@ class ChunkEncoder:
 
     __slots__ = ("_envelope", "_include_usage", "_role_sent", "_usage")
 
-    def __init__(self, *, include_usage: bool) -> None:
+    def __init__(self, *, include_usage: bool, ballast: Json | None = None) -> None:
+        """`ballast` is what the gateway has to say about the answer; it goes out with every chunk."""
         self._include_usage = include_usage
         self._envelope: Json = {"id": "", "object": "chat.completion.chunk", "created": 0, "model": ""}
+        if ballast is not None:
+            self._envelope["ballast"] = ballast
         self._role_sent = False
         self._usage: Usage | None = None
 
@@ -307,6 +316,12 @@ def parse_chat_request(body: bytes) -> ChatRequest:
             )
         if not stream:
             raise InvalidRequest("'stream_options' is only allowed when 'stream' is true", param="stream_options")
+    tool_effects = fields.pop("tool_effects", None)
+    if tool_effects is not None and tool_effects not in TOOL_EFFECTS:
+        raise InvalidRequest(
+            f"'tool_effects' must be one of {', '.join(sorted(TOOL_EFFECTS))}, got {_name(tool_effects)}",
+            param="tool_effects",
+        )
     check_parameters(fields)
     return ChatRequest(
         route=route,
@@ -317,6 +332,7 @@ def parse_chat_request(body: bytes) -> ChatRequest:
         stream_options=stream_options,
         prompt=prompt,
         user=fields.get("user"),
+        tool_effects=tool_effects,
     )
 
 

@@ -5,7 +5,8 @@ Per lane, prompt and cohort figures travel with the reports instead, where quant
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -17,11 +18,17 @@ from dataplane.release import Release
 class GatewayMetrics(Collector):
     """Counts requests by operation and outcome; an outcome is `ok`, `cancelled` or an error code."""
 
-    def __init__(self, *, release: Callable[[], Release | None]) -> None:
+    def __init__(
+        self, *, release: Callable[[], Release | None], breakers: Callable[[], list[dict[str, Any]]] = list
+    ) -> None:
+        """`breakers` gives the states of the lanes' breakers: see `BreakerBoard.states`."""
         self.in_flight = 0
         self._release = release
         self._requests: dict[tuple[str, str], int] = {}
         self._seconds: dict[str, float] = {}
+        self._fallbacks: dict[tuple[str, str], int] = {}
+        self._fields: dict[tuple[str, str, str], int] = {}
+        self._breakers = breakers
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -30,6 +37,18 @@ class GatewayMetrics(Collector):
         key = (operation, outcome)
         self._requests[key] = self._requests.get(key, 0) + 1
         self._seconds[operation] = self._seconds.get(operation, 0.0) + seconds
+
+    def count_fallback(self, route: str, rung: str) -> None:
+        """Count one request that no lane answered; `rung` is cached, template or outage."""
+        key = (route, rung)
+        self._fallbacks[key] = self._fallbacks.get(key, 0) + 1
+
+    def count_fields(self, lane: str, *, dropped: Iterable[str], adjusted: Iterable[str]) -> None:
+        """Count the fields of one attempt that were not sent to the lane, or not as they were asked for."""
+        for what, names in (("dropped", dropped), ("adjusted", adjusted)):
+            for name in names:
+                key = (lane, what, name)
+                self._fields[key] = self._fields.get(key, 0) + 1
 
     def render(self) -> bytes:
         """Return Prometheus' text format."""
@@ -49,6 +68,30 @@ class GatewayMetrics(Collector):
         for operation, total in list(self._seconds.items()):
             seconds.add_metric([operation], total)
         yield seconds
+        fallbacks = CounterMetricFamily(
+            "ballast_gateway_fallbacks",
+            "Requests that no lane answered, by route and the rung of its fallback stack.",
+            labels=["route", "rung"],
+        )
+        for (route, rung), number in list(self._fallbacks.items()):
+            fallbacks.add_metric([route, rung], number)
+        yield fallbacks
+        fields = CounterMetricFamily(
+            "ballast_gateway_request_fields",
+            "Fields of requests that were not sent to a lane (dropped), or not as they were asked for (adjusted).",
+            labels=["lane", "what", "field"],
+        )
+        for (lane, what, name), number in list(self._fields.items()):
+            fields.add_metric([lane, what, name], number)
+        yield fields
+        breakers = GaugeMetricFamily(
+            "ballast_gateway_breaker",
+            "1 for the state that a lane's breaker is in.",
+            labels=["lane", "state"],
+        )
+        for one in self._breakers():
+            breakers.add_metric([one["lane"], one["state"]], 1)
+        yield breakers
         yield GaugeMetricFamily("ballast_gateway_in_flight", "Requests being served now.", value=self.in_flight)
         release = self._release()
         yield GaugeMetricFamily(

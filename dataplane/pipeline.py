@@ -1,6 +1,7 @@
 """The life of one request, top to bottom. This is the only place that orders the policies.
 
-    authenticate -> prompt and cohort -> route -> attempt -> stream or answer -> measure -> respond -> record
+    authenticate -> prompt and cohort -> route -> breaker and attempt, lane by lane -> stream or answer -> measure
+    -> respond, from signed copy if no lane could answer -> record
 
 The edge (`gateway.py`) reads HTTP and cancels the task when the caller leaves; the deciders say what should happen;
 this module only says in which order, and makes sure that whatever happens is recorded exactly once.
@@ -17,42 +18,49 @@ from typing import Any, Final, Protocol
 
 from dataplane.access import ApiKey, Tenant, key_digest
 from dataplane.aggregation import Aggregation
+from dataplane.attempts import Attempts
+from dataplane.capabilities import needs_of
 from dataplane.cohorts import Arm, assign
-from dataplane.credentials import Secrets
+from dataplane.copy_desk import CopyDesk
 from dataplane.envelope import JSON_TYPE, Header, error_body, error_headers, face_of
 from dataplane.errors import (
+    ContextLengthExceeded,
     DeadlineExceeded,
     GatewayError,
     InvalidRequest,
     NoRelease,
     Unauthorized,
     UnknownPromptVersion,
+    UpstreamContextExceeded,
     UpstreamError,
-    UpstreamInterrupted,
 )
-from dataplane.journey import Inbound, Journey, Reply, new_id
+from dataplane.fallback import answers_from_copy
+from dataplane.journey import Attempt, Inbound, Journey, Reply
+from dataplane.lane_caller import LaneCaller, StreamRun
+from dataplane.lane_fit import fitting_lanes, is_roomier, refuse_unknown_fields
 from dataplane.messages import (
     ChatRequest,
     ChatResponse,
     ChunkEncoder,
+    EmbeddingResponse,
     Finish,
-    RefusalDelta,
+    Start,
     StreamChunk,
     TextDelta,
-    ToolCallDelta,
+    Usage,
     UsageDelta,
     parse_chat_request,
     parse_embedding_request,
 )
 from dataplane.metrics import GatewayMetrics
+from dataplane.policies import FallbackStack
 from dataplane.prompts import PromptVersion, render
-from dataplane.providers import ADAPTERS
-from dataplane.providers.base import DONE, Adapter, StreamParser, UpstreamCall
+from dataplane.providers.base import DONE, Adapter, UpstreamCall
 from dataplane.release import Release
-from dataplane.routing import MAX_DEADLINE_MS, Account, Lane, eligible_lanes
+from dataplane.retry import is_repeatable
+from dataplane.routing import MAX_DEADLINE_MS, Lane, Route, eligible_lanes
 from dataplane.schema_check import SchemaChecker
 from dataplane.timers import TimerWheel
-from dataplane.transport import Exchange, Limits, Transport
 
 log = logging.getLogger("ballast.pipeline")
 
@@ -60,7 +68,6 @@ EVENT_STREAM: Final[Header] = (b"content-type", b"text/event-stream; charset=utf
 NO_CACHE: Final[Header] = (b"cache-control", b"no-cache")
 # How long a caller who is told of a failure may take to read it; the deadline of the request may be over by then.
 LAST_WORDS_SECONDS: Final = 1.0
-CHAT: Final = frozenset({"chat"})
 EMBEDDINGS: Final = frozenset({"embeddings"})
 
 
@@ -72,13 +79,6 @@ class ReleaseSource(Protocol):
         """The verified release, or None before the first."""
 
 
-class UsageSink(Protocol):
-    """Where usage rows go, such as `ReportShipper`."""
-
-    def add_usage(self, row: Mapping[str, Any]) -> None:
-        """Take over one row; must not wait."""
-
-
 class Pipeline:
     """Serves requests of one gateway process."""
 
@@ -86,29 +86,28 @@ class Pipeline:
         self,
         *,
         releases: ReleaseSource,
-        transport: Transport,
-        secrets: Secrets,
+        caller: LaneCaller,
+        attempts: Attempts,
+        copy_desk: CopyDesk,
+        schemas: SchemaChecker,
         aggregation: Aggregation,
-        usage: UsageSink,
         metrics: GatewayMetrics,
         region: str,
         timers: TimerWheel,
-        adapters: Mapping[str, Adapter] = ADAPTERS,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         """`clock` is monotonic seconds, `wall` epoch seconds; `region` stands in for a tenant without one."""
         self._releases = releases
-        self._transport = transport
-        self._secrets = secrets
+        self._caller = caller
+        self._attempts = attempts
+        self._copy_desk = copy_desk
+        self._schemas = schemas
         self._aggregation = aggregation
-        self._usage = usage
         self._metrics = metrics
         self._region = region
-        self._adapters = adapters
         self._clock = clock
         self._wall = wall
-        self._schemas = SchemaChecker()
         self._timers = timers
 
     async def serve_chat(self, inbound: Inbound, reply: Reply) -> None:
@@ -142,48 +141,90 @@ class Pipeline:
         journey.stream = request.stream
         journey.user = journey.inbound.user or request.user
         request = self._fill_prompt(journey, request, release=release, tenant=tenant)
-        lane = self._choose_lane(journey, release, tenant, route=request.route, needs=chat_needs(request))
-        account, adapter, secret = self._lane_access(release, lane)
-        call = adapter.chat_call(request, lane=lane, account=account, secret=secret)
-        with self._timers.deadline(self._remaining_seconds(journey)):
-            exchange = await self._send(journey, call, lane, stream=request.stream)
+        route = self._choose_lanes(journey, release, tenant, route=request.route, needs=chat_needs(request))
+        if route.unknown_fields == "refuse":
+            refuse_unknown_fields(request)
+        wires = {slug: provider.wire for slug, provider in release.routing.providers.items()}
+        journey.lanes = fitting_lanes(request, journey.lanes, wires=wires)
+
+        def prepare(lane: Lane) -> tuple[UpstreamCall, Adapter]:
+            refuse_cramped_lane(journey, lane)
+            account, adapter, secret = self._caller.access(release, lane)
+            return adapter.chat_call(request, lane=lane, account=account, secret=secret), adapter
+
+        async def make(attempt: Attempt, call: UpstreamCall, adapter: Adapter) -> ChatResponse | None:
+            self._note_attempt(journey, attempt)
+            attempt.dropped, attempt.adjusted = call.dropped, call.adjusted
+            self._metrics.count_fields(attempt.lane.id, dropped=call.dropped, adjusted=call.adjusted)
+            if not request.stream:
+                return await self._caller.chat(attempt, call, adapter, request, limit=route.whole_answer_seconds)
+            run = await self._caller.open_stream(attempt, call, adapter, request, route)
             try:
-                if not 200 <= exchange.status < 300:
-                    raise await self._read_failure(exchange, adapter, lane)
-                if request.stream:
-                    await self._stream(
-                        journey, reply, request, exchange, adapter.stream_parser(request, created=self._created())
-                    )
-                    return
-                body = await exchange.read()
+                await self._relay(journey, reply, request, attempt, run)
             finally:
-                exchange.close()
-            response = adapter.parse_chat(body, request=request, created=self._created())
-            self._measure_response(journey, request, response)
-            journey.outcome = "ok"
-            journey.stage = "responding"
-            await reply.send_whole(200, journey.headers(JSON_TYPE), response.to_openai())
+                run.close()
+            return None
+
+        try:
+            with self._timers.deadline(self._remaining_seconds(journey)) as deadline:
+                response = await self._attempts.until_answered(
+                    journey,
+                    journey.lanes,
+                    prepare=prepare,
+                    make=make,
+                    deadline=deadline,
+                    deadline_ms=journey.deadline_ms,
+                    is_committed=lambda: reply.opened,
+                    policy=route.retry,
+                    is_repeatable=is_repeatable(request, is_keyed=journey.inbound.idempotency_key is not None),
+                    limit=route.first_token_seconds if request.stream else route.whole_answer_seconds,
+                    has_fallback=route.fallback is not None,
+                )
+                if response is not None:
+                    self._measure_response(journey, request, response)
+                    await self._respond(journey, reply, response.to_openai())
+        except (GatewayError, TimeoutError) as exc:
+            error = self._as_error(journey, exc)
+            if reply.opened or not answers_from_copy(error) or route.fallback is None:
+                raise error from exc
+            await self._answer_from_copy(journey, reply, request, route.fallback, error)
 
     async def _embeddings(self, journey: Journey, reply: Reply) -> None:
         release, tenant = self._admit(journey)
         request = parse_embedding_request(journey.inbound.body)
         journey.user = journey.inbound.user or request.user
-        lane = self._choose_lane(journey, release, tenant, route=request.route, needs=EMBEDDINGS)
-        account, adapter, secret = self._lane_access(release, lane)
-        call = adapter.embedding_call(request, lane=lane, account=account, secret=secret)
-        with self._timers.deadline(self._remaining_seconds(journey)):
-            exchange = await self._send(journey, call, lane, stream=False)
-            try:
-                if not 200 <= exchange.status < 300:
-                    raise await self._read_failure(exchange, adapter, lane)
-                body = await exchange.read()
-            finally:
-                exchange.close()
-            response = adapter.parse_embeddings(body)
-            journey.usage = response.usage
-            journey.outcome = "ok"
-            journey.stage = "responding"
-            await reply.send_whole(200, journey.headers(JSON_TYPE), response.raw)
+        route = self._choose_lanes(journey, release, tenant, route=request.route, needs=EMBEDDINGS)
+        if route.unknown_fields == "refuse":
+            refuse_unknown_fields(request)
+
+        def prepare(lane: Lane) -> tuple[UpstreamCall, Adapter]:
+            account, adapter, secret = self._caller.access(release, lane)
+            return adapter.embedding_call(request, lane=lane, account=account, secret=secret), adapter
+
+        async def make(attempt: Attempt, call: UpstreamCall, adapter: Adapter) -> EmbeddingResponse:
+            self._note_attempt(journey, attempt)
+            return await self._caller.embed(attempt, call, adapter, limit=route.whole_answer_seconds)
+
+        try:
+            with self._timers.deadline(self._remaining_seconds(journey)) as deadline:
+                response = await self._attempts.until_answered(
+                    journey,
+                    journey.lanes,
+                    prepare=prepare,
+                    make=make,
+                    deadline=deadline,
+                    deadline_ms=journey.deadline_ms,
+                    policy=route.retry,
+                    limit=route.whole_answer_seconds,
+                    has_fallback=route.fallback is not None,
+                )
+                await self._respond(journey, reply, response.raw)
+        except (GatewayError, TimeoutError) as exc:
+            error = self._as_error(journey, exc)
+            if reply.opened or not answers_from_copy(error) or route.fallback is None:
+                raise error from exc
+            self._give_notice(journey, route.fallback, error)
+            raise error from exc
 
     # Authenticate.
 
@@ -223,7 +264,9 @@ class Pipeline:
             stream=request.stream,
             include_usage=request.include_usage,
             stream_options=request.stream_options,
+            prompt=reference,
             user=request.user,
+            tool_effects=request.tool_effects,
         )
 
     def _assign_version(self, journey: Journey, *, release: Release, tenant: Tenant, prompt: str) -> int | None:
@@ -247,88 +290,54 @@ class Pipeline:
 
     # Route.
 
-    def _choose_lane(
+    def _choose_lanes(
         self, journey: Journey, release: Release, tenant: Tenant, *, route: str, needs: frozenset[str]
-    ) -> Lane:
+    ) -> Route:
         journey.stage = "routing"
-        lane = eligible_lanes(release.routing, route=route, residency=tenant.residency, needs=needs)[0]
+        lanes = eligible_lanes(release.routing, route=route, residency=tenant.residency, needs=needs)
         journey.route = route
-        journey.deadline_ms = read_deadline(
-            journey.inbound.deadline_ms, default_ms=release.routing.routes[route].deadline_ms
-        )
-        journey.lane = lane
-        return lane
+        chosen = release.routing.routes[route]
+        journey.lanes = self._attempts.in_order(lanes, chosen.steering)
+        journey.deadline_ms = read_deadline(journey.inbound.deadline_ms, default_ms=chosen.deadline_ms)
+        return chosen
 
-    def _lane_access(self, release: Release, lane: Lane) -> tuple[Account, Adapter, str]:
-        account = release.routing.accounts[lane.account]
-        adapter = self._adapters[release.routing.providers[lane.provider].wire]
-        return account, adapter, self._secrets.resolve(account.secret, now=self._clock())
+    # Breaker and attempt, lane by lane.
 
-    # Attempt.
-
-    async def _send(self, journey: Journey, call: UpstreamCall, lane: Lane, *, stream: bool) -> Exchange:
+    def _note_attempt(self, journey: Journey, attempt: Attempt) -> None:
         journey.stage = "waiting for the provider"
-        journey.attempt_started = self._clock()
-        limits = Limits(
-            connect_seconds=lane.connect_timeout_seconds,
-            first_byte_seconds=lane.first_byte_timeout_seconds if stream else None,
-            idle_seconds=lane.idle_timeout_seconds,
-        )
-        journey.sent_bytes = len(call.body)
-        return await self._transport.send(call, lane=lane.id, limits=limits)
-
-    async def _read_failure(self, exchange: Exchange, adapter: Adapter, lane: Lane) -> GatewayError:
-        body = await exchange.read()
-        return adapter.error(exchange.status, exchange.headers(), body, lane=lane.id, wall=self._wall())
+        journey.fallback = "none" if attempt.lane is journey.lanes[0] else "alternate"
 
     # Stream.
 
-    async def _stream(
-        self, journey: Journey, reply: Reply, request: ChatRequest, exchange: Exchange, parser: StreamParser
+    async def _relay(
+        self, journey: Journey, reply: Reply, request: ChatRequest, attempt: Attempt, run: StreamRun
     ) -> None:
-        """Carry a stream over, event by event. It ends in exactly one terminal event: `[DONE]`, or an error.
-
-        Nothing goes out before the first piece of an answer has come in, so that until then a failure is a plain HTTP
-        error.
-        """
-        encoder = ChunkEncoder(include_usage=request.include_usage)
-        tally = StreamTally(journey, keep_text=request.response_schema is not None, clock=self._clock)
+        """Carry a stream over, event by event. It ends in exactly one terminal event: `[DONE]`, or an error."""
+        payloads: list[bytes] = run.take()
         failure: GatewayError | None = None
-        while failure is None and not parser.finished:
-            data = await exchange.next_chunk()
-            payloads: list[bytes] = []
-            try:
-                if data is None:
-                    raise UpstreamInterrupted("the provider's stream ended before it was complete")
-                for chunk in parser.feed(data):
-                    tally.add(chunk)
-                    payloads += encoder.encode(chunk)
-            except GatewayError as exc:
-                failure = exc  # first what came before it
-            if parser.finished:
-                exchange.finish()
-                journey.refused = tally.refused
-                if not tally.called_tools:
-                    self._check_schema(journey, request, tally.text)
-                payloads += encoder.closing()
-                payloads.append(DONE)
+        while True:
+            if run.finished and failure is None:
+                journey.refused = run.tally.refused
+                if not run.tally.called_tools:
+                    self._check_schema(journey, request, run.tally.text)
             if payloads:
                 if not reply.opened:
                     await reply.open_stream([*journey.headers(EVENT_STREAM), NO_CACHE])
                 journey.stage = "streaming"
                 await reply.send_events(number_events(journey, payloads))
-        if failure is not None:
-            raise failure
+            if failure is not None:
+                raise failure
+            if run.finished:
+                break
+            payloads, failure = await run.read()
         # No await since the last event went out: a caller who hangs up on seeing it has had a complete answer.
-        journey.outcome = "ok"
+        attempt.outcome = journey.outcome = "ok"
         await reply.end_stream()
 
     # Measure.
 
     def _measure_response(self, journey: Journey, request: ChatRequest, response: ChatResponse) -> None:
-        journey.usage = response.usage
         journey.refused = response.refused
-        journey.delivered_characters = len(response.text or "")
         if not response.tool_calls:
             self._check_schema(journey, request, response.text)
 
@@ -338,20 +347,67 @@ class Pipeline:
         if schema is not None and not journey.refused:
             journey.schema_passed = self._schemas.check(schema, text or "")
 
-    # Respond to a failure, and record.
+    # Respond, from signed copy if no lane could answer, and record.
+
+    async def _respond(self, journey: Journey, reply: Reply, body: bytes) -> None:
+        journey.outcome = "ok"
+        journey.stage = "responding"
+        await reply.send_whole(200, journey.headers(JSON_TYPE), body)
+
+    async def _answer_from_copy(
+        self, journey: Journey, reply: Reply, request: ChatRequest, stack: FallbackStack, error: GatewayError
+    ) -> None:
+        """Answer with words that were signed beforehand, the best that suit; the last of them is an honest error."""
+        journey.stage = "falling back"
+        answer = await self._copy_desk.find(journey, request, stack, error)
+        if answer is None:
+            self._give_notice(journey, stack, error)
+            raise error
+        journey.copy = answer.copy
+        journey.fallback = answer.rung
+        journey.outcome = "ok"
+        created = int(self._wall())
+        with self._timers.deadline(LAST_WORDS_SECONDS):
+            if not request.stream:
+                response = ChatResponse(
+                    id=journey.inbound.request_id,
+                    model=f"copy:{answer.copy.reference}",
+                    created=created,
+                    text=answer.text,
+                    finish_reason="stop",
+                    usage=Usage(),
+                )
+                await reply.send_whole(200, journey.headers(JSON_TYPE), response.to_openai(ballast=answer.to_json()))
+                return
+            encoder = ChunkEncoder(include_usage=request.include_usage, ballast=answer.to_json())
+            start = Start(journey.inbound.request_id, f"copy:{answer.copy.reference}", created)
+            deltas = (start, TextDelta(answer.text), Finish("stop"), UsageDelta(Usage()))
+            payloads = [*encoder.encode(StreamChunk(deltas)), *encoder.closing(), DONE]
+            await reply.open_stream([*journey.headers(EVENT_STREAM), NO_CACHE])
+            await reply.send_events(number_events(journey, payloads))
+            await reply.end_stream()
+
+    def _give_notice(self, journey: Journey, stack: FallbackStack, error: GatewayError) -> None:
+        """Let the error be told in signed words, with what is known of when it ends."""
+        journey.notice = self._copy_desk.notice(journey, stack, error)
+        journey.fallback = "outage"
+
+    def _as_error(self, journey: Journey, problem: GatewayError | TimeoutError) -> GatewayError:
+        """The deadline as the error that it is: only it raises TimeoutError, everybody else has translated theirs."""
+        if isinstance(problem, GatewayError):
+            return problem
+        return DeadlineExceeded(deadline_ms=journey.deadline_ms, stage=journey.stage)
 
     async def _record_whatever_happens(
         self, operation: str, inbound: Inbound, reply: Reply, life: Callable[[Journey, Reply], Awaitable[None]]
     ) -> None:
         journey = Journey(inbound)
         try:
-            try:
-                await life(journey, reply)
-            except TimeoutError:  # only the deadline raises it: the transport has translated its own
-                raise DeadlineExceeded(deadline_ms=journey.deadline_ms, stage=journey.stage) from None
-        except GatewayError as exc:
-            journey.fail(exc)
-            await self._tell(journey, reply, exc)
+            await life(journey, reply)
+        except (GatewayError, TimeoutError) as exc:
+            error = self._as_error(journey, exc)
+            journey.fail(error)
+            await self._tell(journey, reply, error)
         except asyncio.CancelledError:
             if not journey.outcome:
                 journey.outcome = "cancelled"
@@ -369,9 +425,7 @@ class Pipeline:
         try:
             with self._timers.deadline(LAST_WORDS_SECONDS):
                 if not reply.opened:
-                    headers = [*journey.headers(error_headers(error)[0]), *error_headers(error)[1:]]
-                    body = error_body(error, request_id=journey.inbound.request_id)
-                    await reply.send_whole(face_of(error).status, headers, body)
+                    await self._tell_whole(journey, reply, error)
                 elif journey.stream:
                     code = "upstream_interrupted" if isinstance(error, UpstreamError) else None
                     body = error_body(error, request_id=journey.inbound.request_id, code=code)
@@ -380,97 +434,56 @@ class Pipeline:
         except TimeoutError:
             log.info("the caller of request %s does not read; its connection is dropped", journey.inbound.request_id)
 
+    async def _tell_whole(self, journey: Journey, reply: Reply, error: GatewayError) -> None:
+        notice = journey.notice
+        if notice is None:
+            retry_after_seconds = None
+            body = error_body(error, request_id=journey.inbound.request_id)
+        else:
+            retry_after_seconds = float(notice.eta_seconds)
+            body = error_body(
+                error, request_id=journey.inbound.request_id, **{"detail": error.message} | notice.to_json()
+            )
+        content_type, *more = error_headers(error, retry_after_seconds=retry_after_seconds)
+        await reply.send_whole(face_of(error).status, [*journey.headers(content_type), *more], body)
+
     def _record(self, operation: str, journey: Journey) -> None:
         # No await in here: a cancelled task still runs it to the end, once.
-        now = self._clock()
-        self._metrics.count(operation, journey.outcome, now - journey.inbound.started)
-        series = journey.series()
-        if series is None:
-            return
-        latency_ms = (now - (journey.attempt_started or journey.inbound.started)) * 1000
+        self._metrics.count(operation, journey.outcome, self._clock() - journey.inbound.started)
+        if journey.fallback not in ("none", "alternate"):
+            self._metrics.count_fallback(journey.route, journey.fallback)
         lane = journey.lane
-        billed = journey.billed()
-        cost_micros = 0
-        if lane is not None:
-            cost_micros = lane.cost_micros(input_tokens=billed.input_tokens, output_tokens=billed.output_tokens)
-        self._aggregation.record(
-            series,
-            result=journey.result,
-            latency_ms=latency_ms,
-            ttft_ms=journey.ttft_ms,
-            input_tokens=billed.input_tokens,
-            output_tokens=billed.output_tokens,
-            cost_micros=cost_micros,
-            schema_passed=journey.schema_passed,
-            refused=journey.refused,
-        )
-        if journey.sent_bytes:
-            wall = self._wall()
-            self._usage.add_usage(journey.usage_row(attempt_id=new_id(wall), at=wall, latency_ms=latency_ms))
+        series = journey.series("" if lane is None else lane.id)
+        if series is not None:
+            self._aggregation.record_request(
+                series,
+                result=journey.result,
+                schema_passed=journey.schema_passed,
+                refused=journey.refused,
+                fallback=journey.copy is not None,
+            )
 
     def _remaining_seconds(self, journey: Journey) -> float:
         return journey.deadline_ms / 1000 - (self._clock() - journey.inbound.started)
 
-    def _created(self) -> int:
-        return int(self._wall())
-
-
-class StreamTally:
-    """Adds up what a stream's deltas say: time to the first piece, usage, characters, refusal, and the text if
-    wanted.
-    """
-
-    __slots__ = ("_clock", "_journey", "_keep_text", "_pieces", "called_tools", "refused")
-
-    def __init__(self, journey: Journey, *, keep_text: bool, clock: Callable[[], float]) -> None:
-        self._journey = journey
-        self._keep_text = keep_text
-        self._clock = clock
-        self._pieces: list[str] = []
-        self.called_tools = False
-        self.refused = False
-
-    @property
-    def text(self) -> str:
-        """The answer's text so far; empty unless it is kept."""
-        return "".join(self._pieces)
-
-    def add(self, chunk: StreamChunk) -> None:
-        """Take note of one chunk."""
-        journey = self._journey
-        for delta in chunk.deltas:
-            if isinstance(delta, TextDelta):
-                journey.delivered_characters += len(delta.text)
-                if self._keep_text:
-                    self._pieces.append(delta.text)
-            elif isinstance(delta, ToolCallDelta):
-                self.called_tools = True
-                journey.delivered_characters += len(delta.arguments)
-            elif isinstance(delta, UsageDelta):
-                journey.usage = delta.usage
-                continue
-            elif isinstance(delta, RefusalDelta):
-                self.refused = True
-                journey.delivered_characters += len(delta.text)
-            elif isinstance(delta, Finish):
-                self.refused = self.refused or delta.reason == "content_filter"
-                continue
-            else:
-                continue
-            if journey.ttft_ms is None:
-                journey.ttft_ms = (self._clock() - journey.attempt_started) * 1000
-
 
 def chat_needs(request: ChatRequest) -> frozenset[str]:
     """Return the capabilities a lane must have to serve `request`."""
-    needs = CHAT
-    if request.stream:
-        needs |= {"stream"}
-    if request.parameters.get("tools"):
-        needs |= {"tools"}
-    if request.response_schema is not None:
-        needs |= {"json_schema"}
-    return needs
+    return needs_of(request.messages, request.parameters, stream=request.stream)
+
+
+def refuse_cramped_lane(journey: Journey, lane: Lane) -> None:
+    """Return unless the conversation was too long for a lane that has at least as much room as `lane`.
+
+    Raises:
+        ContextLengthExceeded: it was, so it is too long for this one as well.
+    """
+    for attempt in journey.attempts:
+        before = attempt.lane.context_tokens
+        if isinstance(attempt.error, UpstreamContextExceeded) and not is_roomier(lane, than=attempt.lane):
+            raise ContextLengthExceeded(
+                lane=lane.id, estimated_tokens=before or 0, context_tokens=lane.context_tokens or 0
+            )
 
 
 def merge_parameters(version: PromptVersion, parameters: Mapping[str, Any]) -> dict[str, Any]:

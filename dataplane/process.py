@@ -18,6 +18,7 @@ from dataplane.gateway import create_app
 from dataplane.release import Release
 from dataplane.reports import ReportShipper
 from dataplane.settings import GatewaySettings
+from dataplane.stores.breakers import RedisBreakerStore
 from dataplane.watcher import ReleaseWatcher
 
 log = logging.getLogger("ballast.process")
@@ -77,7 +78,15 @@ def run_gateway(settings: GatewaySettings, *, secrets: Secrets, listener: socket
             reports.set_status("serving")
 
     watcher.subscribe(adopted)
-    app = create_app(settings=settings, watcher=watcher, reports=reports, aggregation=aggregation, secrets=secrets)
+    redis_url = settings.reports.redis_url
+    app = create_app(
+        settings=settings,
+        watcher=watcher,
+        reports=reports,
+        aggregation=aggregation,
+        secrets=secrets,
+        breaker_store=None if redis_url is None else RedisBreakerStore(redis_url),
+    )
     if lifeline is not None:
         threading.Thread(target=_stop_with_supervisor, args=(lifeline,), name="lifeline", daemon=True).start()
     config = uvicorn.Config(

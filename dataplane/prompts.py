@@ -1,14 +1,7 @@
-"""Managed prompts: immutable versions, the template language, and the checks that every face shares.
-
-The language is one thing only: `{{name}}` (letters, digits, underscore; spaces allowed inside the braces) is replaced
-by a variable. A literal `{{` is written `{{"{{"}}`. There is no logic and no attribute access, and what a variable
-holds is never read as a template.
-"""
+"""Managed prompts: immutable versions, and the checks that every face shares."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
@@ -18,15 +11,12 @@ import jsonschema_rs
 from dataplane.documents import MalformedRelease, Node, child_path, kind_of
 from dataplane.errors import InvalidRequest, InvalidVariables
 from dataplane.messages import check_parameters
+from dataplane.placeholders import PLACEHOLDER, Segments, join, names_of, split
 
 ROLES: Final = frozenset({"system", "developer", "user", "assistant"})
 PARAMETERS: Final = frozenset(
     {"temperature", "max_tokens", "top_p", "stop", "seed", "response_format", "tools", "tool_choice"}
 )
-_PLACEHOLDER: Final = re.compile(r'\{\{ *(?:([A-Za-z0-9_]+)|("\{\{")) *\}\}')
-
-# One message, ready to be joined: text and variable names alternate, beginning with text.
-_Segments: TypeAlias = tuple[str, ...]
 _Validator: TypeAlias = Any  # jsonschema_rs names one class per draft and no common base
 
 
@@ -52,7 +42,7 @@ class PromptVersion:
     messages: tuple[Mapping[str, str], ...]
     variables_schema: Mapping[str, Any]
     parameters: Mapping[str, Any]
-    _templates: tuple[tuple[str, _Segments], ...] = field(repr=False, compare=False)
+    _templates: tuple[tuple[str, Segments], ...] = field(repr=False, compare=False)
     _validator: _Validator = field(repr=False, compare=False)
 
     @property
@@ -88,7 +78,7 @@ class PromptVersion:
             messages=frozen,
             variables_schema=variables_schema,
             parameters=parameters,
-            _templates=tuple((message["role"], _split(message["content"])) for message in frozen),
+            _templates=tuple((message["role"], split(message["content"])) for message in frozen),
             _validator=compile_schema(variables_schema),
         )
 
@@ -159,37 +149,12 @@ def placeholders(messages: Iterable[Mapping[str, Any]]) -> set[str]:
 
     Text that is no valid template contributes nothing here; `validate_version` reports it.
     """
-    return {match[1] for message in messages for match in _PLACEHOLDER.finditer(_content(message)) if match[1]}
+    return {match[1] for message in messages for match in PLACEHOLDER.finditer(_content(message)) if match[1]}
 
 
 def _content(message: Any) -> str:
     content = message.get("content") if isinstance(message, Mapping) else None
     return content if isinstance(content, str) else ""
-
-
-def _split(text: str) -> _Segments:
-    """Cut a template into alternating text and names.
-
-    Raises:
-        ValueError: a `{{` opens nothing that the language knows.
-    """
-    segments: list[str] = [""]
-    position = 0
-    while (opening := text.find("{{", position)) >= 0:
-        match = _PLACEHOLDER.match(text, opening)
-        if match is None:
-            raise ValueError(
-                f"{text[opening : opening + 24]!r} at character {opening} is no placeholder; "
-                'write {{name}}, or {{"{{"}} for two literal braces'
-            )
-        segments[-1] += text[position:opening]
-        if match[1]:
-            segments += [match[1], ""]
-        else:
-            segments[-1] += "{{"
-        position = match.end()
-    segments[-1] += text[position:]
-    return tuple(segments)
 
 
 def compile_schema(schema: Mapping[str, Any]) -> _Validator:
@@ -247,11 +212,11 @@ def _check_messages(messages: Any, problems: list[Problem]) -> dict[str, str]:
             problems.append(Problem(f"{path}.content", "must not be empty"))
         else:
             try:
-                segments = _split(content)
+                segments = split(content)
             except ValueError as exc:
                 problems.append(Problem(f"{path}.content", str(exc)))
             else:
-                for name in segments[1::2]:
+                for name in names_of(segments):
                     names.setdefault(name, f"{path}.content")
     return names
 
@@ -342,10 +307,7 @@ def render(version: PromptVersion, variables: Mapping[str, Any]) -> list[dict[st
             f"variables of prompt {version.reference!r}: {error.message}", names=names, param=f"prompt.variables{where}"
         )
     try:
-        return [
-            {"role": role, "content": segments[0] if len(segments) == 1 else _join(segments, variables)}
-            for role, segments in version._templates
-        ]
+        return [{"role": role, "content": join(segments, variables)} for role, segments in version._templates]
     except KeyError:
         missing = tuple(sorted(placeholders(version.messages) - variables.keys()))
         listing = ", ".join(map(repr, missing))
@@ -354,15 +316,3 @@ def render(version: PromptVersion, variables: Mapping[str, Any]) -> list[dict[st
             names=missing,
             param=f"prompt.variables.{missing[0]}",
         ) from None
-
-
-def _join(segments: _Segments, variables: Mapping[str, Any]) -> str:
-    parts = list(segments)
-    for index in range(1, len(parts), 2):
-        value = variables[parts[index]]
-        parts[index] = (
-            value
-            if isinstance(value, str)
-            else json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-        )
-    return "".join(parts)

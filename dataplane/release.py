@@ -6,7 +6,8 @@ serving what it has.
 
 Compatibility: sections that this build does not know are ignored (a newer control plane during an upgrade); an unknown
 key inside a known section, and an unknown schema number, are refused. So a change inside a known section raises the
-number.
+number. A worker reads every number in `READABLE`, so that data planes are upgraded before control planes and go on
+serving the release on their disk.
 """
 
 from __future__ import annotations
@@ -30,10 +31,13 @@ from dataplane.access import AccessTable, ApiKey, Tenant
 from dataplane.cohorts import CanaryPlan
 from dataplane.documents import MalformedRelease, Node, ReleaseRefused, child_path, parse_json
 from dataplane.errors import UnknownPrompt
+from dataplane.overrides import LaneOverride, parse_overrides
 from dataplane.prompts import Prompt, PromptSet
 from dataplane.routing import RoutingTable
+from dataplane.signed_copy import CopyBook
 
 __all__ = [
+    "READABLE",
     "SCHEMA",
     "AccessTable",
     "ApiKey",
@@ -56,7 +60,9 @@ __all__ = [
     "verify",
 ]
 
-SCHEMA: Final = 1
+# 2: routing tables may name breakers and fallback stacks; sections `copy` and `lane_overrides`.
+SCHEMA: Final = 2
+READABLE: Final = frozenset({1, SCHEMA})
 _SIGNED_PREFIX: Final = b"ballast.release.v1\n"
 
 
@@ -111,8 +117,9 @@ class UnknownSchema(ReleaseRefused):
     code = "unknown_schema"
 
     def __init__(self, schema: object) -> None:
+        listing = " and ".join(map(str, sorted(READABLE)))
         super().__init__(
-            f"release schema {schema!r} is unknown to this worker, which reads {SCHEMA}; upgrade the data plane"
+            f"release schema {schema!r} is unknown to this worker, which reads {listing}; upgrade the data plane"
         )
         self.schema = schema
 
@@ -174,6 +181,8 @@ class Release:
     prompts: PromptSet
     canaries: dict[str, CanaryPlan]
     routing: RoutingTable
+    copy: CopyBook
+    lane_overrides: dict[str, LaneOverride]
     _canary_by_prompt: dict[str, CanaryPlan]
     # What tells one content of a section from another, so that an unchanged one is not parsed again.
     _marks: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)
@@ -299,7 +308,7 @@ def parse_document(content: Any, *, digest: str, current: Release | None = None)
     root = Node(content, "$")
     if isinstance(content, Mapping) and "schema" in content:
         schema = content["schema"]
-        if isinstance(schema, bool) or schema != SCHEMA:
+        if isinstance(schema, bool) or not isinstance(schema, int) or schema not in READABLE:
             raise UnknownSchema(schema)
     members = root.members("schema", "revision", "cut_at", "reason", "audit_head", "sections")
     revision = members["revision"].integer(minimum=1)
@@ -310,7 +319,9 @@ def parse_document(content: Any, *, digest: str, current: Release | None = None)
     for name in ("access", "prompts", "canaries", "routing"):
         if name not in sections:
             members["sections"].refuse(f"missing section {name!r}")
-    marks = {name: _mark(sections[name].value) for name in ("access", "prompts", "routing")}
+    for name in ("copy", "lane_overrides"):
+        sections.setdefault(name, Node({}, child_path(members["sections"].path, name)))
+    marks = {name: _mark(sections[name].value) for name in ("access", "copy", "prompts", "routing")}
 
     def unchanged(name: str) -> Release | None:
         return current if current is not None and marks[name] and current._marks.get(name) == marks[name] else None
@@ -327,6 +338,11 @@ def parse_document(content: Any, *, digest: str, current: Release | None = None)
         prompts = before.prompts
     else:
         prompts = PromptSet.parse(sections["prompts"].value, path=sections["prompts"].path)
+    if before := unchanged("copy"):
+        copy = before.copy
+    else:
+        copy = CopyBook.parse(sections["copy"].value, path=sections["copy"].path)
+    _check_copy_used(sections["routing"], routing, copy)
     for _, node in sections["prompts"].entries():
         node.members("live", "route", "pinnable", "versions")["route"].reference(routing.routes, to="route")
     canaries = _parse_canaries(sections["canaries"], prompts)
@@ -341,6 +357,8 @@ def parse_document(content: Any, *, digest: str, current: Release | None = None)
         prompts=prompts,
         canaries=canaries,
         routing=routing,
+        copy=copy,
+        lane_overrides=parse_overrides(sections["lane_overrides"].value, path=sections["lane_overrides"].path),
         _canary_by_prompt={plan.prompt: plan for plan in canaries.values()},
         _marks=marks,
     )
@@ -355,6 +373,19 @@ def _mark(section: Any) -> bytes:
         return hashlib.sha256(orjson.dumps(section)).digest()
     except TypeError:
         return b""
+
+
+def _check_copy_used(section: Node, routing: RoutingTable, copy: CopyBook) -> None:
+    """Refuse a fallback stack whose words nobody signed: a release carries signed copy only, so they are not in it."""
+    for slug, stack in routing.fallbacks.items():
+        for rung, name in stack.copy_used().items():
+            path = child_path(child_path(section.path, "fallbacks"), slug) + f".{rung}.copy"
+            if name not in copy:
+                raise MalformedRelease(
+                    path, f"{name!r} is no signed copy; a rung is engaged only once its words are signed"
+                )
+            if copy[name].kind != rung:
+                raise MalformedRelease(path, f"{name!r} is copy of the kind {copy[name].kind!r}, not {rung!r}")
 
 
 def _parse_canaries(section: Node, prompts: PromptSet) -> dict[str, CanaryPlan]:

@@ -111,8 +111,10 @@ class NoSink:
 class ReportShipper:
     """One worker's reports. Everything but `start` and `stop` is called on the event loop that `start` ran on.
 
-    `status`, `serving` and `in_flight` are plain attributes: whoever knows them sets them, the next heartbeat says
-    them.
+    `status`, `serving`, `in_flight` and `lanes` are plain attributes: whoever knows them sets them, the next heartbeat
+    says them. `lanes` is asked each time how this worker holds the lanes that have a breaker; None: it holds none.
+    Shape of its answer: [{"lane": str, "state": "closed"|"open"|"half_open"|"forced_open"|"forced_closed",
+    "open_for_seconds": float or null, "probes", "attempts", "failures": int, "cause": str}].
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class ReportShipper:
         self.status: Status = "starting"
         self.serving: Release | None = None
         self.in_flight = 0
+        self.lanes: Callable[[], list[dict[str, Any]]] | None = None
         self._kind = kind
         self._host = host
         self._settings = settings
@@ -342,6 +345,7 @@ class ReportShipper:
                     "digest": None if release is None else release.digest,
                     "started_at": self._started_at,
                     "in_flight": self.in_flight,
+                    **self._lanes_now(),
                 },
                 "acks": acks,
                 "rollups": rollups,
@@ -349,6 +353,16 @@ class ReportShipper:
                 "events": events,
             }
         )
+
+    def _lanes_now(self) -> dict[str, Any]:
+        """The member `lanes` of the state; absent when there is none to tell of."""
+        if self.lanes is None:
+            return {}
+        try:
+            return {"lanes": self.lanes()}
+        except Exception:  # the batch may hold rollups that nobody else has: they must not be lost with this
+            log.exception("the lanes of %s could not be told", self.worker)
+            return {}
 
 
 def _sink_for(settings: ReportSettings) -> ReportSink:

@@ -6,18 +6,47 @@ Pure: no await, no I/O. The console previews a routing change with the same code
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
-from dataplane.documents import Node
-from dataplane.errors import NoEligibleLane, UnknownRoute
+from dataplane.documents import Node, child_path
+from dataplane.errors import NoEligibleLane, UnknownRoute, UnsupportedRequest
+from dataplane.fields import OMITTABLE
+from dataplane.fields import WIRES as _WIRES
+from dataplane.policies import BreakerPolicy, FallbackStack, ProbePolicy, RetryPolicy, Steering
+from dataplane.thresholds import Threshold
 
-WIRES: Final = frozenset({"openai", "anthropic", "azure-openai"})
-CAPABILITIES: Final = frozenset({"chat", "stream", "tools", "json_schema", "embeddings"})
+WIRES: Final = frozenset(_WIRES)
+# What a lane may be able to do, each with what asks for it: see `capabilities.needs_of`. `prefill` is to take a
+# conversation that ends with the assistant's words.
+CAPABILITIES: Final = frozenset(
+    {
+        "chat",
+        "stream",
+        "tools",
+        "json_object",
+        "json_schema",
+        "vision",
+        "audio_input",
+        "audio_output",
+        "file_input",
+        "logprobs",
+        "prefill",
+        "embeddings",
+    }
+)
+# Whoever can write JSON of a schema can write JSON.
+IMPLIED: Final[Mapping[str, frozenset[str]]] = {"json_schema": frozenset({"json_object"})}
+UNKNOWN_FIELDS: Final = frozenset({"pass", "refuse"})
+MAX_CONTEXT_TOKENS: Final = 1_000_000_000
 MAX_PRICE_MICROS: Final = 10**12
 MAX_TIMEOUT_SECONDS: Final = 3600.0
 MAX_DEADLINE_MS: Final = 3_600_000
+MAX_HELD_TOKENS: Final = 1000
+# The parts of a table that lanes and routes refer to by name; a table without them is complete too.
+POLICY_PARTS: Final = ("breakers", "retries", "probes", "fallbacks")
 _SECRET: Final = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*\Z|file:/.+\Z")
 
 
@@ -42,7 +71,13 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """Provider x region x account x model: the unit of health. Prices are micro-units of money per million tokens."""
+    """Provider x region x account x model: the unit of health. Prices are micro-units of money per million tokens.
+
+    `breaker` None: nothing is ever held back from the lane, however it does. `probe` None: it is only known by what
+    callers ask it. `context_tokens` bounds a conversation with its answer, `max_output_tokens` the answer: a caller who
+    asks for more is given this; None: nobody said. `unsupported_fields` are those that its model refuses, so they are
+    not sent there, and the caller is told.
+    """
 
     id: str
     provider: str
@@ -57,6 +92,11 @@ class Lane:
     connect_timeout_seconds: float
     first_byte_timeout_seconds: float
     idle_timeout_seconds: float
+    breaker: BreakerPolicy | None = None
+    probe: ProbePolicy | None = None
+    context_tokens: int | None = None
+    max_output_tokens: int | None = None
+    unsupported_fields: frozenset[str] = frozenset()
 
     def cost_micros(self, *, input_tokens: int, output_tokens: int) -> int:
         """What these tokens cost on this lane, in micro-units of money, rounded half up to a whole micro."""
@@ -68,11 +108,41 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What a caller names as `model`: lanes in order of preference, and how long one request may take."""
+    """What a caller names as `model`: lanes in order of preference, how long one request may take, and what is below.
+
+    Attributes:
+        first_token_seconds: How long a stream may take to its first token before the next lane is tried; None: as long
+            as the lane's own time-outs and the deadline allow.
+        whole_answer_seconds: The same for an answer that comes in one piece.
+        held_tokens: How many tokens of a stream are held back until the lane has shown that it gives them at least as
+            fast as its breaker's floor; up to then another lane can take over unseen. 0: none.
+        latency_open_share: Share (0..1) of the route's lanes that may be open for latency alone.
+        fallback: What answers when no lane can; None: an error that says so.
+        retry: How failed attempts are made again; None: every lane once.
+        steering: How the lanes are ordered.
+        unknown_fields: What becomes of a request with fields that the gateway does not know: "pass" sends them to lanes
+            that speak OpenAI's JSON, and only there; "refuse" refuses the request.
+    """
 
     slug: str
     lanes: tuple[Lane, ...]
     deadline_ms: int
+    first_token_seconds: Threshold | None = None
+    whole_answer_seconds: Threshold | None = None
+    held_tokens: int = 0
+    latency_open_share: Threshold | None = None
+    fallback: FallbackStack | None = None
+    retry: RetryPolicy | None = None
+    steering: Steering = field(default_factory=Steering)
+    unknown_fields: str = "pass"
+
+    def thresholds(self) -> dict[str, Threshold]:
+        """Every number of the route that has a provenance, by its name."""
+        named = {name: getattr(self, name) for name in ROUTE_THRESHOLDS}
+        return {name: threshold for name, threshold in named.items() if threshold is not None}
+
+
+ROUTE_THRESHOLDS: Final = ("first_token_seconds", "whole_answer_seconds", "latency_open_share")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,34 +153,65 @@ class RoutingTable:
     accounts: dict[str, Account]
     lanes: dict[str, Lane]
     routes: dict[str, Route]
+    breakers: dict[str, BreakerPolicy] = field(default_factory=dict)
+    fallbacks: dict[str, FallbackStack] = field(default_factory=dict)
+    retries: dict[str, RetryPolicy] = field(default_factory=dict)
+    probes: dict[str, ProbePolicy] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, section: object, *, path: str = "$.sections.routing") -> RoutingTable:
         """Read the section, or say where it is wrong.
 
         Shape: {"providers": {slug: {"wire"}}, "accounts": {slug: {"provider", "base_url", "secret", "api_version"}},
-                "lanes": {id: {...}}, "routes": {slug: {"lanes": [lane id, ...], "deadline_ms": int}}}.
+                "lanes": {id: {...}}, "routes": {slug: {"lanes": [lane id, ...], "deadline_ms": int, ...}}} and, where
+                there are such policies, {"breakers": {slug: see BreakerPolicy}, "fallbacks": {slug: see
+                FallbackStack}, "retries": {slug: see RetryPolicy}, "probes": {slug: see ProbePolicy}}.
         Raises:
             MalformedRelease: an unknown or missing key, a dangling reference, a duplicate or a number out of range,
                 naming the JSON path.
         """
-        members = Node(section, path).members("providers", "accounts", "lanes", "routes")
+        members = Node(section, path).members("providers", "accounts", "lanes", "routes", optional=POLICY_PARTS)
         providers = {
             slug: Provider(slug, node.members("wire")["wire"].one_of(WIRES))
             for slug, node in members["providers"].slugged_entries()
         }
         accounts = {slug: _parse_account(slug, node, providers) for slug, node in members["accounts"].slugged_entries()}
+        breakers = _parse_policies(members.get("breakers"), BreakerPolicy.parse)
+        fallbacks = _parse_policies(members.get("fallbacks"), FallbackStack.parse)
+        retries = _parse_policies(members.get("retries"), RetryPolicy.parse)
+        probes = _parse_policies(members.get("probes"), ProbePolicy.parse)
         lanes: dict[str, Lane] = {}
         identities: dict[tuple[str, str, str, str], str] = {}
         for lane_id, node in members["lanes"].entries():
-            lane = _parse_lane(lane_id, node, providers, accounts)
+            lane = _parse_lane(lane_id, node, providers, accounts, breakers, probes)
             identity = (lane.provider, lane.region, lane.account, lane.model)
             if identity in identities:
                 node.refuse(f"same provider, region, account and model as lane {identities[identity]!r}")
             identities[identity] = lane_id
             lanes[lane_id] = lane
-        routes = {slug: _parse_route(slug, node, lanes) for slug, node in members["routes"].slugged_entries()}
-        return cls(providers, accounts, lanes, routes)
+        routes = {
+            slug: _parse_route(slug, node, lanes, fallbacks, retries)
+            for slug, node in members["routes"].slugged_entries()
+        }
+        for slug, stack in fallbacks.items():
+            if stack.answers is not None and stack.answers.embedding_route is not None:
+                _check_embedding_route(members["fallbacks"], slug, stack.answers.embedding_route, routes)
+        return cls(providers, accounts, lanes, routes, breakers, fallbacks, retries, probes)
+
+
+_Policy = TypeVar("_Policy")
+
+
+def _parse_policies(node: Node | None, parse: Callable[[str, Node], _Policy]) -> dict[str, _Policy]:
+    return {} if node is None else {slug: parse(slug, entry) for slug, entry in node.slugged_entries()}
+
+
+def _check_embedding_route(fallbacks: Node, slug: str, name: str, routes: Mapping[str, Route]) -> None:
+    node = Node(name, child_path(child_path(fallbacks.path, slug), "answers") + ".embedding_route")
+    route = routes[node.reference(routes, to="route")]
+    for lane in route.lanes:
+        if "embeddings" not in lane.capabilities:
+            node.refuse(f"lane {lane.id!r} of route {name!r} gives no embeddings")
 
 
 def _parse_account(slug: str, node: Node, providers: dict[str, Provider]) -> Account:
@@ -134,7 +235,14 @@ def _parse_account(slug: str, node: Node, providers: dict[str, Provider]) -> Acc
     return Account(slug, provider, base_url.rstrip("/"), secret, api_version)
 
 
-def _parse_lane(lane_id: str, node: Node, providers: dict[str, Provider], accounts: dict[str, Account]) -> Lane:
+def _parse_lane(
+    lane_id: str,
+    node: Node,
+    providers: dict[str, Provider],
+    accounts: dict[str, Account],
+    breakers: dict[str, BreakerPolicy],
+    probes: dict[str, ProbePolicy],
+) -> Lane:
     members = node.members(
         "provider",
         "region",
@@ -148,6 +256,7 @@ def _parse_lane(lane_id: str, node: Node, providers: dict[str, Provider], accoun
         "connect_timeout_seconds",
         "first_byte_timeout_seconds",
         "idle_timeout_seconds",
+        optional=("breaker", "probe", "context_tokens", "max_output_tokens", "unsupported_fields"),
     )
     if not lane_id or not lane_id.isascii() or not lane_id.isprintable() or " " in lane_id:
         node.refuse(f"{lane_id!r} is not a lane id (printable ASCII without spaces)")
@@ -159,6 +268,9 @@ def _parse_lane(lane_id: str, node: Node, providers: dict[str, Provider], accoun
         )
     for item in members["capabilities"].items(minimum=1):
         item.one_of(CAPABILITIES)
+    unsupported = members.get("unsupported_fields")
+    for item in () if unsupported is None else unsupported.items():
+        item.one_of(OMITTABLE)
     return Lane(
         id=lane_id,
         provider=provider,
@@ -167,20 +279,85 @@ def _parse_lane(lane_id: str, node: Node, providers: dict[str, Provider], accoun
         model=members["model"].text(),
         upstream_model=members["upstream_model"].text(),
         residency=members["residency"].text(),
-        capabilities=frozenset(members["capabilities"].texts()),
+        capabilities=with_implied(members["capabilities"].texts()),
         input_micros_per_million_tokens=members["input_micros_per_million_tokens"].integer(maximum=MAX_PRICE_MICROS),
         output_micros_per_million_tokens=members["output_micros_per_million_tokens"].integer(maximum=MAX_PRICE_MICROS),
         connect_timeout_seconds=members["connect_timeout_seconds"].number(above=0, maximum=MAX_TIMEOUT_SECONDS),
         first_byte_timeout_seconds=members["first_byte_timeout_seconds"].number(above=0, maximum=MAX_TIMEOUT_SECONDS),
         idle_timeout_seconds=members["idle_timeout_seconds"].number(above=0, maximum=MAX_TIMEOUT_SECONDS),
+        breaker=_optional_reference(members.get("breaker"), breakers, to="breaker policy"),
+        probe=_optional_reference(members.get("probe"), probes, to="probe policy"),
+        context_tokens=_optional_tokens(members.get("context_tokens")),
+        max_output_tokens=_optional_tokens(members.get("max_output_tokens")),
+        unsupported_fields=frozenset(() if unsupported is None else unsupported.texts()),
     )
 
 
-def _parse_route(slug: str, node: Node, lanes: dict[str, Lane]) -> Route:
-    members = node.members("lanes", "deadline_ms")
+def with_implied(capabilities: Iterable[str]) -> frozenset[str]:
+    """These capabilities with those that come with them."""
+    given = frozenset(capabilities)
+    return given.union(*(IMPLIED[name] for name in given if name in IMPLIED))
+
+
+def _optional_tokens(node: Node | None) -> int | None:
+    return None if node is None or node.value is None else node.integer(minimum=1, maximum=MAX_CONTEXT_TOKENS)
+
+
+def _optional_reference(node: Node | None, known: Mapping[str, _Policy], *, to: str) -> _Policy | None:
+    return None if node is None or node.value is None else known[node.reference(known, to=to)]
+
+
+def _optional_threshold(node: Node | None, *, maximum: float) -> Threshold | None:
+    return None if node is None or node.value is None else Threshold.parse(node, above=0, maximum=maximum)
+
+
+def _parse_route(
+    slug: str,
+    node: Node,
+    lanes: dict[str, Lane],
+    fallbacks: dict[str, FallbackStack],
+    retries: dict[str, RetryPolicy],
+) -> Route:
+    members = node.members(
+        "lanes",
+        "deadline_ms",
+        optional=(
+            "first_token_seconds",
+            "whole_answer_seconds",
+            "held_tokens",
+            "latency_open_share",
+            "fallback",
+            "retry",
+            "steering",
+            "unknown_fields",
+        ),
+    )
     members["lanes"].texts(minimum=1)
     chosen = tuple(lanes[item.reference(lanes, to="lane")] for item in members["lanes"].items())
-    return Route(slug, chosen, members["deadline_ms"].integer(minimum=1, maximum=MAX_DEADLINE_MS))
+    unknown_fields = members.get("unknown_fields")
+    held = members.get("held_tokens")
+    held_tokens = 0 if held is None else held.integer(maximum=MAX_HELD_TOKENS)
+    if held is not None and held_tokens:
+        without = next((lane.id for lane in chosen if lane.breaker is None), None)
+        if without is not None:
+            held.refuse(f"lane {without!r} has no breaker, so there is no floor to hold tokens back for")
+    return Route(
+        slug,
+        chosen,
+        members["deadline_ms"].integer(minimum=1, maximum=MAX_DEADLINE_MS),
+        first_token_seconds=_optional_threshold(members.get("first_token_seconds"), maximum=MAX_TIMEOUT_SECONDS),
+        whole_answer_seconds=_optional_threshold(members.get("whole_answer_seconds"), maximum=MAX_TIMEOUT_SECONDS),
+        held_tokens=held_tokens,
+        latency_open_share=_optional_threshold(members.get("latency_open_share"), maximum=1),
+        fallback=_optional_reference(members.get("fallback"), fallbacks, to="fallback stack"),
+        retry=_optional_reference(members.get("retry"), retries, to="retry policy"),
+        steering=_parse_steering(members.get("steering"), chosen),
+        unknown_fields="pass" if unknown_fields is None else unknown_fields.one_of(UNKNOWN_FIELDS),
+    )
+
+
+def _parse_steering(node: Node | None, lanes: tuple[Lane, ...]) -> Steering:
+    return Steering() if node is None or node.value is None else Steering.parse(node, [lane.id for lane in lanes])
 
 
 def eligible_lanes(
@@ -193,7 +370,8 @@ def eligible_lanes(
         needs: Capabilities that the request uses, such as {"chat", "stream", "tools"}.
     Raises:
         UnknownRoute: the table has no such route.
-        NoEligibleLane: nothing is left; it says what excluded each lane.
+        UnsupportedRequest: no lane of the route can do what it asks, wherever it is: that is the caller's to change.
+        NoEligibleLane: those that can are outside the pin; it says what excluded each lane.
     """
     chosen = table.routes.get(route)
     if chosen is None:
@@ -202,7 +380,10 @@ def eligible_lanes(
         lane for lane in chosen.lanes if (not residency or lane.residency in residency) and needs <= lane.capabilities
     )
     if not eligible:
-        raise NoEligibleLane(route, excluded={lane.id: _why_excluded(lane, residency, needs) for lane in chosen.lanes})
+        excluded = {lane.id: _why_excluded(lane, residency, needs) for lane in chosen.lanes}
+        if any(needs <= lane.capabilities for lane in chosen.lanes):
+            raise NoEligibleLane(route, excluded=excluded)
+        raise UnsupportedRequest(route, excluded=excluded)
     return eligible
 
 

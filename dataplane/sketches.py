@@ -92,6 +92,25 @@ class Sketch:
                 return min(max(value, self.min), self.max)
         return self.max
 
+    def share_above(self, value: float) -> float:
+        """The share (0..1) of what was counted that is greater than `value`; 0 when nothing has been counted.
+
+        What lies within 1 % of `value` may be taken for greater or not; everything else is told apart for certain.
+
+        Raises:
+            ValueError: NaN.
+        """
+        if math.isnan(value):
+            raise ValueError("a share above NaN is asked for")
+        if self.count == 0 or value >= self.max:
+            return 0.0
+        if value < self.min:
+            return 1.0
+        if value < MIN_VALUE:
+            return (self.count - self.zero) / self.count
+        first = first_bin_above(value)
+        return sum(count for index, count in self.bins.items() if index >= first) / self.count
+
     def to_json(self) -> dict[str, Any]:
         """Shape: {"count", "sum", "min", "max", "zero": int, "bins": {"<index>": count}}.
 
@@ -141,3 +160,14 @@ class Sketch:
 
     def __repr__(self) -> str:
         return f"Sketch(count={self.count}, min={self.min}, max={self.max}, bins={len(self.bins)})"
+
+
+def first_bin_above(value: float) -> int:
+    """The lowest bin whose values count as greater than `value`; all that is in higher ones does too.
+
+    Args:
+        value: At least MIN_VALUE; what is smaller has no bin.
+    """
+    edge = math.ceil(math.log2(value) * _BINS_PER_OCTAVE)
+    # The bin that `value` falls into counts as the one value that stands for it, as in `quantile`.
+    return edge if _MAPPING.value(edge) > value else edge + 1

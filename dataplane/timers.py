@@ -21,10 +21,11 @@ TICK_SECONDS: Final = 0.010
 class Timer:
     """One time-out that has been set. `cancel` may be called at any time, also after it has fired."""
 
-    __slots__ = ("_bucket", "callback")
+    __slots__ = ("_bucket", "callback", "due_at")
 
-    def __init__(self, callback: Callable[[], None], bucket: dict[Timer, None]) -> None:
+    def __init__(self, callback: Callable[[], None], bucket: dict[Timer, None], due_at: float) -> None:
         self.callback = callback
+        self.due_at = due_at
         self._bucket = bucket
         bucket[self] = None
 
@@ -63,7 +64,7 @@ class TimerWheel:
         bucket = self._buckets.get(max(index, self._position + 1))
         if bucket is None:
             bucket = self._buckets[max(index, self._position + 1)] = {}
-        return Timer(callback, bucket)
+        return Timer(callback, bucket, now + seconds)
 
     def deadline(self, seconds: float) -> Deadline:
         """Return a context that cancels what runs inside it after `seconds`, as `asyncio.timeout` does."""
@@ -92,28 +93,35 @@ class TimerWheel:
 class Deadline:
     """A context in which the current task may run for so long and no longer; over that, it raises TimeoutError.
 
-    A cancellation that came from somewhere else passes through untouched.
+    A cancellation that came from somewhere else passes through untouched. `expired` tells the two apart for whoever
+    sees the cancellation first.
     """
 
-    __slots__ = ("_cancelling", "_expired", "_seconds", "_task", "_timer", "_wheel")
+    __slots__ = ("_cancelling", "_seconds", "_task", "_timer", "_wheel", "expired")
 
     def __init__(self, wheel: TimerWheel, seconds: float) -> None:
         self._wheel = wheel
         self._seconds = seconds
-        self._expired = False
+        self.expired = False
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Deadline:
         self._task = cast("asyncio.Task[Any]", asyncio.current_task(self._wheel.loop))
         self._cancelling = self._task.cancelling()
         self._timer = self._wheel.set(self._seconds, self._expire)
+        return self
+
+    @property
+    def remaining_seconds(self) -> float:
+        """What is left, in seconds; below zero once it is over."""
+        return self._timer.due_at - self._wheel.loop.time()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._timer.cancel()
-        if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        if self.expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
     def _expire(self) -> None:
-        self._expired = True
+        self.expired = True
         self._task.cancel()

@@ -1,5 +1,6 @@
 """What tests of the control plane stand on, made through the same operations that people use."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
@@ -12,6 +13,9 @@ from controlplane.accounts.models import Operator, Tenant
 from controlplane.accounts.roles import Role
 from controlplane.approvals import operations as approvals
 from controlplane.approvals.models import ApprovalPolicy, ChangeRequest, Decision, SignOff
+from controlplane.console.management.commands.seed_demo import read_demo
+from controlplane.ladder import operations as ladder
+from controlplane.ladder.models import Copy, CopyVersion
 from controlplane.prompts import operations as prompts
 from controlplane.prompts.models import Prompt, PromptVersion
 from controlplane.rollouts import operations as rollouts
@@ -93,16 +97,24 @@ def change_policy(rules: Any, *, now: datetime = NOW) -> ApprovalPolicy:
     return activate()
 
 
-def routing_document(**changes: Any) -> dict[str, Any]:
-    """A routing table of the demo's shape. `deadline_ms` makes it another document."""
-    document = {name: dict(entries) for name, entries in _read("demo.yaml")["routing"].items()}
-    for account in document["accounts"]:
-        document["accounts"][account] = {
-            **document["accounts"][account],
-            "base_url": document["accounts"][account]["base_url"].replace("{simulator}", "http://127.0.0.1:8090"),
-        }
+@cache
+def _demo() -> str:
+    # As JSON text: each reader gets objects of its own, and what the file shares by aliases is written out.
+    return json.dumps(read_demo(NOW.date(), simulator="http://127.0.0.1:8090"))
+
+
+def routing_document(*, fallbacks: bool = False, **changes: Any) -> dict[str, Any]:
+    """The routing table of the demo. `deadline_ms` makes it another document.
+
+    Without `fallbacks` no route has a stack below its lanes, since a release with one needs its copy signed.
+    """
+    document: dict[str, Any] = json.loads(_demo())["routing"]
+    if not fallbacks:
+        del document["fallbacks"]
+        for route in document["routes"].values():
+            route.pop("fallback", None)
     if "deadline_ms" in changes:
-        document["routes"]["chat"] = {**document["routes"]["chat"], "deadline_ms": changes["deadline_ms"]}
+        document["routes"]["chat"]["deadline_ms"] = changes["deadline_ms"]
     return document
 
 
@@ -116,6 +128,50 @@ def make_routing(document: Any = None, *, author: Operator | str = SETUP, now: d
         return table
 
     return put_in_force()
+
+
+def copy_document(kind: str = "outage", text: str = "Nobody can answer now") -> dict[str, Any]:
+    """A document of that kind, in English and in German, that says `text`."""
+
+    def said() -> Any:
+        words = {"text": text, "json": None}
+        return [{"questions": ["Where is my parcel?"], **words}] if kind == "answers" else words
+
+    return {"kind": kind, "default_locale": "en", "locales": {"en": said(), "de": said()}}
+
+
+def make_copy(slug: str = "help-centre-outage", *, kind: str = "outage", regulated: bool = False) -> Copy:
+    """A piece of copy without words."""
+    return ladder.create_copy(slug=slug, kind=kind, title=slug, regulated=regulated, actor=crew.owner, now=NOW)
+
+
+def make_copy_version(copy: Copy, text: str = "Nobody can answer now", *, now: datetime = NOW) -> CopyVersion:
+    """A version that says `text`, submitted."""
+    document = copy_document(copy.kind, text)
+    return ladder.submit_version(copy=copy, document=document, rationale="r", actor=crew.owner, now=now)
+
+
+def sign_copy(change: ChangeRequest, *, now: datetime = NOW) -> ChangeRequest:
+    """The change with the words of exec, and of legal where that is asked, carried out."""
+    sign(change, crew.exec, role=Role.EXEC, now=now)
+    if change.content["regulated"]:
+        sign(change, crew.legal, role=Role.LEGAL, now=now)
+    return approvals.apply_change(change=change, actor=crew.owner, now=now)
+
+
+def make_live_copy(
+    copy: Copy | None = None, text: str = "Nobody can answer now", *, now: datetime = NOW, **attributes: Any
+) -> CopyVersion:
+    """A version that was signed and that is live; of a new piece with these attributes unless told of which."""
+    version = make_copy_version(copy or make_copy(**attributes), text, now=now)
+    sign_copy(ladder.propose_version(version=version, reason="r", actor=crew.owner, now=now), now=now)
+    return version
+
+
+def make_demo_copy() -> None:
+    """What the demo's fallback stack names, signed and live."""
+    for kind in ("answers", "template", "outage"):
+        make_live_copy(slug=f"help-centre-{kind}", kind=kind)
 
 
 def make_prompt(slug: str = "support-answer", *, now: datetime = NOW) -> Prompt:

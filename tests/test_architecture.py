@@ -60,3 +60,31 @@ def test_only_main_reads_the_environment(path):
     ]
 
     assert path.name == "__main__.py" or not reads, f"{path}: lines {reads}"
+
+
+DECIDERS = (
+    "blame",
+    "board",
+    "breaker",
+    "cohorts",
+    "fallback",
+    "policies",
+    "prompts",
+    "retry",
+    "routing",
+    "signed_copy",
+)
+CLOCKS_AND_WAITS = {"asyncio", "socket", "threading", "time", "redis", "psycopg", "httptools"}
+
+
+@pytest.mark.parametrize("name", DECIDERS)
+def test_deciders_neither_wait_nor_look_at_a_clock(name):
+    """What decides is pure: the console previews it, tests drive it, and `now` is an argument."""
+    tree = ast.parse((ROOT / "dataplane" / f"{name}.py").read_text())
+    waits = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef | ast.Await)]
+    imported = {
+        alias.name.partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+    } | {node.module.partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+
+    assert waits == []
+    assert imported & CLOCKS_AND_WAITS == set()

@@ -23,9 +23,11 @@ def rollup(
     requests: int = 1,
     latencies: tuple[float, ...] | None = None,
     ttfts: tuple[float, ...] = (),
+    drains: tuple[float, ...] = (),
     **fields: Any,
 ) -> dict[str, Any]:
-    """One rollup; without `latencies` every request took 100 ms."""
+    """One rollup; without `latencies` every request took 100 ms. Each request made one attempt, and failed with it."""
+    errors = fields.get("errors", 0)
     return {
         "bucket": int(at.timestamp()),
         "lane": "openai/eu-west/main/gpt-4o",
@@ -38,6 +40,11 @@ def rollup(
         "errors": 0,
         "rejected": 0,
         "cancelled": 0,
+        "fallbacks": 0,
+        "attempts": requests,
+        "failures": errors,
+        "timeouts": 0,
+        "throttled": 0,
         "input_tokens": 10 * requests,
         "output_tokens": 20 * requests,
         "cost_micros": 300 * requests,
@@ -46,6 +53,7 @@ def rollup(
         "refusals": 0,
         "latency_ms": sketch(*((100.0,) * requests if latencies is None else latencies)),
         "ttft_ms": sketch(*ttfts),
+        "drain_tps": sketch(*drains),
     } | fields
 
 
@@ -62,6 +70,7 @@ def report(
     acks: tuple[dict[str, Any], ...] = (),
     usage: tuple[dict[str, Any], ...] = (),
     events: tuple[dict[str, Any], ...] = (),
+    lanes: tuple[dict[str, Any], ...] | None = None,
 ) -> dict[str, Any]:
     """One batch of a worker."""
     return {
@@ -78,12 +87,26 @@ def report(
             "digest": digest,
             "started_at": started_at.timestamp(),
             "in_flight": 3,
+            **({} if lanes is None else {"lanes": list(lanes)}),
         },
         "acks": list(acks),
         "rollups": list(rollups),
         "usage": list(usage),
         "events": list(events),
     }
+
+
+def lane_state(lane: str = "openai/eu-west/main/gpt-4o", state: str = "closed", **fields: Any) -> dict[str, Any]:
+    """How a worker holds one lane."""
+    return {
+        "lane": lane,
+        "state": state,
+        "open_for_seconds": 30.0 if state in ("open", "half_open") else None,
+        "probes": 0,
+        "attempts": 40,
+        "failures": 0,
+        "cause": "",
+    } | fields
 
 
 def usage_row(attempt_id: str = "a1", *, at: datetime = NOON, **fields: Any) -> dict[str, Any]:
@@ -101,6 +124,7 @@ def usage_row(attempt_id: str = "a1", *, at: datetime = NOON, **fields: Any) -> 
         "canary": "",
         "cohort": "none",
         "kind": "primary",
+        "cause": "",
         "attempt": 1,
         "outcome": "ok",
         "status": 200,

@@ -20,6 +20,7 @@ from controlplane.accounts.models import ApiKey, Operator, OperatorToken, RoleGr
 from controlplane.accounts.roles import Role, permissions_everywhere, permissions_on
 from controlplane.audit import operations as audit
 from controlplane.audit.models import AuditEvent
+from dataplane.access import OURSELVES
 from dataplane.documents import MalformedRelease, Node
 
 # How the record calls what the control plane does on its own; no person may bear the name.
@@ -252,6 +253,8 @@ def record_factor_removed(*, operator: Operator, kind: str, now: datetime) -> No
 @audit.operation
 def create_tenant(*, slug: str, name: str, actor: Operator | str, now: datetime, **attributes: Any) -> Tenant:
     """Create a tenant; it can call the gateway once a key is issued. `attributes`: the model's other fields."""
+    if slug == OURSELVES.slug:
+        raise NameTaken(f"{slug!r} is who pays for what Ballast asks providers by itself; choose another name")
     if Tenant.objects.filter(slug=slug).exists():
         raise NameTaken(f"tenant {slug!r} exists; choose another name")
     tenant = Tenant(slug=slug, name=name)

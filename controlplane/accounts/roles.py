@@ -30,14 +30,16 @@ class RoleDefinition:
 
 
 _SEES_PROMPT = frozenset({"view_prompt"})
-# Releases, routing and policies have no narrower object than the deployment; whoever works here may look at them.
-_SEES_DEPLOYMENT = frozenset({"releases.view_release", "routing.view_routingtable", "approvals.view_approvalpolicy"})
+# Releases, routing, policies and copy are held on the whole deployment; whoever works here may look at them.
+_SEES_DEPLOYMENT = frozenset(
+    {"releases.view_release", "routing.view_routingtable", "approvals.view_approvalpolicy", "ladder.view_copy"}
+)
 
 ROLES: dict[Role, RoleDefinition] = {
     Role.PROMPT_OWNER: RoleDefinition(
         "Submits prompt versions and runs their canaries",
         {"prompts.prompt": _SEES_PROMPT | {"submit_version", "run_canary", "turn_knob", "roll_back"}},
-        _SEES_DEPLOYMENT | {"prompts.add_prompt"},
+        _SEES_DEPLOYMENT | {"prompts.add_prompt", "ladder.write_copy"},
     ),
     Role.APPROVER: RoleDefinition(
         "Signs off what others wrote, reviews break-glass",
@@ -57,13 +59,19 @@ ROLES: dict[Role, RoleDefinition] = {
             "releases.roll_back_release",
             "routing.propose_routing",
             "routing.break_glass_routing",
+            "routing.hold_lane",
+            "ladder.return_copy",
         },
     ),
     Role.EXEC: RoleDefinition(
-        "Signs the words users will read", {"prompts.prompt": _SEES_PROMPT | {"sign_off"}}, _SEES_DEPLOYMENT
+        "Signs the words users will read",
+        {"prompts.prompt": _SEES_PROMPT | {"sign_off"}},
+        _SEES_DEPLOYMENT | {"ladder.sign_off_copy"},
     ),
     Role.LEGAL: RoleDefinition(
-        "Signs what regulated users will read", {"prompts.prompt": _SEES_PROMPT | {"sign_off"}}, _SEES_DEPLOYMENT
+        "Signs what regulated users will read",
+        {"prompts.prompt": _SEES_PROMPT | {"sign_off"}},
+        _SEES_DEPLOYMENT | {"ladder.sign_off_copy"},
     ),
     Role.AUDITOR: RoleDefinition(
         "Reads everything, changes nothing",
@@ -85,6 +93,8 @@ ROLES: dict[Role, RoleDefinition] = {
             "approvals.sign_off_policy",
             "routing.propose_routing",
             "routing.sign_off_routing",
+            "routing.hold_lane",
+            "ladder.write_copy",
             "audit.view_auditevent",
         },
     ),

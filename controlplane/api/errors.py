@@ -13,10 +13,20 @@ from rest_framework.views import set_rollback
 
 from controlplane.accounts.errors import AccessError, RoleDoesNotFit
 from controlplane.approvals.errors import ApprovalError, MalformedPolicy, NotAllowedToSign, NotApproved
+from controlplane.ladder.errors import CopyError, InvalidCopy
 from controlplane.prompts.errors import InvalidVersion, PromptError
 from controlplane.releases.errors import ReleaseError, SigningKeyMissing
 from controlplane.rollouts.errors import InvalidPlan, RolloutError
-from controlplane.routing.errors import InvalidRouting, RoutingError
+from controlplane.routing.errors import (
+    InvalidDrill,
+    InvalidHold,
+    InvalidRouting,
+    InvalidThreshold,
+    RoutingError,
+    UnknownLane,
+    UnknownPolicy,
+    UnknownProvider,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -24,13 +34,21 @@ logger = logging.getLogger(__name__)
 STATUS: tuple[tuple[type[Exception], int], ...] = (
     (InvalidVersion, status.HTTP_400_BAD_REQUEST),
     (InvalidPlan, status.HTTP_400_BAD_REQUEST),
+    (InvalidCopy, status.HTTP_400_BAD_REQUEST),
     (InvalidRouting, status.HTTP_400_BAD_REQUEST),
+    (InvalidHold, status.HTTP_400_BAD_REQUEST),
+    (InvalidThreshold, status.HTTP_400_BAD_REQUEST),
+    (InvalidDrill, status.HTTP_400_BAD_REQUEST),
+    (UnknownLane, status.HTTP_404_NOT_FOUND),
+    (UnknownPolicy, status.HTTP_404_NOT_FOUND),
+    (UnknownProvider, status.HTTP_404_NOT_FOUND),
     (MalformedPolicy, status.HTTP_400_BAD_REQUEST),
     (RoleDoesNotFit, status.HTTP_400_BAD_REQUEST),
     (NotAllowedToSign, status.HTTP_403_FORBIDDEN),
     (SigningKeyMissing, status.HTTP_503_SERVICE_UNAVAILABLE),
     (AccessError, status.HTTP_409_CONFLICT),
     (ApprovalError, status.HTTP_409_CONFLICT),
+    (CopyError, status.HTTP_409_CONFLICT),
     (PromptError, status.HTTP_409_CONFLICT),
     (ReleaseError, status.HTTP_409_CONFLICT),
     (RolloutError, status.HTTP_409_CONFLICT),

@@ -4,7 +4,22 @@ from django.urls import include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
 from controlplane.api import health
-from controlplane.api.views import access, agents, audit, canaries, changes, policies, prompts, releases, routing
+from controlplane.api.views import (
+    access,
+    agents,
+    audit,
+    canaries,
+    changes,
+    copy,
+    drills,
+    lanes,
+    policies,
+    prompts,
+    releases,
+    routing,
+    thresholds,
+    usage,
+)
 
 v1 = [
     path("me", access.MeView.as_view(), name="me"),
@@ -52,11 +67,28 @@ v1 = [
     path("break-glass", changes.Debts.as_view(), name="debts"),
     path("break-glass/<int:pk>", changes.OneDebt.as_view(), name="debt"),
     path("break-glass/<int:pk>/review", changes.ReviewDebt.as_view(), name="debt-review"),
+    # signed copy
+    path("copy", copy.Pieces.as_view(), name="pieces"),
+    path("copy/<slug:slug>", copy.OnePiece.as_view(), name="piece"),
+    path("copy/<slug:slug>/versions", copy.PieceVersions.as_view(), name="copy-versions"),
+    path("copy/<slug:slug>/versions/<int:number>", copy.OnePieceVersion.as_view(), name="copy-version"),
+    path("copy/<slug:slug>/versions/<int:number>/propose", copy.ProposeCopy.as_view(), name="copy-propose"),
+    path("copy/<slug:slug>/versions/<int:number>/return-to", copy.ReturnToCopy.as_view(), name="copy-return-to"),
     # routing and policy
     path("routing-tables", routing.Tables.as_view(), name="routing-tables"),
     path("routing-tables/<int:number>", routing.OneTable.as_view(), name="routing-table"),
     path("routing-tables/<int:number>/propose", routing.ProposeTable.as_view(), name="routing-table-propose"),
     path("routing-tables/<int:number>/return-to", routing.ReturnToTable.as_view(), name="routing-table-return-to"),
+    path("breakers/<str:slug>", thresholds.OneBreaker.as_view(), name="breaker"),
+    path("routes/<str:slug>", thresholds.OneRoute.as_view(), name="route"),
+    path("lanes", lanes.Lanes.as_view(), name="lanes"),
+    path("lanes/hold", lanes.HoldLane.as_view(), name="lane-hold"),
+    path("lanes/let-go", lanes.LetLaneGo.as_view(), name="lane-let-go"),
+    path("drills", drills.Drills.as_view(), name="drills"),
+    path("drills/<int:pk>", drills.OneDrill.as_view(), name="drill"),
+    path("drills/<int:pk>/end", drills.EndDrill.as_view(), name="drill-end"),
+    path("drills/<int:pk>/propose-values", drills.ProposeLessons.as_view(), name="drill-propose-values"),
+    path("drills/<int:pk>/propose-leaving", drills.ProposeLeaving.as_view(), name="drill-propose-leaving"),
     path("policies", policies.Policies.as_view(), name="policies"),
     path("policies/<int:number>", policies.OnePolicy.as_view(), name="policy"),
     path("policies/<int:number>/propose", policies.ProposePolicy.as_view(), name="policy-propose"),
@@ -71,6 +103,8 @@ v1 = [
     # the record
     path("audit/events", audit.Events.as_view(), name="audit-events"),
     path("audit/events/<int:seq>", audit.OneEvent.as_view(), name="audit-event"),
+    path("usage", usage.Usage.as_view(), name="usage"),
+    path("usage/days", usage.UsageDays.as_view(), name="usage-days"),
     # people, tenants, credentials
     path("roles", access.Roles.as_view(), name="roles"),
     path("operators", access.Operators.as_view(), name="operators"),

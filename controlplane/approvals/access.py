@@ -26,7 +26,7 @@ from controlplane.approvals.models import (
 )
 from controlplane.audit.operations import Named, name_of
 
-# view: look at it. carry: withdraw, rebase or apply it, for who wrote part of it or may sign it.
+# view: look at it. carry: withdraw, rebase or apply it, for who wrote part of it, may sign it or broke the glass on it.
 Action = Literal["view", "sign_off", "carry", "break_glass", "review"]
 PolicyPermission = Literal["view_approvalpolicy", "propose_policy"]
 VIEW_POLICY = "approvals.view_approvalpolicy"
@@ -60,6 +60,9 @@ def _lacking(operator: Operator, change: ChangeRequest, action: Action, target: 
     if action == "carry":
         if operator.username in change.contributor_names or may(operator, kind.sign_off_permission, target):
             return ""
+        # Who broke the glass must not have to wake the author up to use it.
+        if change.bypasses.filter(actor=operator.username, ended_at__isnull=True).exists():
+            return ""
         rule = f"CR-{change.pk} is carried on by who wrote part of it or may sign it"
         return f"{rule}; {refusal(kind.sign_off_permission, target)}"
     permission = {
@@ -69,7 +72,7 @@ def _lacking(operator: Operator, change: ChangeRequest, action: Action, target: 
         "review": kind.review_permission,
     }[action]
     if not permission:
-        return f"nobody may {action.replace('_', ' ')} a change of kind {kind.label!r}"
+        return f"nobody breaks the glass on a change of kind {kind.label!r}; it waits for its sign-offs"
     return "" if may(operator, permission, target) else refusal(permission, target)
 
 

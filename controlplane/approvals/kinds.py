@@ -83,7 +83,7 @@ class Kind:
     lapse: Lapse | None = None
     abandon: Abandon | None = None
     gates: tuple[str, ...] = (APPLY_GATE,)
-    conditions: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    conditions: Mapping[str, frozenset[str] | frozenset[bool]] = field(default_factory=dict)
 
     def base(self, target: str) -> Any:
         """The revision of `target` that a change would build on now."""
@@ -141,7 +141,7 @@ def check_rules(rules: Any) -> tuple[Rule, ...]:
                 raise MalformedPolicy(f"{path}.when.{fact}: the facts of {rule.kind!r} are: {facts}")
             for value in values:
                 if value not in kind.conditions[fact]:
-                    choices = ", ".join(sorted(kind.conditions[fact]))
+                    choices = ", ".join(sorted(map(str, kind.conditions[fact])))
                     raise MalformedPolicy(f"{path}.when.{fact}: {value!r} is not one of {choices}")
     if not any(rule.kind == POLICY_KIND and rule.gate(APPLY_GATE).requirements for rule in parsed):
         raise MalformedPolicy(f"rules: none asks anybody about {POLICY_KIND!r}, so the policy could not be changed")

@@ -295,6 +295,9 @@ class BreakGlass(models.Model):
     def audit_name(self) -> str:
         return f"break-glass:{self.pk}"
 
+    def is_in_effect(self, now: datetime) -> bool:
+        return self.ended_at is None and self.lapses_at > now
+
     def is_overdue(self, now: datetime) -> bool:
         return self.reviewed_at is None and self.review_due_at < now
 

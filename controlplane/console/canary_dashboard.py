@@ -14,8 +14,18 @@ from controlplane.telemetry.traffic import ARMS, Comparison, compare
 # Minutes on offer. The first is the window of the live messages, so that what they bring fits what the page shows.
 RANGES: Final = {int(CANARY_WINDOW.total_seconds() // 60): "15 min", 60: "1 h", 360: "6 h", 1440: "24 h"}
 # Figures of a whole arm, not of one answer: canary and control differ by design in how many users they have.
-_NOT_COMPARED: Final = frozenset({"requests", "requests_per_second", "cost_per_hour_usd"})
-_DIGITS: Final = {"USD/request": 6, "USD/h": 2, "%": 2, "requests/s": 2, "ms": 0, "requests": 0, "tokens/request": 1}
+_NOT_COMPARED: Final = frozenset({"requests", "requests_per_second", "attempts", "cost_per_hour_usd"})
+_DIGITS: Final = {
+    "USD/request": 6,
+    "USD/h": 2,
+    "%": 2,
+    "requests/s": 2,
+    "ms": 0,
+    "requests": 0,
+    "attempts": 0,
+    "tokens/request": 1,
+    "tokens/s": 1,
+}
 _MOST_RELEASES: Final = 6
 # (measure, label, unit, factor on top of the measure's own scale, digits): what decides whether a canary may go on.
 _TILES: Final = (
@@ -95,7 +105,9 @@ def dashboard(canary: Canary, *, minutes: int, now: datetime) -> Dashboard:
         verdict=comparison.evidence.sentence,
         tiles=tuple(_tile(*tile, comparison) for tile in _TILES),
         rows=tuple(_row(measure, comparison) for measure in MEASURES),
-        charts=tuple(_chart(measure, comparison, moments) for measure in MEASURES if measure.key != "requests"),
+        charts=tuple(
+            _chart(measure, comparison, moments) for measure in MEASURES if measure.key not in ("requests", "attempts")
+        ),
         is_live=canary.is_running and minutes == next(iter(RANGES)),
         scope=_scope(comparison),
     )

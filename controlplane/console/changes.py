@@ -21,11 +21,16 @@ _CHANGES: Final = (
     "canary.promoted",
     "canary.rolled_back",
     "routing.activated",
+    "copy.activated",
     "policy.activated",
     "release.rolled_back",
+    "lane.held",
+    "lane.let_go",
 )
 # Going back needs no sign-off: it returns to what was approved before.
 _BACK: Final = frozenset({"canary.rolled_back", "release.rolled_back"})
+# On-call's own hand on a lane, for hours at most.
+_HELD: Final = frozenset({"lane.held", "lane.let_go"})
 _CHANGE_NUMBER: Final = re.compile(r"\bCR-(\d+)")
 
 
@@ -65,6 +70,8 @@ def approvers_of(events: Sequence[AuditEvent]) -> dict[int, list[str]]:
 def _approved(event: AuditEvent, names: list[str]) -> str:
     if event.action in _BACK:
         return "needs no sign-off: it goes back to what was approved"
+    if event.action in _HELD:
+        return "needs no sign-off: it ends by itself"
     return f"approved by {', '.join(names)}" if names else "nobody had to sign"
 
 
@@ -74,7 +81,9 @@ def _seen_by(operator: Operator) -> Q:
     if may(operator, "releases.view_release"):
         seen |= Q(target__startswith="release:")
     if may(operator, "routing.view_routingtable"):
-        seen |= Q(target__startswith="routing-table:")
+        seen |= Q(target__startswith="routing-table:") | Q(target__startswith="lane:")
+    if may(operator, "ladder.view_copy"):
+        seen |= Q(target__startswith="copy:")
     if may(operator, "approvals.view_approvalpolicy"):
         seen |= Q(target__startswith="approval-policy:")
     if may(operator, "prompts.view_prompt"):

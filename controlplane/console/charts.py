@@ -8,7 +8,7 @@ from `static/js/chart-templates.json`. After a change to `templates()`:
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import groupby
 from math import log10
 from typing import Any, Literal
@@ -24,11 +24,13 @@ COLORWAY = ["#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8F7EE7", "#7A828E"]
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line. `ys` holds None where nothing was measured; `lows` and `highs` (as long, or none) bound it."""
+    """One line. `ys` holds None where nothing was measured; `lows` and `highs` (as long, or none) bound it. `xs` are
+    moments, or whole days, which are the same days in every zone.
+    """
 
     name: str
     role: Role
-    xs: Sequence[datetime]
+    xs: Sequence[date]
     ys: Sequence[float | None]
     lows: Sequence[float | None] = ()
     highs: Sequence[float | None] = ()
@@ -67,7 +69,7 @@ def line_chart(
     *,
     thresholds: Sequence[Threshold] = (),
     moments: Sequence[Moment] = (),
-    span: tuple[datetime, datetime] | None = None,
+    span: tuple[date, date] | None = None,
     log_scale: bool = False,
     minimum_points: int = 2,
 ) -> Figure:
@@ -81,7 +83,7 @@ def line_chart(
     Raises:
         TooManySeries: more than six.
     Shape: {"data": [trace], "layout": {…, "meta": {"unit", "title", "empty": str, "minimum_points": int}}}.
-        Times are ISO-8601 with their offset; the browser shows its own zone.
+        Times are ISO-8601 with their offset, and the browser shows its own zone; days are without.
     """
     if len(series) > MAX_SERIES:
         raise TooManySeries(title, len(series))
@@ -110,6 +112,8 @@ def line_chart(
     figure.update_yaxes(
         title_text=unit, type="log" if log_scale else "linear", rangemode="normal" if log_scale else "tozero"
     )
+    if any(not isinstance(at, datetime) for one in series for at in one.xs):
+        figure.update_xaxes(hoverformat="%-d %b %Y")
     if span:
         figure.update_xaxes(range=[_iso(span[0]), _iso(span[1])])
     figure.update_layout(
@@ -229,7 +233,8 @@ def _missing(series: Sequence[Series], minimum_points: int) -> str:
     if fullest >= minimum_points:
         return ""
     if not fullest:
-        return f"No data yet: {minimum_points} points are needed to draw a line"
+        needed = "1 point is" if minimum_points == 1 else f"{minimum_points} points are"
+        return f"No data yet: {needed} needed to draw a line"
     return f"{fullest} of {minimum_points} points so far: {minimum_points - fullest} more to draw a line"
 
 
@@ -264,7 +269,7 @@ def _band(go: Any, one: Series, xs: list[str], color: str) -> list[Any]:
     return traces
 
 
-def _iso(at: datetime) -> str:
+def _iso(at: date) -> str:
     return at.isoformat()
 
 

@@ -20,6 +20,7 @@ RAIL = (
     ("Prompts", "prompts", "chat-square-text", ""),
     ("Reviews", "reviews", "inbox", ""),
     ("Canaries", "canaries", "bezier2", ""),
+    ("Ladder", "ladder", "ladder", "ladder.view_copy"),
     ("Routing", "routing", "signpost-split", "routing.view_routingtable"),
     ("Releases & fleet", "releases", "broadcast", "releases.view_release"),
     ("Usage", "usage", "receipt", "accounts.view_usage"),

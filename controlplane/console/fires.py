@@ -8,12 +8,13 @@ from typing import Final, Literal
 from django.urls import reverse
 
 from controlplane.approvals.models import BreakGlass, ChangeRequest
+from controlplane.console.lane_content import OpenLane, lane_url
 from controlplane.releases.fleet import Fleet
 from controlplane.releases.models import Convergence
 from controlplane.telemetry.traffic import LaneHealth
 
-# A lane is on fire from this share of failures on, once there were enough attempts for the share to mean something.
-ERROR_RATE: Final = 0.05
+# A lane is on fire from this share of failed attempts on, once there were enough for the share to mean something.
+FAILURE_RATE: Final = 0.05
 MIN_ATTEMPTS: Final = 20
 
 
@@ -32,19 +33,24 @@ def fires(
     *,
     fleet: Fleet | None,
     lanes: Iterable[LaneHealth],
+    opened: Iterable[OpenLane],
     debts: Iterable[BreakGlass],
     drifted: Iterable[ChangeRequest],
     now: datetime,
 ) -> list[Fire]:
-    """Everything that burns, bad before watch, in the order workers, lanes, debts, changes.
+    """Everything that burns, bad before watch, in the order workers, open lanes, failing lanes, debts, changes.
 
     Args:
         fleet: None when the reader may not look at it.
         drifted: Open changes whose sign-offs are void because what they stand on has moved.
     """
+    shut = list(opened)
+    known = {one.lane for one in shut}
     found = [
         *(_workers(fleet) if fleet is not None else ()),
-        *_lanes(lanes),
+        *_opened(shut),
+        # That an open lane failed until it opened is no second fire.
+        *_lanes(lane for lane in lanes if lane.lane not in known),
         *_debts(debts, now=now),
         *_drifted(drifted),
     ]
@@ -74,12 +80,20 @@ def _workers(fleet: Fleet) -> Iterable[Fire]:
             )
 
 
+def _opened(lanes: Iterable[OpenLane]) -> Iterable[Fire]:
+    for one in lanes:
+        # What a person decided is watched; what a breaker found is on fire.
+        title = f"Lane {one.lane} is {'held open' if one.held else 'open'}"
+        yield Fire("watch" if one.held else "bad", title, one.text, lane_url(one.lane), "Lane")
+
+
 def _lanes(lanes: Iterable[LaneHealth]) -> Iterable[Fire]:
     for lane in lanes:
-        rate = lane.totals["error_rate"]
-        if rate.value is not None and rate.value >= ERROR_RATE and rate.n >= MIN_ATTEMPTS:
+        rate = lane.totals["failure_rate"]
+        if rate.value is not None and rate.value >= FAILURE_RATE and rate.n >= MIN_ATTEMPTS:
             text = (
-                f"{rate.value:.1%} of {rate.n:,} attempts failed in the last 5 min; {ERROR_RATE:.0%} is the threshold"
+                f"{rate.value:.1%} of {rate.n:,} attempts failed in the last 5 min by its own fault; "
+                f"{FAILURE_RATE:.0%} is the threshold"
             )
             yield Fire("bad", f"Lane {lane.lane} fails", text, reverse("routing"), "Routing")
 

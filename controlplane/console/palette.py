@@ -6,10 +6,12 @@ from typing import Final
 
 from django.urls import reverse
 
-from controlplane.accounts.access import may
+from controlplane.accounts.access import may, may_somewhere
 from controlplane.accounts.models import Operator
 from controlplane.approvals.access import visible_changes
 from controlplane.console.context import rooms
+from controlplane.console.lane_content import lane_url
+from controlplane.ladder.models import Copy
 from controlplane.prompts.access import visible_prompts
 from controlplane.rollouts.access import visible_canaries
 from controlplane.routing import operations as routing
@@ -34,13 +36,14 @@ class Entry:
 
 
 def entries(operator: Operator) -> list[Entry]:
-    """Everything on offer, in the order it is shown without a query; six queries beside those of permissions."""
+    """Everything on offer, in the order it is shown without a query; seven queries beside those of permissions."""
     return [
         *_acts(operator),
         *(Entry(label, reverse(name), "Pages", icon) for label, name, icon, _ in rooms(operator)),
         *_canaries(operator),
         *_changes(operator),
         *_prompts(operator),
+        *_copy(operator),
         *_lanes(operator),
         *_people(operator),
     ]
@@ -53,6 +56,16 @@ def _acts(operator: Operator) -> Iterator[Entry]:
         yield Entry("Compare two releases", reverse("release-diff"), "Act", "file-diff")
     if may(operator, "routing.propose_routing"):
         yield Entry("Propose another routing table", reverse("routing-new"), "Act", "signpost-split")
+    if may(operator, "ladder.write_copy"):
+        yield Entry("Create a piece of copy", reverse("copy-new"), "Act", "ladder")
+    if may(operator, "routing.hold_lane"):
+        yield Entry("Hold a lane", reverse("lane"), "Act", "lock-fill")
+        yield Entry("Drill leaving a provider", reverse("drill-new"), "Act", "box-arrow-right")
+    if may(operator, "routing.view_routingtable"):
+        yield Entry("Thresholds and where they come from", reverse("thresholds"), "Pages", "sliders")
+        yield Entry("Drills and what they showed", reverse("drills"), "Pages", "box-arrow-right")
+    if may_somewhere(operator, "accounts.view_usage"):
+        yield Entry("Retries and what they cost", reverse("usage-retries"), "Pages", "arrow-repeat")
     if may(operator, "prompts.add_prompt"):
         yield Entry("Create a prompt", reverse("prompt-new"), "Act", "plus-lg")
     if may(operator, "accounts.add_tenant"):
@@ -84,14 +97,23 @@ def _prompts(operator: Operator) -> Iterator[Entry]:
             yield Entry(f"Submit a version of {prompt.slug}", url, "Prompts", "plus-lg")
 
 
+def _copy(operator: Operator) -> Iterator[Entry]:
+    if not may(operator, "ladder.view_copy"):
+        return
+    writes = may(operator, "ladder.write_copy")
+    for copy in Copy.objects.all()[:_MOST]:
+        hint = f"{copy.title} · {copy.get_kind_display().lower()}"
+        yield Entry(copy.slug, copy.get_absolute_url(), "Ladder", "ladder", hint)
+        if writes:
+            yield Entry(f"Write {copy.slug}", reverse("copy-write", args=[copy.slug]), "Ladder", "pencil")
+
+
 def _lanes(operator: Operator) -> Iterator[Entry]:
     if not may(operator, "routing.view_routingtable"):
         return
     table = routing.active_table()
     for lane_id, lane in sorted(table.document["lanes"].items())[:_MOST] if table else ():
-        yield Entry(
-            f"Lane {lane_id}", f"{reverse('routing')}#lanes", "Lanes", "signpost-split", f"in {lane['residency']}"
-        )
+        yield Entry(f"Lane {lane_id}", lane_url(lane_id), "Lanes", "signpost-split", f"in {lane['residency']}")
 
 
 def _people(operator: Operator) -> Iterator[Entry]:

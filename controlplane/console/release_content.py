@@ -4,12 +4,22 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from controlplane.console.diffs import diff_json
 from controlplane.console.previews import Difference
 
 Sections = Mapping[str, Any]
+_ROUTING_PARTS: Final = {
+    "routes": "route",
+    "lanes": "lane",
+    "breakers": "breaker policy",
+    "retries": "retry policy",
+    "probes": "probe policy",
+    "fallbacks": "fallback stack",
+    "accounts": "account",
+    "providers": "provider",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +47,7 @@ def _entries(section: str, before: Mapping[str, Any], after: Mapping[str, Any]) 
     for key in sorted({*before, *after}):
         old, new = before.get(key, {}), after.get(key, {})
         if old != new:
-            title = key if section in {"prompts", "canaries"} else key.capitalize()
+            title = key if section in {"prompts", "canaries", "copy"} else key.capitalize()
             yield Difference(title, diff_json(old, new))
 
 
@@ -46,7 +56,9 @@ def words(before: Sections, after: Sections) -> list[str]:
     return [
         *_prompt_words(before.get("prompts", {}), after.get("prompts", {})),
         *_canary_words(before.get("canaries", {}), after.get("canaries", {})),
+        *_copy_words(before.get("copy", {}), after.get("copy", {})),
         *_routing_words(before.get("routing", {}), after.get("routing", {})),
+        *_hold_words(before.get("lane_overrides", {}), after.get("lane_overrides", {})),
         *_access_words(before.get("access", {}), after.get("access", {})),
     ]
 
@@ -88,8 +100,19 @@ def _canary_words(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterat
             yield f"canary {slug} changes at {_stage(new)}"
 
 
+def _copy_words(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    for slug in sorted({*before, *after}):
+        old, new = before.get(slug), after.get(slug)
+        if old is None and new is not None:
+            yield f"copy {slug} may be shown for the first time, v{new['version']}"
+        elif old is not None and new is None:
+            yield f"copy {slug} can no longer be shown; v{old['version']} was live"
+        elif old is not None and new is not None and old != new:
+            yield f"copy {slug} goes from v{old['version']} to v{new['version']}"
+
+
 def _routing_words(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-    for part in ("routes", "lanes", "accounts", "providers"):
+    for part, noun in _ROUTING_PARTS.items():
         old, new = before.get(part, {}), after.get(part, {})
         for verb, names in (
             ("is added", sorted(set(new) - set(old))),
@@ -97,7 +120,16 @@ def _routing_words(before: Mapping[str, Any], after: Mapping[str, Any]) -> Itera
             ("changes", sorted(name for name in set(old) & set(new) if old[name] != new[name])),
         ):
             for name in names:
-                yield f"{part[:-1]} {name} {verb}{_order(part, old.get(name), new.get(name))}"
+                yield f"{noun} {name} {verb}{_order(part, old.get(name), new.get(name))}"
+
+
+def _hold_words(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    for lane in sorted({*before, *after}):
+        held = after.get(lane)
+        if held is None:
+            yield f"lane {lane} is let go"
+        elif held != before.get(lane):
+            yield f"lane {lane} is held {held['mode']} until {held['until']}"
 
 
 def _order(part: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> str:
@@ -132,7 +164,9 @@ def summary(sections: Sections) -> dict[str, Any]:
 
     Shape: {"tenants": int, "keys": int, "prompts": [{"slug", "live", "route", "pinnable": [int]}],
             "canaries": [{"slug", "prompt", "candidate", "control", "stage", "not_after": datetime | None}],
-            "routes": [{"slug", "lanes", "deadline_ms"}], "others": [str]}; others are sections without a summary.
+            "routes": [{"slug", "lanes", "deadline_ms"}], "copy": [{"slug", "version", "kind", "locales": [str]}],
+            "holds": [{"lane", "mode", "by", "reason", "until": datetime}], "others": [str]}.
+    Others are sections without a summary.
     """
     access, prompts = sections.get("access", {}), sections.get("prompts", {})
     canaries, routing = sections.get("canaries", {}), sections.get("routing", {})
@@ -160,5 +194,18 @@ def summary(sections: Sections) -> dict[str, Any]:
             for slug, entry in sorted(canaries.items())
         ],
         "routes": [{"slug": slug, **entry} for slug, entry in sorted(routing.get("routes", {}).items())],
-        "others": sorted(set(sections) - {"access", "prompts", "canaries", "routing"}),
+        "copy": [
+            {
+                "slug": slug,
+                "version": entry["version"],
+                "kind": entry["document"]["kind"],
+                "locales": sorted(entry["document"]["locales"]),
+            }
+            for slug, entry in sorted(sections.get("copy", {}).items())
+        ],
+        "holds": [
+            {"lane": lane, **entry, "until": datetime.fromisoformat(entry["until"])}
+            for lane, entry in sorted(sections.get("lane_overrides", {}).items())
+        ],
+        "others": sorted(set(sections) - {"access", "prompts", "canaries", "copy", "routing", "lane_overrides"}),
     }

@@ -11,6 +11,7 @@ from django.http import HttpRequest
 from controlplane.accounts.errors import AccessError
 from controlplane.accounts.models import Operator
 from controlplane.approvals.errors import ApprovalError
+from controlplane.ladder.errors import CopyError
 from controlplane.prompts.errors import PromptError
 from controlplane.releases.errors import ReleaseError
 from controlplane.rollouts.errors import RolloutError
@@ -21,7 +22,7 @@ T = TypeVar("T")
 _MOST_DIGITS = 18  # fits the database's widest integer
 
 # Everything an operation may refuse with; anything else is a fault of ours and becomes a 500.
-Refusal = (AccessError, ApprovalError, PromptError, ReleaseError, RolloutError, RoutingError)
+Refusal = (AccessError, ApprovalError, CopyError, PromptError, ReleaseError, RolloutError, RoutingError)
 
 
 def actor_of(request: HttpRequest) -> Operator:

@@ -1,25 +1,35 @@
 """What a change would do, as a reviewer reads it: differences, preview, plan, and the facts to check."""
 
+from datetime import datetime
 from typing import Any
 
 from controlplane.approvals.models import ApprovalPolicy, ChangeRequest
+from controlplane.console.copy_content import copy_differences, has_samples, readings
+from controlplane.console.copy_fit import json_checklist
 from controlplane.console.diffs import diff_json
 from controlplane.console.previews import Difference, differences, preview
+from controlplane.console.routing_content import table_differences
+from controlplane.console.threshold_content import PolicyReplay, altered_policies, replay_change
+from controlplane.ladder.models import CopyVersion
 from controlplane.prompts.models import PromptVersion
 from controlplane.rollouts.models import Canary
 from controlplane.routing.models import RoutingTable
+from controlplane.routing.operations import KIND_NAME as ROUTING_KIND
+from dataplane.documents import MalformedRelease
+from dataplane.routing import RoutingTable as Routing
 
 
 def review_content(change: ChangeRequest) -> dict[str, Any]:
     """The content of a change for `reviews/review.html`.
 
     Shape: {"before", "after": names of the two sides, "differences": [Difference], "version"?, "preview"?, "canary"?,
-    "checklist": [{"text", "met": bool or None}]}.
+    "readings"?, "has_samples"?, "checklist": [{"text", "met": bool or None}]}.
     """
     readers = {
         "prompt.rollout": _read_prompt,
         "prompt.live": _read_prompt,
         "routing.table": _read_routing,
+        "copy.version": _read_copy,
         "approval.policy": _read_policy,
     }
     read = readers.get(change.kind)
@@ -56,17 +66,58 @@ def _read_prompt(change: ChangeRequest) -> dict[str, Any]:
 def _read_routing(change: ChangeRequest) -> dict[str, Any]:
     after = RoutingTable.objects.get(number=change.content["number"])
     before = RoutingTable.objects.get(number=change.base["number"]) if change.base else None
-    parts = [
-        Difference(part.capitalize(), diff_json(before.document[part] if before else {}, after.document[part]))
-        for part in ("routes", "lanes", "accounts", "providers")
-    ]
     return {
         "before": f"table {before.number}" if before else "nothing",
         "after": f"table {after.number}",
-        "differences": parts,
+        "differences": table_differences(before.document if before else None, after.document),
         "table": after,
+        "alters_breakers": before is not None and _alters_breakers(before, after),
         "checklist": [{"text": "The workers' parser accepts it", "met": True}],
     }
+
+
+def _read_copy(change: ChangeRequest) -> dict[str, Any]:
+    versions = CopyVersion.objects.select_related("copy").filter(copy__slug=change.content["copy"])
+    after = versions.get(number=change.content["version"]["number"])
+    before = versions.get(number=change.base["number"]) if change.base else None
+    lost = set(before.document["locales"]) - set(after.document["locales"]) if before else set()
+    checklist: list[dict[str, Any]] = [
+        {"text": "The digest is that of the stored version", "met": after.digest == change.content_digest},
+        {"text": "Says the same in every language, and nothing untrue", "met": None},
+    ]
+    if before is not None:
+        text = f"No longer says it in {', '.join(sorted(lost))}" if lost else "Every language of before is written"
+        checklist.append({"text": text, "met": not lost})
+    if after.copy.regulated:
+        checklist.append({"text": "Regulated: legal answers for every word", "met": None})
+    shown = readings(after)
+    return {
+        "before": f"v{before.number}, live when proposed" if before else "nothing",
+        "after": f"v{after.number}",
+        "differences": copy_differences(before, after),
+        "readings": shown,
+        "has_samples": has_samples(after),
+        "checklist": [*checklist, *json_checklist(after.copy, shown)],
+    }
+
+
+def replay_of(change: ChangeRequest, *, now: datetime) -> list[PolicyReplay]:
+    """What the last 30 days would have been under the breaker policies that a change of routing alters."""
+    if change.kind != ROUTING_KIND or not change.base:
+        return []
+    numbers = (change.base["number"], change.content["number"])
+    tables = {table.number: table for table in RoutingTable.objects.filter(number__in=numbers)}
+    before, after = (tables[number] for number in numbers)
+    if not _alters_breakers(before, after):
+        return []
+    return replay_change(Routing.parse(before.document), Routing.parse(after.document), now=now)
+
+
+def _alters_breakers(before: RoutingTable, after: RoutingTable) -> bool:
+    try:
+        return bool(altered_policies(Routing.parse(before.document), Routing.parse(after.document)))
+    except MalformedRelease:  # somebody wrote to the table by hand; the change is refused when it is applied
+        return False
 
 
 def _read_policy(change: ChangeRequest) -> dict[str, Any]:

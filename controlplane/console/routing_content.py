@@ -1,50 +1,64 @@
 """The routing table as the page shows it: routes with their lanes, what each lane does now, and who may reach which."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from controlplane.accounts.models import Tenant
 from controlplane.console.diffs import diff_json
-from controlplane.console.fires import ERROR_RATE, MIN_ATTEMPTS
+from controlplane.console.fires import FAILURE_RATE, MIN_ATTEMPTS
+from controlplane.console.lane_content import Lamp, lamp, lane_url
 from controlplane.console.previews import Difference
+from controlplane.ladder.models import CopyActivation
+from controlplane.routing.models import LaneHold
+from controlplane.telemetry.lanes import LaneStanding
 from controlplane.telemetry.measures import Figure
 from controlplane.telemetry.traffic import LaneHealth
 from dataplane.errors import GatewayError
-from dataplane.routing import Lane, RoutingTable, eligible_lanes
+from dataplane.policies import FallbackStack
+from dataplane.routing import Lane, Route, RoutingTable, eligible_lanes
 
-PARTS = ("routes", "lanes", "accounts", "providers")
+PARTS = ("routes", "lanes", "breakers", "retries", "probes", "fallbacks", "accounts", "providers")
 
 
 @dataclass(frozen=True, slots=True)
 class LaneRow:
-    """One lane of a route: its place (from 1), its facts, and what it did lately. `health` None: nobody tried it."""
+    """One lane of a route: its place (from 1), its facts, what it did lately, how its breaker stands, and who holds it.
+
+    `health` None: nobody tried it. `lamp` None: it has no breaker.
+    """
 
     place: int
     lane: Lane
     health: LaneHealth | None
+    lamp: Lamp | None
+    hold: LaneHold | None
+
+    @property
+    def url(self) -> str:
+        return lane_url(self.lane.id)
 
     @property
     def standing(self) -> str:
         """failing, healthy, little (too few attempts to tell) or idle; the same threshold as on the front page."""
         if self.health is None:
             return "idle"
-        rate = self.health.totals["error_rate"]
+        rate = self.health.totals["failure_rate"]
         if rate.value is None or rate.n < MIN_ATTEMPTS:
             return "little"
-        return "failing" if rate.value >= ERROR_RATE else "healthy"
+        return "failing" if rate.value >= FAILURE_RATE else "healthy"
 
     @property
     def share(self) -> str:
         return f"{self.health.share:.1%}" if self.health else "–"
 
     @property
-    def requests(self) -> str:
-        return f"{self.health.totals['requests'].n:,}" if self.health else "–"
+    def attempts(self) -> str:
+        return f"{self.health.totals['attempts'].n:,}" if self.health else "–"
 
     @property
-    def error_rate(self) -> str:
-        return _shown(self.health.totals["error_rate"] if self.health else None, scale=100, digits=2, unit="%")
+    def failure_rate(self) -> str:
+        return _shown(self.health.totals["failure_rate"] if self.health else None, scale=100, digits=2, unit="%")
 
     @property
     def p95(self) -> str:
@@ -62,12 +76,30 @@ class LaneRow:
 
 
 @dataclass(frozen=True, slots=True)
-class RouteRows:
-    """One route with its lanes in order of preference."""
+class Rung:
+    """One rung below a route's lanes, with the copy that it shows. `version` None: nobody signed any words for it."""
 
-    slug: str
-    deadline_ms: int
+    name: str
+    copy: str
+    note: str
+    version: int | None
+
+    @property
+    def is_signed(self) -> bool:
+        return self.version is not None
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRows:
+    """One route with its lanes in order of preference, and what is below them."""
+
+    route: Route
     lanes: tuple[LaneRow, ...]
+    rungs: tuple[Rung, ...]
+
+    @property
+    def slug(self) -> str:
+        return self.route.slug
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,28 +111,80 @@ class Reach:
     refusal: str
 
 
-def route_rows(table: RoutingTable, health: Iterable[LaneHealth]) -> list[RouteRows]:
-    """Every route with its lanes and their health."""
-    known = {one.lane: one for one in health}
+def route_rows(
+    table: RoutingTable,
+    health: Iterable[LaneHealth],
+    standings: Mapping[str, LaneStanding],
+    holds: Mapping[str, LaneHold],
+    live: Mapping[str, CopyActivation],
+) -> list[RouteRows]:
+    """Every route with its lanes as they are, and the fallback stack below.
+
+    Args:
+        holds: Those in effect, by lane.
+        live: What is live of each piece of copy, by its slug; see `live_copy`.
+    """
+    rows = {row.lane.id: row for row in lane_rows(table, health, standings, holds)}
     return [
         RouteRows(
-            route.slug,
-            route.deadline_ms,
-            tuple(_row(place, lane, known) for place, lane in enumerate(route.lanes, start=1)),
+            route,
+            tuple(replace(rows[lane.id], place=place) for place, lane in enumerate(route.lanes, start=1)),
+            rungs_of(route.fallback, live),
         )
         for route in table.routes.values()
     ]
 
 
-def idle_rows(table: RoutingTable, health: Iterable[LaneHealth]) -> list[LaneRow]:
-    """The lanes that no route names."""
+def lane_rows(
+    table: RoutingTable,
+    health: Iterable[LaneHealth],
+    standings: Mapping[str, LaneStanding],
+    holds: Mapping[str, LaneHold],
+) -> list[LaneRow]:
+    """Every lane of the table, whatever routes it is in; arguments as for `route_rows`."""
     known = {one.lane: one for one in health}
+    return [
+        LaneRow(
+            place=0,
+            lane=lane,
+            health=known.get(lane.id),
+            lamp=lamp(lane, standings.get(lane.id), holds.get(lane.id)),
+            hold=holds.get(lane.id),
+        )
+        for lane in sorted(table.lanes.values(), key=lambda lane: lane.id)
+    ]
+
+
+def idle_rows(table: RoutingTable, rows: Iterable[LaneRow]) -> list[LaneRow]:
+    """Of these, the lanes that no route names."""
     used = {lane.id for route in table.routes.values() for lane in route.lanes}
-    return [_row(0, lane, known) for lane in table.lanes.values() if lane.id not in used]
+    return [row for row in rows if row.lane.id not in used]
 
 
-def _row(place: int, lane: Lane, known: Mapping[str, LaneHealth]) -> LaneRow:
-    return LaneRow(place, lane, known.get(lane.id))
+def rungs_of(stack: FallbackStack | None, live: Mapping[str, CopyActivation]) -> tuple[Rung, ...]:
+    """The rungs of a stack in the order in which they are tried."""
+    if stack is None:
+        return ()
+    rungs = []
+    if stack.answers is not None:
+        note = "for questions written like a signed one"
+        if stack.answers.minimum_score is not None:
+            note += f", or as near as {stack.answers.minimum_score.value:g} by route {stack.answers.embedding_route}"
+        rungs.append(_rung("Cached answers", stack.answers.copy, note, live))
+    if stack.template is not None:
+        rungs.append(_rung("Template", stack.template, "the same words for every question", live))
+    rungs.append(_rung("Outage", stack.outage, "says that there is no answer, and when to expect one", live))
+    return tuple(rungs)
+
+
+def _rung(name: str, copy: str, note: str, live: Mapping[str, CopyActivation]) -> Rung:
+    activation = live.get(copy)
+    return Rung(name, copy, note, activation.version.number if activation else None)
+
+
+def live_copy() -> dict[str, CopyActivation]:
+    """What is live of each piece of copy, by its slug; one query."""
+    return {activation.version.copy.slug: activation for activation in CopyActivation.objects.current()}
 
 
 def reaches(table: RoutingTable, tenant: Tenant) -> list[Reach]:

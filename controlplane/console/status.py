@@ -8,8 +8,11 @@ from typing import Literal
 from controlplane.accounts.access import may
 from controlplane.accounts.models import Operator
 from controlplane.approvals.access import visible_debts
+from controlplane.console.lane_content import is_open
 from controlplane.releases.models import Convergence, Release, Worker
 from controlplane.rollouts.access import visible_canaries
+from controlplane.routing.holds import active_holds
+from controlplane.telemetry.lanes import lane_states
 
 Tone = Literal["good", "watch", "bad", "off"]
 # More canaries than this are counted, not named: the sentence stays one line.
@@ -40,6 +43,7 @@ class House:
     silent: int = 0
     canaries: tuple[RunningCanary, ...] = ()
     unpaid_debts: int = 0
+    open_lanes: tuple[str, ...] = ()
 
     @property
     def behind(self) -> int:
@@ -58,8 +62,8 @@ class Status:
 def status_of(house: House) -> Status:
     """Say the state of the house; pure."""
     fleet, tone = _fleet(house) if house.sees_fleet else ("", "off")
-    parts = [fleet, _canaries(house.canaries), _debts(house.unpaid_debts)]
-    if house.unpaid_debts and tone in {"good", "off"}:
+    parts = [fleet, _lanes(house.open_lanes), _canaries(house.canaries), _debts(house.unpaid_debts)]
+    if (house.unpaid_debts or house.open_lanes) and tone in {"good", "off"}:
         tone = "watch"
     return Status(" ".join(part for part in parts if part), tone)
 
@@ -81,6 +85,12 @@ def _fleet(house: House) -> tuple[str, Tone]:
     return f"Serving r{house.revision} on {counts}: {', '.join(lagging)}.", "bad" if bad else "watch"
 
 
+def _lanes(lanes: tuple[str, ...]) -> str:
+    if not lanes:
+        return ""
+    return f"Lane {lanes[0]} is open." if len(lanes) == 1 else f"{len(lanes)} lanes are open."
+
+
 def _canaries(canaries: tuple[RunningCanary, ...]) -> str:
     if not canaries:
         return ""
@@ -97,7 +107,7 @@ def _debts(count: int) -> str:
 
 
 def read_house(operator: Operator, *, now: datetime) -> House:
-    """What this reader may know of the house; four queries beside those of permissions, however large it is."""
+    """What this reader may know of the house; six queries beside those of permissions, however large it is."""
     facts = House(
         sees_fleet=may(operator, "releases.view_release"),
         canaries=tuple(
@@ -105,6 +115,7 @@ def read_house(operator: Operator, *, now: datetime) -> House:
             for canary in visible_canaries(operator).running().order_by("prompt__slug")
         ),
         unpaid_debts=visible_debts(operator).unpaid().count(),
+        open_lanes=_open_lanes(now) if may(operator, "routing.view_routingtable") else (),
     )
     if not facts.sees_fleet:
         return facts
@@ -118,7 +129,13 @@ def read_house(operator: Operator, *, now: datetime) -> House:
         silent=counts[Convergence.SILENT],
         canaries=facts.canaries,
         unpaid_debts=facts.unpaid_debts,
+        open_lanes=facts.open_lanes,
     )
+
+
+def _open_lanes(now: datetime) -> tuple[str, ...]:
+    standings, holds = lane_states(now), active_holds(now)
+    return tuple(lane for lane in sorted({*standings, *holds}) if is_open(lane, standings, holds))
 
 
 def _where(stage: dict[str, object] | None) -> str:

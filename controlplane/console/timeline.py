@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import urlencode
 
 from django.urls import reverse
 
@@ -35,6 +36,14 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "policy.activated": ("{target} is in force", "good", "shield-check"),
     "routing.submitted": ("Submitted {target}", "info", "file-earmark-text"),
     "routing.activated": ("{target} is in force", "good", "signpost-split"),
+    "lane.held": ("Held {target} {mode} until {until}", "bad", "lock-fill"),
+    "lane.let_go": ("Let {target} go, which was held {before}", "good", "arrow-repeat"),
+    "drill.started": ("Started {target}, leaving {subject} for {minutes} min", "watch", "box-arrow-right"),
+    "drill.ended": ("Ended {target}, leaving {subject}, before its time", "good", "arrow-repeat"),
+    "drill.measured": ("Measured {target}, leaving {subject}", "info", "graph-up"),
+    "copy.created": ("Piece of copy {target} created", "off", "plus-lg"),
+    "copy.version_submitted": ("Submitted {target}", "info", "file-earmark-text"),
+    "copy.activated": ("{target} is what users read", "good", "feather"),
     "release.cut": ("Cut {target}", "info", "broadcast"),
     "release.rolled_back": ("Rolled back to {target}", "bad", "arrow-counterclockwise"),
     "operator.created": ("Created operator {target}", "off", "people"),
@@ -89,7 +98,7 @@ class _Lenient(dict[str, Any]):
 def target_words(target: str) -> str:
     """How people say an audit target: 'prompt:support-answer@13' is 'support-answer v13'."""
     kind, _, name = target.partition(":")
-    if kind == "prompt":
+    if kind in {"prompt", "copy"}:
         slug, at, number = name.partition("@")
         return f"{slug} v{number}" if at else slug
     forms = {
@@ -97,6 +106,8 @@ def target_words(target: str) -> str:
         "release": "r{}",
         "canary": "canary {}",
         "routing-table": "routing table {}",
+        "lane": "lane {}",
+        "drill": "drill {}",
         "approval-policy": "approval policy {}",
         "break-glass": "bypass {}",
         "tenant": "tenant {}",
@@ -109,10 +120,18 @@ def target_words(target: str) -> str:
 def target_url(target: str) -> str:
     """Where the target can be looked at; empty where there is no page for it."""
     kind, _, name = target.partition(":")
-    if kind == "prompt":
+    if kind in {"prompt", "copy"}:
         slug, at, number = name.partition("@")
-        return reverse("prompt-version", args=[slug, int(number)]) if at else reverse("prompt", args=[slug])
-    pages = {"change": "review", "release": "release", "canary": "canary", "routing-table": "routing-table"}
+        return reverse(f"{kind}-version", args=[slug, int(number)]) if at else reverse(kind, args=[slug])
+    if kind == "lane" and name:
+        return f"{reverse('lane')}?{urlencode({'lane': name})}"
+    pages = {
+        "change": "review",
+        "release": "release",
+        "canary": "canary",
+        "routing-table": "routing-table",
+        "drill": "drill",
+    }
     if kind in pages and name:
         return reverse(pages[kind], args=[int(name) if name.isdigit() else name])
     return ""

@@ -1,16 +1,21 @@
 """What was used and what it cost, attempt by attempt: append-only, in the database itself."""
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
-from typing import Any, ClassVar, Final
+from datetime import date, datetime, timedelta
+from typing import Any, ClassVar, Final, Literal
 
 from django.db import models
-from django.db.models import Count, Q, QuerySet, Sum
+from django.db.models import Count, F, Q, QuerySet, Sum
 
 from controlplane.audit.models import append_only
 
-# Totals read every row of their range; a longer one belongs to an export.
+# Totals read rows at both ends of their range; a longer one belongs to an export.
 MAX_TOTALS_RANGE: Final = timedelta(days=31)
+# A copy of a request that nobody waits for: billed, but no try to answer it.
+SHADOW: Final = "shadow"
+# Every other outcome is a failure. Who left got what they waited for until then.
+UNFAILED: Final = ("ok", "cancelled")
+_FIRSTS: Final = Q(attempt=1) & ~Q(kind=SHADOW)
 
 
 class RangeTooLong(ValueError):
@@ -78,8 +83,11 @@ class UsageQuerySet(models.QuerySet["UsageRow"]):
     def totals_by_tenant(self, since: datetime, until: datetime) -> QuerySet["UsageRow", Any]:
         """Per tenant of the range: attempts, requests, tokens and cost, dearest first; one query.
 
+        A request counts where its first attempt ended, so that the parts of a range add up to the whole.
+
         Shape of a row: {"tenant": str, "attempts": int, "requests": int, "input_tokens": int, "output_tokens": int,
-                         "cost_micros": int, "extra_attempts": int}; extra attempts are retries, fallbacks and shadows.
+                         "cost_micros": int, "extra_attempts": int}; extra attempts are all that a request made beyond
+                         its first: retries, fallbacks and shadows.
         Raises:
             RangeTooLong: over MAX_TOTALS_RANGE.
         """
@@ -91,8 +99,8 @@ class UsageQuerySet(models.QuerySet["UsageRow"]):
             .values("tenant")
             .annotate(
                 attempts=Count("attempt_id"),
-                requests=Count("request_id", distinct=True),
-                extra_attempts=Count("attempt_id", filter=~Q(kind="primary")),
+                requests=Count("attempt_id", filter=_FIRSTS),
+                extra_attempts=Count("attempt_id", filter=~_FIRSTS),
                 input_tokens=Sum("input_tokens"),
                 output_tokens=Sum("output_tokens"),
                 cost_micros=Sum("cost_micros"),
@@ -116,7 +124,14 @@ class UsageRow(models.Model):
     version = models.IntegerField(default=0)
     canary = models.CharField(max_length=100, blank=True)
     cohort = models.CharField(max_length=10)
-    kind = models.CharField(max_length=10, help_text="primary, retry, fallback or shadow")
+    kind = models.CharField(max_length=10, help_text="primary, retry, fallback, probe or shadow")
+    cause = models.CharField(
+        max_length=60,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Why it was made: how the request's attempt before it ended; empty for a first one",
+    )
     attempt = models.IntegerField()
     outcome = models.CharField(max_length=60)
     status = models.IntegerField()
@@ -146,3 +161,115 @@ class UsageRow(models.Model):
     @property
     def cost_usd(self) -> float:
         return self.cost_micros / 1e6
+
+
+class UsageDayQuerySet(models.QuerySet["UsageDay"]):
+    """Reads of days: what each tenant, lane and day made of its attempts."""
+
+    def between(self, first: date, until: date) -> "UsageDayQuerySet":
+        """Days in [first, until), in UTC."""
+        return self.filter(day__gte=first, day__lt=until)
+
+    def matching(self, *, tenants: Iterable[str] | None = None, lane: str = "", route: str = "") -> "UsageDayQuerySet":
+        """Days that fit everything given; `tenants` are the slugs that the reader may see, None means all."""
+        rows = self
+        if tenants is not None:
+            rows = rows.filter(tenant__in=list(tenants))
+        if lane:
+            rows = rows.filter(lane=lane)
+        if route:
+            rows = rows.filter(route=route)
+        return rows
+
+    def newest(self) -> "UsageDayQuerySet":
+        return self.order_by("-day", "-pk")
+
+    def before(self, day: date, pk: int) -> "UsageDayQuerySet":
+        """The rows after this one when sorted newest first."""
+        return self.filter(Q(day__lt=day) | Q(day=day, pk__lt=pk)).filter(day__lte=day)
+
+    def repetition_by(self, name: Literal["day", "tenant", "lane"]) -> QuerySet["UsageDay", Any]:
+        """What `multipliers.Repetition` is made of, per day, tenant or lane; shadows are left out. One query.
+
+        Shape of a row: {<name>: date or str, "attempts", "requests", "retries", "failed", "cost_micros",
+                         "failed_cost_micros": int}.
+        """
+        found: QuerySet[UsageDay, Any] = (
+            self.exclude(kind=SHADOW)
+            .order_by()
+            .values(name)
+            .annotate(
+                # In this order: an annotation named like a column hides that column from those that follow.
+                retries=Sum("attempts", filter=Q(kind="retry"), default=0),
+                attempts=Sum("attempts"),
+                requests=Sum("requests"),
+                failed=Sum("failed"),
+                failed_cost_micros=Sum("failed_cost_micros"),
+                cost_micros=Sum("cost_micros"),
+            )
+            .order_by(name)
+        )
+        return found
+
+    def extra_by_cause(self) -> QuerySet["UsageDay", Any]:
+        """How many attempts were made beyond the first, by what they were made for, most first; one query.
+
+        Shape of a row: {"cause": str, "extra": int}; the cause is empty where the worker did not tell it.
+        """
+        return (
+            self.exclude(kind=SHADOW)
+            .order_by()
+            .values("cause")
+            .annotate(extra=Sum(F("attempts") - F("requests")))
+            .filter(extra__gt=0)
+            .order_by("-extra", "cause")
+        )
+
+    def totals_by_tenant(self) -> QuerySet["UsageDay", Any]:
+        """What `UsageQuerySet.totals_by_tenant` says of the same days, in the same shape and no order; one query."""
+        return (
+            self.order_by()
+            .values("tenant")
+            .annotate(
+                extra_attempts=Sum(F("attempts") - F("requests")),
+                attempts=Sum("attempts"),
+                requests=Sum("requests"),
+                input_tokens=Sum("input_tokens"),
+                output_tokens=Sum("output_tokens"),
+                cost_micros=Sum("cost_micros"),
+            )
+        )
+
+
+class UsageDay(models.Model):
+    """The attempts of one UTC day, tenant, lane, route, kind and cause, counted as they are recorded.
+
+    Derived from the usage rows and never the other way round: `rebuild_usage_days` makes the same of them. Grows with
+    tenants, lanes and days, not with traffic.
+    """
+
+    day = models.DateField(help_text="In UTC, by when the attempts ended")
+    tenant = models.CharField(max_length=50)
+    lane = models.CharField(max_length=200)
+    route = models.CharField(max_length=100)
+    kind = models.CharField(max_length=10)
+    cause = models.CharField(max_length=60, blank=True)
+    attempts = models.BigIntegerField()
+    requests = models.BigIntegerField(help_text="Requests whose first attempt is among them")
+    failed = models.BigIntegerField(help_text="Attempts that neither answered nor were given up by the caller")
+    input_tokens = models.BigIntegerField()
+    output_tokens = models.BigIntegerField()
+    cost_micros = models.BigIntegerField(help_text="Millionths of a US dollar")
+    failed_cost_micros = models.BigIntegerField(help_text="What of it was paid for attempts that failed")
+
+    objects = UsageDayQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar = ["-day", "-pk"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["day", "tenant", "lane", "route", "kind", "cause"], name="usage_day_of")
+        ]
+        indexes: ClassVar = [models.Index(fields=["tenant", "day"], name="usage_day_of_tenant")]
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.tenant} {self.lane} {self.kind}"

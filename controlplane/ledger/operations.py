@@ -1,13 +1,13 @@
 """Keep the record of usage."""
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
 import orjson
-from django.db import connection
+from django.db import connection, transaction
 
-from controlplane.ledger.models import UsageRow
+from controlplane.ledger.models import SHADOW, UNFAILED, UsageDay, UsageRow
 
 _TYPES: Final = {
     "at": "timestamptz",
@@ -24,24 +24,56 @@ _TYPES: Final = {
 _COLUMNS: Final = tuple(field.attname for field in UsageRow._meta.concrete_fields)
 _QUOTED: Final = ", ".join(f'"{name}"' for name in _COLUMNS)
 _TYPED: Final = ", ".join(f'"{name}" {_TYPES.get(name, "text")}' for name in _COLUMNS)
+_FAILED: Final = f"outcome NOT IN ({', '.join(repr(outcome) for outcome in UNFAILED)})"
+_SUMS: Final = {
+    "attempts": "count(*)",
+    "requests": f"count(*) FILTER (WHERE attempt = 1 AND kind <> '{SHADOW}')",
+    "failed": f"count(*) FILTER (WHERE {_FAILED})",
+    "input_tokens": "sum(input_tokens)",
+    "output_tokens": "sum(output_tokens)",
+    "cost_micros": "sum(cost_micros)",
+    "failed_cost_micros": f"coalesce(sum(cost_micros) FILTER (WHERE {_FAILED}), 0)",
+}
+_DAYS: Final = UsageDay._meta.db_table
+_DAY_KEY: Final = ("day", "tenant", "lane", "route", "kind", "cause")
+_KEY: Final = ", ".join(_DAY_KEY)
+_UTC_DAY: Final = "(at AT TIME ZONE 'UTC')::date AS day"
+# What rows come to, by day; sorted, so that two processes which count into the same days never wait in a circle.
+_COUNT_INTO_DAYS: Final = f"""
+INSERT INTO {_DAYS} AS d ({_KEY}, {", ".join(_SUMS)})
+SELECT {_KEY}, {", ".join(_SUMS.values())} FROM {{rows}} AS u GROUP BY {_KEY} ORDER BY {_KEY}
+"""  # noqa: S608 - every name in it is a constant of ours; the values are parameters
 # One parameter, however many rows; sorted, so that two processes that take in the same rows never wait in a circle.
+# Only what comes back is new and counts for its day, so a row counts once, however often it is delivered.
 _RECORD: Final = f"""
-INSERT INTO {UsageRow._meta.db_table} ({_QUOTED})
-SELECT {_QUOTED} FROM json_to_recordset(%s::json) AS r({_TYPED})
-ORDER BY attempt_id
-ON CONFLICT (attempt_id) DO NOTHING
-"""  # noqa: S608 - every name in it is a column of ours; the values are one parameter
+WITH fresh AS (
+    INSERT INTO {UsageRow._meta.db_table} ({_QUOTED})
+    SELECT {_QUOTED} FROM json_to_recordset(%s::json) AS r({_TYPED})
+    ORDER BY attempt_id
+    ON CONFLICT (attempt_id) DO NOTHING
+    RETURNING {_UTC_DAY}, *
+)
+{_COUNT_INTO_DAYS.format(rows="fresh")}
+ON CONFLICT ({_KEY}) DO UPDATE SET {", ".join(f"{name} = d.{name} + excluded.{name}" for name in _SUMS)}
+"""  # noqa: S608 - as above
+_REBUILD: Final = _COUNT_INTO_DAYS.format(
+    rows=f"(SELECT {_UTC_DAY}, * FROM {UsageRow._meta.db_table} WHERE at >= %s AND at < %s)"  # noqa: S608 - as above
+)
 
 
 def record_usage(rows: Iterable[Mapping[str, Any]]) -> int:
-    """Add the usage rows that are not known yet; one that was delivered before changes nothing. Returns how many came.
+    """Add the usage rows that are not known yet, and count them into their days; one that was delivered before changes
+    nothing. One statement. Returns how many came.
+
+    At most once in a transaction: a second statement could wait for a day that another process holds, while that one
+    waits for a day of the first.
 
     Args:
         rows: As workers report them.
     Shape of a row: {"attempt_id", "request_id", "tenant", "tier", "route", "lane", "prompt", "canary", "cohort",
         "kind", "outcome", "user": str, "at": epoch seconds, "version", "attempt", "status", "input_tokens",
         "output_tokens", "cost_micros": int, "latency_ms": float, "ttft_ms": float or null, "stream": bool,
-        "key_id": str (optional)}.
+        "key_id", "cause": str (both optional: older workers do not tell them)}.
     """
     usage = [_columns(row) for row in rows]
     if usage:
@@ -50,9 +82,25 @@ def record_usage(rows: Iterable[Mapping[str, Any]]) -> int:
     return len(usage)
 
 
+@transaction.atomic
+def rebuild_usage_days(day: date) -> int:
+    """Count one UTC day anew from its usage rows, whatever its days said before. Returns how many there are now.
+
+    Rows are taken in again when it is done; reading goes on.
+    """
+    begins = datetime.combine(day, time(), UTC)
+    with connection.cursor() as cursor:
+        # Whoever takes rows in holds ROW EXCLUSIVE on this table until they commit: none of theirs is half counted.
+        cursor.execute(f"LOCK TABLE {_DAYS} IN EXCLUSIVE MODE")
+        cursor.execute(f"DELETE FROM {_DAYS} WHERE day = %s", [day])  # noqa: S608 - a constant of ours
+        cursor.execute(_REBUILD, [begins, begins + timedelta(days=1)])
+        return int(cursor.rowcount)
+
+
 def _columns(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        **{name: row[name] for name in _COLUMNS if name not in ("at", "key")},
+        **{name: row[name] for name in _COLUMNS if name not in ("at", "key", "cause")},
         "at": datetime.fromtimestamp(row["at"], UTC),
         "key": row.get("key_id", ""),
+        "cause": row.get("cause", ""),
     }

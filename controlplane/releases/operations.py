@@ -14,9 +14,10 @@ from controlplane.audit import operations as audit
 from controlplane.celery import app as celery_app
 from controlplane.releases.errors import NothingToRollBack, UnservableRelease
 from controlplane.releases.models import Ack, Release, Worker
-from controlplane.releases.sections import all_sections
+from controlplane.releases.sections import all_sections, mistakes_in
 from controlplane.releases.signing import signing_key
 from dataplane.release import SCHEMA, ReleaseRefused, parse_document, sign
+from dataplane.release import Release as Servable
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,8 @@ def cut_release(*, reason: str, actor: Any, now: datetime, restores: int | None 
     Returns:
         The release; None when the state is already exactly what the current release carries.
     Raises:
-        UnservableRelease: the workers' own parser would refuse it; the message names the JSON path.
+        UnservableRelease: the workers' own parser would refuse it, or it brings a mistake that a check finds; the
+            message names the JSON path.
         SigningKeyMissing: and the whole operation is undone.
     """
     audit.cancel_before_commit("release")
@@ -85,9 +87,11 @@ def cut_release(*, reason: str, actor: Any, now: datetime, restores: int | None 
         "sections": sections,
     }
     try:
-        parse_document(document, digest="")
+        servable = parse_document(document, digest="")
     except ReleaseRefused as exc:
         raise UnservableRelease(f"this would give a release that every worker refuses: {exc}") from exc
+    if restores is None:
+        _refuse_new_mistakes(servable, latest)
     envelope = sign(document, signing_key())
     release = Release.objects.create(
         revision=revision,
@@ -102,6 +106,20 @@ def cut_release(*, reason: str, actor: Any, now: datetime, restores: int | None 
     )
     transaction.on_commit(lambda: push(release))
     return release
+
+
+def _refuse_new_mistakes(servable: Servable, latest: Release | None) -> None:
+    """Return unless the checks find what they did not find in the release before.
+
+    What is served already stays: whoever holds a lane or turns a knob down in an incident must not have to mend first
+    what a newer capability matrix finds in a table that was signed long ago. Going back to a release is never checked.
+    """
+    mistakes = mistakes_in(servable)
+    if mistakes and latest is not None:
+        known = set(mistakes_in(parse_document(latest.content, digest="")))
+        mistakes = [line for line in mistakes if line not in known]
+    if mistakes:
+        raise UnservableRelease(f"this would give a release that cannot serve what it promises: {'; '.join(mistakes)}")
 
 
 def push(release: Release) -> bool:
@@ -139,8 +157,8 @@ def push_latest(*, now: datetime) -> bool:
 def roll_back_to(*, release: Release, actor: Any, reason: str, now: datetime) -> Release:
     """Return to what an earlier release served, as a new release: one click, no sign-off (rule 2).
 
-    Live versions and routing return; canary knobs only ever turn down, and a canary that has ended stays ended, so a
-    rolled-back candidate never comes back this way. Keys and tenants stay as they are now.
+    Live versions, copy and routing return; canary knobs only ever turn down, and a canary that has ended stays ended,
+    so a rolled-back candidate never comes back this way. Keys and tenants stay as they are now.
 
     Raises:
         NothingToRollBack: it is the current release, or nothing differs that could be returned.

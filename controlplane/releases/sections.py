@@ -1,8 +1,13 @@
-"""The sections of a release. Each app hands in the compiler of its own at start-up; this app knows none of them."""
+"""The sections of a release, and what is held against one before it is cut.
+
+Each app hands in the compiler of its own section, and its checks, at start-up; this app knows none of them.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from dataplane.release import Release
 
 
 class Restore(Protocol):
@@ -25,12 +30,27 @@ class Section:
     restore: Restore | None = None
 
 
+# Mistakes in a release that workers would serve all the same, one line each, the same line for the same mistake.
+Check = Callable[[Release], list[str]]
+
 _sections: dict[str, Section] = {}
+_checks: list[Check] = []
 
 
 def register(section: Section) -> None:
     """Make a section part of every release cut from now on."""
     _sections[section.name] = section
+
+
+def register_check(check: Check) -> None:
+    """Have no release cut from now on that brings a mistake which `check` finds, and which the one before had not."""
+    if check not in _checks:
+        _checks.append(check)
+
+
+def mistakes_in(release: Release) -> list[str]:
+    """What every check has against a release."""
+    return [line for check in _checks for line in check(release)]
 
 
 def all_sections() -> tuple[Section, ...]:

@@ -7,9 +7,12 @@ class RoutingConfig(AppConfig):
 
     def ready(self) -> None:
         from controlplane.approvals.kinds import register
-        from controlplane.releases.sections import Section
+        from controlplane.releases.sections import Section, register_check
         from controlplane.releases.sections import register as register_section
-        from controlplane.routing import operations
+        from controlplane.routing import holds, matrix, operations
 
         register(operations.KIND)
         register_section(Section("routing", operations.compile_routing, operations.restore_routing))
+        # Without a way back: rolling a release back is no reason to hold a lane again, or to let one go.
+        register_section(Section("lane_overrides", holds.compile_overrides))
+        register_check(matrix.release_errors)

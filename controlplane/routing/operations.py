@@ -1,7 +1,7 @@
 """Submit routing tables, and move which one is in force: through sign-offs forward, by one click back."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from django.db import DataError
@@ -13,8 +13,9 @@ from controlplane.approvals.kinds import Kind, Surveyed
 from controlplane.approvals.models import BreakGlass, ChangeRequest
 from controlplane.audit import operations as audit
 from controlplane.releases import operations as releases
-from controlplane.routing.errors import AlteredTable, InvalidRouting, NeverInForce, SameRouting
+from controlplane.routing.errors import AlteredTable, InvalidRouting, NeverInForce, SameRouting, UnknownPolicy
 from controlplane.routing.models import RoutingActivation, RoutingTable
+from controlplane.routing.thresholds import NewValue, with_thresholds
 from dataplane.release import MalformedRelease, canonical, digest_of
 from dataplane.routing import RoutingTable as Routing
 
@@ -79,6 +80,29 @@ def propose_table(*, table: RoutingTable, reason: str, actor: Operator | str, no
         contributors=[table.author],
         now=now,
     )
+
+
+@audit.operation
+def propose_thresholds(
+    *, kind: str, slug: str, changes: Mapping[str, NewValue], reason: str, actor: Operator | str, now: datetime
+) -> ChangeRequest:
+    """Submit the table in force with other thresholds of one policy or route, and open its change request.
+
+    Args:
+        kind: One of `thresholds.PARTS`.
+        changes: By the thresholds' names.
+    Raises:
+        UnknownPolicy, InvalidThreshold: as `thresholds.with_thresholds`; UnknownPolicy also when no table is in force.
+        InvalidRouting, SameRouting, DigestRejected: as `submit_table`.
+    """
+    active = active_table()
+    if active is None:
+        raise UnknownPolicy("no routing table is in force; propose one first")
+    author, today = audit.name_of(actor), now.astimezone(UTC).date()
+    written = {name: new.to_json(author=author, on=today) for name, new in changes.items()}
+    document = with_thresholds(active.document, kind, slug, written)
+    table = submit_table(document=document, rationale=reason, actor=actor, now=now)
+    return propose_table(table=table, reason=reason, actor=actor, now=now)
 
 
 def activate(

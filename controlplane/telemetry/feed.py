@@ -1,8 +1,12 @@
-"""Live figures, computed once for all who watch: a sliding window of which only the newest part is read again."""
+"""What live pages are told, computed once for all who watch: of traffic a sliding window, of which only the newest part
+is read again; of lanes those that stand differently.
+"""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from controlplane.telemetry.lanes import lane_states
 from controlplane.telemetry.models import BUCKET
 from controlplane.telemetry.traffic import (
     Comparison,
@@ -106,6 +110,18 @@ class OverviewFeed:
             "window_seconds": int(OVERVIEW_WINDOW.total_seconds()),
             **self.traffic(now=now, touched=touched).to_json(last=POINTS_PER_MESSAGE),
         }
+
+
+def lanes_message(lanes: Iterable[str], *, now: datetime) -> dict[str, Any]:
+    """What the topic "lanes" carries: how these lanes are held now; null for one that no worker holds any more.
+
+    Shape: {"now": ISO-8601, "lanes": {"<lane>": see `LaneStanding.to_json`, or null}}.
+    """
+    standings = lane_states(now)
+    return {
+        "now": now.isoformat(),
+        "lanes": {lane: standings[lane].to_json() if lane in standings else None for lane in sorted(lanes)},
+    }
 
 
 def _bucket_of(moment: datetime) -> datetime:

@@ -1,6 +1,8 @@
 """What a dashboard shows of a series, in one table: name, unit, how it follows from counts, and out of how many.
 
-Attempts are counted, not callers' requests: a request that was retried counts once per lane that it reached.
+Two things are counted. Requests are what callers see: each counts once, under the lane of its last attempt, and costs
+what all its attempts cost. Attempts are what lanes are judged by: each counts under the lane where it was made, and so
+do its latency, its time to the first token and the speed of its stream.
 """
 
 from collections.abc import Callable, Mapping
@@ -70,11 +72,19 @@ MEASURES: Final[tuple[Measure, ...]] = (
     Measure("requests_per_second", "Traffic", "requests/s", 1, lambda t, s: _rate(t.requests, s, t.requests)),
     # Out of what could have been answered: a caller's own mistakes and hang-ups must not dilute ours.
     Measure("error_rate", "Error rate", "%", 100, lambda t, s: _ratio(t.errors, t.answerable)),
+    Measure("fallback_rate", "Answered by signed copy", "%", 100, lambda t, s: _ratio(t.fallbacks, t.answerable)),
+    Measure("attempts", "Attempts", "attempts", 1, lambda t, s: Figure(t.attempts or None, t.attempts)),
+    # Out of all attempts, as breakers count them.
+    Measure("failure_rate", "Failed attempts", "%", 100, lambda t, s: _ratio(t.failures, t.attempts)),
+    Measure("timeout_rate", "Timed-out attempts", "%", 100, lambda t, s: _ratio(t.timeouts, t.attempts)),
+    Measure("throttle_rate", "Throttled attempts", "%", 100, lambda t, s: _ratio(t.throttled, t.attempts)),
     Measure("latency_p50_ms", "Latency p50", "ms", 1, lambda t, s: _quantile(t.latency_ms, 0.50)),
     Measure("latency_p95_ms", "Latency p95", "ms", 1, lambda t, s: _quantile(t.latency_ms, 0.95)),
     Measure("latency_p99_ms", "Latency p99", "ms", 1, lambda t, s: _quantile(t.latency_ms, 0.99)),
     Measure("ttft_p50_ms", "Time to first token p50", "ms", 1, lambda t, s: _quantile(t.ttft_ms, 0.50)),
     Measure("ttft_p95_ms", "Time to first token p95", "ms", 1, lambda t, s: _quantile(t.ttft_ms, 0.95)),
+    # Slow is bad here, so the tail is the lower one: nineteen streams in twenty are faster than this.
+    Measure("drain_tps_p5", "Stream speed p5", "tokens/s", 1, lambda t, s: _quantile(t.drain_tps, 0.05)),
     Measure("input_tokens_per_request", "Input", "tokens/request", 1, lambda t, s: _ratio(t.input_tokens, t.reached)),
     Measure(
         "output_tokens_per_request", "Output", "tokens/request", 1, lambda t, s: _ratio(t.output_tokens, t.reached)

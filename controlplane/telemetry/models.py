@@ -1,23 +1,30 @@
-"""What workers measured: counters and quantile sketches, per 10 seconds as they came and per minute for the past."""
+"""What workers measured, per 10 seconds as it came and per minute for the past; how they hold lanes; what happened."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final, TypeVar
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
+from django.db.models.fields.json import KT
 from django.db.models.functions import Cast
+
+from controlplane.releases.models import SILENT_AFTER
+from dataplane.sketches import Sketch
 
 BUCKET: Final = timedelta(seconds=10)
 MINUTE: Final = timedelta(seconds=60)
 
 # What is told apart, and what is counted, in the order that SQL and readers use.
 SERIES: Final = ("lane", "prompt", "version", "canary", "cohort", "tier")
+LANE_COUNTS: Final = ("attempts", "failures", "timeouts", "throttled")
 COUNTS: Final = (
     "requests",
     "errors",
     "rejected",
     "cancelled",
+    "fallbacks",
+    *LANE_COUNTS,
     "input_tokens",
     "output_tokens",
     "cost_micros",
@@ -25,10 +32,24 @@ COUNTS: Final = (
     "schema_passed",
     "refusals",
 )
-SKETCHES: Final = ("latency_ms", "ttft_ms")
+SKETCHES: Final = ("latency_ms", "ttft_ms", "drain_tps")
 TEXTS: Final = tuple(f"{name}_text" for name in SKETCHES)
 
+# Of the breaker of a lane, the worst first: what a page shows when workers differ.
+LANE_STATES: Final = ("forced_open", "open", "half_open", "forced_closed", "closed")
+BREAKER_KINDS: Final = "breaker."
+
 M = TypeVar("M", bound="Counted")
+
+
+def empty_sketch() -> dict[str, Any]:
+    """The JSON of a sketch that has counted nothing: what a row has that is older than its column."""
+    return Sketch().to_json()
+
+
+def sketches_as_text() -> dict[str, Cast]:
+    """Annotations that give a row its sketches as JSON text, in the columns `TEXTS`."""
+    return {text: Cast(name, models.TextField()) for text, name in zip(TEXTS, SKETCHES, strict=True)}
 
 
 class CountedQuerySet(models.QuerySet[M]):
@@ -44,8 +65,7 @@ class CountedQuerySet(models.QuerySet[M]):
 
     def with_texts(self) -> "CountedQuerySet[M]":
         """Each row with its sketches as JSON text, in the columns `TEXTS`: a faster parser than Django's reads them."""
-        texts = {text: Cast(name, models.TextField()) for text, name in zip(TEXTS, SKETCHES, strict=True)}
-        annotated: CountedQuerySet[M] = self.annotate(**texts)
+        annotated: CountedQuerySet[M] = self.annotate(**sketches_as_text())
         return annotated
 
     def of_prompt(self, slug: str) -> "CountedQuerySet[M]":
@@ -56,11 +76,15 @@ class CountedQuerySet(models.QuerySet[M]):
 class Counted(models.Model):
     """The columns that every rollup has: its bucket, its series, its counts and its sketches.
 
-    Shape of a sketch: see `dataplane.sketches.Sketch.to_json`.
+    Requests are counted once, under the lane of their last attempt; attempts, what they used and what they took under
+    the lane where each was made. So the two only belong together in sums over lanes.
+
+    Shape of a sketch: see `dataplane.sketches.Sketch.to_json`. Columns that came later have a default in the database,
+    so that processes of the version before go on writing while it is replaced.
     """
 
     bucket_at = models.DateTimeField()
-    lane = models.CharField(max_length=200)
+    lane = models.CharField(max_length=200, blank=True, help_text="Empty: a request that reached none")
     prompt = models.CharField(max_length=100, blank=True)
     version = models.IntegerField(default=0, help_text="0: no managed prompt")
     canary = models.CharField(max_length=100, blank=True)
@@ -70,14 +94,20 @@ class Counted(models.Model):
     errors = models.BigIntegerField(default=0, help_text="Failures of the upstream or the gateway")
     rejected = models.BigIntegerField(default=0, help_text="The caller's own mistakes")
     cancelled = models.BigIntegerField(default=0, help_text="Callers who left")
+    fallbacks = models.BigIntegerField(default=0, db_default=0, help_text="Requests that signed copy answered")
+    attempts = models.BigIntegerField(default=0, db_default=0)
+    failures = models.BigIntegerField(default=0, db_default=0, help_text="Attempts whose failure is the lane's")
+    timeouts = models.BigIntegerField(default=0, db_default=0, help_text="Of the failures")
+    throttled = models.BigIntegerField(default=0, db_default=0, help_text="Attempts that the provider answered 429")
     input_tokens = models.BigIntegerField(default=0)
     output_tokens = models.BigIntegerField(default=0)
     cost_micros = models.BigIntegerField(default=0, help_text="Millionths of a US dollar")
     schema_checked = models.BigIntegerField(default=0)
     schema_passed = models.BigIntegerField(default=0)
     refusals = models.BigIntegerField(default=0)
-    latency_ms = models.JSONField()
-    ttft_ms = models.JSONField()
+    latency_ms = models.JSONField(help_text="Of every attempt")
+    ttft_ms = models.JSONField(help_text="Of attempts that gave a piece of an answer")
+    drain_tps = models.JSONField(db_default=empty_sketch(), help_text="Tokens per second of each stream")
 
     objects = CountedQuerySet[Any].as_manager()
 
@@ -130,6 +160,35 @@ class MinuteRollup(Counted):
         ]
 
 
+class LaneRollup(models.Model):
+    """What one lane did in one minute, over all series: the sum of its minute rows, in the same two parts.
+
+    Kept beside them because a breaker's thresholds are tried on 30 days of a lane, and to add up its series anew for
+    each of 43,200 minutes takes a quarter of a minute. A minute without an attempt has no row.
+    """
+
+    bucket_at = models.DateTimeField()
+    lane = models.CharField(max_length=200)
+    attempts = models.BigIntegerField()
+    failures = models.BigIntegerField()
+    timeouts = models.BigIntegerField()
+    throttled = models.BigIntegerField()
+    latency_ms = models.JSONField()
+    ttft_ms = models.JSONField()
+    drain_tps = models.JSONField()
+    sealed = models.BooleanField()
+
+    class Meta:
+        constraints: ClassVar = [
+            # In this order, because it is read by lane, over a range.
+            models.UniqueConstraint(fields=["lane", "bucket_at", "sealed"], name="one_lane_rollup"),
+        ]
+        indexes: ClassVar = [models.Index(fields=["bucket_at"], name="lane_rollup_by_age")]
+
+    def __str__(self) -> str:
+        return f"{self.bucket_at:%Y-%m-%d %H:%M} {self.lane}"
+
+
 class Source(models.Model):
     """One boot of one worker, as far as its rollups have been taken in.
 
@@ -150,6 +209,40 @@ class Source(models.Model):
         return f"{self.worker} {self.boot}"
 
 
+class LaneStateQuerySet(models.QuerySet["LaneState"]):
+    def fresh(self, now: datetime) -> "LaneStateQuerySet":
+        """What workers that are heard of say; the word of a silent one is believed no longer."""
+        return self.filter(reported_at__gt=now - SILENT_AFTER)
+
+
+class LaneState(models.Model):
+    """How one worker holds one lane that has a breaker, as it last said; replaced every second.
+
+    No index but that of the constraint: rows are workers x lanes, and one on what changes would make each of them cost
+    more.
+    """
+
+    worker = models.CharField(max_length=120)
+    lane = models.CharField(max_length=200)
+    started_at = models.DateTimeField(help_text="Of the worker: a later boot knows better than an earlier one")
+    seq = models.BigIntegerField(help_text="Of the report, per boot")
+    reported_at = models.DateTimeField()
+    state = models.CharField(max_length=20, help_text="closed, open, half_open, forced_open or forced_closed")
+    open_until_at = models.DateTimeField(null=True, blank=True)
+    probes = models.IntegerField(help_text="In flight, of this worker")
+    attempts = models.BigIntegerField(help_text="In the breaker's window, of the whole fleet as this worker knows it")
+    failures = models.BigIntegerField(help_text="Of these attempts")
+    cause = models.CharField(max_length=200, blank=True, help_text="What opened it")
+
+    objects = LaneStateQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["worker", "lane"], name="one_lane_state")]
+
+    def __str__(self) -> str:
+        return f"{self.worker} {self.lane} {self.state}"
+
+
 class WorkerEventQuerySet(models.QuerySet["WorkerEvent"]):
     def newest(self) -> "WorkerEventQuerySet":
         return self.order_by("-at", "-id")
@@ -157,12 +250,17 @@ class WorkerEventQuerySet(models.QuerySet["WorkerEvent"]):
     def since(self, moment: datetime) -> "WorkerEventQuerySet":
         return self.filter(at__gte=moment)
 
+    def of_lane(self, lane: str) -> "WorkerEventQuerySet":
+        """What breakers of one lane did, in every worker."""
+        return self.alias(of=KT("data__lane")).filter(kind__startswith=BREAKER_KINDS, of=lane)
+
 
 class WorkerEvent(models.Model):
     """Something that happened in a worker, or in taking in its reports, once however often it is delivered.
 
     `kind` is stable, such as 'reports.dropped' (data: {"batches": int, "bytes": int}) or, from the ingest itself,
-    'ingest.refused' (data: {"entry": str, "problem": str, "bytes": int}).
+    'ingest.refused' (data: {"entry": str, "problem": str, "bytes": int}). A kind that begins with 'breaker.' is of a
+    lane (data: {"lane": str, …}).
     """
 
     at = models.DateTimeField()
@@ -182,6 +280,12 @@ class WorkerEvent(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["-at"], name="event_newest"),
             models.Index(fields=["worker", "-at"], name="event_of_worker"),
+            models.Index(
+                KT("data__lane"),
+                F("at").desc(),
+                condition=Q(kind__startswith=BREAKER_KINDS),
+                name="event_of_lane",
+            ),
         ]
 
     def __str__(self) -> str:

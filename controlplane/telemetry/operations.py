@@ -8,13 +8,18 @@ from typing import Any, Final
 
 import orjson
 from django.db import connection, transaction
+from django.db.models import Model
 
+from controlplane.releases.models import GONE_AFTER
 from controlplane.telemetry.models import (
     COUNTS,
+    LANE_COUNTS,
     MINUTE,
     SERIES,
     SKETCHES,
     TEXTS,
+    LaneRollup,
+    LaneState,
     MinuteRollup,
     Rollup,
     Source,
@@ -30,6 +35,8 @@ CLOSING_GRACE: Final = timedelta(seconds=10)
 MAX_CLOCK_AHEAD: Final = timedelta(minutes=5)
 MINUTES_PER_RUN: Final = 240
 DELETIONS_PER_RUN: Final = 20_000
+# Remaining seconds, and the report's way, are measured: a breaker that is open until later than this is open anew.
+MOVED_SECONDS: Final = 2.0
 # Any constant would do; it only has to be the same in every process of this deployment.
 _COMPACTION_LOCK: Final = 0x0BA11A58
 
@@ -127,6 +134,104 @@ def merge_rollups(reports: Iterable[Mapping[str, Any]], *, now: datetime) -> Mer
         cursor.execute(_NOTE_SOURCES, {"rows": orjson.dumps(sources).decode(), "now": now})
         cursor.execute(_MERGE, {"rows": orjson.dumps(list(rows.values())).decode(), "now": now})
     return merged
+
+
+_STATE_COLUMNS: Final = {
+    "worker": "text",
+    "lane": "text",
+    "started_at": "timestamptz",
+    "seq": "bigint",
+    "reported_at": "timestamptz",
+    "state": "text",
+    "open_until_at": "timestamptz",
+    "probes": "integer",
+    "attempts": "bigint",
+    "failures": "bigint",
+    "cause": "text",
+}
+_STATE_NAMES: Final = ", ".join(_STATE_COLUMNS)
+_STATES: Final = LaneState._meta.db_table
+# What is older than the report, by the worker's boot and the number within it, gives way to it, and a lane that it does
+# not name is not held any more. The last SELECT sees the table as it was before. Sorted as in `_MERGE`.
+_TAKE_LANE_STATES: Final = f"""
+WITH heard AS (
+    SELECT * FROM json_to_recordset(%(heard)s::json) AS h(worker text, started_at timestamptz, seq bigint)
+), said AS (
+    SELECT * FROM json_to_recordset(%(said)s::json) AS r({", ".join(f"{k} {v}" for k, v in _STATE_COLUMNS.items())})
+), gone AS (
+    DELETE FROM {_STATES} s USING heard h
+    WHERE s.worker = h.worker AND (s.started_at, s.seq) < (h.started_at, h.seq)
+    AND NOT EXISTS (SELECT 1 FROM said r WHERE r.worker = s.worker AND r.lane = s.lane)
+    RETURNING s.lane
+), taken AS (
+    INSERT INTO {_STATES} AS s ({_STATE_NAMES})
+    SELECT {_STATE_NAMES} FROM said r
+    WHERE NOT EXISTS (
+        SELECT 1 FROM {_STATES} n WHERE n.worker = r.worker AND (n.started_at, n.seq) > (r.started_at, r.seq)
+    )
+    ORDER BY r.worker, r.lane
+    ON CONFLICT (worker, lane) DO UPDATE SET
+        {", ".join(f"{name} = excluded.{name}" for name in _STATE_COLUMNS if name not in ("worker", "lane"))}
+    WHERE (excluded.started_at, excluded.seq) > (s.started_at, s.seq)
+    RETURNING s.worker, s.lane, s.state, s.open_until_at
+)
+SELECT t.lane FROM taken t LEFT JOIN {_STATES} b ON b.worker = t.worker AND b.lane = t.lane
+WHERE b.state IS DISTINCT FROM t.state OR abs(extract(epoch FROM t.open_until_at - b.open_until_at)) > %(moved)s
+UNION SELECT lane FROM gone
+"""  # noqa: S608 - as above
+
+
+def record_lane_states(reports: Iterable[Mapping[str, Any]], *, now: datetime) -> set[str]:
+    """Take in how workers hold their lanes: the newest report of each that tells of them replaces what is known.
+
+    A worker that has stopped holds none. One statement, however many workers and lanes.
+
+    Args:
+        reports: As for `merge_rollups`, with `sent_at` and `state`.
+        now: When they were received.
+    Returns:
+        The lanes that stand differently now: in another state, open until another moment, new, or gone.
+    """
+    newest: dict[str, Mapping[str, Any]] = {}
+    for report in reports:
+        if "lanes" in report["state"] or report["state"]["status"] == "stopped":
+            known = newest.get(report["worker"])
+            if known is None or _age(report) > _age(known):
+                newest[report["worker"]] = report
+    if not newest:
+        return set()
+    heard: list[dict[str, Any]] = []
+    said: list[dict[str, Any]] = []
+    for worker, report in newest.items():
+        state = report["state"]
+        source = {
+            "worker": worker,
+            "started_at": datetime.fromtimestamp(state["started_at"], UTC),
+            "seq": report["seq"],
+        }
+        heard.append(source)
+        if state["status"] == "stopped":
+            continue
+        # A spool replayed after an outage must not give out an old state as that of now.
+        reported_at = min(now, datetime.fromtimestamp(report["sent_at"], UTC))
+        lanes = {lane["lane"]: lane for lane in state["lanes"]}
+        said += [{**source, "reported_at": reported_at, **_lane_state(lane, reported_at)} for lane in lanes.values()]
+    with connection.cursor() as cursor:
+        parameters = {"heard": orjson.dumps(heard).decode(), "said": orjson.dumps(said).decode()}
+        cursor.execute(_TAKE_LANE_STATES, parameters | {"moved": MOVED_SECONDS})
+        return {lane for (lane,) in cursor.fetchall()}
+
+
+def _age(report: Mapping[str, Any]) -> tuple[float, int]:
+    return report["state"]["started_at"], report["seq"]
+
+
+def _lane_state(lane: Mapping[str, Any], reported_at: datetime) -> dict[str, Any]:
+    seconds = lane["open_for_seconds"]
+    return {
+        "open_until_at": None if seconds is None else reported_at + timedelta(seconds=seconds),
+        **{name: lane[name] for name in ("lane", "state", "probes", "attempts", "failures", "cause")},
+    }
 
 
 def record_events(reports: Iterable[Mapping[str, Any]]) -> int:
@@ -257,7 +362,7 @@ def _fold(minute: datetime) -> None:
     seqs: list[int] = []
     rows = Rollup.objects.between(minute, minute + MINUTE).order_by().with_texts()
     for pk, seq, *values in rows.values_list("pk", "seq", *SERIES, *COUNTS, *TEXTS).iterator(chunk_size=2000):
-        tallies[tuple(values[: len(SERIES)])].add_values(values[len(SERIES) : -len(TEXTS)], *values[-len(TEXTS) :])
+        tallies[tuple(values[: len(SERIES)])].add_values(values[len(SERIES) : -len(TEXTS)], values[-len(TEXTS) :])
         ids.append(pk)
         seqs.append(seq)
     _write(minute, tallies, sealed=False)
@@ -298,7 +403,8 @@ def _seal(minute: datetime, *, now: datetime) -> bool:
     for known in MinuteRollup.objects.filter(bucket_at=minute, sealed=True):
         tallies[_series_of(known)].add(known)
     _write(minute, tallies, sealed=True)
-    MinuteRollup.objects.filter(bucket_at=minute, sealed=False).delete()
+    for model in (MinuteRollup, LaneRollup):
+        model._default_manager.filter(bucket_at=minute, sealed=False).delete()
     _write(minute, _by_series(rest), sealed=False)
     Rollup.objects.filter(pk__in=[row.pk for row in final]).delete()
     for row in final:
@@ -324,6 +430,7 @@ def _series_of(row: Rollup | MinuteRollup) -> tuple[Any, ...]:
 
 
 def _write(minute: datetime, tallies: Mapping[tuple[Any, ...], Tally], *, sealed: bool) -> None:
+    """Write one part of a minute, by series and by lane; `tallies` is all that this part has counted."""
     MinuteRollup.objects.bulk_create(
         [
             MinuteRollup(bucket_at=minute, sealed=sealed, **dict(zip(SERIES, series, strict=True)), **tally.columns())
@@ -334,14 +441,35 @@ def _write(minute: datetime, tallies: Mapping[tuple[Any, ...], Tally], *, sealed
         update_fields=[*COUNTS, *SKETCHES],
         batch_size=500,
     )
+    lanes: defaultdict[str, Tally] = defaultdict(Tally)
+    for series, tally in tallies.items():
+        lanes[series[SERIES.index("lane")]].add(tally)
+    LaneRollup.objects.bulk_create(
+        [
+            LaneRollup(
+                bucket_at=minute,
+                sealed=sealed,
+                lane=lane,
+                **{name: value for name, value in tally.columns().items() if name in (*LANE_COUNTS, *SKETCHES)},
+            )
+            for lane, tally in sorted(lanes.items())
+            if lane and tally.attempts
+        ],
+        update_conflicts=True,
+        unique_fields=["lane", "bucket_at", "sealed"],
+        update_fields=[*LANE_COUNTS, *SKETCHES],
+        batch_size=500,
+    )
 
 
 def _delete_old(now: datetime) -> int:
     """Delete what is past its retention, oldest first and at most so many rows of each table."""
     horizon = now - KEEP_MINUTES
-    deleted = 0
-    targets: Sequence[tuple[type[MinuteRollup | WorkerEvent], str]] = (
+    # A worker that is gone took its breakers with it.
+    deleted = LaneState.objects.filter(reported_at__lt=now - GONE_AFTER).delete()[0]
+    targets: Sequence[tuple[type[Model], str]] = (
         (MinuteRollup, "bucket_at"),
+        (LaneRollup, "bucket_at"),
         (WorkerEvent, "at"),
     )
     for model, column in targets:

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import orjson
 
-from controlplane.telemetry.models import COUNTS, SKETCHES
+from controlplane.telemetry.models import COUNTS, LANE_STATES, SKETCHES, empty_sketch
 from dataplane.sketches import Sketch
 
 Report = dict[str, Any]
@@ -14,7 +14,11 @@ Check = Callable[[Any], bool]
 MAX_REPORT_BYTES: Final = 16 * 1024 * 1024
 _MAX_INTEGER: Final = 2**63 - 1
 _MAX_SMALL: Final = 2**31 - 1
+_MAX_OPEN_SECONDS: Final = 31 * 86_400
 _YEAR_3000: Final = 32_503_680_000
+# What workers of an older version do not send yet; during an upgrade both report.
+_NEWER_COUNTS: Final = frozenset({"fallbacks", "attempts", "failures", "timeouts", "throttled"})
+_NEWER_SKETCHES: Final = frozenset({"drain_tps"})
 
 
 class MalformedReport(ValueError):
@@ -29,6 +33,8 @@ class MalformedReport(ValueError):
 
 def parse_report(raw: bytes) -> Report:
     """Return the report of one stream entry; members that are not known here are kept and ignored.
+
+    Counts and sketches that an older worker does not know are filled in: 0 and empty.
 
     Shape: see `dataplane.reports`: {"worker", "boot", "seq", "sent_at", "state", "acks", "rollups", "usage", "events"}.
     Raises:
@@ -47,7 +53,13 @@ def parse_report(raw: bytes) -> Report:
     for name, members in (("acks", _ACK), ("rollups", _ROLLUP), ("usage", _USAGE), ("events", _EVENT)):
         for position, row in enumerate(report[name]):
             _object(row, members, f"$.{name}[{position}]")
+    for position, lane in enumerate(report["state"].get("lanes", ())):
+        _object(lane, _LANE, f"$.state.lanes[{position}]")
     for position, rollup in enumerate(report["rollups"]):
+        for name in _NEWER_COUNTS:
+            rollup.setdefault(name, 0)
+        for name in _NEWER_SKETCHES:
+            rollup.setdefault(name, empty_sketch())
         for name in SKETCHES:
             try:
                 Sketch.from_json(rollup[name])
@@ -137,6 +149,16 @@ _STATE: Final = {
     "digest": _or_null(_text(64)),
     "started_at": _EPOCH,
     "in_flight": _integer(_MAX_SMALL),
+    "lanes": _optional(_ROWS),
+}
+_LANE: Final = {
+    "lane": _text(200, minimum=1),
+    "state": _one_of(*LANE_STATES),
+    "open_for_seconds": _or_null(_number(_MAX_OPEN_SECONDS)),
+    "probes": _integer(_MAX_SMALL),
+    "attempts": _integer(),
+    "failures": _integer(),
+    "cause": _text(200),
 }
 _ACK: Final = {
     "revision": _or_null(_integer()),
@@ -148,8 +170,8 @@ _ACK: Final = {
 _ROLLUP: Final = {
     **_SERIES,
     "bucket": (lambda value: _integer(_YEAR_3000)[0](value) and value % 10 == 0, "epoch seconds, a multiple of 10"),
-    **{name: _integer() for name in COUNTS},
-    **dict.fromkeys(SKETCHES, _OBJECT),
+    **{name: _optional(_integer()) if name in _NEWER_COUNTS else _integer() for name in COUNTS},
+    **{name: _optional(_OBJECT) if name in _NEWER_SKETCHES else _OBJECT for name in SKETCHES},
 }
 _USAGE: Final = {
     **_SERIES,
@@ -160,6 +182,7 @@ _USAGE: Final = {
     "key_id": _optional(_text(40)),
     "route": _text(100),
     "kind": _text(10),
+    "cause": _optional(_text(60)),
     "attempt": _integer(_MAX_SMALL),
     "outcome": _text(60),
     "status": _integer(_MAX_SMALL),

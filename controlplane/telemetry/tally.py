@@ -1,4 +1,7 @@
-"""Sum rollups: counts add, sketches merge, and what was never measured stays unknown."""
+"""Sum rollups: counts add, sketches merge, and what was never measured stays unknown.
+
+Rows from before attempts were counted are read here, and only here, as what they meant: every request made one attempt.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -15,6 +18,11 @@ class Counted(Protocol):
     errors: int
     rejected: int
     cancelled: int
+    fallbacks: int
+    attempts: int
+    failures: int
+    timeouts: int
+    throttled: int
     input_tokens: int
     output_tokens: int
     cost_micros: int
@@ -23,15 +31,20 @@ class Counted(Protocol):
     refusals: int
     latency_ms: Any
     ttft_ms: Any
+    drain_tps: Any
 
 
 class Tally:
     """What several rollups counted together."""
 
     __slots__ = (
+        "attempts",
         "cancelled",
         "cost_micros",
+        "drain_tps",
         "errors",
+        "failures",
+        "fallbacks",
         "input_tokens",
         "latency_ms",
         "output_tokens",
@@ -40,6 +53,8 @@ class Tally:
         "requests",
         "schema_checked",
         "schema_passed",
+        "throttled",
+        "timeouts",
         "ttft_ms",
     )
 
@@ -48,6 +63,11 @@ class Tally:
         self.errors = 0
         self.rejected = 0
         self.cancelled = 0
+        self.fallbacks = 0
+        self.attempts = 0
+        self.failures = 0
+        self.timeouts = 0
+        self.throttled = 0
         self.input_tokens = 0
         self.output_tokens = 0
         self.cost_micros = 0
@@ -56,51 +76,94 @@ class Tally:
         self.refusals = 0
         self.latency_ms = Sketch()
         self.ttft_ms = Sketch()
+        self.drain_tps = Sketch()
 
     def add(self, row: Counted) -> None:
         """Add a stored row or another tally; it stays as it is."""
+        latency_ms = _sketch(row.latency_ms)
         self.requests += row.requests
         self.errors += row.errors
         self.rejected += row.rejected
         self.cancelled += row.cancelled
+        self.fallbacks += row.fallbacks
+        if not row.attempts and latency_ms.count:
+            self._add_uncounted_attempts(row.requests, row.errors)
+        self.attempts += row.attempts
+        self.failures += row.failures
+        self.timeouts += row.timeouts
+        self.throttled += row.throttled
         self.input_tokens += row.input_tokens
         self.output_tokens += row.output_tokens
         self.cost_micros += row.cost_micros
         self.schema_checked += row.schema_checked
         self.schema_passed += row.schema_passed
         self.refusals += row.refusals
-        self.latency_ms.merge(_sketch(row.latency_ms))
+        self.latency_ms.merge(latency_ms)
         self.ttft_ms.merge(_sketch(row.ttft_ms))
+        self.drain_tps.merge(_sketch(row.drain_tps))
 
-    def add_values(self, counts: Sequence[int], latency_ms: str, ttft_ms: str) -> None:
-        """Add a stored row as its bare values: the counts in the order of `COUNTS`, the sketches as JSON text."""
-        requests, errors, rejected, cancelled, tokens_in, tokens_out, cost, checked, passed, refusals = counts
+    def add_values(self, counts: Sequence[int], texts: Sequence[str]) -> None:
+        """Add a stored row as its bare values: the counts in the order of `COUNTS`, the sketches, as JSON text, in that
+        of `TEXTS`.
+        """
+        requests, errors, rejected, cancelled, fallbacks, attempts, failures, timeouts, throttled, *rest = counts
+        tokens_in, tokens_out, cost, checked, passed, refusals = rest
+        latency_ms, ttft_ms, drain_tps = map(orjson.loads, texts)
         self.requests += requests
         self.errors += errors
         self.rejected += rejected
         self.cancelled += cancelled
+        self.fallbacks += fallbacks
+        if not attempts and latency_ms["count"]:
+            self._add_uncounted_attempts(requests, errors)
+        self.attempts += attempts
+        self.failures += failures
+        self.timeouts += timeouts
+        self.throttled += throttled
         self.input_tokens += tokens_in
         self.output_tokens += tokens_out
         self.cost_micros += cost
         self.schema_checked += checked
         self.schema_passed += passed
         self.refusals += refusals
-        _merge_stored(self.latency_ms, orjson.loads(latency_ms))
-        _merge_stored(self.ttft_ms, orjson.loads(ttft_ms))
+        _merge_stored(self.latency_ms, latency_ms)
+        _merge_stored(self.ttft_ms, ttft_ms)
+        _merge_stored(self.drain_tps, drain_tps)
+
+    def add_attempts(self, counts: Sequence[int], texts: Sequence[str]) -> None:
+        """Add what a stored row counted of attempts: as for `add_values`, with only the counts in `LANE_COUNTS`."""
+        attempts, failures, timeouts, throttled = counts
+        latency_ms, ttft_ms, drain_tps = map(orjson.loads, texts)
+        self.attempts += attempts
+        self.failures += failures
+        self.timeouts += timeouts
+        self.throttled += throttled
+        _merge_stored(self.latency_ms, latency_ms)
+        _merge_stored(self.ttft_ms, ttft_ms)
+        _merge_stored(self.drain_tps, drain_tps)
+
+    def _add_uncounted_attempts(self, requests: int, errors: int) -> None:
+        """Add the attempts of a row that is older than their count.
+
+        It gives itself away by latencies without attempts. Requests without attempts do not: those that reached no lane
+        have none, and an attempt may end in the bucket before its request does.
+        """
+        self.attempts += requests
+        self.failures += errors
 
     @property
     def reached(self) -> int:
-        """Attempts that reached a lane: all but those refused for the caller's own mistake."""
+        """Requests that were fit to be served: all but those refused for the caller's own mistake."""
         return self.requests - self.rejected
 
     @property
     def answerable(self) -> int:
-        """Attempts that could have been answered: nobody's mistake but ours or the provider's if they were not."""
+        """Requests that could have been answered: nobody's mistake but ours or the provider's if they were not."""
         return max(self.requests - self.rejected - self.cancelled, 0)
 
     @property
     def answered(self) -> int:
-        """Attempts that were answered."""
+        """Requests that were answered."""
         return max(self.answerable - self.errors, 0)
 
     def columns(self) -> dict[str, Any]:
@@ -110,6 +173,11 @@ class Tally:
             "errors": self.errors,
             "rejected": self.rejected,
             "cancelled": self.cancelled,
+            "fallbacks": self.fallbacks,
+            "attempts": self.attempts,
+            "failures": self.failures,
+            "timeouts": self.timeouts,
+            "throttled": self.throttled,
             "input_tokens": self.input_tokens,
             "output_tokens": self.output_tokens,
             "cost_micros": self.cost_micros,
@@ -118,6 +186,7 @@ class Tally:
             "refusals": self.refusals,
             "latency_ms": self.latency_ms.to_json(),
             "ttft_ms": self.ttft_ms.to_json(),
+            "drain_tps": self.drain_tps.to_json(),
         }
 
 
@@ -125,10 +194,14 @@ def _merge_stored(sketch: Sketch, stored: Mapping[str, Any]) -> None:
     """Merge a sketch as it is stored, unchecked: that was done when it came, and pages wait for this."""
     if not stored["count"]:
         return
-    bins = sketch.bins
-    for index, count in stored["bins"].items():
-        key = int(index)
-        bins[key] = bins.get(key, 0) + count
+    found = stored["bins"]
+    if sketch.bins:
+        bins = sketch.bins
+        for index, count in found.items():
+            key = int(index)
+            bins[key] = bins.get(key, 0) + count
+    else:
+        sketch.bins = dict(zip(map(int, found), found.values(), strict=True))
     sketch.count += stored["count"]
     sketch.sum += stored["sum"]
     sketch.zero += stored["zero"]

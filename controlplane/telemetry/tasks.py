@@ -3,10 +3,16 @@
 from celery import shared_task
 from django.utils import timezone
 
-from controlplane.telemetry import operations
+from controlplane.telemetry import drills, operations
 
 
 @shared_task(name="telemetry.compact_rollups", expires=60)
 def compact_rollups() -> int:
     """Fold, seal and delete; returns how many minutes were folded."""
     return operations.compact_rollups(now=timezone.now()).folded_minutes
+
+
+@shared_task(name="telemetry.measure_drills", expires=30)
+def measure_drills() -> int:
+    """Keep what drills measured that are over; returns how many."""
+    return drills.measure_ended(now=timezone.now())

@@ -84,7 +84,7 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """How much a comparison rests on: attempts that could be answered, per arm. Numbers only: it judges nothing."""
+    """How much a comparison rests on: requests that could be answered, per arm. Numbers only: it judges nothing."""
 
     canary: int
     control: int
@@ -109,7 +109,7 @@ class Comparison(Traffic):
 
     @property
     def evidence(self) -> Evidence:
-        """How many answerable attempts each arm has."""
+        """How many answerable requests each arm has."""
         return Evidence(*(self.arms[arm].totals["error_rate"].n for arm in ARMS))
 
 
@@ -165,13 +165,13 @@ def fleet_traffic(*, since: datetime, until: datetime, step: timedelta | None = 
 
 def lane_health(*, since: datetime, until: datetime) -> list[LaneHealth]:
     """Every lane that was attempted in the range, busiest first; at most three queries."""
-    totals, share = _by_arm(lambda rows: rows, "lane", since=since, until=until)
-    return [LaneHealth(name, share[name], one) for name, one in totals.items()]
+    totals, share = _by_arm(lambda rows: rows.exclude(lane=""), "lane", "attempts", since=since, until=until)
+    return [LaneHealth(name, share[name], one) for name, one in totals.items() if one["attempts"].n]
 
 
 def traffic_by_version(prompt: str, *, since: datetime, until: datetime) -> list[VersionTraffic]:
     """Every version of a prompt that was served in the range, busiest first; at most three queries."""
-    totals, share = _by_arm(lambda rows: rows.of_prompt(prompt), "version", since=since, until=until)
+    totals, share = _by_arm(lambda rows: rows.of_prompt(prompt), "version", "requests", since=since, until=until)
     return [VersionTraffic(int(name), share[name], one) for name, one in totals.items()]
 
 
@@ -195,13 +195,21 @@ def read(narrow: Narrow, arm: str | None, *, since: datetime, until: datetime, s
     tallies: Tallies = defaultdict(Tally)
     fresh_since = since
     if step >= MINUTE:
-        folded = MinuteRollup.objects.aggregate(newest=Max("bucket_at"))["newest"]
-        if folded is not None:
-            fresh_since = max(since, folded + MINUTE)
+        fresh_since = unfolded_since(since)
+        if fresh_since > since:
             _collect(narrow(MinuteRollup.objects.between(since, min(until, fresh_since))), arm, step, tallies)
     if fresh_since < until:
         _collect(narrow(Rollup.objects.between(fresh_since, until)), arm, step, tallies)
     return tallies
+
+
+def unfolded_since(since: datetime) -> datetime:
+    """From where on 10 s rows have to be read, in a range that begins at `since`; minute rows tell of it before that.
+
+    One query.
+    """
+    folded = MinuteRollup.objects.aggregate(newest=Max("bucket_at"))["newest"]
+    return since if folded is None else max(since, folded + MINUTE)
 
 
 def comparison_of(canary: str, tallies: Tallies, *, since: datetime, until: datetime, step: timedelta) -> Comparison:
@@ -220,7 +228,7 @@ def _collect(rows: CountedQuerySet[Any], arm: str | None, step: timedelta, into:
     skip = len(columns) - len(COUNTS)
     for row in rows.order_by().with_texts().values_list(*columns).iterator(chunk_size=2000):
         bucket = int(row[0].timestamp()) // step_seconds * step_seconds
-        into[bucket, str(row[1]) if arm else FLEET].add_values(row[skip:], row[skip - 2], row[skip - 1])
+        into[bucket, str(row[1]) if arm else FLEET].add_values(row[skip:], row[skip - len(TEXTS) : skip])
 
 
 def _timeline(
@@ -253,19 +261,21 @@ def _timeline(
 
 
 def _by_arm(
-    narrow: Narrow, column: str, *, since: datetime, until: datetime
+    narrow: Narrow, column: str, counted: str, *, since: datetime, until: datetime
 ) -> tuple[dict[str, Figures], dict[str, float]]:
+    """Figures per value of a column, and its share of what is `counted`, the greatest first."""
     step = step_for(since, until)
     tallies = read(narrow, column, since=_floor(since, step), until=until, step=step)
     totals: defaultdict[str, Tally] = defaultdict(Tally)
     for (_, name), tally in tallies.items():
         totals[name].add(tally)
     first = min((bucket for bucket, _ in tallies), default=0)
-    everything = sum(tally.requests for tally in totals.values())
-    busiest = sorted(totals.items(), key=lambda item: (-item[1].requests, item[0]))
+    numbers: dict[str, int] = {name: getattr(tally, counted) for name, tally in totals.items()}
+    everything = sum(numbers.values())
+    busiest = sorted(totals.items(), key=lambda item: (-numbers[item[0]], item[0]))
     return (
         {name: figures(tally, seconds=until.timestamp() - first) for name, tally in busiest},
-        {name: tally.requests / everything if everything else 0.0 for name, tally in busiest},
+        {name: numbers[name] / everything if everything else 0.0 for name, _ in busiest},
     )
 
 

@@ -2,17 +2,23 @@
 
 Translation rules, each chosen so that an application need not know which vendor answered:
 
+- Every field goes by the table in `fields.py`: translated as it says, dropped and told, or the lane is no lane for it.
 - System and developer messages, wherever they stand, are joined by blank lines into `system`. When there is nothing
   else, the last of them is sent as the user's turn: this wire refuses an empty conversation.
-- `max_tokens` is mandatory here; without one from the prompt or the caller it is DEFAULT_MAX_TOKENS.
-- `temperature` above 1 is sent as 1, this wire's upper end.
+- `max_tokens` is mandatory here; without one from the prompt or the caller it is DEFAULT_MAX_TOKENS, and never more
+  than the lane's `max_output_tokens`, which this wire would refuse.
+- `temperature` above 1 is sent as 1, this wire's upper end. Beside it `top_p` is dropped: current models take one.
 - `response_format` json_schema becomes `output_config.format`, its schema reduced to what this wire accepts (a
   dropped constraint moves into the description; the gateway still checks the answer against the full schema).
   json_object has no native form: the model is made to call one tool, and that tool's input is the answer's text.
+- Texts of nothing but white space, which this wire refuses, are left out.
+- A conversation that ends with the assistant's words is continued from there, by lanes that can do so (`prefill`).
 - A `refusal` stop becomes finish_reason `content_filter`, with the vendor's explanation as `refusal`.
-- REFUSED_FIELDS cannot be honoured and would change the answer; other fields without a counterpart are dropped.
+- A reason to stop that says the answer is not complete, or that is new, becomes `length`: nothing that may have been
+  cut short passes for whole. Server tools, which `pause_turn` is about, are never sent.
 
-Source: Anthropic, "Messages API", "Streaming messages", "Structured outputs"; header `anthropic-version: 2023-06-01`.
+Source: Anthropic, "Messages API", "Streaming messages", "Structured outputs", "Handling stop reasons"; header
+`anthropic-version: 2023-06-01`.
 """
 
 from __future__ import annotations
@@ -22,7 +28,9 @@ from typing import Any, Final
 
 import orjson
 
-from dataplane.errors import GatewayError, InvalidRequest, UpstreamInterrupted, UpstreamMalformed
+from dataplane.errors import GatewayError, InvalidRequest, UpstreamFiltered, UpstreamInterrupted, UpstreamMalformed
+from dataplane.fields import ANTHROPIC, Carriage, asks_for
+from dataplane.lane_fit import DEFAULT_MAX_TOKENS, asked_output, carriage_of, misfit_of
 from dataplane.messages import (
     ChatRequest,
     ChatResponse,
@@ -46,21 +54,20 @@ from dataplane.providers.base import (
     StreamParser,
     UpstreamCall,
     error_fields,
+    is_filtered,
     parse_json_object,
     translate_error,
 )
 from dataplane.routing import Account, Lane
 
 API_VERSION: Final = "2023-06-01"
-DEFAULT_MAX_TOKENS: Final = 4096
 JSON_TOOL: Final = "json_object"
-REFUSED_FIELDS: Final = ("functions", "function_call", "logprobs", "top_logprobs", "audio", "web_search_options")
 STOP_REASONS: Final[Mapping[str, str]] = {
     "end_turn": "stop",
     "stop_sequence": "stop",
-    "pause_turn": "stop",
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
+    "pause_turn": "length",
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
@@ -71,6 +78,11 @@ class AnthropicAdapter:
     """The adapter for Anthropic."""
 
     def chat_call(self, request: ChatRequest, *, lane: Lane, account: Account, secret: str) -> UpstreamCall:
+        carried = carriage_of(request, wire=ANTHROPIC)
+        misfit = misfit_of(request, lane, wire=ANTHROPIC, carried=carried, estimate=0)
+        if misfit is not None:
+            raise misfit
+        body, adjusted = _body(request, lane, carried)
         return UpstreamCall(
             url=f"{account.base_url}/v1/messages",
             headers=(
@@ -78,7 +90,9 @@ class AnthropicAdapter:
                 ("anthropic-version", account.api_version or API_VERSION),
                 ("content-type", "application/json"),
             ),
-            body=orjson.dumps(_body(request, model=lane.upstream_model)),
+            body=orjson.dumps(body),
+            dropped=tuple(carried.dropped),
+            adjusted=adjusted,
         )
 
     def embedding_call(self, request: EmbeddingRequest, *, lane: Lane, account: Account, secret: str) -> UpstreamCall:
@@ -120,9 +134,7 @@ class AnthropicAdapter:
         return AnthropicStreamParser(created=created, as_text=_wants_json_object(request))
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes, *, lane: str, wall: float) -> GatewayError:
-        return translate_error(
-            status, headers, message=error_fields(body).get("message"), param=None, lane=lane, wall=wall
-        )
+        return translate_error(status, headers, error=error_fields(body), lane=lane, wall=wall)
 
 
 def _wants_json_object(request: ChatRequest) -> bool:
@@ -130,42 +142,68 @@ def _wants_json_object(request: ChatRequest) -> bool:
     return response_format is not None and response_format["type"] == "json_object"
 
 
-def _body(request: ChatRequest, *, model: str) -> Json:
+def _body(request: ChatRequest, lane: Lane, carried: Carriage) -> tuple[Json, tuple[str, ...]]:
+    """Return the request in this wire's words, and the fields that it holds otherwise than asked for.
+
+    Fields that are not in it for another reason than the table's are noted in `carried`.
+    """
     parameters = request.parameters
-    for name in REFUSED_FIELDS:
-        if parameters.get(name):
-            raise InvalidRequest(f"{name!r} is not supported by the provider that serves this route", param=name)
-    if parameters.get("modalities") not in (None, ["text"]):
-        raise InvalidRequest("only text can be produced by the provider that serves this route", param="modalities")
+    adjusted: list[str] = []
     system, messages = _conversation(request.messages)
-    body: Json = {
-        "model": model,
-        "max_tokens": parameters.get("max_completion_tokens") or parameters.get("max_tokens") or DEFAULT_MAX_TOKENS,
-        "messages": messages,
-    }
+    body: Json = {"model": lane.upstream_model, "max_tokens": _max_tokens(request, lane), "messages": messages}
+    for name in ("max_tokens", "max_completion_tokens"):
+        if (parameters.get(name) or 0) > body["max_tokens"]:
+            adjusted.append(name)
     if system:
         body["system"] = system
-    if (temperature := parameters.get("temperature")) is not None:
-        body["temperature"] = min(temperature, 1)
-    if (top_p := parameters.get("top_p")) is not None:
-        body["top_p"] = top_p
+    _add_sampling(body, parameters, lane, carried, adjusted)
     if stop := parameters.get("stop"):
         # This wire refuses stop sequences of nothing but white space.
-        sequences = [text for text in ([stop] if isinstance(stop, str) else stop) if text.strip()]
+        asked = [stop] if isinstance(stop, str) else stop
+        sequences = [text for text in asked if text.strip()]
         if sequences:
             body["stop_sequences"] = sequences
+        if len(sequences) < len(asked):
+            adjusted.append("stop")
+    if (identifier := parameters.get("safety_identifier")) is not None:
+        body["metadata"] = {"user_id": identifier}
     if request.stream:
         body["stream"] = True
-    _add_tools(body, parameters)
+    _add_tools(body, parameters, carried)
     _add_response_format(body, parameters.get("response_format"))
-    return body
+    return body, tuple(adjusted)
 
 
-def _add_tools(body: Json, parameters: Json) -> None:
+def _max_tokens(request: ChatRequest, lane: Lane) -> int:
+    asked = asked_output(request, lane)
+    if asked is not None:
+        return asked
+    return DEFAULT_MAX_TOKENS if lane.max_output_tokens is None else min(DEFAULT_MAX_TOKENS, lane.max_output_tokens)
+
+
+def _add_sampling(body: Json, parameters: Json, lane: Lane, carried: Carriage, adjusted: list[str]) -> None:
+    for name in ("temperature", "top_p"):
+        value = parameters.get(name)
+        if value is None:
+            continue
+        if name in lane.unsupported_fields or (name == "top_p" and "temperature" in body):
+            if asks_for(name, value):
+                carried.drop(name)
+        else:
+            body[name] = min(value, 1)
+            if value > 1:
+                adjusted.append(name)
+
+
+def _add_tools(body: Json, parameters: Json, carried: Carriage) -> None:
+    choice = parameters.get("tool_choice")
     if not (tools := parameters.get("tools")):
+        if choice not in (None, "none", "auto"):
+            raise InvalidRequest("'tool_choice' is only allowed when 'tools' are given", param="tool_choice")
+        if parameters.get("parallel_tool_calls") is not None:
+            carried.drop("parallel_tool_calls")
         return
     body["tools"] = [_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools)]
-    choice = parameters.get("tool_choice")
     native: Json = {"type": "auto"}
     if isinstance(choice, str):
         native = {"type": TOOL_CHOICES[choice]}
@@ -200,14 +238,12 @@ def _add_response_format(body: Json, response_format: Json | None) -> None:
     if response_format is None or response_format["type"] == "text":
         return
     if response_format["type"] == "json_schema":
-        schema = response_format["json_schema"].get("schema") or {"type": "object"}
+        inner = response_format["json_schema"]
+        schema = {"title": inner["name"], **(inner.get("schema") or {"type": "object"})}
+        if inner.get("description") and not schema.get("description"):
+            schema["description"] = inner["description"]
         body["output_config"] = {"format": {"type": "json_schema", "schema": reduce_schema(schema)}}
         return
-    if "tools" in body:
-        raise InvalidRequest(
-            "'response_format' json_object cannot be combined with 'tools' on this route's provider; use json_schema",
-            param="response_format",
-        )
     body["tools"] = [
         {"name": JSON_TOOL, "description": "Give the answer as one JSON object.", "input_schema": {"type": "object"}}
     ]
@@ -254,7 +290,7 @@ def _blocks(message: Json, role: str, at: str) -> list[Json]:
         return [result]
     blocks = _content_blocks(message.get("content"), at)
     if role == "assistant":
-        if message.get("refusal") and not blocks:
+        if message.get("refusal"):
             blocks.append({"type": "text", "text": message["refusal"]})
         blocks.extend(
             _tool_use(call, f"{at}.tool_calls[{index}]") for index, call in enumerate(message.get("tool_calls") or ())
@@ -266,12 +302,13 @@ def _content_blocks(content: str | list[Json] | None, at: str) -> list[Json]:
     if content is None:
         return []
     if isinstance(content, str):
-        return [{"type": "text", "text": content}] if content else []
+        return [{"type": "text", "text": content}] if content.strip() else []
     blocks = []
     for index, part in enumerate(content):
         where = f"{at}.content[{index}]"
         if part["type"] in ("text", "refusal"):
-            if text := part.get(part["type"]):
+            text = part.get(part["type"])
+            if text and text.strip():
                 blocks.append({"type": "text", "text": text})
         elif part["type"] == "image_url":
             blocks.append({"type": "image", "source": _image_source(part["image_url"]["url"], where)})
@@ -321,7 +358,7 @@ def _tool_use(call: Json, at: str) -> Json:
 
 
 def _finish_reason(stop_reason: str, *, as_text: bool) -> str:
-    reason = STOP_REASONS.get(stop_reason, "stop")
+    reason = STOP_REASONS.get(stop_reason, "length")
     return "stop" if as_text and reason == "tool_calls" else reason
 
 
@@ -415,6 +452,9 @@ class AnthropicStreamParser:
             case "message_stop":
                 self._stopped = True
             case "error":
+                error = event.get("error")
+                if isinstance(error, dict) and is_filtered(error):
+                    raise UpstreamFiltered(lane=None, status=None)
                 raise UpstreamInterrupted("the provider reported an error inside its stream")
         return []
 

@@ -7,14 +7,13 @@ versions, where the deployment travels in the body.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from urllib.parse import quote
 
 import orjson
 
-from dataplane.errors import GatewayError, UpstreamRejected
+from dataplane.fields import AZURE
 from dataplane.messages import ChatRequest, EmbeddingRequest
-from dataplane.providers.base import UpstreamCall, error_fields, translate_error
+from dataplane.providers.base import UpstreamCall
 from dataplane.providers.openai import CONTENT_TYPE, OpenAIAdapter, chat_body
 from dataplane.routing import Account, Lane
 
@@ -23,10 +22,13 @@ class AzureOpenAIAdapter(OpenAIAdapter):
     """The adapter for Azure OpenAI; answers and streams are read as OpenAI's."""
 
     def chat_call(self, request: ChatRequest, *, lane: Lane, account: Account, secret: str) -> UpstreamCall:
+        body, dropped, adjusted = chat_body(request, lane=lane, wire=AZURE)
         return UpstreamCall(
             url=_address("chat/completions", lane=lane, account=account),
             headers=(("api-key", secret), CONTENT_TYPE),
-            body=orjson.dumps(chat_body(request, model=lane.upstream_model)),
+            body=orjson.dumps(body),
+            dropped=dropped,
+            adjusted=adjusted,
         )
 
     def embedding_call(self, request: EmbeddingRequest, *, lane: Lane, account: Account, secret: str) -> UpstreamCall:
@@ -34,17 +36,6 @@ class AzureOpenAIAdapter(OpenAIAdapter):
             url=_address("embeddings", lane=lane, account=account),
             headers=(("api-key", secret), CONTENT_TYPE),
             body=orjson.dumps({"model": lane.upstream_model, "input": request.input, **request.parameters}),
-        )
-
-    def error(self, status: int, headers: Mapping[str, str], body: bytes, *, lane: str, wall: float) -> GatewayError:
-        error = error_fields(body)
-        if error.get("code") == "content_filter":
-            # Azure refuses a filtered prompt with a 400 whose `message` is a page of advice; one sentence says it.
-            return UpstreamRejected(
-                "the provider's content filter refused the prompt", lane=lane, status=status, param="messages"
-            )
-        return translate_error(
-            status, headers, message=error.get("message"), param=error.get("param"), lane=lane, wall=wall
         )
 
 

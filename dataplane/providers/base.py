@@ -11,13 +11,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import orjson
 
 from dataplane.errors import (
     GatewayError,
     UpstreamAuthFailed,
+    UpstreamContextExceeded,
+    UpstreamFiltered,
     UpstreamMalformed,
     UpstreamRateLimited,
     UpstreamRejected,
@@ -33,11 +35,16 @@ DONE: Final = b"[DONE]"
 
 @dataclass(frozen=True, slots=True)
 class UpstreamCall:
-    """One HTTP POST to a vendor, ready to send. `headers` carry the secret: never log a call."""
+    """One HTTP POST to a vendor, ready to send. `headers` carry the secret: never log a call.
+
+    `dropped` are the caller's fields that it does not carry, `adjusted` those that it carries otherwise than asked for.
+    """
 
     url: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
+    dropped: tuple[str, ...] = ()
+    adjusted: tuple[str, ...] = ()
 
 
 class StreamParser(Protocol):
@@ -146,33 +153,60 @@ def parse_json_object(body: bytes, *, what: str) -> Json:
 
 
 def error_fields(body: bytes) -> Json:
-    """Return the `error` object that all three vendors send, or an empty one when there is none to read."""
+    """Return the `error` object that all three vendors send, or an empty one when there is none to read.
+
+    vLLM wrote its members at the top for a long time: {"object": "error", "message", "type", "param", "code"}.
+    """
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
         return {}
-    error = value.get("error") if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        return {}
+    error = value if value.get("object") == "error" else value.get("error")
     if isinstance(error, str):
         return {"message": error}
     return error if isinstance(error, dict) else {}
 
 
-def translate_error(
-    status: int, headers: Mapping[str, str], *, message: object, param: object, lane: str, wall: float
-) -> GatewayError:
-    """Turn a vendor's status into the gateway's error.
+# By `code`: OpenAI, Azure OpenAI. By words: Anthropic, and servers that copy OpenAI's wire without its codes (vLLM).
+_TOO_LONG_CODE: Final = "context_length_exceeded"
+_TOO_LONG: Final = re.compile(
+    r"prompt is too long|exceeds? (?:the )?context limit|maximum context length|context window of this model", re.I
+)
+_FILTER_CODES: Final = frozenset({"content_filter", "content_policy_violation"})
+_FILTERED: Final = re.compile(r"blocked by content filtering policy", re.I)
 
-    A 400, 413 or 422 speaks about what the caller sent, so its words are passed on. A 401, 403 or 404 speaks about our
-    credentials or our routing table, which is not the caller's doing and not the caller's to read.
+
+def is_filtered(error: Mapping[str, Any]) -> bool:
+    """True when a vendor's `error` object says that its content filter stepped in, before the answer or within it."""
+    message = error.get("message")
+    return error.get("code") in _FILTER_CODES or (isinstance(message, str) and _FILTERED.search(message) is not None)
+
+
+def translate_error(
+    status: int, headers: Mapping[str, str], *, error: Mapping[str, Any], lane: str, wall: float
+) -> GatewayError:
+    """Turn a vendor's status and `error` object into the gateway's error.
+
+    A 400, 413 or 422 speaks about what the caller sent, so its words are passed on; one that speaks of the length of
+    the conversation or of a content filter means the same on every wire. A 401, 403 or 404 speaks about our credentials
+    or our routing table, which is not the caller's doing and not the caller's to read.
     """
     if status in (400, 413, 422):
+        message, param = error.get("message"), error.get("param")
+        if is_filtered(error):
+            # The vendors' own words range from one sentence to a page of advice.
+            return UpstreamFiltered(lane=lane, status=status)
         words = (
             message
             if isinstance(message, str) and message
             else f"the provider refused the request with status {status}"
-        )
+        )[:MAX_VENDOR_MESSAGE_CHARACTERS]
+        if error.get("code") == _TOO_LONG_CODE or _TOO_LONG.search(words):
+            return UpstreamContextExceeded(words, lane=lane, status=status)
         return UpstreamRejected(
-            words[:MAX_VENDOR_MESSAGE_CHARACTERS],
+            words,
             lane=lane,
             status=status,
             param=param if isinstance(param, str) else None,
@@ -198,9 +232,9 @@ def read_retry_after(headers: Mapping[str, str], *, wall: float) -> float | None
     """Return how long the vendor asks us to wait, in seconds, or None when it does not say.
 
     Dialects, the most exact first: `retry-after-ms` and `x-ms-retry-after-ms` (OpenAI, Azure), `retry-after` in
-    seconds or as an HTTP date, `x-ratelimit-reset-*` as a duration such as `6m0s` (OpenAI),
-    `anthropic-ratelimit-*-reset` as an RFC 3339 time. Of several resets only those of an exhausted limit count, and
-    the longest of these wins.
+    seconds, as a duration such as `1m30s` (Go), as an RFC 3339 time or as an HTTP date, `x-ratelimit-reset-*` as a
+    duration (OpenAI), `anthropic-ratelimit-*-reset` as an RFC 3339 time. Of several resets only those of an exhausted
+    limit count, and the longest of these wins.
 
     Args:
         headers: Names in lower case.
@@ -210,7 +244,7 @@ def read_retry_after(headers: Mapping[str, str], *, wall: float) -> float | None
         if (milliseconds := _number(headers.get(name))) is not None:
             return milliseconds / 1000
     if (value := headers.get("retry-after")) is not None:
-        if (seconds := _number(value)) is not None:
+        if (seconds := _reset_seconds(value.strip(), wall=wall)) is not None:
             return seconds
         try:
             return max(0.0, parsedate_to_datetime(value).timestamp() - wall)

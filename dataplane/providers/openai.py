@@ -11,7 +11,9 @@ from typing import Any, Final
 
 import orjson
 
-from dataplane.errors import GatewayError, UpstreamInterrupted, UpstreamMalformed
+from dataplane.errors import GatewayError, UpstreamFiltered, UpstreamInterrupted, UpstreamMalformed
+from dataplane.fields import OPENAI, asks_for, refused_fields
+from dataplane.lane_fit import cannot_carry
 from dataplane.messages import (
     ChatRequest,
     ChatResponse,
@@ -35,6 +37,7 @@ from dataplane.providers.base import (
     StreamParser,
     UpstreamCall,
     error_fields,
+    is_filtered,
     parse_json_object,
     translate_error,
 )
@@ -47,10 +50,13 @@ class OpenAIAdapter:
     """The adapter for OpenAI and for servers that copy its wire."""
 
     def chat_call(self, request: ChatRequest, *, lane: Lane, account: Account, secret: str) -> UpstreamCall:
+        body, dropped, adjusted = chat_body(request, lane=lane, wire=OPENAI)
         return UpstreamCall(
             url=f"{account.base_url}/chat/completions",
             headers=(("authorization", f"Bearer {secret}"), CONTENT_TYPE),
-            body=orjson.dumps(chat_body(request, model=lane.upstream_model)),
+            body=orjson.dumps(body),
+            dropped=dropped,
+            adjusted=adjusted,
         )
 
     def embedding_call(self, request: EmbeddingRequest, *, lane: Lane, account: Account, secret: str) -> UpstreamCall:
@@ -94,21 +100,41 @@ class OpenAIAdapter:
         return OpenAIStreamParser(include_usage=request.include_usage)
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes, *, lane: str, wall: float) -> GatewayError:
-        error = error_fields(body)
-        return translate_error(
-            status, headers, message=error.get("message"), param=error.get("param"), lane=lane, wall=wall
-        )
+        return translate_error(status, headers, error=error_fields(body), lane=lane, wall=wall)
 
 
-def chat_body(request: ChatRequest, *, model: str) -> Json:
-    """Return OpenAI's JSON for `request`. A stream always asks for usage: the gateway bills by it even when the
-    caller does not.
+def chat_body(request: ChatRequest, *, lane: Lane, wire: str) -> tuple[Json, tuple[str, ...], tuple[str, ...]]:
+    """Return OpenAI's JSON for `request`, the fields that are not in it, and those that are in it otherwise than asked.
+
+    A stream always asks for usage: the gateway bills by it even when the caller does not. What the lane's model refuses
+    is left out; its limit on the answer's length goes under the name that it takes.
+
+    Raises:
+        InvalidRequest: a field that this wire cannot carry.
     """
-    body: Json = {"model": model, "messages": request.messages, **request.parameters}
+    parameters = request.parameters
+    for name in refused_fields(wire):
+        if parameters.get(name) is not None:
+            raise cannot_carry(name, lane)
+    body: Json = {"model": lane.upstream_model, "messages": request.messages, **parameters}
+    dropped: list[str] = []
+    adjusted: list[str] = []
+    if lane.max_output_tokens is not None:
+        for name in ("max_tokens", "max_completion_tokens"):
+            if (body.get(name) or 0) > lane.max_output_tokens:
+                body[name] = lane.max_output_tokens
+                adjusted.append(name)
+    for name in sorted(lane.unsupported_fields & body.keys()):
+        value = body.pop(name)
+        if name == "max_tokens":
+            if value is not None and body.get("max_completion_tokens") is None:
+                body["max_completion_tokens"] = value
+        elif asks_for(name, value):
+            dropped.append(name)
     if request.stream:
         body["stream"] = True
         body["stream_options"] = {**(request.stream_options or {}), "include_usage": True}
-    return body
+    return body, tuple(dropped), tuple(adjusted)
 
 
 def read_usage(value: Any) -> Usage | None:
@@ -165,7 +191,9 @@ class OpenAIStreamParser:
 
     def _read(self, payload: bytes) -> StreamChunk | None:
         fields = parse_json_object(payload, what="a chunk of the provider's stream")
-        if fields.get("error"):
+        if error := fields.get("error"):
+            if isinstance(error, dict) and is_filtered(error):
+                raise UpstreamFiltered(lane=None, status=None)
             raise UpstreamInterrupted("the provider reported an error inside its stream")
         deltas: list[Delta] = []
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
@@ -17,6 +18,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
+WATCHED_PAUSE_SECONDS = 0.5
 
 
 class BodyTooLarge(Exception):
@@ -70,7 +72,7 @@ async def play_script(steps: Iterable[Step], *, receive: Receive, send: Send, co
             held.clear()
         match step:
             case Pause(seconds):
-                await asyncio.sleep(seconds)
+                await _pause(seconds, receive)
                 if connection.lost:
                     raise ClientLeft
             case Head(status, headers):
@@ -85,6 +87,16 @@ async def play_script(steps: Iterable[Step], *, receive: Receive, send: Send, co
                 await _wait_for_disconnect(receive)
             case Silence():
                 await _wait_for_disconnect(receive)
+
+
+async def _pause(seconds: float, receive: Receive) -> None:
+    """Wait for so long, or until the client has gone, if it is worth asking whether it has."""
+    if seconds < WATCHED_PAUSE_SECONDS:  # between tokens, thousands of times a second
+        await asyncio.sleep(seconds)
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await _wait_for_disconnect(receive)
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:

@@ -22,9 +22,9 @@ function load() {
   return ready;
 }
 
-// Plotly shows the time it is given and knows no zones: hand it the viewer's own wall clock.
+// Plotly shows the time it is given and knows no zones: hand it the viewer's own wall clock. A whole day is the same in every zone.
 function toLocal(text) {
-  if (typeof text !== "string") return text;
+  if (typeof text !== "string" || !text.includes("T")) return text;
   const at = new Date(text);
   if (Number.isNaN(at.getTime())) return text;
   return new Date(at.getTime() - at.getTimezoneOffset() * 60000).toISOString().slice(0, 23);
@@ -69,9 +69,24 @@ function sharedRange() {
   return low === null ? undefined : [low, high];
 }
 
+// A threshold that somebody is typing: a line beside the one in force, and always inside the picture.
+const typed = new Map(); // by chart id
+function withTyped({ data, layout }, line) {
+  if (!line) return { data, layout };
+  const words = { name: "threshold", text: line.label, showarrow: false, xref: "paper", x: 0, xanchor: "left", yanchor: "bottom", y: line.value, font: { size: 11 } };
+  const shape = { type: "line", name: "threshold", xref: "paper", x0: 0, x1: 1, y0: line.value, y1: line.value, line: { width: 2 } };
+  const [low, high] = layout.yaxis?.range ?? [0, 0];
+  return { data, layout: { ...layout, shapes: [...(layout.shapes ?? []), shape], annotations: [...(layout.annotations ?? []), words], yaxis: { ...layout.yaxis, range: [low, Math.max(high, 1.15 * line.value)] } } };
+}
+
+export function typeThreshold(id, line) {
+  if (line) typed.set(id, line); else if (!typed.delete(id)) return;
+  for (const chart of charts.values()) if (chart.root.id === id) draw(chart);
+}
+
 async function draw(chart) {
   const plot = chart.root.querySelector("[data-chart-plot]");
-  const { data, layout } = themed(chart.figure);
+  const { data, layout } = themed(withTyped(chart.figure, typed.get(chart.root.id)));
   const missing = shortage(chart);
   if (missing) {
     data.length = 0; // two points are not a trend; the words say so instead
@@ -94,7 +109,7 @@ function shortage(chart) {
   const needed = chart.figure.layout.meta?.minimum_points ?? 0;
   const have = Math.max(0, ...visible(chart).map((trace) => trace.y.filter((value) => value !== null).length));
   if (have >= needed) return "";
-  return have ? `${have} of ${needed} points so far: ${needed - have} more to draw a line` : `No data yet: ${needed} points are needed to draw a line`;
+  return have ? `${have} of ${needed} points so far: ${needed - have} more to draw a line` : `No data yet: ${needed === 1 ? "1 point is" : `${needed} points are`} needed to draw a line`;
 }
 
 function visible(chart) {

@@ -50,7 +50,7 @@ export function start() {
       const moved = picture !== null && picture !== now;
       picture = now;
       if (!moved) return;
-    } else if (topic !== "reviews") return;
+    } else if (topic !== "reviews" && topic !== "lanes") return;
     ask(frame.dataset.house);
     document.querySelectorAll("[data-house-part]").forEach((part) => globalThis.htmx?.trigger(part, "ballast:refresh"));
   });

@@ -44,6 +44,12 @@ def test_a_name_of_the_record_is_given_once(name):
         create_operator(username=name, password=None, email="x@ballast.example", actor=SETUP, now=NOW)
 
 
+def test_no_customer_is_called_as_who_pays_for_our_own_questions():
+    """Probes are billed to 'ballast'; a tenant of that name would be charged for them."""
+    with pytest.raises(NameTaken, match="who pays for what Ballast asks"):
+        create_tenant(slug="ballast", name="B", tier="free", residency=[], region="", actor=SETUP, now=NOW)
+
+
 def test_an_operator_is_neither_renamed_nor_deleted():
     """An author under another name could sign what they wrote."""
     operator = crew.owner

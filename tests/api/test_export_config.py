@@ -6,7 +6,7 @@ from django.core.management import call_command
 from controlplane.accounts import operations as accounts
 from controlplane.api.gitops.document import Configuration, PromptEntry, read_configuration, write_configuration
 from controlplane.api.gitops.plan import read_deployment
-from tests.factories import NOW, SETUP, make_deployment, make_prompt, make_tenant
+from tests.factories import NOW, SETUP, make_copy, make_demo_copy, make_deployment, make_prompt, make_tenant
 
 pytestmark = pytest.mark.django_db
 
@@ -22,6 +22,8 @@ def test_export_is_the_same_twice_and_reads_back():
     make_deployment()
     make_prompt("never-live")
     make_tenant("acme", residency=["eu", "ch"], tier="vip")
+    make_demo_copy()
+    make_copy("without-words", regulated=True)
 
     text = exported()
 
@@ -31,7 +33,7 @@ def test_export_is_the_same_twice_and_reads_back():
 
 def test_export_of_nothing_is_a_document():
     """A fresh deployment has no routing and no policy to speak of."""
-    assert read_configuration(exported()) == Configuration(tenants={}, prompts={})
+    assert read_configuration(exported()) == Configuration(tenants={}, prompts={}, copy={})
 
 
 def test_export_carries_no_secret():

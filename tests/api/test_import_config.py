@@ -13,7 +13,7 @@ from controlplane.audit.models import AuditEvent
 from controlplane.prompts.models import Prompt, PromptVersion
 from controlplane.rollouts.models import Canary
 from controlplane.routing.models import RoutingTable
-from tests.factories import crew, make_deployment, make_operator, make_tenant, sign
+from tests.factories import copy_document, crew, make_deployment, make_live_copy, make_operator, make_tenant, sign
 
 pytestmark = pytest.mark.django_db
 
@@ -23,6 +23,7 @@ def config(tmp_path):
     """The deployment's own configuration, for a test to edit and import."""
     make_deployment()
     make_tenant("acme", residency=["eu"])
+    make_live_copy()
     make_operator("gitops", Role.PROMPT_OWNER, Role.ON_CALL, Role.ADMIN)
     return Config(tmp_path / "ballast.yaml")
 
@@ -87,6 +88,9 @@ def test_every_difference_goes_through_its_operation(config):
     live = Prompt.objects.get().live_version_id
     config.value["tenants"]["acme"]["tier"] = "vip"
     config.value["tenants"]["globex"] = {"name": "Globex", "tier": "free"}
+    config.value["copy"]["help-centre-outage"]["live"]["locales"]["en"]["text"] = "We are down for {{eta_minutes}} min"
+    words = {"default_locale": "en", "locales": copy_document("answers")["locales"]}
+    config.value["copy"]["faq"] = {"kind": "answers", "title": "FAQ", "regulated": True, "live": words}
     config.value["routing"]["routes"]["chat"]["deadline_ms"] = 9000
     config.value["approval_policy"][0]["valid_hours"] = 24
     config.value["prompts"]["support-answer"]["live"]["messages"][0]["content"] = "Dear {{name}}"
@@ -100,7 +104,14 @@ def test_every_difference_goes_through_its_operation(config):
 
     assert {tenant.slug: tenant.tier for tenant in Tenant.objects.all()} == {"acme": "vip", "globex": "free"}
     opened = ChangeRequest.objects.open().order_by("id")
-    assert {change.kind for change in opened} == {"routing.table", "approval.policy", "prompt.rollout", "prompt.live"}
+    assert [change.kind for change in opened] == [
+        "copy.version",
+        "copy.version",
+        "routing.table",
+        "approval.policy",
+        "prompt.live",
+        "prompt.rollout",
+    ]
     assert all(f"CR-{change.pk}" in said for change in opened)
     assert {change.author for change in opened} == {"gitops"}
     assert {change.reason for change in opened} == {"commit 1a2b3c"}
@@ -214,29 +225,35 @@ def test_bad_file_is_refused_with_its_place(config, text, message):
 
 
 def test_content_that_nobody_could_serve_is_named_by_its_path(config):
-    """A prompt, a route and a rule that are wrong are all listed, before anything is done."""
+    """A prompt, words, a route and a rule that are wrong are all listed, before anything is done."""
     config.value["prompts"]["support-answer"]["live"]["messages"][0]["content"] = "Dear {{nobody}}"
     config.value["routing"]["routes"]["chat"]["lanes"] = ["nowhere"]
     config.value["approval_policy"][0]["gates"] = {"publick": {"approver": 1}}
 
-    with pytest.raises(CommandError, match="3 of it cannot be imported"):
+    config.value["copy"]["help-centre-outage"]["live"]["locales"]["en"]["text"] = "{{when}}"
+
+    with pytest.raises(CommandError, match="4 of it cannot be imported"):
         config.apply()
 
     assert "prompts.support-answer.live.messages[0].content" in config.problems
+    assert "copy.help-centre-outage.live.locales.en.text: placeholder 'when'" in config.problems
     assert "routing.routes.chat.lanes" in config.problems
     assert "rules[0].gates.publick" in config.problems
 
 
 def test_what_no_operation_changes_is_said(config):
-    """A prompt's route is fixed when it is created, and a prompt never stops having a live version."""
+    """A prompt's route and a piece's kind are fixed when they are created, and neither stops having something live."""
     config.value["prompts"]["support-answer"]["route"] = "other"
     config.value["prompts"]["support-answer"]["live"] = None
+    config.value["copy"]["help-centre-outage"] |= {"regulated": True, "live": None}
 
-    with pytest.raises(CommandError, match="2 of it"):
+    with pytest.raises(CommandError, match="4 of it"):
         config.apply()
 
     assert "prompts.support-answer.route: 'chat' here, 'other' in the file" in config.problems
     assert "prompts.support-answer.live" in config.problems
+    assert "copy.help-centre-outage.regulated: False here, True in the file" in config.problems
+    assert "copy.help-centre-outage.live: there are live words here" in config.problems
 
 
 def test_missing_file_is_one_clear_line(config):

@@ -18,6 +18,7 @@ NOT_PAGES = frozenset(
         "fleet-figures",
         "release-document",
         "audit-export",
+        "usage-retries-export",
         "livez",
         "readyz",
         "account_inactive",  # for people who are locked out; signed in, it leads on
@@ -58,8 +59,13 @@ CHANGE = "SELECT id FROM approvals_changerequest WHERE kind = 'prompt.rollout' O
 CLOSED = "SELECT id FROM approvals_changerequest WHERE state = 'applied' ORDER BY id LIMIT 1"
 CANARY = "SELECT slug FROM rollouts_canary WHERE state = '{}' ORDER BY id LIMIT 1"
 RELEASE = "SELECT revision FROM releases_release ORDER BY revision DESC LIMIT 1"
-PAIR = "SELECT min(revision), max(revision) FROM releases_release"
+PAIR = "SELECT max(revision) - 1, max(revision) FROM releases_release"
 PROMPT = "/prompts/support-answer/"
+ROUTING_CHANGE = "SELECT id FROM approvals_changerequest WHERE kind = 'routing.table' ORDER BY id DESC LIMIT 1"
+DRILL = "SELECT id FROM routing_drill ORDER BY id DESC LIMIT 1"
+COPY = "/ladder/copy/"
+REQUEST = "SELECT request_id FROM ledger_usagerow ORDER BY attempt DESC, at DESC LIMIT 1"
+SIGNED = "SELECT id FROM approvals_changerequest WHERE kind = 'copy.version' ORDER BY id DESC LIMIT 1"
 
 PAGES = (
     Page("overview", "owner", _fixed("/")),
@@ -78,14 +84,33 @@ PAGES = (
     Page("canary, rolled back", "owner", _latest(CANARY.format("rolled_back"), "/canaries/{}/")),
     Page("canary-edit", "owner", _latest(CANARY.format("planned"), "/canaries/{}/edit/")),
     Page("canary, planned", "owner", _latest(CANARY.format("planned"), "/canaries/{}/")),
+    Page("review, copy", "exec", _latest(SIGNED, "/reviews/{}/")),
+    Page("ladder", "exec", _fixed("/ladder/")),
+    Page("copy-new", "owner", _fixed("/ladder/new-copy/")),
+    Page("copy", "owner", _fixed(f"{COPY}help-centre-outage/")),
+    Page("copy, answers", "legal", _fixed(f"{COPY}help-centre-answers/")),
+    Page("copy-write", "owner", _fixed(f"{COPY}help-centre-template/write/")),
+    Page("copy-write, answers", "owner", _fixed(f"{COPY}help-centre-answers/write/")),
+    Page("copy-version", "oncall", _fixed(f"{COPY}help-centre-outage/versions/1/")),
     Page("routing", "oncall", _fixed("/routing/")),
     Page("routing-new", "oncall", _fixed("/routing/new/")),
     Page("routing-table", "oncall", _fixed("/routing/tables/1/")),
+    Page("lane, all", "oncall", _fixed("/routing/lanes/")),
+    Page("lane", "oncall", _fixed("/routing/lanes/?lane=openai/us-east/main/gpt-4o")),
+    Page("drills", "oncall", _fixed("/routing/drills/")),
+    Page("drill-new", "oncall", _fixed("/routing/drills/new/?target=provider:azure")),
+    Page("drill", "oncall", _latest(DRILL, "/routing/drills/{}/")),
+    Page("thresholds", "oncall", _fixed("/routing/thresholds/")),
+    Page("routing-policy", "oncall", _fixed("/routing/breakers/hosted-chat/")),
+    Page("routing-policy, route", "legal", _fixed("/routing/routes/chat/")),
+    Page("review-backtest", "approver-one", _latest(ROUTING_CHANGE, "/reviews/{}/backtest/")),
     Page("releases", "oncall", _fixed("/releases/")),
     Page("release", "oncall", _latest(RELEASE, "/releases/{}/")),
     Page("release-diff", "oncall", _latest(PAIR, "/releases/diff/?from={}&to={}")),
     Page("release-undo", "oncall", _fixed("/releases/undo/")),
     Page("usage", "admin", _fixed("/usage/")),
+    Page("usage-retries", "admin", _fixed("/usage/retries/")),
+    Page("usage-request", "admin", _latest(REQUEST, "/usage/requests/{}/")),
     Page("access", "admin", _fixed("/access/")),
     Page("operator", "admin", _fixed("/access/people/owner/")),
     Page("operator-new", "admin", _fixed("/access/new-operator/")),

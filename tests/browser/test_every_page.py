@@ -8,6 +8,7 @@ import axe_playwright_python
 import pytest
 from playwright.sync_api import Page as Tab
 
+from tests.browser.caller import Caller
 from tests.browser.conftest import PHONE, WIDE
 from tests.browser.pages import PAGES, Page, names_without_sample
 from tests.browser.people import House, Person
@@ -31,14 +32,23 @@ SMALL = f"""() => [...document.querySelectorAll("button, select, summary.btn, a.
 
 @pytest.fixture(scope="module")
 def furnished(house: House) -> Stack:
-    """The demo, with a planned canary beside the running one."""
+    """The demo, with a planned canary beside the running one, a drill, and an attempt that was recorded."""
     stack = house.stack
+    caller = Caller(stack)
+    caller.ask("walker")
+    caller.close()
+    stack.wait_for(lambda: stack.query("SELECT 1 FROM ledger_usagerow LIMIT 1") != [], "the attempt is recorded")
     with stack.api("owner") as api:
         planned = api.get("/canaries", params={"state": "planned"}).json()["results"]
         if not planned:
             api.post(
                 "/prompts/support-answer/versions/1/canaries", json={"unit": "user", "reason": "To look at it"}
             ).raise_for_status()
+    with stack.api("oncall") as api:
+        if not api.get("/drills").json()["results"]:
+            asked = {"lane": "anthropic/eu-west/main/claude-sonnet-4-5", "minutes": 5, "reason": "To look at it"}
+            drill = api.post("/drills", json=asked).raise_for_status().json()
+            api.post(f"/drills/{drill['id']}/end", json={"reason": "Seen"}).raise_for_status()
     return stack
 
 

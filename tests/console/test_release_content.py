@@ -43,6 +43,13 @@ def canary(*stages):
             "route chat changes: b → a",
         ),
         ({"routing": {"lanes": {"x": {}}}}, {"routing": {"lanes": {}}}, "lane x is removed"),
+        ({"routing": {}}, {"routing": {"breakers": {"slow": {}}}}, "breaker policy slow is added"),
+        (
+            {},
+            {"lane_overrides": {"x": {"mode": "open", "until": "2026-03-04T13:00:00Z"}}},
+            "lane x is held open until 2026-03-04T13:00:00Z",
+        ),
+        ({"lane_overrides": {"x": {"mode": "open"}}}, {"lane_overrides": {}}, "lane x is let go"),
         (
             {"access": {"tenants": {"acme": {"tier": "vip"}}}},
             {"access": {"tenants": {"acme": {"tier": "free"}}}},

@@ -23,6 +23,16 @@ THREE = (*TWO, RunningCanary("greeting", 4, "25 %"))
             "Serving r9 on 3 of 6 workers: 1 refused, 1 behind, 1 silent.",
             "bad",
         ),
+        (
+            House(revision=9, workers=2, in_sync=2, open_lanes=("openai/us",)),
+            "Serving r9 on 2 of 2 workers. Lane openai/us is open.",
+            "watch",
+        ),
+        (
+            House(revision=9, workers=2, in_sync=1, open_lanes=("a", "b"), unpaid_debts=1),
+            "Serving r9 on 1 of 2 workers: 1 behind. 2 lanes are open. 1 break-glass debt is unpaid.",
+            "watch",
+        ),
         (House(revision=9, workers=2, silent=2), "Serving r9 on 0 of 2 workers: 2 silent.", "bad"),
         (
             House(revision=128, workers=6, in_sync=6, canaries=ONE),

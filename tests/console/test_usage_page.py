@@ -21,7 +21,15 @@ def attempts(db):
     record_usage(
         [
             usage_row("a1", at=recently, request_id="req-1", key_id=str(key.pk)),
-            usage_row("a2", at=recently, request_id="req-1", kind="retry", attempt=2, key_id=str(key.pk)),
+            usage_row(
+                "a2",
+                at=recently,
+                request_id="req-1",
+                kind="retry",
+                cause="upstream_timeout",
+                attempt=2,
+                key_id=str(key.pk),
+            ),
             usage_row("a3", at=recently, request_id="req-2", tenant="globex", prompt="refund-policy", lane="azure/x"),
             usage_row("a4", at=recently - timedelta(days=2), request_id="req-3"),
         ]
@@ -50,12 +58,14 @@ def test_attempts_are_found_by_what_people_know_of_them(attempts, signed_in, que
     assert sorted(row.attempt_id for row in page.context["rows"]) == sorted(ids)
 
 
-def test_totals_show_what_each_tenant_used_and_how_often_requests_were_tried(attempts, signed_in):
+def test_totals_show_what_each_tenant_used_and_how_often_requests_were_tried_and_why(attempts, signed_in):
     """Two attempts of one request: a multiplier of two."""
-    totals = {row["tenant"]: row for row in signed_in(crew.admin).get("/usage/").context["totals"]}
+    page = signed_in(crew.admin).get("/usage/")
+    totals = {row["tenant"]: row for row in page.context["totals"]}
 
     assert totals["acme"]["multiplier"] == 2
     assert totals["globex"]["cost_micros"] == 300
+    assert "retry 2 after upstream_timeout" in page.content.decode()
 
 
 def test_reader_of_one_tenant_sees_no_other_however_they_ask(attempts, signed_in):

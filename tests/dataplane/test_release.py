@@ -30,6 +30,7 @@ from dataplane.release import (
     sign,
     verify,
 )
+from tests.dataplane.conftest import copy_document
 
 
 def test_verified_release_answers_the_hot_path(make_envelope, trusted):
@@ -145,7 +146,7 @@ def test_release_being_served_is_accepted_again(make_envelope, trusted):
     assert verify(make_envelope(5), trusted=trusted, current=None).digest == current.digest
 
 
-@pytest.mark.parametrize("schema", [2, 0, "1", None, True])
+@pytest.mark.parametrize("schema", [3, 0, "1", None, True, [2], {"number": 2}])
 def test_unknown_schema_is_refused_before_anything_else_is_read(make_document, signing_key, trusted, schema):
     """A document of a later schema may have any shape, so the number speaks first."""
     document = {"schema": schema, "whatever": make_document()}
@@ -159,6 +160,83 @@ def test_section_of_a_newer_control_plane_is_ignored(make_envelope, trusted):
     release = verify(make_envelope(breakers={"anything": [1, 2]}), trusted=trusted, current=None)
 
     assert release.revision == 1
+
+
+@pytest.fixture
+def helped(make_document):
+    """A document of schema 2: a stack with all three rungs, their copy, and a lane that is held."""
+    document = make_document()
+    document["schema"] = 2
+    sections = document["sections"]
+    sections["copy"] = {
+        slug: {"version": 3, "digest": digit * 64, "document": copy_document(kind)}
+        for slug, digit, kind in (("faq", "a", "answers"), ("sorry", "b", "template"), ("down", "c", "outage"))
+    }
+    sections["routing"]["fallbacks"] = {
+        "help": {
+            "answers": {"copy": "faq", "embedding_route": None, "minimum_score": None},
+            "template": {"copy": "sorry"},
+            "outage": {"copy": "down"},
+        }
+    }
+    sections["routing"]["routes"]["chat"]["fallback"] = "help"
+    sections["lane_overrides"] = {
+        "openai/eu-west/main/gpt-4o": {
+            "mode": "open",
+            "until": "2026-01-02T04:00:00Z",
+            "reason": "vendor said so",
+            "by": "oncall",
+        }
+    }
+    return document
+
+
+def test_release_of_schema_2_carries_copy_and_held_lanes(helped, signing_key, trusted):
+    """The words of every rung are at hand as soon as the release is verified."""
+    release = verify(sign(helped, signing_key), trusted=trusted, current=None)
+
+    stack = release.routing.routes["chat"].fallback
+    assert stack is not None
+    assert {rung: release.copy[slug].reference for rung, slug in stack.copy_used().items()} == {
+        "answers": "faq@3",
+        "template": "sorry@3",
+        "outage": "down@3",
+    }
+    assert release.lane_overrides["openai/eu-west/main/gpt-4o"].mode == "open"
+
+
+def test_release_of_schema_1_is_read_as_one_without_copy_and_held_lanes(make_document):
+    """A worker that was upgraded first goes on serving what is on its disk; so may a document of schema 2 be bare."""
+    for schema in (1, 2):
+        release = parse_document(make_document() | {"schema": schema}, digest="0" * 64)
+
+        assert (release.copy, release.lane_overrides) == ({}, {})
+        assert release.routing.routes["chat"].fallback is None
+
+
+@pytest.mark.parametrize(
+    ("rung", "copy", "refused_at", "words"),
+    [
+        ("answers", None, "answers.copy", "'faq' is no signed copy; a rung is engaged only once its words are signed"),
+        ("template", None, "template.copy", "'sorry' is no signed copy"),
+        ("outage", None, "outage.copy", "'down' is no signed copy"),
+        ("answers", "sorry", "answers.copy", "'sorry' is copy of the kind 'template', not 'answers'"),
+        ("template", "down", "template.copy", "'down' is copy of the kind 'outage', not 'template'"),
+        ("outage", "faq", "outage.copy", "'faq' is copy of the kind 'answers', not 'outage'"),
+    ],
+)
+def test_stack_whose_words_nobody_signed_is_refused_by_path(helped, rung, copy, refused_at, words):
+    """Copy that the release does not carry, or that was signed as something else, is never shown."""
+    named = helped["sections"]["routing"]["fallbacks"]["help"][rung]
+    if copy is None:
+        del helped["sections"]["copy"][named["copy"]]
+    else:
+        named["copy"] = copy
+
+    with pytest.raises(MalformedRelease, match=words) as refusal:
+        parse_document(helped, digest="0" * 64)
+
+    assert refusal.value.path == f"$.sections.routing.fallbacks.help.{refused_at}"
 
 
 def spoil(document, path, value):
@@ -201,6 +279,19 @@ def spoil(document, path, value):
             '$.sections.canaries["support-answer-2"].prompt',
         ),
         (("sections", "routing", "lanes"), [], "$.sections.routing.lanes"),
+        (("sections", "routing", "breakers"), {"a": {}}, "$.sections.routing.breakers.a"),
+        (("sections", "routing", "routes", "chat", "fallback"), "a", "$.sections.routing.routes.chat.fallback"),
+        pytest.param(
+            # JSON has no longest integer.
+            ("sections", "routing", "lanes", "openai/eu-west/main/gpt-4o", "idle_timeout_seconds"),
+            10**400,
+            '$.sections.routing.lanes["openai/eu-west/main/gpt-4o"].idle_timeout_seconds',
+            id="1e400",
+        ),
+        (("sections", "copy"), {"a": {"version": 1, "digest": "x", "document": {}}}, "$.sections.copy.a.digest"),
+        (("sections", "copy"), {"Not a slug": {}}, '$.sections.copy["Not a slug"]'),
+        (("sections", "lane_overrides"), {"a": {"mode": "ajar"}}, "$.sections.lane_overrides.a"),
+        (("cut_at",), "9999-12-31T23:00:00-05:00", "$.cut_at"),
     ],
 )
 def test_malformed_document_is_refused_by_path(make_document, path, value, refused_at):

@@ -92,6 +92,34 @@ async def test_heartbeat_says_who_the_worker_is_and_what_it_serves(shipper, sink
     assert (batch["acks"], batch["rollups"], batch["usage"], batch["events"]) == ([], [], [], [])
 
 
+async def test_every_batch_says_how_the_worker_holds_its_lanes(shipper, sink, caplog):
+    """Asked anew each time, and left out by a worker without breakers; a failing answer costs no rows."""
+    lane = {
+        "lane": "openai/eu-west/main/gpt-4o",
+        "state": "open",
+        "open_for_seconds": 12.4,
+        "probes": 0,
+        "attempts": 40,
+        "failures": 31,
+        "cause": "failure_rate",
+    }
+    answers = iter([[lane], [lane | {"state": "half_open", "open_for_seconds": None}]])
+    shipper.lanes = lambda: next(answers)
+    await shipper.flush()
+    await shipper.flush()
+    shipper.add_usage({"attempt_id": "a"})
+    await shipper.flush()
+
+    before, first, second, failed = [batch["state"] for batch in sink.batches[-4:]]
+
+    assert "lanes" not in before
+    assert first["lanes"] == [lane]
+    assert second["lanes"][0]["state"] == "half_open"
+    assert "lanes" not in failed
+    assert sink.take("usage") == [{"attempt_id": "a"}]
+    assert "could not be told" in caplog.text
+
+
 async def test_sequence_numbers_grow(shipper, sink):
     """The receiver tells newer from older by them."""
     for _ in range(3):
@@ -130,7 +158,7 @@ async def test_rollups_usage_and_events_are_shipped_together(make_shipper, sink,
     aggregation = Aggregation(wall=clock)
     shipper = make_shipper(aggregation=aggregation)
     await shipper.start()
-    aggregation.record(SERIES, result="ok", latency_ms=5.0)
+    aggregation.record_request(SERIES, result="ok", schema_passed=None, refused=False, fallback=False)
     shipper.add_usage({"attempt_id": "a"})
     shipper.add_event(ReportsDropped(at=1.0, batches=2, bytes=3))
     await shipper.flush()

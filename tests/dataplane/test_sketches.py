@@ -50,6 +50,31 @@ def test_quantile_agrees_with_the_library(values, q):
     assert sketch_of(values).quantile(q) == pytest.approx(library.get_quantile_value(q), rel=0.021)
 
 
+@given(values=st.lists(latencies, min_size=1), bound=latencies)
+def test_share_above_a_bound_is_off_by_no_more_than_what_lies_at_the_bound(values, bound):
+    """Only values within 1 % of the bound may be counted on its other side."""
+
+    def share(condition):
+        return sum(map(condition, values)) / len(values)
+
+    surely = share(lambda value: value * 0.99 > bound * (1 + 1e-9))
+    possibly = share(lambda value: value * 1.01 > bound * (1 - 1e-9) and value > 0)
+
+    assert surely <= sketch_of(values).share_above(bound) <= possibly
+
+
+@given(values=st.lists(latencies, min_size=1))
+def test_share_above_is_exact_at_the_ends(values):
+    """Nothing is above the greatest value, all of it above anything smaller than the least."""
+    sketch = sketch_of(values)
+
+    assert sketch.share_above(max(values)) == 0
+    assert sketch.share_above(math.nextafter(min(values), -math.inf)) == 1
+    assert Sketch().share_above(1.0) == 0
+    with pytest.raises(ValueError, match="NaN"):
+        sketch.share_above(math.nan)
+
+
 @given(values=st.lists(latencies))
 def test_sketch_survives_json(values):
     """What travels in a rollup is the whole sketch."""

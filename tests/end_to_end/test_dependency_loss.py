@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -79,15 +80,17 @@ def test_without_the_console_requests_are_served(stack: Stack) -> None:
         assert ask(stack).status_code == httpx.codes.OK
 
 
-def test_without_the_provider_callers_are_told_which_kind_of_failure(stack: Stack) -> None:
-    """A provider that nobody can reach is a 502 in OpenAI's envelope, and no reason to take the gateway out."""
+def test_without_the_providers_signed_words_answer_or_the_error_names_the_cause(stack: Stack) -> None:
+    """A known question gets its signed answer; a route with no words below gets a 502; the gateway stays ready."""
     with without(stack, "simulator"):
-        answer = ask(stack)
+        answer, bare = ask(stack), ask(stack, model="summaries")
         ready = httpx.get(f"{stack.gateway_url}/readyz").status_code
 
-    assert (answer.status_code, answer.json()["error"]["code"]) == (httpx.codes.BAD_GATEWAY, "upstream_unreachable")
+    assert (answer.status_code, answer.headers["ballast-fallback"]) == (httpx.codes.OK, "cached")
+    assert "My orders" in answer.json()["choices"][0]["message"]["content"]
+    assert (bare.status_code, bare.json()["error"]["code"]) == (httpx.codes.BAD_GATEWAY, "upstream_unreachable")
     assert ready == httpx.codes.OK
-    stack.wait_for(lambda: ask(stack).status_code == httpx.codes.OK, "requests are served again")
+    stack.wait_for(lambda: "ballast-lane" in ask(stack).headers, "requests are served by a lane again")
 
 
 def test_without_the_signing_key_nothing_is_decided(stack: Stack, owner: Browser) -> None:
@@ -122,14 +125,14 @@ def without(stack: Stack, name: str) -> Iterator[None]:
         stack.wait_ready()
 
 
-def ask(stack: Stack) -> httpx.Response:
-    """One request of an application."""
-    body = {
-        "model": "chat",
-        "messages": [],
-        "user": "ada",
-        "prompt": {"id": "support-answer", "variables": {"question": "Where is my parcel?"}},
-    }
+def ask(stack: Stack, model: str = "") -> httpx.Response:
+    """One request of an application, by the demo's prompt or straight on a route."""
+    question = "Where is my parcel?"
+    body: dict[str, Any] = {"user": "ada"}
+    if model:
+        body |= {"model": model, "messages": [{"role": "user", "content": question}]}
+    else:
+        body |= {"messages": [], "prompt": {"id": "support-answer", "variables": {"question": question}}}
     headers = {"authorization": f"Bearer {KEY}"}
     return httpx.post(f"{stack.gateway_url}/v1/chat/completions", json=body, headers=headers, timeout=30)
 

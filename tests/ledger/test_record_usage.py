@@ -22,7 +22,16 @@ def test_an_attempt_is_recorded_once():
 
     row = UsageRow.objects.get()
 
-    assert (row.cost_micros, row.cost_usd, row.outcome) == (300, 0.0003, "ok")
+    assert (row.cost_micros, row.cost_usd, row.outcome, row.cause) == (300, 0.0003, "ok", "")
+
+
+def test_later_attempts_say_what_they_were_made_for():
+    """The cause is how the attempt before ended; a worker that does not tell it yet leaves it empty."""
+    older = usage_row("a1")
+    del older["cause"]
+    record_usage([older, usage_row("a2", kind="fallback", attempt=2, cause="upstream_timeout")])
+
+    assert [row.cause for row in UsageRow.objects.order_by("attempt_id")] == ["", "upstream_timeout"]
 
 
 @settings(max_examples=20, deadline=None)
@@ -94,9 +103,13 @@ def test_pages_follow_each_other_without_a_gap():
 
 
 def test_totals_tell_attempts_from_requests():
-    """A retry is billed and belongs to the request that it repeats."""
+    """A retry is billed and belongs to the request that it repeats; a first attempt is none, also when it probes."""
     record_usage(
-        [usage_row("a1"), usage_row("a2", kind="retry", attempt=2), usage_row("a3", tenant="globex", request_id="r9")]
+        [
+            usage_row("a1"),
+            usage_row("a2", kind="retry", attempt=2),
+            usage_row("a3", tenant="globex", request_id="r9", kind="probe"),
+        ]
     )
 
     acme, globex = UsageRow.objects.totals_by_tenant(NOON, NOON + SECOND)
@@ -110,7 +123,7 @@ def test_totals_tell_attempts_from_requests():
         "output_tokens": 40,
         "cost_micros": 600,
     }
-    assert globex["requests"] == 1
+    assert (globex["requests"], globex["extra_attempts"]) == (1, 0)
 
 
 def test_totals_over_too_long_a_range_are_refused():

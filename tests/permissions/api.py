@@ -27,6 +27,26 @@ def policy_change(side):
     return {"pk": side.policy_change.pk}
 
 
+def copy_change(side):
+    return {"pk": side.copy_change.pk}
+
+
+def piece(side):
+    return {"slug": "fallback"}
+
+
+def copy_version(side):
+    return {"slug": "fallback", "number": 1}
+
+
+def breaker(side):
+    return {"slug": "hosted-chat"}
+
+
+def route(side):
+    return {"slug": "chat"}
+
+
 def debt(side):
     return {"pk": side.debt.pk}
 
@@ -37,6 +57,10 @@ def tenant(side):
 
 def key(side):
     return {"pk": side.key.pk}
+
+
+def drill(side):
+    return {"pk": side.drill.pk}
 
 
 def number(side):
@@ -61,6 +85,7 @@ SEEN = "+++++++."  # every role sees prompts
 GONE = "........"
 READER = "+++++++-"  # every role granted everywhere reads what the deployment has once
 REFUSED = "--------"
+BILLED = "-----++-"  # everywhere or of one tenant; the list holds no other's
 
 TABLE = Table(
     package="controlplane.api",
@@ -95,27 +120,53 @@ TABLE = Table(
         Row("GET", "api:change", SEEN, SEEN, GONE, change),
         Row("GET", "api:change", SEEN, GONE, GONE, routing_change, label="routing"),
         Row("GET", "api:change", SEEN, GONE, GONE, policy_change, label="policy"),
+        Row("GET", "api:change", SEEN, GONE, GONE, copy_change, label="copy"),
         Row("POST", "api:change-sign-off", "-+-++--.", "-+-++--.", GONE, change),
         Row("POST", "api:change-sign-off", "-+----+.", GONE, GONE, routing_change, label="routing"),
         Row("POST", "api:change-sign-off", "-+----+.", GONE, GONE, policy_change, label="policy"),
+        Row("POST", "api:change-sign-off", "---++--.", GONE, GONE, copy_change, label="copy"),
         Row("POST", "api:change-reject", "-+-++--.", "-+-++--.", GONE, change),
+        Row("POST", "api:change-reject", "---++--.", GONE, GONE, copy_change, label="copy"),
         Row("POST", "api:change-reject", "-+----+.", GONE, GONE, routing_change, label="routing"),
         Row("POST", "api:change-withdraw", "-+-++--.", "-+-++--.", GONE, change),
         Row("POST", "api:change-rebase", "-+-++--.", "-+-++--.", GONE, change),
         Row("POST", "api:change-apply", "-+-++--.", "-+-++--.", GONE, change),
         Row("POST", "api:change-apply", "-+----+.", GONE, GONE, routing_change, label="routing"),
+        Row("POST", "api:change-apply", "---++--.", GONE, GONE, copy_change, label="copy"),
         Row("POST", "api:change-break-glass", "--+----.", "--+----.", GONE, change),
+        Row("POST", "api:change-break-glass", "-------.", GONE, GONE, copy_change, label="copy"),
         Row("POST", "api:change-break-glass", "--+----.", GONE, GONE, routing_change, label="routing"),
         Row("POST", "api:change-break-glass", "-------.", GONE, GONE, policy_change, label="policy"),
         Row("GET", "api:debts", ALL, ALL, ALL),
         Row("GET", "api:debt", SEEN, SEEN, GONE, debt),
         Row("POST", "api:debt-review", "-+-----.", "-+-----.", GONE, debt),
-        # routing and policy: held on everything or not at all
+        # signed copy, routing and policy: held on everything or not at all
+        Row("GET", "api:pieces", READER, REFUSED, REFUSED),
+        Row("POST", "api:pieces", "+-----+-", REFUSED, REFUSED),
+        Row("GET", "api:piece", SEEN, GONE, GONE, piece),
+        Row("GET", "api:copy-versions", SEEN, GONE, GONE, piece),
+        Row("POST", "api:copy-versions", "+-----+.", GONE, GONE, piece),
+        Row("GET", "api:copy-version", SEEN, GONE, GONE, copy_version),
+        Row("POST", "api:copy-propose", "+-----+.", GONE, GONE, copy_version),
+        Row("POST", "api:copy-return-to", "--+----.", GONE, GONE, copy_version),
         Row("GET", "api:routing-tables", READER, REFUSED, REFUSED),
         Row("POST", "api:routing-tables", "--+---+-", REFUSED, REFUSED),
         Row("GET", "api:routing-table", SEEN, GONE, GONE, number),
         Row("POST", "api:routing-table-propose", "--+---+.", GONE, GONE, number),
         Row("POST", "api:routing-table-return-to", "--+---+.", GONE, GONE, number),
+        Row("GET", "api:breaker", SEEN, GONE, GONE, breaker),
+        Row("PATCH", "api:breaker", "--+---+.", GONE, GONE, breaker),
+        Row("GET", "api:route", SEEN, GONE, GONE, route),
+        Row("PATCH", "api:route", "--+---+.", GONE, GONE, route),
+        Row("GET", "api:lanes", SEEN, GONE, GONE),
+        Row("POST", "api:lane-hold", "--+---+-", REFUSED, REFUSED),
+        Row("POST", "api:lane-let-go", "--+---+-", REFUSED, REFUSED),
+        Row("GET", "api:drills", READER, REFUSED, REFUSED),
+        Row("POST", "api:drills", "--+---+-", REFUSED, REFUSED),
+        Row("GET", "api:drill", SEEN, GONE, GONE, drill),
+        Row("POST", "api:drill-end", "--+---+.", GONE, GONE, drill),
+        Row("POST", "api:drill-propose-values", "--+---+.", GONE, GONE, drill),
+        Row("POST", "api:drill-propose-leaving", "--+---+.", GONE, GONE, drill),
         Row("GET", "api:policies", READER, REFUSED, REFUSED),
         Row("POST", "api:policies", "------+-", REFUSED, REFUSED),
         Row("GET", "api:policy", SEEN, GONE, GONE, number),
@@ -131,6 +182,8 @@ TABLE = Table(
         # the record
         Row("GET", "api:audit-events", "-----++-", REFUSED, REFUSED),
         Row("GET", "api:audit-event", ".....++.", GONE, GONE, lambda side: {"seq": 1}),
+        Row("GET", "api:usage", BILLED, BILLED, BILLED),
+        Row("GET", "api:usage-days", BILLED, BILLED, BILLED),
         # people
         Row("GET", "api:roles", ALL, ALL, ALL),
         Row("GET", "api:operators", "-----++-", REFUSED, REFUSED),

@@ -11,16 +11,22 @@ from controlplane.accounts.roles import permissions_on as given_on
 from controlplane.approvals import operations as approvals
 from controlplane.approvals.models import BreakGlass, ChangeRequest
 from controlplane.approvals.policy_kind import propose_policy
+from controlplane.ladder import operations as ladder
+from controlplane.ledger.operations import record_usage
 from controlplane.prompts.models import Prompt
 from controlplane.releases.models import Release
 from controlplane.rollouts.models import Canary
+from controlplane.routing import drills
 from controlplane.routing import operations as routing
+from controlplane.routing.models import Drill
 from tests.factories import (
     NOW,
     SETUP,
     built_in_rules,
     crew,
     make_canary,
+    make_copy,
+    make_copy_version,
     make_live_version,
     make_operator,
     make_policy,
@@ -30,6 +36,7 @@ from tests.factories import (
     routing_document,
 )
 from tests.permissions.table import WHO
+from tests.worker_reports import usage_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +51,9 @@ class Side:
     key: ApiKey
     routing_change: ChangeRequest
     policy_change: ChangeRequest
+    copy_change: ChangeRequest
     release: Release
+    drill: Drill
     grant: RoleGrant
     token: OperatorToken
 
@@ -68,12 +77,23 @@ def make_world() -> World:
         rules=[*built_in_rules(), built_in_rules()[-1]], rationale="r", actor=SETUP, now=NOW
     )
     policy_change = propose_policy(policy=policy, reason="r", actor=crew.admin, now=NOW)
+    version = make_copy_version(make_copy("fallback"))
+    copy_change = ladder.propose_version(version=version, reason="r", actor=SETUP, now=NOW)
     token = accounts.issue_token(operator=crew.admin, name="t", actor=crew.admin, now=NOW).row
     grant = accounts.grant_role(
         operator=make_operator("grantee"), role=Role.APPROVER, target=None, actor=SETUP, now=NOW
     )
     assert table.number == 1
-    shared = {"routing_change": routing_change, "policy_change": policy_change, "token": token, "grant": grant}
+    # Two years ago, so that it holds nothing: what is asked of it now is only whether one may.
+    drill = drills.start_drill(provider="openai", minutes=5, reason="r", actor=SETUP, now=NOW - timedelta(days=700))
+    shared = {
+        "drill": drill,
+        "routing_change": routing_change,
+        "policy_change": policy_change,
+        "copy_change": copy_change,
+        "token": token,
+        "grant": grant,
+    }
     prompts = {slug: make_prompt(slug) for slug in ("mine", "theirs")}
     for prompt in prompts.values():
         make_live_version(prompt)
@@ -94,6 +114,7 @@ def _make_side(prompt: Prompt, shared: dict[str, Any]) -> Side:
         review_due_at=NOW + timedelta(hours=24),
     )
     tenant = make_tenant(prompt.slug)
+    record_usage([usage_row(f"a-{tenant.slug}", request_id=f"req-{tenant.slug}", tenant=tenant.slug)])
     key = accounts.issue_key(tenant=tenant, name="k", actor=SETUP, now=NOW).row
     return Side(
         prompt=prompt,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.telemetry.models import MinuteRollup, Rollup, Source, WorkerEvent
+from controlplane.telemetry.models import LaneRollup, MinuteRollup, Rollup, Source, WorkerEvent
 from controlplane.telemetry.operations import KEEP_BUCKETS, KEEP_MINUTES, compact_rollups, merge_rollups, record_events
 from controlplane.telemetry.traffic import fleet_traffic
 from tests.worker_reports import NOON, report, rollup
@@ -17,7 +17,11 @@ AFTER_RETENTION = NOON + KEEP_BUCKETS + 2 * MINUTE
 
 
 def minutes_total():
-    return sum(MinuteRollup.objects.values_list("requests", flat=True))
+    """What minutes count, by series; by lane it is the same, since every request here made one attempt."""
+    total = sum(MinuteRollup.objects.values_list("requests", flat=True))
+    lanes = LaneRollup.objects.values_list("attempts", "latency_ms__count")
+    assert [sum(column) for column in zip((0, 0), *lanes, strict=True)] == [total, total]
+    return total
 
 
 def test_a_closed_minute_becomes_one_row_per_series():
@@ -125,6 +129,7 @@ def test_minutes_and_events_past_their_retention_are_deleted():
 
     assert not Rollup.objects.exists()
     assert not MinuteRollup.objects.exists()
+    assert not LaneRollup.objects.exists()
     assert not WorkerEvent.objects.exists()
     assert not Source.objects.exists()
 
@@ -133,7 +138,7 @@ def test_minutes_and_events_past_their_retention_are_deleted():
 @given(st.data())
 def test_whatever_is_repeated_late_or_compacted_between_every_request_counts_once(data):
     """Workers deliver in order, with repetitions, over hours, compaction in between: nothing is lost or doubled."""
-    for model in (Rollup, MinuteRollup, Source):
+    for model in (Rollup, MinuteRollup, LaneRollup, Source):
         model.objects.all().delete()
     scripts = {
         worker: [

@@ -6,7 +6,7 @@ from django.test.utils import CaptureQueriesContext
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.telemetry.models import COUNTS, SERIES, Rollup, Source, WorkerEvent
+from controlplane.telemetry.models import COUNTS, SERIES, SKETCHES, Rollup, Source, WorkerEvent
 from controlplane.telemetry.operations import merge_rollups, record_events
 from tests.worker_reports import NOON, report, rollup
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.django_db
 
 
 def stored():
-    columns = ("bucket_at", "worker", "boot", *SERIES, "seq", *COUNTS, "latency_ms", "ttft_ms")
+    columns = ("bucket_at", "worker", "boot", *SERIES, "seq", *COUNTS, *SKETCHES)
     return sorted(map(repr, Rollup.objects.values_list(*columns)))
 
 

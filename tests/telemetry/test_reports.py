@@ -6,13 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.telemetry.reports import MalformedReport, parse_report
-from tests.worker_reports import ack, report, rollup, usage_row
+from tests.worker_reports import ack, lane_state, report, rollup, sketch, usage_row
 
 WHOLE = report(
     rollup(),
     acks=(ack(),),
     usage=(usage_row(),),
     events=({"at": 1.5, "kind": "reports.delayed", "data": {"reason": "x"}},),
+    lanes=(lane_state(), lane_state("azure/x", "open")),
 )
 
 
@@ -32,6 +33,19 @@ def changed(path, value):
 def test_a_report_is_read_as_it_was_sent():
     """Nothing is lost or renamed, and what is not known here does no harm."""
     assert parse_report(orjson.dumps(WHOLE | {"since_tomorrow": 1})) == WHOLE | {"since_tomorrow": 1}
+
+
+def test_a_report_of_an_older_worker_is_taken_in():
+    """During an upgrade some workers do not know attempts yet: what they cannot tell is zero, and nothing measured."""
+    older = copy.deepcopy(WHOLE)
+    newer = ("fallbacks", "attempts", "failures", "timeouts", "throttled", "drain_tps")
+    for name in newer:
+        del older["rollups"][0][name]
+    del older["state"]["lanes"], older["usage"][0]["cause"]
+
+    read = parse_report(orjson.dumps(older))
+
+    assert [read["rollups"][0][name] for name in newer] == [0, 0, 0, 0, 0, sketch()]
 
 
 @pytest.mark.parametrize(
@@ -55,6 +69,15 @@ def test_a_report_is_read_as_it_was_sent():
         (("acks", 0, "verdict"), "maybe", r"\$\.acks\[0\]\.verdict"),
         (("events", 0, "data"), [], r"\$\.events\[0\]\.data"),
         (("events", 0, "kind"), "a\0b", r"\$"),
+        (("rollups", 0, "attempts"), -1, r"\$\.rollups\[0\]\.attempts"),
+        (("rollups", 0, "requests"), ..., r"\$\.rollups\[0\]\.requests"),
+        (("rollups", 0, "drain_tps", "count"), 7, r"\$\.rollups\[0\]\.drain_tps"),
+        (("usage", 0, "cause"), "c" * 61, r"\$\.usage\[0\]\.cause"),
+        (("state", "lanes"), {}, r"\$\.state\.lanes"),
+        (("state", "lanes", 0, "lane"), "", r"\$\.state\.lanes\[0\]\.lane"),
+        (("state", "lanes", 0, "state"), "ajar", r"\$\.state\.lanes\[0\]\.state"),
+        (("state", "lanes", 0, "probes"), ..., r"\$\.state\.lanes\[0\]\.probes"),
+        (("state", "lanes", 0, "open_for_seconds"), -1, r"\$\.state\.lanes\[0\]\.open_for_seconds"),
     ],
 )
 def test_what_no_column_could_hold_is_refused_with_its_place(path, value, place):

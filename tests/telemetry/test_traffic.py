@@ -4,6 +4,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from controlplane.telemetry.models import Rollup
 from controlplane.telemetry.operations import compact_rollups, merge_rollups
 from controlplane.telemetry.traffic import compare, fleet_traffic, lane_health, step_for, traffic_by_version
 from dataplane.sketches import Sketch
@@ -65,7 +66,9 @@ def test_callers_without_a_unit_are_in_neither_arm():
 
 
 def test_each_measure_says_what_it_is_out_of():
-    """Errors are out of what could be answered, refusals out of what was, schema passes out of what was checked."""
+    """Errors are out of what could be answered, refusals out of what was, schema passes out of what was checked; what a
+    lane did wrong is out of attempts, and a request costs what all its attempts cost.
+    """
     counts = {
         "requests": 20,
         "errors": 3,
@@ -74,6 +77,12 @@ def test_each_measure_says_what_it_is_out_of():
         "schema_checked": 8,
         "schema_passed": 6,
         "refusals": 2,
+        "fallbacks": 3,
+        "attempts": 24,
+        "failures": 6,
+        "timeouts": 4,
+        "throttled": 2,
+        "drains": (*(40.0,) * 19, 2.0),
     }
     merge_rollups([report(rollup(**counts))], now=NOON)
 
@@ -84,6 +93,12 @@ def test_each_measure_says_what_it_is_out_of():
     assert totals["schema_pass_rate"] == (6 / 8, 8)
     assert totals["cost_per_request_usd"] == (pytest.approx(20 * 300 / 1e6 / 16), 16)
     assert totals["ttft_p50_ms"] == (None, 0)
+    assert totals["fallback_rate"] == (3 / 15, 15)
+    assert totals["attempts"] == (24, 24)
+    assert totals["failure_rate"] == (6 / 24, 24)
+    assert totals["timeout_rate"] == (4 / 24, 24)
+    assert totals["throttle_rate"] == (2 / 24, 24)
+    assert totals["drain_tps_p5"] == (2.0, 20)
 
 
 def test_minutes_and_their_buckets_tell_the_same_story():
@@ -133,14 +148,47 @@ def test_the_number_of_queries_does_not_depend_on_rows_or_range():
     assert queries() == before
 
 
-def test_lanes_come_busiest_first_with_their_share():
-    """What carries the traffic stands on top."""
-    merge_rollups([report(rollup(lane="quiet"), rollup(lane="busy", requests=3, errors=1))], now=NOON)
+def test_lanes_come_busiest_first_with_their_share_of_attempts():
+    """What carries the traffic stands on top, failed attempts included; what reached no lane is no lane."""
+    merge_rollups(
+        [
+            report(
+                rollup(lane="quiet", requests=9, attempts=1),
+                rollup(lane="busy", requests=0, attempts=3, failures=1, latencies=(5.0, 5.0, 5.0)),
+                rollup(lane="", requests=4, attempts=0, fallbacks=4, latencies=()),
+                rollup(lane="waiting", requests=1, attempts=0, latencies=()),
+            )
+        ],
+        now=NOON,
+    )
 
     busy, quiet = lane_health(since=NOON, until=NOON + 10 * SECOND)
 
-    assert (busy.lane, busy.share, busy.totals["error_rate"].value) == ("busy", 0.75, pytest.approx(1 / 3))
-    assert (quiet.lane, quiet.share) == ("quiet", 0.25)
+    assert (busy.lane, busy.share, busy.totals["failure_rate"]) == ("busy", 0.75, (pytest.approx(1 / 3), 3))
+    assert (quiet.lane, quiet.share, quiet.totals["failure_rate"].value) == ("quiet", 0.25, 0)
+
+
+def test_rows_older_than_the_count_of_attempts_are_read_as_one_attempt_per_request():
+    """Before and after they are folded, beside newer rows of the same minute; a retried request still counts once."""
+    older = {"attempts": 0, "failures": 0}
+    merge_rollups(
+        [
+            report(rollup(lane="a", requests=10, errors=4) | older),
+            report(rollup(lane="a", requests=1, attempts=2, failures=1, latencies=(5.0, 5.0)), worker="b"),
+        ],
+        now=NOON,
+    )
+    until = NOON + timedelta(hours=1)
+
+    def judged():
+        (lane,) = lane_health(since=NOON, until=until)
+        return lane.totals["attempts"].value, lane.totals["failure_rate"].value, lane.totals["requests"].value
+
+    before = judged()
+    for _ in range(2):
+        compact_rollups(now=until)
+        assert judged() == before == (12, 5 / 12, 11)
+        Rollup.objects.update(folded=False)
 
 
 def test_versions_of_a_prompt_are_told_apart_whoever_they_served():

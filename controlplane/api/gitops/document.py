@@ -3,7 +3,10 @@
 Shape:
     schema: 1
     tenants: {slug: {name, tier, residency: [zone], region, is_internal, log_content}}
-    routing: the release's section 'routing': {providers, accounts, lanes, routes}
+    copy: {slug: {kind, title, description, regulated, live: null or {default_locale, locales}}}; locales as in
+          `dataplane.signed_copy.parse_copy`
+    routing: the release's section 'routing': {providers, accounts, lanes, routes, breakers?, retries?, probes?,
+        fallbacks?}
     approval_policy: [rule]; see fixtures/approval_policy.yaml
     prompts: {slug: {title, description, route, live: null or
               {change_class, messages: [{role, content}], variables_schema, parameters, sample_variables}}}
@@ -18,24 +21,29 @@ from typing import Any
 import yaml
 
 from controlplane.accounts.models import Tier
+from controlplane.ladder.models import CopyKind
 from controlplane.prompts.models import ChangeClass
 from dataplane.documents import MalformedRelease, Node, child_path
 from dataplane.release import canonical
+from dataplane.routing import POLICY_PARTS
 
 SCHEMA = 1
 HEADER = """\
 # Configuration of a Ballast deployment, written by `manage.py export_config`.
 # `manage.py import_config FILE` shows what differs; with --apply it opens change requests, which people then sign.
-# A section that is left out, and a prompt or tenant that is not listed, is left as it is.
+# A section that is left out, and a prompt, tenant or piece of copy that is not listed, is left as it is.
 """
 COMMENTS = {
     "tenants": "Customers: tier, residency zones that their bytes may reach ([]: anywhere), home region. No keys.",
+    "copy": "What users read when no model can answer, each with the words that are live. Others are signed first.",
     "routing": "Where requests may go: the table in force. Secrets by reference: env:NAME or file:/path.",
     "approval_policy": "Who must sign what. First match wins; a gate that a rule does not list asks for nothing.",
     "prompts": "Each prompt with the version that is live. Other content becomes a new version and its canary.",
 }
 TENANT_FIELDS = ("name", "tier", "residency", "region", "is_internal", "log_content")
 VERSION_FIELDS = ("change_class", "messages", "variables_schema", "parameters", "sample_variables")
+COPY_FIELDS = ("kind", "title", "description", "regulated")
+_ANSWER_FIELDS = ("questions", "text", "json")
 _RULE_FIELDS = ("name", "kind", "when", "gates", "valid_hours")
 
 
@@ -54,6 +62,17 @@ class PromptEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyEntry:
+    """A piece of copy as the file wants it. `live` is a version's document; None: nothing is wanted live."""
+
+    kind: str
+    title: str
+    description: str
+    regulated: bool
+    live: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration:
     """What a file says. None: it does not speak of the section."""
 
@@ -61,6 +80,7 @@ class Configuration:
     routing: Mapping[str, Any] | None = None
     approval_policy: list[Any] | None = None
     prompts: Mapping[str, PromptEntry] | None = field(default=None)
+    copy: Mapping[str, CopyEntry] | None = None
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -95,8 +115,10 @@ def _parse(root: Node) -> Configuration:
     read: dict[str, Any] = {}
     if tenants := sections.get("tenants"):
         read["tenants"] = {slug: _parse_tenant(node) for slug, node in tenants.slugged_entries()}
+    if copy := sections.get("copy"):
+        read["copy"] = {slug: _parse_copy(node) for slug, node in copy.slugged_entries()}
     if routing := sections.get("routing"):
-        routing.members("providers", "accounts", "lanes", "routes")
+        routing.members("providers", "accounts", "lanes", "routes", optional=POLICY_PARTS)
         read["routing"] = routing.value
     if policy := sections.get("approval_policy"):
         read["approval_policy"] = [node.value for node in policy.items(minimum=1)]
@@ -113,6 +135,21 @@ def _parse_tenant(node: Node) -> dict[str, Any]:
     for name in ("is_internal", "log_content"):
         read[name] = members[name].flag() if name in members else False
     return read
+
+
+def _parse_copy(node: Node) -> CopyEntry:
+    members = node.members("kind", "title", "live", optional=("description", "regulated"))
+    kind, live = members["kind"].one_of(CopyKind.values), None
+    if members["live"].value is not None:
+        words = members["live"].members("default_locale", "locales")
+        live = {"kind": kind, **{name: word.value for name, word in words.items()}}
+    return CopyEntry(
+        kind=kind,
+        title=members["title"].text(),
+        description=members["description"].text(empty=True) if "description" in members else "",
+        regulated=members["regulated"].flag() if "regulated" in members else False,
+        live=live,
+    )
 
 
 def _parse_prompt(node: Node) -> PromptEntry:
@@ -181,16 +218,30 @@ def write_configuration(configuration: Configuration) -> str:
 
 def _sections(configuration: Configuration) -> dict[str, Any]:
     prompts = configuration.prompts
+    copy = configuration.copy
     policy = configuration.approval_policy
     return {
         "tenants": _sorted_entries(configuration.tenants, TENANT_FIELDS),
+        "copy": None if copy is None else {slug: _copy(copy[slug]) for slug in sorted(copy)},
         "routing": None if configuration.routing is None else _in_order(configuration.routing, _ROUTING_FIELDS),
         "approval_policy": None if policy is None else [_in_order(rule, _RULE_FIELDS) for rule in policy],
         "prompts": None if prompts is None else {slug: _prompt(prompts[slug]) for slug in sorted(prompts)},
     }
 
 
-_ROUTING_FIELDS = ("providers", "accounts", "lanes", "routes")
+_ROUTING_FIELDS = ("providers", "accounts", "lanes", "routes", *POLICY_PARTS)
+
+
+def _copy(entry: CopyEntry) -> dict[str, Any]:
+    live = None
+    if entry.live is not None:
+        locales = {locale: _words(words) for locale, words in sorted(entry.live["locales"].items())}
+        live = {"default_locale": entry.live["default_locale"], "locales": locales}
+    return {**{name: getattr(entry, name) for name in COPY_FIELDS}, "live": live}
+
+
+def _words(words: Any) -> Any:
+    return [_words(answer) for answer in words] if isinstance(words, list) else _in_order(words, _ANSWER_FIELDS)
 
 
 def _prompt(entry: PromptEntry) -> dict[str, Any]:

@@ -8,7 +8,14 @@ from typing import Any
 from controlplane.accounts import operations as accounts
 from controlplane.accounts.access import access_tenant, require
 from controlplane.accounts.models import Operator, Tenant
-from controlplane.api.gitops.document import TENANT_FIELDS, VERSION_FIELDS, Configuration, PromptEntry
+from controlplane.api.gitops.document import (
+    COPY_FIELDS,
+    TENANT_FIELDS,
+    VERSION_FIELDS,
+    Configuration,
+    CopyEntry,
+    PromptEntry,
+)
 from controlplane.approvals import access as approvals_access
 from controlplane.approvals import operations as approvals
 from controlplane.approvals.errors import MalformedPolicy, PolicyMissing
@@ -16,6 +23,10 @@ from controlplane.approvals.kinds import check_rules
 from controlplane.approvals.models import ApprovalPolicy, ChangeRequest
 from controlplane.approvals.policy_kind import propose_policy
 from controlplane.audit import operations as audit
+from controlplane.ladder import access as ladder_access
+from controlplane.ladder import operations as ladder
+from controlplane.ladder.errors import InvalidCopy
+from controlplane.ladder.models import Copy, CopyActivation, CopyVersion
 from controlplane.prompts import operations as prompts
 from controlplane.prompts.access import access_prompt
 from controlplane.prompts.models import Prompt, PromptVersion, content_digest
@@ -61,7 +72,7 @@ def carry_out(plan: Plan, *, actor: Operator, reason: str, now: datetime) -> lis
 
 # --- what there is ---------------------------------------------------------------------------------------------------
 def read_deployment() -> Configuration:
-    """The configuration in force; five queries."""
+    """The configuration in force; seven queries."""
     table = routing.active_table()
     try:
         rules: list[Any] | None = list(approvals.active_policy().rules)
@@ -74,7 +85,19 @@ def read_deployment() -> Configuration:
         routing=dict(table.document) if table else None,
         approval_policy=rules,
         prompts={prompt.slug: _entry(prompt) for prompt in Prompt.objects.with_live()},
+        copy=_copy_entries(),
     )
+
+
+def _copy_entries() -> dict[str, CopyEntry]:
+    live = {one.version.copy_id: one.version for one in CopyActivation.objects.current()}
+    return {
+        copy.slug: CopyEntry(
+            **{name: getattr(copy, name) for name in COPY_FIELDS},
+            live=live[copy.pk].document if copy.pk in live else None,
+        )
+        for copy in Copy.objects.all()
+    }
 
 
 def _entry(prompt: Prompt) -> PromptEntry:
@@ -101,6 +124,8 @@ def compare(wanted: Configuration) -> Plan:
     """Find every difference between the file and the deployment; reads only."""
     found: list[_Finding] = [
         *_compare_tenants(wanted),
+        # Before routing, whose fallback stacks name it: so people find the requests in the order that they can apply.
+        *_compare_copy(wanted),
         *_compare_routing(wanted),
         *_compare_policy(wanted),
         *_compare_prompts(wanted),
@@ -141,6 +166,56 @@ def _changes_tenant(slug: str, changed: dict[str, Any]) -> Callable[[Operator, s
         return "changed"
 
     return change
+
+
+def _compare_copy(wanted: Configuration) -> Iterator[_Finding]:
+    existing = _copy_entries()
+    for slug, entry in (wanted.copy or {}).items():
+        path, known = f"copy.{slug}", existing.get(slug)
+        if known is None:
+            yield Step(path, "create the piece of copy", _creates_copy(slug, entry))
+        else:
+            for name in COPY_FIELDS:
+                if getattr(known, name) != getattr(entry, name):
+                    yield _Problem(
+                        f"{path}.{name}: {getattr(known, name)!r} here, {getattr(entry, name)!r} in the file; "
+                        "it is fixed when a piece is created"
+                    )
+        live = known.live if known else None
+        if entry.live is None:
+            if live is not None:
+                yield _Problem(f"{path}.live: there are live words here; a piece of copy never stops having some")
+            continue
+        try:
+            digest = ladder.check_document(Copy(slug=slug, kind=entry.kind), entry.live)
+        except InvalidCopy as exc:
+            yield _Problem(f"{path}.live{str(exc).removeprefix('$')}")
+            continue
+        if live != entry.live:
+            step = Step(f"{path}.live", "submit the words and ask for signatures", _brings_copy(slug, entry, digest))
+            yield _unless_settled(f"{path}.live", digest, step)
+
+
+def _creates_copy(slug: str, entry: CopyEntry) -> Callable[[Operator, str, datetime], str]:
+    def create(actor: Operator, reason: str, now: datetime) -> str:
+        ladder_access.require_writer(actor)
+        attributes = {name: getattr(entry, name) for name in COPY_FIELDS}
+        ladder.create_copy(slug=slug, actor=actor, now=now, **attributes)
+        return "created"
+
+    return create
+
+
+def _brings_copy(slug: str, entry: CopyEntry, digest: str) -> Callable[[Operator, str, datetime], str]:
+    def bring(actor: Operator, reason: str, now: datetime) -> str:
+        copy = ladder_access.access_copy(actor, slug, "write_copy")
+        version = CopyVersion.objects.select_related("copy").filter(copy=copy, digest=digest).first()
+        if version is None:
+            version = ladder.submit_version(copy=copy, document=entry.live, rationale=reason, actor=actor, now=now)
+        change = ladder.propose_version(version=version, reason=reason, actor=actor, now=now)
+        return f"{version} waits for sign-offs in CR-{change.pk}"
+
+    return bring
 
 
 def _compare_routing(wanted: Configuration) -> Iterator[_Finding]:

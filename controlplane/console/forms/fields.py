@@ -3,7 +3,10 @@
 import json
 from typing import Any
 
+import yaml
 from django import forms
+
+from dataplane.documents import MalformedRelease
 
 
 class JSONTextField(forms.JSONField):
@@ -36,6 +39,50 @@ class JSONTextField(forms.JSONField):
                 message = "JSON that cannot be kept: a number too long, half a character, or nested too deep"
                 raise forms.ValidationError(message, code="invalid") from exc
         return super().to_python(value)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without what makes two readers see two documents: a key given twice, and aliases, which can also explode."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs forgot its type
+            raise yaml.MarkedYAMLError(
+                problem="aliases are not taken here; write it out", problem_mark=event.start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} is given twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+class YAMLField(forms.CharField):
+    """A document in YAML or JSON, in a text area; every mistake with its place."""
+
+    def to_python(self, value: Any) -> Any:
+        text = super().to_python(value)
+        if not text:
+            return None
+        try:
+            document = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a subclass of SafeLoader
+            self.check(document)
+        except yaml.MarkedYAMLError as exc:
+            mark = exc.problem_mark
+            place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+            raise forms.ValidationError(f"not YAML or JSON: {exc.problem}{place}") from exc
+        except (yaml.YAMLError, RecursionError) as exc:
+            raise forms.ValidationError(f"not YAML or JSON: {exc}") from exc
+        except MalformedRelease as exc:
+            raise forms.ValidationError(str(exc)) from exc
+        return document
+
+    def check(self, document: Any) -> None:
+        """Return if the document may be taken; a subclass that knows what it should say raises MalformedRelease."""
 
 
 class ReasonForm(forms.Form):

@@ -5,52 +5,17 @@ from typing import Any, Final
 import yaml
 from django import forms
 
-from controlplane.console.forms.fields import ReasonForm
-from dataplane.documents import MalformedRelease
+from controlplane.console.forms.fields import ReasonForm, YAMLField
 from dataplane.routing import RoutingTable
 
 MAX_CHARACTERS: Final = 400_000
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """YAML without what makes two readers see two documents: a key given twice, and aliases, which can also explode."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs forgot its type
-            raise yaml.MarkedYAMLError(
-                problem="aliases are not taken here; write it out", problem_mark=event.start_mark
-            )
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} is given twice", problem_mark=key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
-
-
-class DocumentField(forms.CharField):
+class DocumentField(YAMLField):
     """A routing table, checked by the parser that every worker runs."""
 
-    def to_python(self, value: Any) -> Any:
-        text = super().to_python(value)
-        if not text:
-            return None
-        try:
-            document = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a subclass of SafeLoader
-            RoutingTable.parse(document, path="$")
-        except yaml.MarkedYAMLError as exc:
-            mark = exc.problem_mark
-            place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-            raise forms.ValidationError(f"not YAML or JSON: {exc.problem}{place}") from exc
-        except (yaml.YAMLError, RecursionError) as exc:
-            raise forms.ValidationError(f"not YAML or JSON: {exc}") from exc
-        except MalformedRelease as exc:
-            raise forms.ValidationError(str(exc)) from exc
-        return document
+    def check(self, document: Any) -> None:
+        RoutingTable.parse(document, path="$")
 
 
 class TableForm(ReasonForm):

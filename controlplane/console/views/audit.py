@@ -1,9 +1,7 @@
 """The audit page: who did what, when and why; whether anybody edited the record; and the record as a file."""
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
 
@@ -19,6 +17,7 @@ from controlplane.audit.models import AuditEvent
 from controlplane.audit.operations import verify
 from controlplane.console.forms.audit import AuditForm
 from controlplane.console.requests import actor_of, whole_number
+from controlplane.console.spreadsheets import csv_line
 from controlplane.console.timeline import timeline
 from controlplane.releases.anchors import anchors_of_releases
 
@@ -67,21 +66,10 @@ def _lines(events: QuerySet[AuditEvent]) -> Iterator[str]:
 
 
 def _csv(events: QuerySet[AuditEvent]) -> Iterator[str]:
-    yield _csv_line(_COLUMNS)
+    yield csv_line(_COLUMNS)
     for event in events.iterator(chunk_size=1000):
         row = {**_row(event), "data": json.dumps(event.data, ensure_ascii=False, sort_keys=True)}
-        yield _csv_line([row[column] for column in _COLUMNS])
-
-
-def _csv_line(values: Iterable[object]) -> str:
-    line = io.StringIO()
-    csv.writer(line).writerow([_harmless(str(value)) for value in values])
-    return line.getvalue()
-
-
-def _harmless(text: str) -> str:
-    """A cell that a spreadsheet takes for text: what people typed must not become a formula on an auditor's desk."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+        yield csv_line([row[column] for column in _COLUMNS])
 
 
 def _row(event: AuditEvent) -> dict[str, Any]:

@@ -17,14 +17,19 @@ from controlplane.approvals.models import ChangeRequest
 from controlplane.console.changes import latest_changes
 from controlplane.console.context import badges, house_of
 from controlplane.console.fires import fires
+from controlplane.console.lane_content import OpenLane, open_lanes
 from controlplane.console.palette import entries
 from controlplane.console.requests import actor_of
 from controlplane.console.status import status_of
 from controlplane.releases.fleet import fleet
 from controlplane.rollouts.access import visible_canaries
+from controlplane.routing.holds import active_holds
+from controlplane.routing.operations import active_table
 from controlplane.telemetry.feed import OVERVIEW_WINDOW
+from controlplane.telemetry.lanes import lane_states
 from controlplane.telemetry.measures import BY_KEY
 from controlplane.telemetry.traffic import FLEET, Traffic, fleet_traffic, lane_health
+from dataplane.routing import RoutingTable as Routing
 
 # The tiles: measure, words, digits, the browser's format of a live value.
 _TILES: Final = (
@@ -51,6 +56,7 @@ def overview(request: HttpRequest) -> HttpResponse:
     burning = fires(
         fleet=fleet(now=now) if sees_fleet else None,
         lanes=lane_health(since=now - _LANE_WINDOW, until=now) if sees_fleet else [],
+        opened=_opened(now) if may(operator, "routing.view_routingtable") else [],
         debts=debts,
         drifted=_drifted(operator, now=now),
         now=now,
@@ -88,6 +94,12 @@ def palette(request: HttpRequest) -> JsonResponse:
 
 
 # --- what the page shows ----------------------------------------------------------------------------------------------
+def _opened(now: datetime) -> list[OpenLane]:
+    active = active_table()
+    table = Routing.parse(active.document) if active else None
+    return open_lanes(table, lane_states(now), active_holds(now), now=now)
+
+
 def _drifted(operator: Operator, *, now: datetime) -> list[ChangeRequest]:
     changes = list(visible_changes(operator).open()[:_MOST_EXAMINED])
     examined = approvals.examine(changes, now=now)

@@ -25,6 +25,8 @@ from controlplane.prompts.errors import InvalidVersion, PromptError, SameAsBefor
 from controlplane.prompts.models import LiveChange, Prompt, PromptVersion
 from controlplane.rollouts.models import Canary, CanaryState
 from controlplane.routing import operations as routing
+from controlplane.routing.matrix import version_problems
+from dataplane.prompts import Problem, validate_version
 
 # A version that came back again and again: so many of its returns are passed over to find who signed it.
 LOOKED_BACK = 50
@@ -147,6 +149,7 @@ def version_new(request: HttpRequest, slug: str) -> HttpResponse:
         return render(request, "prompts/submit.html", context, status=400)
     draft = _draft(prompt, form, texts)
     context |= {"draft": draft, "differences": differences(base, draft), "preview": preview(draft)}
+    context["lacking"] = _lacking(draft)
     if data.get("action") == "preview":
         return render(request, "prompts/submit.html", context)
     try:
@@ -219,6 +222,13 @@ def return_to(request: HttpRequest, slug: str, number: int) -> HttpResponse:
 def _draft(prompt: Prompt, form: VersionForm, texts: Any) -> PromptVersion:
     """What was typed, as a version that is not stored."""
     return PromptVersion(prompt=prompt, number=0, messages=texts.messages(), digest="", **form.cleaned_data)
+
+
+def _lacking(draft: PromptVersion) -> list[Problem]:
+    """What the draft asks of lanes that lack it; nothing while it has mistakes that its own check will name."""
+    if any(problem.is_error for problem in validate_version(draft.messages, draft.variables_schema, draft.parameters)):
+        return []
+    return version_problems(route=draft.prompt.route, name="this version", parameters=draft.parameters)
 
 
 def _label(prompt: Prompt, version: PromptVersion | None) -> str:

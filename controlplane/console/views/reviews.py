@@ -24,7 +24,8 @@ from controlplane.audit.models import AuditEvent
 from controlplane.console.forms.fields import ReasonForm
 from controlplane.console.forms.reviews import BreakGlassForm, SignOffForm
 from controlplane.console.requests import actor_of, refused_as_message, went_through
-from controlplane.console.review_content import review_content
+from controlplane.console.review_content import replay_of, review_content
+from controlplane.console.threshold_content import REPLAYED
 from controlplane.console.timeline import target_words, timeline
 
 
@@ -60,6 +61,15 @@ def inbox(request: HttpRequest) -> HttpResponse:
 def review(request: HttpRequest, pk: int) -> HttpResponse:
     """One change, whole: what would be applied, how it reads, who signed what until when, and what happened."""
     return render(request, "reviews/review.html", _review_context(actor_of(request), pk, now=timezone.now()))
+
+
+@login_required
+@require_safe
+def backtest(request: HttpRequest, pk: int) -> HttpResponse:
+    """What the breaker thresholds that a change alters would have done; a page of its own, since it takes seconds."""
+    change = access_change(actor_of(request), pk)
+    context = {"change": change, "replays": replay_of(change, now=timezone.now()), "days": REPLAYED.days}
+    return render(request, "reviews/backtest.html", context)
 
 
 @login_required
@@ -230,7 +240,9 @@ def _review_context(operator: Operator, pk: int, *, now: datetime) -> dict[str, 
         "rule": current.rule,
         "bars": _bars(gates),
         "target": target_words(change.target),
-        "all_open": all(standing.is_open for standing in gates),
+        # Broken glass opens every gate too, for the digest that it was broken on.
+        "all_open": all(standing.is_open for standing in gates)
+        or any(debt.is_in_effect(now) and debt.digest == current.digest for debt in debts),
         "sign_form": SignOffForm(roles=held, initial={"digest": current.digest, "decision": Decision.APPROVE}),
         "current_digest": current.digest,
         "may_sign": "sign_off" in acts and bool(held) and not is_contributor,

@@ -15,19 +15,32 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from controlplane.accounts.access import may, visible_tenants
 from controlplane.approvals.models import ChangeRequest
 from controlplane.audit.models import AuditEvent
-from controlplane.console.fires import ERROR_RATE, MIN_ATTEMPTS
+from controlplane.console.drill_content import leavable
+from controlplane.console.fires import FAILURE_RATE, MIN_ATTEMPTS
 from controlplane.console.forms.fields import ReasonForm
 from controlplane.console.forms.routing import TableForm, as_yaml
 from controlplane.console.requests import actor_of, refused_as_message, refused_into_form
-from controlplane.console.routing_content import idle_rows, reaches, route_rows, table_differences
+from controlplane.console.routing_content import (
+    idle_rows,
+    lane_rows,
+    live_copy,
+    reaches,
+    route_rows,
+    table_differences,
+)
 from controlplane.console.timeline import timeline
 from controlplane.routing import operations
 from controlplane.routing.access import access_table, require_proposer, visible_tables
+from controlplane.routing.holds import active_holds
+from controlplane.routing.matrix import table_problems
 from controlplane.routing.models import RoutingActivation, RoutingTable
+from controlplane.routing.thresholds import census
+from controlplane.telemetry.lanes import lane_states
 from controlplane.telemetry.traffic import lane_health
 from dataplane.routing import RoutingTable as Routing
 
 PROPOSE = "routing.propose_routing"
+HOLD = "routing.hold_lane"
 HEALTH_WINDOW: Final = timedelta(minutes=15)
 PAGE_SIZE = 20
 
@@ -46,16 +59,22 @@ def routing_page(request: HttpRequest) -> HttpResponse:
         "page": page,
         "rows": _history(list(page), active),
         "may_propose": may(operator, PROPOSE),
-        "error_percent": f"{ERROR_RATE:.0%}",
+        "failure_percent": f"{FAILURE_RATE:.0%}",
         "min_attempts": MIN_ATTEMPTS,
         "generated_at": now,
     }
     if active is not None:
         table = Routing.parse(active.document)
         health = lane_health(since=now - HEALTH_WINDOW, until=now)
+        standings, held = lane_states(now), active_holds(now)
         context |= {
-            "routes": route_rows(table, health),
-            "idle": idle_rows(table, health),
+            "routes": route_rows(table, health, standings, held, live_copy()),
+            "idle": idle_rows(table, lane_rows(table, health, standings, held)),
+            "breakers": list(table.breakers),
+            "census": census(table, today=now.date()),
+            "may_hold": may(operator, HOLD),
+            "may_see_copy": may(operator, "ladder.view_copy"),
+            "leavable": leavable(table),
             "accounts": table.accounts.values(),
             "tenants": [{"tenant": tenant, "reaches": reaches(table, tenant)} for tenant in visible_tenants(operator)],
         }
@@ -77,6 +96,7 @@ def table_page(request: HttpRequest, number: int) -> HttpResponse:
         "activations": table.activations.all()[:20],
         "differences": table_differences(active.document if active else None, table.document),
         "document": as_yaml(table.document),
+        "problems": table_problems(table.document),
         "may_propose": may(operator, PROPOSE),
         "return_title": f"Return to routing table {number}",
         "propose_title": f"Propose routing table {number}",
@@ -111,7 +131,7 @@ def table_new(request: HttpRequest) -> HttpResponse:
         context |= {
             "form": TableForm(initial=data.dict()),
             "differences": table_differences(start, document),
-            "routes": route_rows(Routing.parse(document), []),
+            "problems": table_problems(document),
         }
         return render(request, "routing/new.html", context)
     table = refused_into_form(

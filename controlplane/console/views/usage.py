@@ -1,4 +1,4 @@
-"""The usage page: every attempt with its tokens and its price, and what each tenant owes."""
+"""The usage pages: every attempt with its tokens and its price, what each tenant owes, and one request as it went."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -7,17 +7,18 @@ from urllib.parse import urlencode
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.views.decorators.http import require_safe
 
-from controlplane.accounts.access import may, require, visible
-from controlplane.accounts.models import ApiKey, Operator, Tenant
 from controlplane.console.forms.usage import DEFAULT_HOURS, UsageForm
 from controlplane.console.requests import actor_of
+from controlplane.console.waterfall import waterfall
+from controlplane.ledger.access import access_request, billed_tenants, keys_beginning
 from controlplane.ledger.models import UsageQuerySet, UsageRow
+from controlplane.ledger.totals import totals_by_tenant
 
-VIEW = "accounts.view_usage"
 PAGE_SIZE = 50
 
 
@@ -27,16 +28,17 @@ def usage(request: HttpRequest) -> HttpResponse:
     """Attempts newest first, found by request id, tenant and period; pages by key, so a late page costs no more."""
     now = timezone.now()
     operator = actor_of(request)
-    tenants = _tenants(operator)
+    tenants = billed_tenants(operator)
     form = UsageForm(request.GET, tenants=tenants)
     found = form.cleaned_data if form.is_valid() else {}
     since = now - timedelta(hours=found.get("hours") or DEFAULT_HOURS)
     asked = found.get("request", "").strip()
     wanted = [found["tenant"]] if found.get("tenant") else tenants
+    key = found.get("key", "")
     rows: UsageQuerySet = UsageRow.objects.matching(
         request_id=asked,
         tenants=wanted,
-        keys=_keys(operator, found.get("key", "")),
+        keys=keys_beginning(operator, key) if key else None,
         prompt=found.get("prompt", ""),
         lane=found.get("lane", ""),
     )
@@ -51,29 +53,27 @@ def usage(request: HttpRequest) -> HttpResponse:
         "totals": [] if asked else _totals(wanted, since=since, until=now),
         "since": since,
         "asked": asked,
+        "tabs": tabs("usage"),
     }
     return render(request, "usage/usage.html", context)
 
 
-def _tenants(operator: Operator) -> list[str]:
-    """The slugs of the tenants whose usage the reader may see; refuses who may see none."""
-    slugs = list(visible(operator, Tenant.objects.all(), VIEW).values_list("slug", flat=True))
-    if not slugs and not may(operator, VIEW):
-        require(operator, VIEW)
-    return slugs
+@login_required
+@require_safe
+def usage_request(request: HttpRequest, request_id: str) -> HttpResponse:
+    """All attempts of one request, in order and on one line of time."""
+    found = waterfall(access_request(actor_of(request), request_id))
+    return render(request, "usage/request.html", {"request_id": request_id, "found": found})
 
 
-def _keys(operator: Operator, prefix: str) -> list[str] | None:
-    """The ids of the visible tenants' keys that begin so; None when no key was asked for."""
-    if not prefix:
-        return None
-    tenants = visible(operator, Tenant.objects.all(), VIEW).order_by().values("pk")
-    found = ApiKey.objects.filter(tenant__in=tenants, prefix__startswith=prefix.rstrip("…")[:12])
-    return [str(pk) for pk in found.values_list("pk", flat=True)]
+def tabs(active: str) -> list[dict[str, Any]]:
+    """The pages of usage, the one named `active` marked."""
+    pages = {"usage": "Attempts", "usage-retries": "Retries"}
+    return [{"label": label, "url": reverse(name), "active": name == active} for name, label in pages.items()]
 
 
 def _totals(tenants: list[str], *, since: datetime, until: datetime) -> list[dict[str, Any]]:
-    totals = UsageRow.objects.matching(tenants=tenants).totals_by_tenant(since, until)
+    totals = totals_by_tenant(tenants=tenants, since=since, until=until)
     return [{**row, "multiplier": row["attempts"] / row["requests"] if row["requests"] else None} for row in totals]
 
 

@@ -20,6 +20,7 @@ import uvicorn
 
 from dataplane.aggregation import Aggregation
 from dataplane.credentials import SecretStore
+from dataplane.events import Event
 from dataplane.gateway import create_app
 from dataplane.release import Release, parse_document
 from dataplane.settings import GatewaySettings, ReportSettings
@@ -184,11 +185,28 @@ def make_release(sections: dict[str, Any], revision: int = 1) -> Release:
     return parse_document(document, digest="d" * 64)
 
 
-@dataclass
 class StubWatcher:
-    """Holds whatever release a test puts there."""
+    """Holds whatever release a test puts there, and says so to whoever subscribed."""
 
-    current: Release | None = None
+    def __init__(self, release: Release | None = None) -> None:
+        self._callbacks: list[Callable[[Release], None]] = []
+        self._current = release
+
+    @property
+    def current(self) -> Release | None:
+        return self._current
+
+    @current.setter
+    def current(self, release: Release | None) -> None:
+        self._current = release
+        if release is not None:
+            for callback in self._callbacks:
+                callback(release)
+
+    def subscribe(self, callback: Callable[[Release], None]) -> None:
+        self._callbacks.append(callback)
+        if self._current is not None:
+            callback(self._current)
 
     async def start(self) -> None:
         """Nothing to watch."""
@@ -203,6 +221,11 @@ class StubReports:
 
     in_flight: int = 0
     rows: list[Any] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    lanes: Any = None
+
+    def add_event(self, event: Event) -> None:
+        self.events.append(event)
 
     def add_usage(self, row: Any) -> None:
         self.rows.append(dict(row))
@@ -255,8 +278,9 @@ class LiveGateway:
     wall: list[float]
 
     def forget(self) -> None:
-        """Begin a new bucket, since rollups are cumulative within one, and drop the rows."""
+        """Begin a new bucket, since rollups are cumulative within one, and drop rows and events."""
         self.reports.rows.clear()
+        self.reports.events.clear()
         self.wall[0] += 20
         self.aggregation.drain(self.wall[0])
 

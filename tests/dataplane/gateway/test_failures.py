@@ -25,7 +25,7 @@ BODY = {"model": "chat", "messages": [{"role": "user", "content": "How do I get 
         ("status:code=500", 503, "upstream_unavailable", None),
         ("status:code=529", 503, "upstream_unavailable", None),
         ("reset", 502, "upstream_interrupted", None),
-        ("content_filter:at=prompt", 400, "invalid_request", "false"),
+        ("content_filter:at=prompt", 400, "content_filter", "false"),
     ],
 )
 @pytest.mark.parametrize("route", CHAT_ROUTES)
@@ -53,14 +53,16 @@ def test_every_dialect_of_wait_becomes_retry_after(ask, route, dialect):
     assert 28 <= int(caught.value.response.headers["retry-after"]) <= 31
 
 
+# A pause before every chunk, so that each comes in a read of its own and the stream is open when it breaks.
+PACED = "slow_drip:ms=3;"
 CUTS = (
-    "reset_mid_stream:after=2",
-    "truncated_chunk:after=2,close=abrupt",
-    "truncated_chunk:after=2,close=clean",
-    "malformed_chunk:after=2",
-    "error_mid_stream:after=2",
-    "missing_final:drop=terminator",
-    "missing_final:drop=finish",
+    PACED + "reset_mid_stream:after=2",
+    PACED + "truncated_chunk:after=2,close=abrupt",
+    PACED + "truncated_chunk:after=2,close=clean",
+    PACED + "malformed_chunk:after=2",
+    PACED + "error_mid_stream:after=2",
+    PACED + "missing_final:drop=terminator",
+    PACED + "missing_final:drop=finish",
 )
 
 

@@ -1,8 +1,9 @@
 """Fill an empty deployment with the demo, through the same operations that people use at the console."""
 
 import heapq
+import re
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import yaml
@@ -16,6 +17,7 @@ from controlplane.accounts.models import Operator
 from controlplane.accounts.roles import Role
 from controlplane.approvals import operations as approvals
 from controlplane.approvals.models import ChangeRequest, Decision
+from controlplane.ladder import operations as ladder
 from controlplane.prompts import operations as prompts
 from controlplane.prompts.models import PromptVersion
 from controlplane.rollouts import operations as rollouts
@@ -31,7 +33,10 @@ Walk = Iterator[datetime]
 
 
 class Command(BaseCommand):
-    help = "Load the demo: people, tenants, keys, routing, prompts and a running canary. Does nothing the second time."
+    help = (
+        "Load the demo: people, tenants, keys, signed copy, routing, prompts and a running canary. "
+        "Does nothing the second time."
+    )
 
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.DEMO:
@@ -45,7 +50,7 @@ class Command(BaseCommand):
         with (
             transaction.atomic()
         ):  # all of it or nothing: a kill in the middle leaves an empty deployment, not half a demo
-            _load(_read_demo(), now=now)
+            _load(read_demo(now.date(), simulator=f"http://127.0.0.1:{settings.SIMULATOR_PORT}"), now=now)
         self.stdout.write("Demo data loaded")
 
 
@@ -55,11 +60,15 @@ def _load(demo: dict[str, Any], *, now: datetime) -> None:
     people = _create_people(demo["operators"], now=start)
     _create_tenants(demo["tenants"], now=start)
     stories = [_walk_prompt(slug, entry, people, now) for slug, entry in demo["prompts"].items()]
-    _play([_walk_routing(demo["routing"], people, start + timedelta(hours=1)), *stories])
+    # Its fallback stack names the copy, so that has to be signed before the table is put in force.
+    words = [_walk_copy(slug, entry, people, start + timedelta(minutes=5)) for slug, entry in demo["copy"].items()]
+    _play([*words, _walk_routing(demo["routing"], people, start + timedelta(hours=1)), *stories])
 
 
-def _read_demo() -> dict[str, Any]:
-    text = DEMO_FILE.read_text().replace("{simulator}", f"http://127.0.0.1:{settings.SIMULATOR_PORT}")
+def read_demo(today: date, *, simulator: str) -> dict[str, Any]:
+    """The demo's file, its days counted from `today` and its provider accounts at the address `simulator`."""
+    text = DEMO_FILE.read_text().replace("{simulator}", simulator)
+    text = re.sub(r"\{day([+-]\d+)\}", lambda found: str(today + timedelta(days=int(found[1]))), text)
     demo: dict[str, Any] = yaml.safe_load(text)
     return demo
 
@@ -90,6 +99,32 @@ def _walk_routing(document: dict[str, Any], people: dict[str, Operator], at: dat
     yield from _sign(change, people, at + timedelta(minutes=20))
     yield at + timedelta(minutes=40)
     approvals.apply_change(change=change, actor=people["oncall"], now=at + timedelta(minutes=40))
+
+
+def _walk_copy(slug: str, entry: dict[str, Any], people: dict[str, Operator], at: datetime) -> Walk:
+    """One piece of copy: written by its owner, signed by exec, and by legal where it is regulated."""
+    owner = people["owner"]
+    yield at
+    copy = ladder.create_copy(
+        slug=slug,
+        kind=entry["kind"],
+        title=entry["title"],
+        description=entry["description"],
+        regulated=entry["regulated"],
+        actor=owner,
+        now=at,
+    )
+    for version_entry in entry["versions"]:
+        at += timedelta(minutes=5)
+        yield at
+        document = {"kind": copy.kind, **{key: version_entry[key] for key in ("default_locale", "locales")}}
+        rationale = version_entry["rationale"]
+        version = ladder.submit_version(copy=copy, document=document, rationale=rationale, actor=owner, now=at)
+        change = ladder.propose_version(version=version, reason=rationale, actor=owner, now=at)
+        yield from _sign(change, people, at + timedelta(minutes=10))
+        at += timedelta(minutes=25)
+        yield at
+        approvals.apply_change(change=change, actor=owner, now=at)
 
 
 def _play(walks: Iterable[Walk]) -> None:
@@ -176,8 +211,11 @@ def _walk_canary(version: PromptVersion, entry: dict[str, Any], people: dict[str
 
 def _sign(change: ChangeRequest, people: dict[str, Operator], at: datetime) -> Walk:
     """Everybody whom the policy may ask signs, five minutes apart."""
-    signers = {"approver-one": Role.APPROVER, "approver-two": Role.APPROVER}
-    if change.content.get("change_class") == "legal":
+    if change.kind == ladder.KIND_NAME:
+        signers = {"exec": Role.EXEC}
+    else:
+        signers = {"approver-one": Role.APPROVER, "approver-two": Role.APPROVER}
+    if change.content.get("change_class") == "legal" or change.content.get("regulated"):
         signers["legal"] = Role.LEGAL
     for username, role in signers.items():
         yield at

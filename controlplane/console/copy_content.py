@@ -1,0 +1,194 @@
+"""Signed copy as people read it: the words in each language, what differs, and where a piece and a version stand."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from django.db.models import F
+
+from controlplane.approvals.models import ChangeRequest, Decision, RejectedDigest, SignOff
+from controlplane.console.diffs import diff_rows
+from controlplane.console.previews import Difference
+from controlplane.console.templatetags.ballast import pretty_json
+from controlplane.ladder.models import Copy, CopyActivation, CopyKind, CopyVersion
+from controlplane.ladder.operations import KIND_NAME
+from controlplane.ladder.uses import Use, uses
+
+# What a placeholder may become; readers are told that these are samples.
+SAMPLES: Final[Mapping[str, str]] = {
+    "eta_seconds": "240",
+    "eta_minutes": "4",
+    "request_id": "req-7f3a91c2",
+    "route": "chat",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One text with sample values filled in, and the questions that it answers; none for words that answer any."""
+
+    questions: tuple[str, ...]
+    text: str
+    json: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Everything that a version says in one language."""
+
+    locale: str
+    is_default: bool
+    said: tuple[Said, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Who signed, in which role, when."""
+
+    name: str
+    role: str
+    at: datetime
+
+
+def readings(version: CopyVersion) -> list[Reading]:
+    """What users would read, by the code that workers run; the default language first."""
+    parsed = version.parsed()
+    found = []
+    for locale in parsed.locales:
+        if parsed.kind == CopyKind.ANSWERS:
+            said = tuple(
+                Said(answer.questions, answer.words.text, answer.words.json) for answer in parsed.answers[locale]
+            )
+        else:
+            filled = parsed.words[locale].filled(SAMPLES)
+            said = (Said((), filled.text, filled.json),)
+        found.append(Reading(locale, locale == parsed.default_locale, said))
+    return found
+
+
+def has_samples(version: CopyVersion) -> bool:
+    """Whether anything in it is filled in when it is shown."""
+    return any("{{" in str(words) for words in version.document["locales"].values())
+
+
+def copy_differences(before: CopyVersion | None, after: CopyVersion) -> list[Difference]:
+    """Compare two versions language by language; without a `before`, everything is new."""
+    old: Mapping[str, Any] = before.document["locales"] if before else {}
+    new: Mapping[str, Any] = after.document["locales"]
+    parts = [
+        Difference(f"Words in {locale}", diff_rows(_as_text(old.get(locale)), _as_text(new.get(locale))))
+        for locale in sorted({*old, *new})
+    ]
+    defaults = [version.document["default_locale"] if version else "" for version in (before, after)]
+    return [*parts, Difference("Language of last resort", diff_rows(*defaults))]
+
+
+def _as_text(words: Any) -> str:
+    if words is None:
+        return ""
+    if isinstance(words, list):
+        return "\n\n".join(
+            "\n".join([*(f"? {question}" for question in answer["questions"]), _as_text(answer)]) for answer in words
+        )
+    shown = "" if words["json"] is None else f"\n{pretty_json(words['json'])}"
+    return f"{words['text']}{shown}"
+
+
+# --- where it stands -------------------------------------------------------------------------------------------------
+def copy_rows(pieces: Sequence[Copy]) -> list[dict[str, Any]]:
+    """Each piece with where it stands; five queries however many.
+
+    Shape: {"copy", "state": see `_state`, "live": CopyActivation or None, "signatures": [Signature], "locales": [str],
+            "uses": [Use], "changes": [open ChangeRequest]}.
+    """
+    live = {one.version.copy_id: one for one in CopyActivation.objects.current().filter(version__copy__in=pieces)}
+    signed = signatures([one.version for one in live.values()])
+    waiting = open_changes(pieces)
+    used: Mapping[str, list[Use]] = uses()
+    rows = []
+    for copy in pieces:
+        activation, changes = live.get(copy.pk), waiting.get(copy.audit_name, [])
+        rows.append(
+            {
+                "copy": copy,
+                "state": _state(activation, changes),
+                "live": activation,
+                "signatures": signed.get(activation.version_id, []) if activation else [],
+                "locales": activation.version.parsed().locales if activation else (),
+                "uses": used.get(copy.slug, []),
+                "changes": changes,
+            }
+        )
+    return rows
+
+
+def _state(live: CopyActivation | None, changes: Sequence[ChangeRequest]) -> str:
+    """signed (and live), proposed (nothing is live, people are asked) or unsigned."""
+    if live is not None:
+        return "signed"
+    return "proposed" if changes else "unsigned"
+
+
+def open_changes(pieces: Iterable[Copy]) -> dict[str, list[ChangeRequest]]:
+    """The open changes of each piece by its audit name, newest first."""
+    found: dict[str, list[ChangeRequest]] = {}
+    names = [copy.audit_name for copy in pieces]
+    for change in ChangeRequest.objects.open().filter(kind=KIND_NAME, target__in=names).order_by("-id"):
+        found.setdefault(change.target, []).append(change)
+    return found
+
+
+def signatures(versions: Iterable[CopyVersion]) -> dict[int, list[Signature]]:
+    """Who signed what made each version live, by its key; who came back to it had nothing to sign. Two queries."""
+    activations = CopyActivation.objects.filter(version__in=list(versions), change__isnull=False)
+    change_of = dict(activations.order_by("id").values_list("version_id", "change_id"))
+    last: dict[int, dict[str, SignOff]] = {}
+    words = SignOff.objects.filter(change__in=change_of.values(), digest=F("change__digest")).order_by("id")
+    for word in words:
+        last.setdefault(word.change_id, {})[word.operator_name] = word
+    return {
+        version: [
+            Signature(word.operator_name, word.get_role_display(), word.signed_at)
+            for word in last.get(change or 0, {}).values()
+            if word.decision == Decision.APPROVE
+        ]
+        for version, change in change_of.items()
+    }
+
+
+def version_rows(copy: Copy, versions: Sequence[CopyVersion]) -> list[dict[str, Any]]:
+    """Each version with where it stands; three queries however many.
+
+    Shape: {"version", "state": live | rejected | proposed | was live | submitted, "last": CopyActivation or None,
+            "change": the open ChangeRequest or None, "rejected": RejectedDigest or None, "may_come_back": bool}.
+    """
+    last: dict[int, CopyActivation] = {}
+    newest: CopyActivation | None = None
+    for newest in CopyActivation.objects.filter(version__copy=copy).order_by("id"):
+        last[newest.version_id] = newest
+    digests = [version.digest for version in versions]
+    rejected = {row.content_digest: row for row in RejectedDigest.objects.filter(content_digest__in=digests)}
+    waiting = {change.content["version"]["number"]: change for change in open_changes([copy]).get(copy.audit_name, [])}
+    rows = []
+    for version in versions:
+        is_live = newest is not None and newest.version_id == version.pk
+        if is_live:
+            state = "live"
+        elif version.digest in rejected:
+            state = "rejected"
+        elif version.number in waiting:
+            state = "proposed"
+        else:
+            state = "was live" if version.pk in last else "submitted"
+        rows.append(
+            {
+                "version": version,
+                "state": state,
+                "last": last.get(version.pk),
+                "change": waiting.get(version.number),
+                "rejected": rejected.get(version.digest),
+                "may_come_back": version.pk in last and not is_live and version.digest not in rejected,
+            }
+        )
+    return rows

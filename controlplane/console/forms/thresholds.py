@@ -1,0 +1,200 @@
+"""The form that changes thresholds: a number each, and for every changed one where the new number comes from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from typing import Any, Final
+
+from django import forms
+from django.forms import BoundField
+
+from controlplane.console.forms.fields import ReasonForm
+from controlplane.console.threshold_words import ORIGINS, WORDS, Words, chart_id
+from controlplane.routing.thresholds import PARTS, NewValue, with_thresholds
+from dataplane.documents import MalformedRelease, child_path
+from dataplane.routing import RoutingTable
+from dataplane.thresholds import GUESS, Threshold
+
+SOURCE: Final = ("origin", "note", "link", "review_by")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One threshold with its fields. `is_changed`: what is typed differs from what is in force."""
+
+    name: str
+    words: Words
+    threshold: Threshold
+    value: BoundField
+    source: tuple[BoundField, ...]
+    is_changed: bool
+    is_overdue: bool
+
+    @property
+    def has_errors(self) -> bool:
+        return bool(self.value.errors) or any(field.errors for field in self.source)
+
+    @property
+    def shown(self) -> str:
+        """The number in force with its unit."""
+        return self.words.shown(self.threshold.value)
+
+    @property
+    def chart_id(self) -> str:
+        return chart_id(self.name)
+
+    @property
+    def tag(self) -> str:
+        """Where it comes from, as `components/_provenance.html` names it."""
+        return ORIGINS[self.threshold.provenance.origin][0]
+
+
+class ThresholdsForm(ReasonForm):
+    """Thresholds of one policy or route.
+
+    `changes` holds what differs from what is in force once the form is valid, and `document` the whole table with it.
+    """
+
+    def __init__(
+        self,
+        data: Any = None,
+        *,
+        document: Mapping[str, Any],
+        kind: str,
+        slug: str,
+        thresholds: Mapping[str, Threshold],
+        today: date,
+        previewing: bool = False,
+        **options: Any,
+    ) -> None:
+        """Make the fields.
+
+        Args:
+            previewing: Nothing will be stored: numbers count, where they come from does not matter yet.
+        """
+        super().__init__(data, **options)
+        self._in_force = document
+        self._kind, self._slug = kind, slug
+        self._thresholds = thresholds
+        self._today = today
+        self._previewing = previewing
+        self.changes: dict[str, NewValue] = {}
+        self.document: dict[str, Any] = {}
+        for name, threshold in thresholds.items():
+            self._add_fields(name, threshold)
+        self.fields["reason"].label = "Why these numbers"
+        self.fields["reason"].required = not previewing
+        self.order_fields([name for name in self.fields if name != "reason"])
+
+    def rows(self) -> list[Row]:
+        """The thresholds in their order."""
+        return [
+            Row(
+                name=name,
+                words=WORDS[name],
+                threshold=threshold,
+                value=self[name],
+                source=tuple(self[f"{name}-{part}"] for part in SOURCE),
+                is_changed=self._is_changed(name),
+                is_overdue=threshold.provenance.is_overdue(self._today),
+            )
+            for name, threshold in self._thresholds.items()
+        ]
+
+    def clean(self) -> dict[str, Any]:
+        """Gather what changed, and let the workers' parser say whether the table is one."""
+        cleaned = super().clean() or {}
+        for name, threshold in self._thresholds.items():
+            typed = cleaned.get(name)
+            if typed is None:
+                continue
+            value = WORDS[name].stored(typed)
+            if value != threshold.value and (source := self._source(name, threshold, cleaned)) is not None:
+                self.changes[name] = NewValue(value=value, **source)
+        if self.errors:
+            return cleaned
+        if not self.changes:
+            self.add_error(None, "Nothing differs from what is in force; type another number first")
+            return cleaned
+        written = {name: new.to_json(author="-", on=self._today) for name, new in self.changes.items()}
+        self.document = with_thresholds(self._in_force, self._kind, self._slug, written)
+        try:
+            RoutingTable.parse(self.document, path="$")
+        except MalformedRelease as exc:
+            self._place(exc)
+        return cleaned
+
+    def _add_fields(self, name: str, threshold: Threshold) -> None:
+        words = WORDS[name]
+        self.fields[name] = forms.DecimalField(
+            label=words.label,
+            initial=words.typed(threshold.value),
+            max_digits=15,
+            widget=forms.NumberInput(
+                attrs={
+                    "class": "form-control narrow",
+                    "step": "any",
+                    "data-threshold": name,
+                    "data-in-force": words.typed(threshold.value),
+                }
+            ),
+        )
+        self.fields[f"{name}-origin"] = forms.ChoiceField(
+            label="Comes from",
+            required=False,
+            choices=[("", "Choose"), *((key, label) for key, (_, label) in ORIGINS.items())],
+            widget=forms.Select(attrs={"class": "form-select"}),
+        )
+        self.fields[f"{name}-note"] = forms.CharField(
+            label="What was seen", required=False, max_length=500, widget=_text()
+        )
+        self.fields[f"{name}-link"] = forms.CharField(
+            label="Evidence",
+            required=False,
+            max_length=500,
+            widget=_text(placeholder="https://… or /routing/…"),
+        )
+        self.fields[f"{name}-review_by"] = forms.DateField(
+            label="Review by",
+            required=False,
+            widget=forms.DateInput(attrs={"class": "form-control", "type": "date"}),
+        )
+
+    def _is_changed(self, name: str) -> bool:
+        if not self.is_bound:
+            return False
+        try:
+            return WORDS[name].stored(Decimal(str(self.data.get(name)))) != self._thresholds[name].value
+        except ArithmeticError:
+            return True
+
+    def _source(self, name: str, threshold: Threshold, cleaned: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Where the new number comes from; None when something is missing, which then stands beside its field."""
+        if self._previewing:
+            said = threshold.provenance
+            return {
+                "origin": said.origin,
+                "note": said.note,
+                "link": said.link,
+                "review_by": date.max,  # not judged; only numbers are
+            }
+        source = {part: cleaned.get(f"{name}-{part}") for part in SOURCE}
+        needed = [part for part in SOURCE if part != "link" or source["origin"] != GUESS]
+        missing = [part for part in needed if not source[part] and f"{name}-{part}" not in self.errors]
+        for part in missing:
+            self.add_error(f"{name}-{part}", "A changed number needs this")
+        if source["review_by"] and source["review_by"] <= self._today:
+            self.add_error(f"{name}-review_by", "Name a day after today")
+            return None
+        return None if missing or any(f"{name}-{part}" in self.errors for part in SOURCE) else source
+
+    def _place(self, exc: MalformedRelease) -> None:
+        """Put the parser's refusal beside the field that it is about."""
+        place = exc.path.removeprefix(child_path(child_path("$", PARTS[self._kind]), self._slug)).lstrip(".").split(".")
+        field = f"{place[0]}-{place[2]}" if len(place) > 2 else place[0]
+        self.add_error(field if field in self.fields else None, exc.fact if field in self.fields else str(exc))
+
+
+def _text(**attributes: str) -> forms.TextInput:
+    return forms.TextInput(attrs={"class": "form-control", **attributes})

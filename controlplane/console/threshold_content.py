@@ -1,0 +1,260 @@
+"""The threshold pages' content: what the lanes did lately under each line, and what other numbers would have done."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+
+from django.urls import reverse
+
+from controlplane.console.charts import MAX_SERIES, Figure, Series, line_chart
+from controlplane.console.charts import Threshold as Line
+from controlplane.console.threshold_words import ORIGINS, WORDS, Words, chart_id
+from controlplane.routing.thresholds import BREAKER, PARTS, RETRY, ROUTE, Placed, placed_thresholds
+from controlplane.telemetry.lane_counts import counted_minutes
+from controlplane.telemetry.measures import BY_KEY, Figures, figures
+from controlplane.telemetry.models import MINUTE
+from controlplane.telemetry.traffic import read
+from dataplane.backtest import Backtest, backtest
+from dataplane.policies import BreakerPolicy
+from dataplane.routing import RoutingTable
+from dataplane.thresholds import Threshold
+
+SPAN: Final = timedelta(hours=3)
+REPLAYED: Final = timedelta(days=30)
+
+
+# --- the metric under the line ---------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One threshold's measure over the last hours, a line per lane."""
+
+    id: str
+    title: str
+    unit: str
+    figure: Figure
+
+
+def threshold_charts(lanes: Sequence[str], thresholds: Mapping[str, Threshold], *, now: datetime) -> list[Chart]:
+    """A chart for each threshold that something measured is held against; three queries.
+
+    Of many lanes the busiest are drawn.
+    """
+    until = now.astimezone(UTC)
+    since = _minute(until - SPAN)
+    tallies = read(lambda rows: rows.filter(lane__in=lanes), "lane", since=since, until=until, step=MINUTE)
+    attempts = dict.fromkeys(lanes, 0)
+    points: dict[str, dict[int, Figures]] = {lane: {} for lane in lanes}
+    for (bucket, lane), tally in tallies.items():
+        attempts[lane] += tally.attempts
+        points[lane][bucket] = figures(tally, seconds=MINUTE.total_seconds())
+    shown = sorted(lanes, key=lambda lane: -attempts[lane])[:MAX_SERIES]
+    times = [since + at * MINUTE for at in range(int((until - since) / MINUTE) + 1)]
+    return [
+        _chart(name, threshold, WORDS[name], {lane: points[lane] for lane in sorted(shown)}, times)
+        for name, threshold in thresholds.items()
+        if WORDS[name].measure
+    ]
+
+
+def _chart(
+    name: str, threshold: Threshold, words: Words, points: Mapping[str, Mapping[int, Figures]], times: list[datetime]
+) -> Chart:
+    measure = BY_KEY[words.measure]
+    series = [
+        Series(lane, "other", times, [_value(known.get(int(at.timestamp())), words.measure) for at in times])
+        for lane, known in points.items()
+    ]
+    limit = threshold.value * words.scale * words.measure_scale
+    figure = line_chart(
+        measure.label,
+        measure.unit,
+        series,
+        thresholds=[Line(limit, f"in force: {words.shown(threshold.value)}")],
+        span=(times[0], times[-1]),
+        minimum_points=1,  # the line in force says something over the first minute already
+    )
+    # The line must be in the picture even when everything measured is far below it.
+    highest = max((value for one in series for value in one.ys if value is not None), default=0.0)
+    figure["layout"]["yaxis"]["range"] = [0, 1.15 * max(limit, highest)]
+    narrow(figure)
+    return Chart(chart_id(name), measure.label, measure.unit, figure)
+
+
+def narrow(figure: Figure) -> None:
+    """Make a chart of few hours readable in a narrow place: few ticks, upright, the hour alone."""
+    figure["layout"].setdefault("xaxis", {}).update(nticks=4, tickangle=0, tickformat="%H:%M")
+
+
+def _value(known: Figures | None, key: str) -> float | None:
+    value = known[key].value if known else None
+    return None if value is None else value * BY_KEY[key].scale
+
+
+def _minute(moment: datetime) -> datetime:
+    return moment.replace(second=0, microsecond=0)
+
+
+# --- the back-test ---------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one policy would have done to one lane, in words."""
+
+    openings: int
+    open_for: str
+    first: datetime | None
+    longest: str
+    diverted: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """One lane under the policy in force and under the one proposed. `before` None: the lane had no breaker.
+
+    `problem` says why nothing can be concluded; empty when something can.
+    """
+
+    lane: str
+    before: Outcome | None
+    after: Outcome | None
+    problem: str
+    rests_on: str
+
+
+def replay(
+    lanes: Iterable[str], *, before: BreakerPolicy | None, after: BreakerPolicy | None, now: datetime
+) -> list[Replayed]:
+    """What both policies would have done to each lane in the last 30 days; None: no breaker. One pass per lane."""
+    policies = [policy for policy in (before, after) if policy is not None]
+    rows = []
+    for lane in lanes:
+        results = iter(backtest(policies, counted_minutes(lane, policies, since=now - REPLAYED, until=now)))
+        old, new = (next(results) if policy is not None else None for policy in (before, after))
+        rows.append(_replayed(lane, old, new))
+    return rows
+
+
+def _replayed(lane: str, before: Backtest | None, after: Backtest | None) -> Replayed:
+    known = [one for one in (before, after) if one is not None]
+    minutes = max(one.minutes for one in known)
+    judged = max(one.judged for one in known)
+    problem = ""
+    if not minutes:
+        problem = "No attempts in 30 days"
+    elif not judged:
+        problem = f"Never enough attempts in a window to judge by, in {minutes:,} minutes with attempts"
+    return Replayed(
+        lane=lane,
+        before=_outcome(before),
+        after=_outcome(after),
+        problem=problem,
+        rests_on=f"{judged:,} of {minutes:,} minutes with attempts had enough to judge by",
+    )
+
+
+def _outcome(result: Backtest | None) -> Outcome | None:
+    if result is None:
+        return None
+    longest = result.longest
+    return Outcome(
+        openings=len(result.openings),
+        open_for=duration(result.seconds_open) if result.openings else "–",
+        first=result.openings[0].at if result.openings else None,
+        longest=duration(longest.seconds) if longest else "–",
+        diverted=f"{result.diverted_share:.2%}".replace("%", " %"),
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds for reading, in its two largest units: '45 s', '10 min 30 s', '3 h 20 min'."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyReplay:
+    """One breaker policy that a routing change alters, with what that would have done to its lanes."""
+
+    slug: str
+    changed: tuple[str, ...]
+    rows: list[Replayed]
+
+
+def altered_policies(before: RoutingTable | None, after: RoutingTable) -> list[tuple[str, tuple[str, ...]]]:
+    """Breaker policies whose numbers differ between two tables, with what differs: 'Failure rate 50 % → 40 %'."""
+    found = []
+    for slug, policy in after.breakers.items():
+        known = before.breakers.get(slug) if before else None
+        if known is None:
+            continue
+        old = known.thresholds()
+        changed = tuple(
+            f"{WORDS[name].label} {WORDS[name].shown(old[name].value)} → {WORDS[name].shown(new.value)}"
+            for name, new in policy.thresholds().items()
+            if new.value != old[name].value
+        )
+        if changed:
+            found.append((slug, changed))
+    return found
+
+
+def replay_change(before: RoutingTable, after: RoutingTable, *, now: datetime) -> list[PolicyReplay]:
+    """The back-test of every policy that a change of routing alters, over the lanes that will use it."""
+    return [
+        PolicyReplay(
+            slug,
+            changed,
+            replay(
+                lanes_using(after, BREAKER, slug), before=before.breakers[slug], after=after.breakers[slug], now=now
+            ),
+        )
+        for slug, changed in altered_policies(before, after)
+    ]
+
+
+def lanes_using(table: RoutingTable, kind: str, slug: str) -> list[str]:
+    """The lanes that a policy is for, or those of a route in its order."""
+    if kind == ROUTE:
+        return [lane.id for lane in table.routes[slug].lanes]
+    if kind == RETRY:
+        routes = [route for route in table.routes.values() if route.retry is not None and route.retry.slug == slug]
+        return sorted({lane.id for route in routes for lane in route.lanes})
+    policies = {lane.id: lane.breaker if kind == BREAKER else lane.probe for lane in table.lanes.values()}
+    return sorted(lane for lane, policy in policies.items() if policy is not None and policy.slug == slug)
+
+
+# --- every threshold there is ----------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One threshold of the list. `url` leads to where it can be changed; empty where there is no such page."""
+
+    placed: Placed
+    words: Words
+    url: str
+    is_overdue: bool
+
+    @property
+    def shown(self) -> str:
+        return self.words.shown(self.placed.threshold.value)
+
+    @property
+    def tag(self) -> str:
+        return ORIGINS[self.placed.provenance.origin][0]
+
+
+def listed_thresholds(table: RoutingTable, *, today: date) -> list[Listed]:
+    """Every threshold of the table: overdue ones first, then by the day of their review."""
+    rows = [
+        Listed(one, WORDS[one.name], threshold_url(one), one.provenance.is_overdue(today))
+        for one in placed_thresholds(table)
+    ]
+    return sorted(rows, key=lambda row: (not row.is_overdue, row.placed.provenance.review_by))
+
+
+def threshold_url(one: Placed) -> str:
+    """Where the threshold is changed; empty for those of a fallback stack, which only a new table changes."""
+    return f"{reverse('routing-policy', args=[PARTS[one.kind], one.slug])}#{one.name}" if one.kind in PARTS else ""

@@ -1,0 +1,98 @@
+"""What each threshold of a routing table means, in what unit people type it, and what measure it is held against."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """How one threshold is shown.
+
+    Attributes:
+        scale: The stored number times this is what people read and type: 100 for shares, which are stored as 0..1.
+        measure: Key of the telemetry measure whose chart shows it as a line; empty where nothing measured compares.
+        measure_scale: What people type times this is what the axis of that chart shows.
+    """
+
+    label: str
+    unit: str
+    meaning: str
+    scale: int = 1
+    measure: str = ""
+    measure_scale: int = 1
+
+    def typed(self, value: float) -> str:
+        """The stored number as people type it, without a unit: 0.5 of a share is '50'."""
+        return f"{value * self.scale:.10g}"
+
+    def stored(self, typed: Decimal) -> float:
+        """The number to store for what was typed; exact where a decimal is."""
+        return float(typed / self.scale)
+
+    def shown(self, value: float) -> str:
+        """The stored number with its unit."""
+        return f"{value * self.scale:,.10g} {self.unit}".strip()
+
+
+WORDS: Final[Mapping[str, Words]] = {
+    # breaker policies
+    "window_seconds": Words("Window", "s", "What is looked at: the attempts of the last so many seconds, fleet-wide"),
+    "minimum_attempts": Words("Attempts to judge by", "attempts", "Fewer in the window open nothing"),
+    "failure_rate": Words(
+        "Failure rate", "%", "From this share of failed attempts on, the breaker opens", 100, "failure_rate"
+    ),
+    "timeout_rate": Words(
+        "Time-out rate", "%", "The same for attempts that timed out, which hold callers up", 100, "timeout_rate"
+    ),
+    "latency_p95_ms": Words(
+        "Latency p95", "ms", "Slower than this is a brownout, and the breaker opens", 1, "latency_p95_ms"
+    ),
+    "ttft_p95_ms": Words("First token p95", "ms", "The same for the first token of a stream", 1, "ttft_p95_ms"),
+    "drain_tokens_per_second": Words(
+        "Drain floor", "tokens/s", "A stream that gives less is dragging", 1, "drain_tps_p5"
+    ),
+    "dragging_rate": Words("Dragging streams", "%", "From this share of dragging streams on, the breaker opens", 100),
+    "open_seconds": Words("Open for", "s", "How long nothing is let through the first time"),
+    "flap_factor": Words("Longer each time by", "×", "Each flap multiplies how long it stays open"),
+    "max_open_seconds": Words("Open for at most", "s", "However often it flapped"),
+    "calm_seconds": Words("Calm", "s", "So long closed takes one flap back"),
+    "probes": Words("Probes at once", "", "How many the whole fleet may try on a lane that cooled down"),
+    "healthy_probes": Words("Healthy probes", "in a row", "So many must go well before it closes"),
+    # retry policies
+    "max_attempts": Words("Attempts", "", "Of one request, on all lanes together"),
+    "attempts_per_lane": Words("Attempts per lane", "", "Before the next lane is tried"),
+    "base_seconds": Words("Shortest wait", "s", "Before the same lane is tried again; it doubles with each attempt"),
+    "cap_seconds": Words("Longest wait", "s", "However often it doubled"),
+    "floor_seconds": Words("Spread", "s", "Added to the wait: each region has its own share of it"),
+    "budget_share": Words("Retry budget", "%", "At most this share on top of a lane's first attempts", 100),
+    "least_seconds": Words("Time left", "s", "With less left of the deadline, no attempt is begun"),
+    # probe policies
+    "idle_seconds": Words("Asked after", "s", "A lane that answered nobody for so long is asked a short question"),
+    "timeout_seconds": Words("Answer within", "s", "How long that may take"),
+    # routes
+    "first_token_seconds": Words(
+        "First token within", "s", "A stream that has given none by then goes to the next lane", 1, "ttft_p95_ms", 1000
+    ),
+    "whole_answer_seconds": Words(
+        "Whole answer within", "s", "The same for an answer in one piece", 1, "latency_p95_ms", 1000
+    ),
+    "latency_open_share": Words(
+        "Open for slowness", "%", "At most this share of the route's lanes may be open for slowness alone", 100
+    ),
+    # fallback stacks
+    "minimum_score": Words("Likeness", "", "A question this near to a signed one gets its answer (cosine)"),
+}
+# Our own names for where a number comes from, and those of `components/_provenance.html`.
+ORIGINS: Final[Mapping[str, tuple[str, str]]] = {
+    "incident": ("incident", "Incident"),
+    "load_test": ("load-test", "Load test"),
+    "vendor_limit": ("vendor", "Vendor limit"),
+    "guess": ("guess", "Guess"),
+}
+
+
+def chart_id(name: str) -> str:
+    """The id of the chart on which a threshold is a line."""
+    return f"chart-{name.replace('_', '-')}"

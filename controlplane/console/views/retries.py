@@ -1,0 +1,103 @@
+"""The page of retries: how often requests were tried, what that cost, and the same as a file."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, timedelta
+from typing import Final
+from urllib.parse import urlencode
+
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+from django.views.decorators.http import require_safe
+
+from controlplane.console.forms.usage import DAYS, DEFAULT_DAYS, RetriesForm
+from controlplane.console.requests import actor_of
+from controlplane.console.retry_content import retries_of
+from controlplane.console.spreadsheets import csv_line
+from controlplane.console.views.usage import tabs
+from controlplane.ledger.access import billed_tenants
+from controlplane.ledger.models import UsageDay, UsageDayQuerySet
+
+_COLUMNS: Final = (
+    "day",
+    "tenant",
+    "lane",
+    "route",
+    "kind",
+    "cause",
+    "attempts",
+    "requests",
+    "failed",
+    "input_tokens",
+    "output_tokens",
+    "cost_micros",
+    "failed_cost_micros",
+)
+
+
+@login_required
+@require_safe
+def retries(request: HttpRequest) -> HttpResponse:
+    """The multipliers of whole UTC days up to today: in all, per tenant, per lane and per day, and the causes."""
+    asked = _asked(request)
+    kept = {name: value for name, value in request.GET.items() if name in asked.form.fields and value}
+    context = {
+        "form": asked.form,
+        "found": retries_of(asked.rows, first=asked.first, until=asked.until, by_arrival=bool(asked.lane)),
+        "first": asked.first,
+        "last": asked.until - timedelta(days=1),
+        "ranges": [
+            {"label": label, "url": "?" + urlencode({**kept, "days": days}), "active": days == asked.days}
+            for days, label in DAYS.items()
+        ],
+        "narrowed": bool(kept.keys() - {"days"}),
+        "days": asked.days,
+        "export_query": urlencode({**kept, "days": asked.days}),
+        "tabs": tabs("usage-retries"),
+    }
+    return render(request, "usage/retries.html", context)
+
+
+@login_required
+@require_safe
+def retries_export(request: HttpRequest) -> StreamingHttpResponse:
+    """What the page is made of, as CSV: one line per day, tenant, lane, route, kind and cause, oldest first."""
+    asked = _asked(request)
+    name = f"retries-{asked.first}-{asked.until - timedelta(days=1)}.csv"
+    response = StreamingHttpResponse(_csv(asked.rows), content_type="text/csv; charset=utf-8")
+    response["Content-Disposition"] = f'attachment; filename="{name}"'
+    return response
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the address asks for: `rows` of the days in [first, until) that the reader may see."""
+
+    form: RetriesForm
+    days: int
+    first: date
+    until: date
+    lane: str
+    rows: UsageDayQuerySet
+
+
+def _asked(request: HttpRequest) -> _Asked:
+    tenants = billed_tenants(actor_of(request))
+    form = RetriesForm(request.GET, tenants=tenants)
+    found = form.cleaned_data if form.is_valid() else {}
+    days = found.get("days") or DEFAULT_DAYS
+    until = timezone.now().astimezone(UTC).date() + timedelta(days=1)
+    first = until - timedelta(days=days)
+    wanted = [found["tenant"]] if found.get("tenant") else tenants
+    lane = found.get("lane", "")
+    rows = UsageDay.objects.between(first, until).matching(tenants=wanted, lane=lane)
+    return _Asked(form, days, first, until, lane, rows)
+
+
+def _csv(rows: UsageDayQuerySet) -> Iterator[str]:
+    yield csv_line(_COLUMNS)
+    ordered = rows.order_by(*_COLUMNS[:6]).values_list(*_COLUMNS)
+    for row in ordered.iterator(chunk_size=1000):
+        yield csv_line(row)

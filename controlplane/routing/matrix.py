@@ -1,0 +1,69 @@
+"""The capability matrix of this installation, and what it has against a routing table or the prompts on it."""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import yaml
+from django.conf import settings
+
+from controlplane.accounts.models import Tenant
+from controlplane.releases.operations import current_release
+from controlplane.routing.operations import active_table
+from dataplane.capabilities import Matrix, Model, PromptUse, check_table, uses_of
+from dataplane.prompts import Problem, PromptSet
+from dataplane.release import MalformedRelease, Release
+from dataplane.routing import Lane, RoutingTable
+
+MATRIX_FILE = settings.BASE_DIR / "fixtures" / "capabilities.yaml"
+
+
+@cache
+def matrix() -> Matrix:
+    """The matrix, read once per process."""
+    return Matrix.parse(yaml.safe_load(MATRIX_FILE.read_text()))
+
+
+def release_problems(release: Release) -> list[Problem]:
+    """What a release would ask of lanes that lack it, with every version it carries and every tenant's pin."""
+    pins = [tenant.residency for tenant in release.access.tenants.values()]
+    return check_table(matrix(), release.routing, uses=uses_of(release.prompts), pins=pins)
+
+
+def release_errors(release: Release) -> list[str]:
+    """The errors among `release_problems`, each as one line; releases are not cut with a new one."""
+    return [f"{problem.path}: {problem.message}" for problem in release_problems(release) if problem.is_error]
+
+
+def table_problems(document: Mapping[str, Any]) -> list[Problem]:
+    """What putting this table in force would ask of lanes that lack it, by the prompts of the newest release."""
+    try:
+        table = RoutingTable.parse(document)
+    except MalformedRelease as exc:  # stored once, and written to by hand since
+        return [Problem(exc.path, exc.fact)]
+    latest = current_release()
+    uses = [] if latest is None else uses_of(PromptSet.parse(latest.content["sections"]["prompts"]))
+    return check_table(matrix(), table, uses=uses, pins=_pins())
+
+
+def known_of(table: RoutingTable, lane: Lane) -> Model | None:
+    """What the matrix says of a lane's model."""
+    return matrix().find(lane, wire=table.providers[lane.provider].wire)
+
+
+def version_problems(*, route: str, name: str, parameters: Mapping[str, Any]) -> list[Problem]:
+    """What one version of a prompt would ask of the lanes of its route in the table in force; two queries.
+
+    Args:
+        name: What the version is called in the words.
+    """
+    active = active_table()
+    if active is None:
+        return []
+    table = RoutingTable.parse(active.document)
+    use = PromptUse(name, route, parameters, "$.parameters")
+    return [one for one in check_table(matrix(), table, uses=[use], pins=_pins()) if one.path == use.path]
+
+
+def _pins() -> list[frozenset[str]]:
+    return [frozenset(residency) for residency in Tenant.objects.values_list("residency", flat=True)]

@@ -1,0 +1,150 @@
+"""The numbers of a routing table: all of them with where each stands, and a table in which some are others. Pure."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Final, Protocol
+
+from controlplane.routing.errors import InvalidThreshold, UnknownPolicy
+from dataplane.policies import BREAKER_THRESHOLDS, PROBE_THRESHOLDS, RETRY_THRESHOLDS
+from dataplane.routing import ROUTE_THRESHOLDS, RoutingTable
+from dataplane.thresholds import Provenance, Threshold
+
+BREAKER: Final = "breaker"
+ROUTE: Final = "route"
+RETRY: Final = "retry"
+PROBE: Final = "probe"
+FALLBACK: Final = "fallback"
+# Which part of the document holds the thresholds of a kind; those of a fallback stack are changed with its copy only.
+PARTS: Final = {BREAKER: "breakers", ROUTE: "routes", RETRY: "retries", PROBE: "probes"}
+_NAMES: Final = {
+    BREAKER: BREAKER_THRESHOLDS,
+    ROUTE: ROUTE_THRESHOLDS,
+    RETRY: RETRY_THRESHOLDS,
+    PROBE: PROBE_THRESHOLDS,
+}
+_WORDS: Final = {BREAKER: "breaker policy", ROUTE: "route", RETRY: "retry policy", PROBE: "probe policy"}
+
+
+class Owner(Protocol):
+    """What has thresholds: a policy or a route."""
+
+    def thresholds(self) -> Mapping[str, Threshold]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class NewValue:
+    """Another number for a threshold, and where it comes from. Who says so, and when, is added as it is proposed."""
+
+    value: float
+    origin: str
+    note: str
+    link: str
+    review_by: date
+
+    def to_json(self, *, author: str, on: date) -> dict[str, Any]:
+        """As the document has it; see `dataplane.thresholds.Threshold.parse`."""
+        # A number that counts something is refused as 10.0, so what is whole is written so.
+        value = int(self.value) if float(self.value).is_integer() else float(self.value)
+        provenance = {
+            "origin": self.origin,
+            "note": self.note,
+            "link": self.link,
+            "author": author,
+            "on": on.isoformat(),
+            "review_by": self.review_by.isoformat(),
+        }
+        return {"value": value, "provenance": provenance}
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """One threshold of a table: whose it is, such as breaker policy 'hosted-chat', and its name there."""
+
+    kind: str
+    slug: str
+    name: str
+    threshold: Threshold
+
+    @property
+    def provenance(self) -> Provenance:
+        return self.threshold.provenance
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """How many thresholds there are, how many nobody measured, and how many wait for a review that is due."""
+
+    total: int
+    guesses: int
+    overdue: int
+
+    @property
+    def sentence(self) -> str:
+        """In words: '7 of 41 thresholds are guesses (17 %), 2 overdue for review'."""
+        if not self.total:
+            return "No thresholds"
+        share = f"{self.guesses / self.total:.0%}".replace("%", " %")
+        verb = "is a guess" if self.guesses == 1 else "are guesses"
+        return f"{self.guesses} of {self.total} thresholds {verb} ({share}), {self.overdue} overdue for review"
+
+
+def placed_thresholds(table: RoutingTable) -> list[Placed]:
+    """Every threshold of a table, by policy, route and stack, in their order there."""
+    return list(_placed(table))
+
+
+def census(table: RoutingTable, *, today: date) -> Census:
+    """Count them."""
+    placed = placed_thresholds(table)
+    return Census(
+        total=len(placed),
+        guesses=sum(one.provenance.is_guess for one in placed),
+        overdue=sum(one.provenance.is_overdue(today) for one in placed),
+    )
+
+
+def with_policy(document: Mapping[str, Any], slug: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a routing document in which some thresholds of one breaker policy are others; see `with_thresholds`."""
+    return with_thresholds(document, BREAKER, slug, changes)
+
+
+def with_thresholds(document: Mapping[str, Any], kind: str, slug: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a routing document in which some thresholds are others, and nothing else is.
+
+    Whether the numbers are in range is for `RoutingTable.parse` to say.
+
+    Args:
+        kind: One of PARTS.
+        changes: From a threshold's name to what stands in its place: {"value", "provenance"}.
+    Raises:
+        UnknownPolicy: the document has no such policy or route.
+        InvalidThreshold: it has no threshold of that name.
+    """
+    changed = copy.deepcopy(dict(document))
+    owner = changed.get(PARTS[kind], {}).get(slug)
+    if owner is None:
+        raise UnknownPolicy(f"{slug!r} is not a {_WORDS[kind]} of this table")
+    for name, threshold in changes.items():
+        if name not in _NAMES[kind]:
+            names = ", ".join(_NAMES[kind])
+            raise InvalidThreshold(f"{name!r} is not a threshold of {_WORDS[kind]} {slug!r}; it has {names}")
+        owner[name] = dict(threshold)
+    return changed
+
+
+def owners_of(table: RoutingTable, kind: str) -> Mapping[str, Owner]:
+    """The policies, or the routes, of a kind, by their slug."""
+    owners: Mapping[str, Owner] = getattr(table, PARTS[kind])
+    return owners
+
+
+def _placed(table: RoutingTable) -> Iterator[Placed]:
+    for kind in PARTS:
+        for slug, owner in owners_of(table, kind).items():
+            for name, threshold in owner.thresholds().items():
+                yield Placed(kind, slug, name, threshold)
+    for slug, stack in table.fallbacks.items():
+        if stack.answers is not None and stack.answers.minimum_score is not None:
+            yield Placed(FALLBACK, slug, "minimum_score", stack.answers.minimum_score)

@@ -1,0 +1,268 @@
+"""Lanes in order of preference until one of them answers. Every attempt is judged, counted and billed exactly once,
+however it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from random import Random
+from typing import Any, Final, Protocol, TypeVar
+
+from dataplane.aggregation import Aggregation
+from dataplane.blame import Blame, blame_for, timed_out
+from dataplane.breaker import Observation, Permit
+from dataplane.errors import BreakerOpen, DeadlineExceeded, GatewayError, NoLaneLeft, UpstreamError
+from dataplane.fleet import FleetBreakers
+from dataplane.journey import Attempt, Journey, new_id
+from dataplane.policies import PREFERENCE, RetryPolicy, Steering
+from dataplane.providers.base import Adapter, UpstreamCall
+from dataplane.retry import Next, RetryBudget, Situation, Step, next_step, region_share
+from dataplane.routing import Lane
+from dataplane.steering import Speeds, order_lanes
+from dataplane.thresholds import Threshold
+from dataplane.timers import Deadline
+
+# How much longer than its limit a probe is leased, should this worker die with it.
+LEASE_GRACE_SECONDS: Final = 5.0
+
+Answer = TypeVar("Answer")
+Prepare = Callable[[Lane], tuple[UpstreamCall, Adapter]]
+Make = Callable[[Attempt, UpstreamCall, Adapter], Awaitable[Answer]]
+
+
+def _never() -> bool:
+    return False
+
+
+class _NotSent(Exception):
+    """A lane was passed over before anything was sent: `refusal` says why. Never leaves this module."""
+
+    def __init__(self, refusal: GatewayError) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+class UsageSink(Protocol):
+    """Where usage rows go, such as `ReportShipper`."""
+
+    def add_usage(self, row: Mapping[str, Any]) -> None:
+        """Take over one row; must not wait."""
+
+
+class Attempts:
+    """Makes the attempts of all requests of a process."""
+
+    def __init__(
+        self,
+        *,
+        breakers: FleetBreakers,
+        aggregation: Aggregation,
+        usage: UsageSink,
+        region: str,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        rng: Random | None = None,
+    ) -> None:
+        """`clock` is monotonic seconds, `wall` epoch seconds."""
+        self._breakers = breakers
+        self._aggregation = aggregation
+        self._usage = usage
+        self._clock = clock
+        self._wall = wall
+        self._rng = rng or Random()  # noqa: S311 - spreads load, guards nothing
+        self._floor_share = region_share(region)
+        self._budgets: dict[str, RetryBudget] = {}
+        self._speeds = Speeds()
+
+    def in_order(self, lanes: tuple[Lane, ...], steering: Steering) -> tuple[Lane, ...]:
+        """Return `lanes`, which the request may all reach, in the order in which it tries them now."""
+        if steering.by == PREFERENCE:
+            return lanes
+        return order_lanes(lanes, steering, speeds=self._speeds, now=self._clock(), rng=self._rng)
+
+    def waits_ms(self, lanes: Iterable[str]) -> dict[str, float | None]:
+        """How long callers of each lane waited lately, in milliseconds: see `steering.Speeds`."""
+        now = self._clock()
+        return {lane: self._speeds.wait_ms(lane, now=now) for lane in lanes}
+
+    async def until_answered(
+        self,
+        journey: Journey,
+        lanes: Sequence[Lane],
+        *,
+        prepare: Prepare,
+        make: Make[Answer],
+        deadline: Deadline,
+        deadline_ms: float,
+        is_committed: Callable[[], bool] = _never,
+        policy: RetryPolicy | None = None,
+        is_repeatable: bool = True,
+        limit: Threshold | None = None,
+        has_fallback: bool = True,
+    ) -> Answer:
+        """Try `lanes` in order, each as often as `policy` says, and return the first answer.
+
+        Args:
+            prepare: Builds the call for a lane; nothing is sent yet. A lane for which that is refused is passed over.
+            make: Makes one attempt.
+            deadline: Bounds all attempts together; an attempt that it cancels ends with DeadlineExceeded.
+            deadline_ms: How long that was to begin with, in milliseconds.
+            is_committed: Whether the caller has been told anything; from then on there is no other attempt.
+            policy: None: every lane once.
+            is_repeatable: See `retry.is_repeatable`.
+            limit: How long one attempt may take to show that it works, in seconds; so long a probe is leased.
+            has_fallback: Whether something is left when every lane is held back. If nothing is, the lane that will be
+                tried again first is tried now, whatever its breaker says: a failure is no worse than none.
+        Raises:
+            NoLaneLeft: every lane is held back by its breaker, or by an operator.
+            GatewayError: what the last attempt failed with; else why no lane could carry the request.
+        """
+        held_back: dict[str, BreakerOpen] = {}
+        refusal: GatewayError | None = None
+        failure: GatewayError | None = None
+        for lanes_left, lane in zip(range(len(lanes) - 1, -1, -1), lanes, strict=True):
+            on_lane = 0
+            step = Step(Next.AGAIN)
+            while step.what is Next.AGAIN:
+                if step.wait_seconds:
+                    journey.stage = "waiting to try again"
+                    await asyncio.sleep(step.wait_seconds)
+                step = Step(Next.ELSEWHERE)
+                try:
+                    permit = self._breakers.acquire_nowait(lane.id)
+                    if permit is not None and permit.is_probe:
+                        await self._lease(permit, lane, limit, deadline_ms)
+                except BreakerOpen as exc:
+                    held_back[lane.id] = exc
+                    break
+                on_lane += 1
+                if on_lane == 1 and policy is not None:
+                    self._budget(lane).pay_in(policy.budget_share.value)
+                try:
+                    return await self._once(journey, lane, permit, prepare, make, deadline, deadline_ms)
+                except _NotSent as exc:
+                    refusal = refusal or exc.refusal
+                except GatewayError as exc:
+                    if is_committed():
+                        raise
+                    situation = Situation(
+                        len(journey.attempts), on_lane, lanes_left, deadline.remaining_seconds, is_repeatable
+                    )
+                    step = next_step(
+                        exc,
+                        situation,
+                        policy=policy,
+                        budget=self._budget(lane),
+                        floor_share=self._floor_share,
+                        rng=self._rng,
+                    )
+                    if step.what is Next.STOP:
+                        if isinstance(exc, UpstreamError) and not is_repeatable and exc.sent:
+                            exc.is_repeatable = False
+                        raise
+                    failure = exc
+        if failure is not None:
+            raise failure
+        if held_back and not has_fallback and (last := self._breakers.last_resort(held_back)) is not None:
+            lane = next(lane for lane in lanes if lane.id == last)
+            try:
+                return await self._once(journey, lane, None, prepare, make, deadline, deadline_ms)
+            except _NotSent as exc:
+                refusal = refusal or exc.refusal
+        if refusal is not None and not held_back:
+            raise refusal
+        # A lane that is held back might have carried what this one could not, so it is no mistake of the caller's.
+        raise NoLaneLeft(journey.route, held_back=held_back) from refusal
+
+    async def _once(
+        self,
+        journey: Journey,
+        lane: Lane,
+        permit: Permit | None,
+        prepare: Prepare,
+        make: Make[Answer],
+        deadline: Deadline,
+        deadline_ms: float,
+    ) -> Answer:
+        """Make one attempt, judge it and record it.
+
+        Raises:
+            _NotSent: the call could not be built.
+            GatewayError: what the attempt failed with.
+        """
+        attempt: Attempt | None = None
+        try:
+            try:
+                call, adapter = prepare(lane)
+            except GatewayError as exc:
+                raise _NotSent(exc) from exc
+            attempt = journey.begin_attempt(lane, now=self._clock())
+            answer = await make(attempt, call, adapter)
+            attempt.outcome = "ok"
+            return answer
+        except GatewayError as exc:
+            if attempt is not None:
+                attempt.fail(exc)
+            raise
+        except BaseException:
+            if attempt is not None and not attempt.outcome:
+                if deadline.expired:
+                    attempt.fail(DeadlineExceeded(deadline_ms=deadline_ms, stage=journey.stage))
+                else:
+                    attempt.outcome = "cancelled"
+            raise
+        finally:
+            if attempt is None:
+                self._breakers.give_back(permit)
+            else:
+                self._finish(journey, attempt, permit)
+
+    async def _lease(self, permit: Permit, lane: Lane, limit: Threshold | None, deadline_ms: float) -> None:
+        """Ask the fleet for a probe, for as long as it takes the lane to show whether it works."""
+        seconds = lane.first_byte_timeout_seconds if limit is None else limit.value
+        try:
+            await self._breakers.lease(permit, ttl_seconds=min(seconds, deadline_ms / 1000) + LEASE_GRACE_SECONDS)
+        except BaseException:
+            self._breakers.give_back(permit)
+            raise
+
+    def _budget(self, lane: Lane) -> RetryBudget:
+        budget = self._budgets.get(lane.id)
+        if budget is None:
+            budget = self._budgets[lane.id] = RetryBudget()
+        return budget
+
+    def _finish(self, journey: Journey, attempt: Attempt, permit: Permit | None) -> None:
+        # No await in here: a cancelled task still runs it to the end, once.
+        attempt.ended = now = self._clock()
+        lane, error, ttft_ms = attempt.lane, attempt.error, attempt.ttft_ms
+        latency_ms, tokens_per_second = attempt.latency_ms, attempt.tokens_per_second
+        if attempt.outcome == "ok":
+            blame = Blame.NOBODY
+            self._speeds.add(lane.id, latency_ms if ttft_ms is None else ttft_ms, now=now)
+        else:
+            blame = Blame.CALLER if error is None else blame_for(error)
+        if permit is not None:
+            self._breakers.record(permit, Observation(blame, timed_out(error), latency_ms, ttft_ms, tokens_per_second))
+        billed = attempt.billed()
+        cost_micros = lane.cost_micros(input_tokens=billed.input_tokens, output_tokens=billed.output_tokens)
+        series = journey.series(lane.id)
+        if series is not None:
+            self._aggregation.record_attempt(
+                series,
+                failed=blame is Blame.LANE,
+                timed_out=timed_out(error),
+                throttled=blame is Blame.QUOTA,
+                latency_ms=latency_ms,
+                ttft_ms=ttft_ms,
+                tokens_per_second=tokens_per_second,
+                input_tokens=billed.input_tokens,
+                output_tokens=billed.output_tokens,
+                cost_micros=cost_micros,
+            )
+        if attempt.sent_bytes:
+            wall = self._wall()
+            self._usage.add_usage(
+                journey.usage_row(attempt, billed, cost_micros=cost_micros, attempt_id=new_id(wall), at=wall)
+            )

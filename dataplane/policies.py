@@ -1,0 +1,288 @@
+"""What people decide about lanes and routes: their order, probes, breaker and retry policies, fallback stacks.
+
+All are parts of the routing table, reviewed and signed with it, and referred to by name from lanes and routes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from dataplane.documents import Node
+from dataplane.thresholds import Threshold
+
+MAX_WINDOW_SECONDS: Final = 600.0
+MAX_OPEN_SECONDS: Final = 3600.0
+MAX_MILLISECONDS: Final = 3_600_000.0
+# A request that has failed this often is told so; more would only add load to what is failing.
+MAX_ATTEMPTS: Final = 6
+MAX_BACKOFF_SECONDS: Final = 60.0
+# The most that retries may add to a lane's load.
+MAX_BUDGET_SHARE: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerPolicy:
+    """When the breaker of a lane opens, for how long, and what closes it again.
+
+    Attributes:
+        window_seconds: What is looked at: the attempts of the last so many seconds, of the whole fleet.
+        minimum_attempts: Fewer attempts in the window open nothing.
+        failure_rate: Share of attempts (0..1) whose failure is the lane's; at or above it, the breaker opens.
+        timeout_rate: Share of attempts that timed out; they hold callers up, so they count sooner.
+        latency_p95_ms: The objective for whole attempts; a p95 above it is a brownout.
+        ttft_p95_ms: The same for the time to the first token of a stream.
+        drain_tokens_per_second: The floor: a stream that gives less is dragging.
+        dragging_rate: Share of streams that drag; at or above it, the breaker opens.
+        open_seconds: How long the first time. Each flap multiplies it by `flap_factor`, up to `max_open_seconds`; every
+            `calm_seconds` that the lane stays closed takes one flap back.
+        probes: How many requests the whole fleet may try on the lane at once after that.
+        healthy_probes: How many of them in a row must go well before it closes.
+    """
+
+    slug: str
+    window_seconds: Threshold
+    minimum_attempts: Threshold
+    failure_rate: Threshold
+    timeout_rate: Threshold
+    latency_p95_ms: Threshold
+    ttft_p95_ms: Threshold
+    drain_tokens_per_second: Threshold
+    dragging_rate: Threshold
+    open_seconds: Threshold
+    flap_factor: Threshold
+    max_open_seconds: Threshold
+    calm_seconds: Threshold
+    probes: Threshold
+    healthy_probes: Threshold
+
+    @classmethod
+    def parse(cls, slug: str, node: Node) -> BreakerPolicy:
+        """Read one policy, or raise MalformedRelease. Shape: {name of each attribute: see `Threshold.parse`}."""
+        members = node.members(*BREAKER_THRESHOLDS)
+
+        def share(name: str) -> Threshold:
+            return Threshold.parse(members[name], above=0, maximum=1)
+
+        def seconds(name: str, maximum: float) -> Threshold:
+            return Threshold.parse(members[name], above=0, maximum=maximum)
+
+        policy = cls(
+            slug=slug,
+            window_seconds=seconds("window_seconds", MAX_WINDOW_SECONDS),
+            minimum_attempts=Threshold.parse_whole(members["minimum_attempts"], minimum=1, maximum=1_000_000),
+            failure_rate=share("failure_rate"),
+            timeout_rate=share("timeout_rate"),
+            latency_p95_ms=Threshold.parse(members["latency_p95_ms"], above=0, maximum=MAX_MILLISECONDS),
+            ttft_p95_ms=Threshold.parse(members["ttft_p95_ms"], above=0, maximum=MAX_MILLISECONDS),
+            drain_tokens_per_second=Threshold.parse(members["drain_tokens_per_second"], above=0, maximum=1_000_000),
+            dragging_rate=share("dragging_rate"),
+            open_seconds=seconds("open_seconds", MAX_OPEN_SECONDS),
+            flap_factor=Threshold.parse(members["flap_factor"], above=0, maximum=10),
+            max_open_seconds=seconds("max_open_seconds", MAX_OPEN_SECONDS),
+            calm_seconds=seconds("calm_seconds", 86_400.0),
+            probes=Threshold.parse_whole(members["probes"], minimum=1, maximum=1000),
+            healthy_probes=Threshold.parse_whole(members["healthy_probes"], minimum=1, maximum=1000),
+        )
+        if policy.flap_factor.value < 1:
+            members["flap_factor"].refuse("below 1, so that the breaker would open for less each time it flaps")
+        if policy.max_open_seconds.value < policy.open_seconds.value:
+            members["max_open_seconds"].refuse(f"less than open_seconds, {policy.open_seconds.value:g}")
+        return policy
+
+    def thresholds(self) -> Mapping[str, Threshold]:
+        """Every number of the policy by its name, in the order of the class."""
+        return {name: getattr(self, name) for name in BREAKER_THRESHOLDS}
+
+
+BREAKER_THRESHOLDS: Final = tuple(name for name in BreakerPolicy.__dataclass_fields__ if name != "slug")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How a route's failed attempts are made again.
+
+    Attributes:
+        max_attempts: Of one request, all lanes together.
+        attempts_per_lane: Before the next lane is tried.
+        base_seconds, cap_seconds: The wait before the same lane is tried again is drawn from 0 up to the base, doubled
+            with each attempt up to the cap. A provider's own Retry-After is kept to, up to the cap.
+        floor_seconds: Added to it: each region has its own share of so much.
+        budget_share: Retries that each first attempt on a lane allows (0..0.1).
+        least_seconds: With less than this left of the deadline, no attempt is begun.
+    """
+
+    slug: str
+    max_attempts: Threshold
+    attempts_per_lane: Threshold
+    base_seconds: Threshold
+    cap_seconds: Threshold
+    floor_seconds: Threshold
+    budget_share: Threshold
+    least_seconds: Threshold
+
+    @classmethod
+    def parse(cls, slug: str, node: Node) -> RetryPolicy:
+        """Read one policy, or raise MalformedRelease. Shape: {name of each attribute: see `Threshold.parse`}."""
+        members = node.members(*RETRY_THRESHOLDS)
+
+        def seconds(name: str) -> Threshold:
+            return Threshold.parse(members[name], above=0, maximum=MAX_BACKOFF_SECONDS)
+
+        policy = cls(
+            slug=slug,
+            max_attempts=Threshold.parse_whole(members["max_attempts"], minimum=1, maximum=MAX_ATTEMPTS),
+            attempts_per_lane=Threshold.parse_whole(members["attempts_per_lane"], minimum=1, maximum=MAX_ATTEMPTS),
+            base_seconds=seconds("base_seconds"),
+            cap_seconds=seconds("cap_seconds"),
+            floor_seconds=seconds("floor_seconds"),
+            budget_share=Threshold.parse(members["budget_share"], above=0, maximum=MAX_BUDGET_SHARE),
+            least_seconds=seconds("least_seconds"),
+        )
+        if policy.cap_seconds.value < policy.base_seconds.value:
+            members["cap_seconds"].refuse(f"less than base_seconds, {policy.base_seconds.value:g}")
+        return policy
+
+    def thresholds(self) -> Mapping[str, Threshold]:
+        """Every number of the policy by its name, in the order of the class."""
+        return {name: getattr(self, name) for name in RETRY_THRESHOLDS}
+
+
+RETRY_THRESHOLDS: Final = tuple(name for name in RetryPolicy.__dataclass_fields__ if name != "slug")
+
+
+@dataclass(frozen=True, slots=True)
+class CachedAnswers:
+    """The first rung below the lanes: answers that were written and signed beforehand.
+
+    `copy` names signed copy of the kind `answers`. A question that is written like one of theirs is answered exactly;
+    with an `embedding_route`, so is one whose embedding is at least as near as `minimum_score` (cosine, 0..1).
+    """
+
+    copy: str
+    embedding_route: str | None
+    minimum_score: Threshold | None
+
+
+@dataclass(frozen=True, slots=True)
+class FallbackStack:
+    """What a route has below its lanes, in this order. Each rung is signed copy; `template` answers every question in
+    the same words, `outage` says honestly that there is no answer and when to expect one.
+    """
+
+    slug: str
+    answers: CachedAnswers | None
+    template: str | None
+    outage: str
+
+    @classmethod
+    def parse(cls, slug: str, node: Node) -> FallbackStack:
+        """Read one stack, or raise MalformedRelease.
+
+        Shape: {"answers": {"copy": slug, "embedding_route": slug or null, "minimum_score": threshold or null} or null,
+                "template": {"copy": slug} or null, "outage": {"copy": slug}}.
+        """
+        members = node.members("answers", "template", "outage")
+        answers = None
+        if members["answers"].value is not None:
+            inner = members["answers"].members("copy", "embedding_route", "minimum_score")
+            route = inner["embedding_route"].optional_text()
+            score = None
+            if route is None and inner["minimum_score"].value is not None:
+                inner["minimum_score"].refuse(
+                    "there is no embedding_route to give a score; name one, or set it to null"
+                )
+            if route is not None:
+                score = Threshold.parse(inner["minimum_score"], above=0, maximum=1)
+            answers = CachedAnswers(inner["copy"].text(), route, score)
+        template = members["template"]
+        return cls(
+            slug,
+            answers,
+            None if template.value is None else template.members("copy")["copy"].text(),
+            members["outage"].members("copy")["copy"].text(),
+        )
+
+    def copy_used(self) -> Mapping[str, str]:
+        """The copy that the stack names: rung -> slug. A rung's name is also the kind of copy that it takes."""
+        used = {"outage": self.outage}
+        if self.template is not None:
+            used["template"] = self.template
+        if self.answers is not None:
+            used["answers"] = self.answers.copy
+        return used
+
+
+PREFERENCE: Final = "preference"
+WEIGHT: Final = "weight"
+SPEED: Final = "speed"
+COST: Final = "cost"
+STEERED_BY: Final = frozenset({PREFERENCE, WEIGHT, SPEED, COST})
+MAX_WEIGHT: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Steering:
+    """How a route orders its lanes: as written (preference), or by weight, speed or cost.
+
+    `weights` are by lane, for `weight`; a lane with 0 is an alternate only.
+    """
+
+    by: str = PREFERENCE
+    weights: Mapping[str, int] | None = None
+
+    @classmethod
+    def parse(cls, node: Node, lanes: Collection[str]) -> Steering:
+        """Read it, or raise MalformedRelease.
+
+        Shape: {"by": preference | weight | speed | cost, "weights": {lane of the route: int} for weight, else null}.
+        """
+        members = node.members("by", "weights")
+        by = members["by"].one_of(STEERED_BY)
+        if by != WEIGHT:
+            if members["weights"].value is not None:
+                members["weights"].refuse(f"lanes are ordered by {by}; set it to null")
+            return cls(by)
+        weights: dict[str, int] = {}
+        for lane, entry in members["weights"].entries():
+            if lane not in lanes:
+                entry.refuse(f"{lane!r} is not a lane of this route")
+            weights[lane] = entry.integer(maximum=MAX_WEIGHT)
+        for lane in lanes:
+            if lane not in weights:
+                members["weights"].refuse(f"lane {lane!r} has no weight; 0 makes it an alternate only")
+        if not any(weights.values()):
+            members["weights"].refuse("every weight is 0, so that no lane would come first")
+        return cls(by, weights)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbePolicy:
+    """How a lane is kept known while nobody uses it: one short question of our own, by one worker of the fleet.
+
+    Attributes:
+        idle_seconds: A lane that answered nobody for so long is asked; one that is open, as soon as it may be.
+        timeout_seconds: How long it may take to answer.
+    """
+
+    slug: str
+    idle_seconds: Threshold
+    timeout_seconds: Threshold
+
+    @classmethod
+    def parse(cls, slug: str, node: Node) -> ProbePolicy:
+        """Read one policy, or raise MalformedRelease. Shape: {name of each attribute: see `Threshold.parse`}."""
+        members = node.members(*PROBE_THRESHOLDS)
+        return cls(
+            slug,
+            Threshold.parse(members["idle_seconds"], above=0, maximum=86_400),
+            Threshold.parse(members["timeout_seconds"], above=0, maximum=MAX_OPEN_SECONDS),
+        )
+
+    def thresholds(self) -> Mapping[str, Threshold]:
+        """Every number of the policy by its name, in the order of the class."""
+        return {name: getattr(self, name) for name in PROBE_THRESHOLDS}
+
+
+PROBE_THRESHOLDS: Final = tuple(name for name in ProbePolicy.__dataclass_fields__ if name != "slug")

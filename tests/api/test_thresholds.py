@@ -1,0 +1,59 @@
+import pytest
+
+from controlplane.routing.models import RoutingTable
+from tests.factories import crew, make_policy, make_routing
+
+pytestmark = pytest.mark.django_db
+
+DRILL = {"origin": "load_test", "note": "seen in the drill", "link": "/routing/", "review_by": "2099-01-01"}
+
+
+@pytest.fixture(autouse=True)
+def deployment():
+    make_policy()
+    make_routing()
+
+
+def test_thresholds_are_read_and_others_proposed(as_operator):
+    """A breaker policy and a route alike: a new table, which only differs in these numbers, and its change request."""
+    oncall = as_operator(crew.oncall)
+
+    read = oncall.get("breakers/hosted-chat")
+    proposed = oncall.patch(
+        "breakers/hosted-chat", {"thresholds": {"failure_rate": {"value": 0.4, **DRILL}}, "reason": "the drill"}
+    )
+    of_route = oncall.patch(
+        "routes/chat", {"thresholds": {"first_token_seconds": {"value": 4, **DRILL}}, "reason": "the drill"}
+    )
+
+    rate = read.body["thresholds"]["failure_rate"]
+    assert (read.body["table"], rate["value"], rate["provenance"]["origin"]) == (1, 0.5, "incident")
+    assert len(read.body["thresholds"]) == 14
+    assert (proposed.status, of_route.status) == (201, 201)
+    assert proposed.body["kind"] == "routing.table"
+    breakers = RoutingTable.objects.get(number=2).document["breakers"]
+    assert breakers["hosted-chat"]["failure_rate"]["value"] == 0.4
+    assert breakers["hosted-chat"]["failure_rate"]["provenance"]["author"] == "oncall"
+    assert RoutingTable.objects.get(number=3).document["routes"]["chat"]["first_token_seconds"]["value"] == 4
+    assert set(oncall.get("routes/chat").body["thresholds"]) == {
+        "first_token_seconds",
+        "whole_answer_seconds",
+        "latency_open_share",
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "thresholds", "status", "code"),
+    [
+        ("breakers/gone", {"probes": {"value": 2, **DRILL}}, 404, "not_found"),
+        ("breakers/hosted-chat", {"hunger": {"value": 2, **DRILL}}, 400, "invalid_threshold"),
+        ("breakers/hosted-chat", {"failure_rate": {"value": 40, **DRILL}}, 400, "invalid_routing"),
+        ("breakers/hosted-chat", {"failure_rate": {"value": 0.4}}, 400, "invalid"),
+        ("breakers/hosted-chat", {}, 400, "invalid"),
+    ],
+)
+def test_thresholds_that_make_no_table_are_refused(as_operator, path, thresholds, status, code):
+    """Without an origin, too; nothing is stored."""
+    answer = as_operator(crew.oncall).patch(path, {"thresholds": thresholds, "reason": "r"})
+
+    assert (answer.status, answer.body["error"]["code"], RoutingTable.objects.count()) == (status, code, 1)

@@ -1,0 +1,200 @@
+"""Every fault that the simulator knows, on every kind of route, streaming and not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from dataplane.simulator.faults import DIALECTS, FAULTS, MALFORMATIONS, STATUSES, Parameter
+from tests.dataplane.conftest import breaker_policy, copy_document, retry_policy, threshold
+
+from .conftest import lane, make_release, release_sections
+
+QUESTION = "How do I get a refund?"
+# What a fault's parameters are here, where the defaults would only take longer.
+QUICKER: dict[str, dict[str, float]] = {"latency": {"ms": 900}, "slow_drip": {"ms": 2}}
+# Faults after which the answer is complete all the same, in the vendor's way: slow, strange or declined, but whole.
+HARMLESS = {
+    "latency",
+    "slow_drip",
+    "refusal",
+    "malformed_answer",
+    "wrong_usage",
+    "wrong_content_type",
+    "duplicate_final",
+}
+CUT = {"upstream_interrupted", "upstream_malformed", "upstream_unavailable", "upstream_timeout", "upstream_error"}
+CAUSES = {
+    "rate_limit": {"upstream_rate_limited"},
+    "content_filter": {"content_filter"},
+    "reset": {"upstream_interrupted"},
+    "silence": {"upstream_timeout"},
+    "silence_mid_stream": {"upstream_timeout", "upstream_interrupted"},
+    "latency": {"upstream_timeout"},
+    "slow_drip": {"upstream_timeout"},
+    "reset_mid_stream": CUT,
+    "truncated_chunk": CUT,
+    "malformed_chunk": CUT,
+    "error_mid_stream": CUT,
+    "missing_final": CUT,
+    "wrong_content_type": CUT,
+}
+LANES = ("openai/eu/main/x", "azure/eu/main/x", "anthropic/eu/main/x")
+IMPATIENT = {"first_token_seconds": threshold(0.5), "whole_answer_seconds": threshold(0.5)}
+KINDS: dict[str, dict[str, Any]] = {
+    "bare": {"lanes": [LANES[0]]},
+    "azure": {"lanes": [LANES[1]]},
+    "anthropic": {"lanes": [LANES[2]]},
+    "retrying": {"lanes": [LANES[0]], "retry": "r"},
+    "alternates": {"lanes": list(LANES), "retry": "r", "held_tokens": 4},
+    "stocked": {"lanes": list(LANES[:2]), "retry": "r", "fallback": "help"},
+}
+
+
+def variants(kind: str = "bare") -> list[str]:
+    """Every fault in the compact notation; on the barest route once for each word of its parameters and each status."""
+    if kind != "bare":
+        return [
+            name + (":" + ",".join(f"{k}={v}" for k, v in QUICKER[name].items()) if name in QUICKER else "")
+            for name in FAULTS
+        ]
+    found = []
+    for name, spec in FAULTS.items():
+        base = QUICKER.get(name, {})
+        choices: list[dict[str, Any]] = [base]
+        for parameter, described in spec.parameters.items():
+            for value in _values(name, parameter, described):
+                choices.append(base | {parameter: value})
+        found += [
+            name + (":" + ",".join(f"{k}={v}" for k, v in chosen.items()) if chosen else "") for chosen in choices
+        ]
+    return list(dict.fromkeys(found))
+
+
+def _values(fault: str, parameter: str, described: Parameter) -> tuple[Any, ...]:
+    if fault == "status":
+        return STATUSES
+    if parameter == "dialect":
+        return DIALECTS
+    if parameter == "kind" and fault == "malformed_answer":
+        return MALFORMATIONS
+    return described.choices
+
+
+@pytest.fixture
+def routes(gateway, simulator_url):
+    """A release with one route of every kind; breakers never open here, so that every fault is met by an attempt."""
+    sections = release_sections(simulator_url)
+    routing = sections["routing"]
+    for name, provider, account, model in zip(
+        LANES,
+        ("openai", "azure", "anthropic"),
+        ("main", "azure", "claude"),
+        ("gpt-4o-instant", "gpt-4o-instant", "claude-instant"),
+        strict=True,
+    ):
+        routing["lanes"][name] = lane(
+            provider, account, name, upstream_model=model, idle_timeout_seconds=0.5, breaker="b"
+        )
+    routing["breakers"] = {"b": breaker_policy(minimum_attempts=100_000)}
+    routing["retries"] = {"r": retry_policy(base_seconds=0.01, cap_seconds=0.02, least_seconds=0.1)}
+    routing["fallbacks"] = {"help": {"answers": None, "template": {"copy": "words"}, "outage": {"copy": "outage"}}}
+    routing["routes"] |= {kind: {"deadline_ms": 8000} | IMPATIENT | changes for kind, changes in KINDS.items()}
+    sections["copy"] = {
+        slug: {"version": 1, "digest": "c" * 64, "document": copy_document(kind)}
+        for slug, kind in (("words", "template"), ("outage", "outage"))
+    }
+    gateway.watcher.current = make_release(sections)
+
+
+async def ask(client: httpx.AsyncClient, kind: str, fault: str, *, stream: bool) -> httpx.Response:
+    """One question with a fault in it. A reply that does not end within the client's time-out raises."""
+    content = QUESTION + (f" [[fault {fault}]]" if fault else "")
+    body = {"model": kind, "stream": stream, "messages": [{"role": "user", "content": content}]}
+    return await client.post("/v1/chat/completions", json=body)
+
+
+def read(response: httpx.Response, *, stream: bool) -> tuple[str, str, dict[str, Any] | None]:
+    """Return text, finish reason, and error of a reply; a stream must end in exactly one terminal event."""
+    if not stream or response.headers["content-type"].startswith("application/json"):
+        body = response.json()
+        if "error" in body:
+            return "", "", body["error"]
+        choice = body["choices"][0]
+        return choice["message"]["content"] or choice["message"].get("refusal") or "", choice["finish_reason"], None
+    blocks = [block for block in response.text.split("\n\n") if block]
+    datas = [block.partition("\ndata: ")[2] for block in blocks]
+    assert [block.partition("\n")[0] for block in blocks] == [f"id: {number}" for number in range(1, len(blocks) + 1)]
+    terminal = [data == "[DONE]" or "error" in json.loads(data) for data in datas]
+    assert terminal == [False] * (len(datas) - 1) + [True]
+    error = None if datas[-1] == "[DONE]" else json.loads(datas[-1])["error"]
+    text, finish = "", ""
+    for data in datas[:-1]:
+        for choice in json.loads(data)["choices"]:
+            text += choice["delta"].get("content") or choice["delta"].get("refusal") or ""
+            finish = choice.get("finish_reason") or finish
+    return text, finish, error
+
+
+def faults_found(response: httpx.Response, fault: str, whole: str, *, stream: bool) -> list[str]:
+    """What is wrong with a reply, in words."""
+    wrong = []
+    name = fault.partition(":")[0]
+    attempts = int(response.headers["ballast-attempts"])
+    if not 1 <= attempts <= 6:
+        wrong.append(f"{attempts} attempts")
+    text, finish, error = read(response, stream=stream)
+    if error is None:
+        answered_by_copy = response.headers["ballast-fallback"] == "template"
+        complete = text == whole or name in HARMLESS or finish == "content_filter" or answered_by_copy
+        if not complete:
+            wrong.append(f"presented as complete: {text[:60]!r}, finished by {finish!r}")
+    else:
+        cause = error.get("reason") or error["code"]
+        status = fault.partition("code=")[2]
+        allowed = CAUSES.get(name) or _causes_of_status(int(status or 500))
+        if cause not in allowed:
+            wrong.append(f"blames {cause!r}, expected one of {sorted(allowed)}")
+        if not error["message"]:
+            wrong.append("an error without words")
+    return wrong
+
+
+def _causes_of_status(status: int) -> set[str]:
+    if status in (400, 413, 422):
+        return {"invalid_request"}
+    if status == 429:
+        return {"upstream_rate_limited"}
+    return {"upstream_auth_failed"} if status in (401, 402, 403, 404) else {"upstream_unavailable"}
+
+
+@pytest.mark.usefixtures("routes")
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_every_fault_ends_soon_and_says_the_truth(gateway, kind, stream):
+    """Never a hang, never a part as the whole, at most six attempts, and an error that names its cause."""
+    async with httpx.AsyncClient(
+        base_url=gateway.url, headers={"Authorization": "Bearer bk-globex"}, timeout=15
+    ) as client:
+        whole, _, _ = read(await ask(client, kind, "", stream=stream), stream=stream)
+        names = variants(kind)
+        replies = await asyncio.gather(*(ask(client, kind, fault, stream=stream) for fault in names))
+
+    wrong = {
+        fault: found
+        for fault, reply in zip(names, replies, strict=True)
+        if (found := faults_found(reply, fault, whole, stream=stream))
+    }
+    assert whole
+    assert wrong == {}
+    rows = [row for row in gateway.reports.rows if row["route"] == kind]
+    assert len(rows) == 1 + sum(int(reply.headers["ballast-attempts"]) for reply in replies)
+
+
+def test_every_fault_is_among_the_variants():
+    """A fault that the simulator learns is met by every kind of route."""
+    assert {variant.partition(":")[0] for variant in variants()} == set(FAULTS)

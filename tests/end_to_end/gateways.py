@@ -1,0 +1,290 @@
+"""A few gateway processes on one Redis and one provider simulator, without a control plane: the release is a file.
+
+    with Gateways(directory, two_lanes(["chat"], policy=numbers), processes=2) as gateways:
+        gateways.strike("chat-primary", "status:code=503")
+        ...gateways.urls[0], gateways.breaker(1, "chat/primary"), gateways.redis.stop()...
+
+Unlike those behind the supervisor's port, each process has a port of its own, so that whoever asks knows whom.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from dataplane.release import sign
+from dataplane.supervisor import bind, gateway_command
+from launcher.keys import keep_signing_key
+from launcher.ports import pick_free
+from launcher.postgres import wait_until
+from launcher.redis import EmbeddedRedis
+
+KEY = "bk-demo"
+HOST = "127.0.0.1"
+PROJECT = Path(__file__).resolve().parents[2]
+READY_SECONDS = 30.0
+STOP_SECONDS = 20.0
+SERIES = re.compile(r'ballast_gateway_breaker\{lane="([^"]+)",state="([^"]+)"\} 1\.0')
+
+Routing = Callable[[str], dict[str, Any]]
+
+
+def secret_of(account: str) -> str:
+    """The key of a lane's account at the simulator, which knows accounts by how their keys end."""
+    return f"sk-{account}"
+
+
+def two_lanes(
+    routes: Sequence[str],
+    *,
+    policy: Mapping[str, float],
+    model: str = "gpt-4o-instant",
+    first_token_seconds: float | None = None,
+    whole_answer_seconds: float | None = None,
+) -> Routing:
+    """How to route when the simulator's address is known: every route has the lanes `<route>/primary` and
+    `<route>/alternate`, each with an account of its own, `<route>-primary` and `<route>-alternate`, under one breaker
+    policy.
+    """
+
+    def routing(simulator_url: str) -> dict[str, Any]:
+        accounts, lanes = {}, {}
+        for route in routes:
+            for role in ("primary", "alternate"):
+                account = f"{route}-{role}"
+                accounts[account] = {
+                    "provider": "openai",
+                    "base_url": f"{simulator_url}/openai/v1",
+                    "secret": f"env:{_variable(account)}",
+                    "api_version": None,
+                }
+                lanes[f"{route}/{role}"] = {
+                    "provider": "openai",
+                    "region": "eu-west",
+                    "account": account,
+                    "model": "gpt-4o",
+                    "upstream_model": model,
+                    "residency": "eu",
+                    "capabilities": ["chat", "stream"],
+                    "input_micros_per_million_tokens": 2_500_000,
+                    "output_micros_per_million_tokens": 10_000_000,
+                    "connect_timeout_seconds": 2,
+                    "first_byte_timeout_seconds": 20,
+                    "idle_timeout_seconds": 15,
+                    "breaker": "watched",
+                }
+        limits = {"first_token_seconds": first_token_seconds, "whole_answer_seconds": whole_answer_seconds}
+        return {
+            "providers": {"openai": {"wire": "openai"}},
+            "accounts": accounts,
+            "lanes": lanes,
+            "breakers": {"watched": {name: _threshold(value) for name, value in policy.items()}},
+            "routes": {
+                route: {"lanes": [f"{route}/primary", f"{route}/alternate"], "deadline_ms": 60_000}
+                | {name: _threshold(value) for name, value in limits.items() if value is not None}
+                for route in routes
+            },
+        }
+
+    return routing
+
+
+class Gateways:
+    """See the module.
+
+    Args:
+        directory: Empty.
+        routing: Gives the release's section `routing` once the simulator's address is known.
+        processes: Gateway processes.
+    """
+
+    def __init__(self, directory: Path, routing: Routing, *, processes: int) -> None:
+        self.redis = OwnRedis(directory / "redis")
+        self.simulator_url = f"http://{HOST}:{pick_free()}"
+        self.urls: list[str] = []
+        self._directory = directory
+        self._routing = routing(self.simulator_url)
+        self._processes = processes
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._lifeline: int | None = None
+        self._http = httpx.Client(timeout=10)
+
+    def __enter__(self) -> Gateways:
+        """Start everything; returns when every process serves."""
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop everything."""
+        for child in self._children:
+            child.terminate()
+        if self._lifeline is not None:
+            os.close(self._lifeline)
+            self._lifeline = None
+        for child in self._children:
+            try:
+                child.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+        self.redis.stop()
+        self._http.close()
+
+    def ask(self, process: int, route: str, *, stream: bool = False) -> httpx.Response:
+        """One request of an application, of one process; the response has been read."""
+        return self._http.post(
+            f"{self.urls[process]}/v1/chat/completions",
+            json={"model": route, "stream": stream, "messages": [{"role": "user", "content": "Where is my parcel?"}]},
+            headers={"authorization": f"Bearer {KEY}"},
+        )
+
+    def breaker(self, process: int, lane: str) -> str:
+        """The state that the process' `/metrics` shows for the lane's breaker."""
+        return breakers_in(self._http.get(f"{self.urls[process]}/metrics").text)[lane]
+
+    def strike(self, account: str, fault: str) -> int:
+        """From now on the simulator plays `fault` on this account alone; returns the rule's id."""
+        rule = {"fault": fault, "account": secret_of(account)}
+        answer = self._http.post(f"{self.simulator_url}/admin/faults", json=rule).raise_for_status()
+        number: int = answer.json()["rules"][0]["id"]
+        return number
+
+    def relieve(self) -> None:
+        """End all faults."""
+        self._http.delete(f"{self.simulator_url}/admin/faults").raise_for_status()
+
+    def hits(self, rule: int) -> int:
+        """How many requests have met this fault."""
+        rules = self._http.get(f"{self.simulator_url}/admin/faults").json()["rules"]
+        return next(one["hits"] for one in rules if one["id"] == rule)
+
+    def logged(self, words: str) -> int:
+        """How many lines with these words the processes have logged."""
+        return sum(log.read_text(errors="replace").count(words) for log in self._directory.glob("*.log"))
+
+    def _start(self) -> None:
+        self.redis.start()
+        keys = self._directory / "keys"
+        keep_signing_key(keys / "signing.pem", keys / "trusted-keys.json")
+        key = load_pem_private_key((keys / "signing.pem").read_bytes(), password=None)
+        (self._directory / "release.json").write_text(sign(self._document(), key).to_json())
+        environment = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "BALLAST_DATA_DIR": str(self._directory),
+            "BALLAST_HOST_NAME": "fleet",
+            "BALLAST_SIMULATOR_PORT": self.simulator_url.rpartition(":")[2],
+            "REDIS_URL": self.redis.url,
+        } | {_variable(account): secret_of(account) for account in self._routing["accounts"]}
+        ends, self._lifeline = os.pipe()
+        with contextlib.closing(os.fdopen(ends)):
+            self._spawn([sys.executable, "-m", "dataplane", "simulator"], environment)
+            for slot in range(self._processes):
+                with bind(HOST, 0) as listener:
+                    self.urls.append(f"http://{HOST}:{listener.getsockname()[1]}")
+                    inherited = (listener.fileno(), ends)
+                    options = ["--slot", str(slot), "--listener", str(inherited[0]), "--lifeline", str(ends)]
+                    self._spawn([*gateway_command(), *options], environment, inherited)
+        for url in (self.simulator_url, *self.urls):
+            self._wait_ready(f"{url}/readyz")
+
+    def _spawn(self, command: list[str], environment: Mapping[str, str], inherited: Sequence[int] = ()) -> None:
+        with (self._directory / f"{len(self._children)}.log").open("wb") as log:
+            self._children.append(
+                subprocess.Popen(command, cwd=PROJECT, env=environment, pass_fds=inherited, stdout=log, stderr=log)
+            )
+
+    def _wait_ready(self, url: str) -> None:
+        def ready() -> bool:
+            with contextlib.suppress(httpx.HTTPError):
+                return self._http.get(url).is_success
+            return False
+
+        def alive() -> bool:
+            return all(child.poll() is None for child in self._children)
+
+        if not wait_until(ready, alive=alive, seconds=READY_SECONDS):
+            said = "".join(log.read_text(errors="replace")[-1500:] for log in sorted(self._directory.glob("*.log")))
+            raise AssertionError(f"{url} does not become ready: {said}")
+
+    def _document(self) -> dict[str, Any]:
+        anyone = {"tier": "standard", "residency": [], "region": "eu-west", "internal": False, "log_content": False}
+        return {
+            "schema": 1,
+            "revision": 1,
+            "cut_at": "2026-01-02T03:04:05Z",
+            "reason": "gateways without a control plane",
+            "audit_head": {"seq": 1, "hash": "ab" * 32},
+            "sections": {
+                "access": {
+                    "tenants": {"demo": anyone},
+                    "keys": {hashlib.sha256(KEY.encode()).hexdigest(): {"tenant": "demo", "id": "k1"}},
+                },
+                "prompts": {},
+                "canaries": {},
+                "routing": self._routing,
+            },
+        }
+
+
+class OwnRedis:
+    """A Redis that can be stopped and started again on its port."""
+
+    def __init__(self, home: Path) -> None:
+        home.mkdir()
+        self._server = EmbeddedRedis(home, home, pick_free(), durable=False)
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Its address, with the password."""
+        return self._server.url()
+
+    def start(self) -> None:
+        """Return when it answers."""
+        self._server.initialise()
+        child = self._child = subprocess.Popen(
+            self._server.command, cwd=self._server.working_directory, stdout=subprocess.DEVNULL
+        )
+        if not wait_until(self._server.is_ready, alive=lambda: child.poll() is None, seconds=READY_SECONDS):
+            raise AssertionError("redis does not start")
+
+    def stop(self) -> None:
+        """End it, at once; nothing happens when it does not run."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+            self._child = None
+
+
+def breakers_in(metrics: str) -> dict[str, str]:
+    """The state of every breaker, by lane, in the text of a `/metrics` page."""
+    return dict(SERIES.findall(metrics))
+
+
+def _variable(account: str) -> str:
+    return f"KEY_OF_{account.upper().replace('-', '_')}"
+
+
+def _threshold(value: float) -> dict[str, Any]:
+    provenance = {"origin": "guess", "note": "as asked for", "link": "", "author": "oncall"}
+    return {"value": value, "provenance": provenance | {"on": "2026-01-02", "review_by": "2026-04-02"}}

@@ -1,0 +1,69 @@
+"""The words of the demo: what a fresh copy of Ballast shows when no model can answer."""
+
+import jsonschema
+import pytest
+from django.core.management import call_command
+
+from controlplane.approvals.models import ChangeRequest
+from controlplane.console.copy_content import copy_rows
+from controlplane.console.management.commands.seed_demo import read_demo
+from controlplane.ladder.models import Copy, CopyActivation
+from controlplane.releases.models import Release
+from dataplane.documents import Node
+from dataplane.signed_copy import parse_copy
+from tests.factories import NOW
+
+DEMO = read_demo(NOW.date(), simulator="http://127.0.0.1:8090")
+SCHEMA = DEMO["prompts"]["support-answer"]["parameters"]["response_format"]["json_schema"]["schema"]
+
+
+def words_of(document):
+    """Every text with its JSON, whatever the kind."""
+    for said in document["locales"].values():
+        yield from said if isinstance(said, list) else [said]
+
+
+@pytest.mark.parametrize("slug", DEMO["copy"])
+def test_words_of_the_demo_are_whole_in_both_languages(slug):
+    """They parse, and whoever asked for JSON of the help centre's schema gets the text in it."""
+    entry = DEMO["copy"][slug]
+    document = {"kind": entry["kind"], **{key: entry["versions"][-1][key] for key in ("default_locale", "locales")}}
+
+    parsed = parse_copy(slug, Node(document, "$"), version=1, digest="")
+
+    assert parsed.locales == ("en", "de")
+    for words in words_of(document):
+        if words["json"] is None:
+            assert entry["kind"] == "outage"
+            assert "{{eta_minutes}}" in words["text"]
+        else:
+            jsonschema.validate(words["json"], SCHEMA)
+            assert words["json"]["answer"] == words["text"]
+            assert words["json"]["resolved"] is (entry["kind"] == "answers")
+
+
+@pytest.mark.django_db
+def test_demo_has_its_words_signed_before_a_route_falls_back_on_them(settings):
+    """Through the approvals, by who answers for them; from the first release with the stack on, its copy is there."""
+    settings.DEMO = True
+
+    call_command("seed_demo", verbosity=0)
+
+    rows = copy_rows(list(Copy.objects.all()))
+    assert {row["state"] for row in rows} == {"signed"}
+    signed = {row["copy"].slug: {signature.name for signature in row["signatures"]} for row in rows}
+    assert signed == {
+        "help-centre-answers": {"exec", "legal"},
+        "help-centre-outage": {"exec"},
+        "help-centre-template": {"exec"},
+    }
+    assert all(str(row["uses"][0]) == "help-centre of chat" for row in rows)
+    falls_back = [release for release in Release.objects.all() if "fallbacks" in _section(release, "routing")]
+    assert falls_back
+    assert all(_section(release, "copy").keys() == DEMO["copy"].keys() for release in falls_back)
+    assert not CopyActivation.objects.filter(change__isnull=True).exists()
+    assert not ChangeRequest.objects.open().filter(kind="copy.version").exists()
+
+
+def _section(release, name):
+    return release.content["sections"][name]
