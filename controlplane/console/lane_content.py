@@ -14,7 +14,7 @@ from controlplane.console.threshold_content import SPAN, Chart, duration, narrow
 from controlplane.console.threshold_words import WORDS
 from controlplane.routing.effects import Pins, effects_of_holding
 from controlplane.routing.models import LaneHold, Mode
-from controlplane.telemetry.lanes import LaneStanding
+from controlplane.telemetry.lanes import NOT_SERVING, LaneStanding
 from controlplane.telemetry.measures import BY_KEY, figures
 from controlplane.telemetry.models import MINUTE, WorkerEvent
 from controlplane.telemetry.traffic import read
@@ -29,7 +29,6 @@ _LAMPS: Final = {
     "forced_open": "forced",
     "forced_closed": "held-closed",
 }
-NOT_SERVING: Final = frozenset({"open", "forced_open"})
 _CAUSES: Final = {
     "tripped": "A threshold was crossed",
     "cooled_down": "Its time was over; probes are let through",

@@ -70,10 +70,6 @@ class LaneRow:
         micros = (self.lane.input_micros_per_million_tokens, self.lane.output_micros_per_million_tokens)
         return " / ".join(f"${value / 1e6:,.2f}" for value in micros)
 
-    @property
-    def capabilities(self) -> list[str]:
-        return sorted(self.lane.capabilities)
-
 
 @dataclass(frozen=True, slots=True)
 class Rung:

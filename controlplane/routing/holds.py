@@ -23,11 +23,16 @@ def hold_lane(*, lane: str, mode: Mode, until: datetime, reason: str, actor: Ope
 
     Raises:
         UnknownLane: the table in force has no such lane.
-        InvalidHold: automatic is no hold, the end has passed, or is over 24 h ahead, or there is no reason.
+        InvalidHold: the lane has no breaker that workers could hold, automatic is no hold, the end has passed, or is
+            over 24 h ahead, or there is no reason.
     """
     table = active_table()
     if table is None or lane not in table.document["lanes"]:
         raise UnknownLane(f"{lane!r} is not a lane of the table in force; the routing page lists them")
+    if table.document["lanes"][lane].get("breaker") is None:
+        raise InvalidHold(
+            f"{lane!r} has no breaker to hold; give it one in the routing table, or take it out of its routes"
+        )
     if mode not in _WORDS:
         raise InvalidHold(f"{mode.value!r} is no way to hold a lane; let it go instead")
     until = until.replace(microsecond=0)  # as the release says it

@@ -10,7 +10,7 @@ from controlplane.routing.errors import InvalidHold, UnknownLane
 from controlplane.routing.holds import active_holds, hold_lane, let_go
 from controlplane.routing.models import LaneHold, Mode
 from dataplane.routing import RoutingTable
-from tests.factories import NOW, crew, make_deployment, make_routing, routing_document
+from tests.factories import NOW, crew, make_deployment, make_policy, make_routing, routing_document
 
 pytestmark = pytest.mark.django_db
 
@@ -52,6 +52,19 @@ def test_held_lane_is_in_the_release_at_once_and_its_newest_word_stands():
     assert set(overrides()) == {AZURE}
     said = AuditEvent.objects.filter(target=f"lane:{OPENAI}").order_by("seq").values_list("action", "data__reason")
     assert list(said) == [("lane.held", "it burns"), ("lane.held", "it is fine"), ("lane.let_go", "done")]
+
+
+def test_lane_without_a_breaker_cannot_be_held():
+    """Workers would pass the hold over, so saying that it holds would be a lie."""
+    make_policy()
+    document = routing_document()
+    document["lanes"][OPENAI] = {**document["lanes"][OPENAI], "breaker": None}
+    for route in document["routes"]:
+        document["routes"][route] = {**document["routes"][route], "held_tokens": 0}
+    make_routing(document)
+
+    with pytest.raises(InvalidHold, match="has no breaker to hold"):
+        hold()
 
 
 def test_hold_ends_by_itself_and_leaves_the_document_as_it_is():

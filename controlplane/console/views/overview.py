@@ -33,10 +33,10 @@ from dataplane.routing import RoutingTable as Routing
 
 # The tiles: measure, words, digits, the browser's format of a live value.
 _TILES: Final = (
-    ("requests_per_second", "Traffic", 2, "decimal"),
-    ("error_rate", "Error rate", 2, "percent"),
-    ("latency_p95_ms", "Latency p95", 0, "ms"),
-    ("cost_per_hour_usd", "Cost", 2, "decimal"),
+    ("requests_per_second", "Traffic", 2, "decimal", "requests"),
+    ("error_rate", "Error rate", 2, "percent", "requests"),
+    ("latency_p95_ms", "Latency p95", 0, "ms", "attempts"),
+    ("cost_per_hour_usd", "Cost", 2, "decimal", "requests"),
 )
 _LANE_WINDOW: Final = timedelta(minutes=5)
 # Drift is looked for in the newest open changes; a page that examined hundreds would not be a front page.
@@ -110,7 +110,7 @@ def _tiles(traffic: Traffic) -> list[dict[str, Any]]:
     """The fleet's traffic of the last 15 minutes, as `components/_metric.html` takes it."""
     totals = traffic.arms[FLEET].totals
     tiles = []
-    for key, label, digits, format_name in _TILES:
+    for key, label, digits, format_name, counted in _TILES:
         measure, figure = BY_KEY[key], totals[key]
         tiles.append(
             {
@@ -120,7 +120,7 @@ def _tiles(traffic: Traffic) -> list[dict[str, Any]]:
                 "points": traffic.values(FLEET, key),
                 "live_key": f"totals.{FLEET}.{key}.value",
                 "live_format": format_name,
-                "note": f"{figure.n:,} attempts in 15 min",
+                "note": f"{figure.n:,} {counted} in 15 min",
             }
         )
     return tiles
