@@ -154,7 +154,6 @@ class Gateway:
         clock, wall = time.monotonic, time.time
         schemas = SchemaChecker()
         self._breakers = FleetBreakers(store=breaker_store, report=reports.add_event, clock=clock, wall=wall)
-        reports.lanes = self._breakers.states
         self._metrics = GatewayMetrics(release=lambda: watcher.current, breakers=self._breakers.states)
         caller = LaneCaller(
             transport=transport, secrets=secrets, adapters=ADAPTERS, timers=timers, clock=clock, wall=wall
@@ -167,6 +166,7 @@ class Gateway:
             clock=clock,
             wall=wall,
         )
+        reports.lanes = lambda: with_waits(self._breakers.states(), attempts)
         self._known_questions = KnownQuestions(attempts=attempts, caller=caller, timers=timers, clock=clock, wall=wall)
         self._pipeline = Pipeline(
             releases=watcher,
@@ -367,6 +367,12 @@ class Gateway:
         fine = {"/livez": True, "/startupz": self._started, "/readyz": ready and self._started}[path]
         words = b"ok\n" if fine else b"no verified release yet\n" if self._started else b"starting\n"
         await _send(send, 200 if fine else 503, [TEXT], words)
+
+
+def with_waits(states: list[dict[str, Any]], attempts: Attempts) -> list[dict[str, Any]]:
+    """Add to each lane's state how long its callers waited lately, in milliseconds, as `wait_ms`; null: not known."""
+    waits = attempts.waits_ms(state["lane"] for state in states)
+    return [{**state, "wait_ms": waits[state["lane"]]} for state in states]
 
 
 class AsgiReply:

@@ -1,8 +1,8 @@
 """Short questions of our own at lanes that nobody uses: so that a lane's health is known before a caller needs it, and
-an open breaker is tried by us before it is tried on somebody.
+a lane that cooled down is tried by us even when no caller comes by.
 
-One worker of the fleet asks; whether it may is settled in the store. Without the store nobody asks: what callers do
-then has to be enough. Every probe is an attempt like any other: judged, counted, and billed to ourselves.
+One worker of the fleet asks an idle lane; whether it may is settled in the store. Without the store nobody asks: what
+callers do then has to be enough. Every probe is an attempt like any other: judged, counted, and billed to ourselves.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from enum import Enum
 from typing import Any, Final
 
 from dataplane.attempts import Attempts
@@ -34,6 +35,14 @@ QUESTION: Final = ChatRequest(
 EMBEDDED: Final = EmbeddingRequest(route="", input="ok", parameters={})
 
 log = logging.getLogger("ballast.probes")
+
+
+class Due(Enum):
+    """Whether a lane is to be asked, and why."""
+
+    NO = "no"
+    IDLE = "idle"
+    COOLED_DOWN = "cooled down"
 
 
 class LaneProbes:
@@ -88,10 +97,12 @@ class LaneProbes:
             return
         now = self._clock()
         for lane in release.routing.lanes.values():
-            if not self._is_due(lane, now) or lane.probe is None:
+            due = self._due(lane, now)
+            if due is Due.NO or lane.probe is None:
                 continue
             self._asked_at[lane.id] = now
-            if self._store is not None:
+            # How many may probe an open lane at once is the breaker's business, and leased; an idle one is claimed.
+            if due is Due.IDLE and self._store is not None:
                 try:
                     if not await self._store.claim(f"probe:{lane.id}", ttl_seconds=lane.probe.idle_seconds.value):
                         continue
@@ -105,19 +116,20 @@ class LaneProbes:
         """Wait for the answers to what has been asked."""
         await asyncio.gather(*self._asking)
 
-    def _is_due(self, lane: Lane, now: float) -> bool:
-        """Whether nobody used the lane for its idle time, and its breaker would let a question through."""
+    def _due(self, lane: Lane, now: float) -> Due:
+        """Whether the lane's turn has come: it cooled down, or nobody used it for its idle time."""
         if lane.probe is None:
-            return False
-        if now - self._asked_at[lane.id] < lane.probe.idle_seconds.value:
-            return False
+            return Due.NO
         breaker = self._breakers.board.breakers().get(lane.id)
-        if breaker is None:
-            return True
-        if breaker.forced is not None or breaker.open_for(now=now) > 0:
-            return False
+        if breaker is not None:
+            if breaker.forced is not None or breaker.open_for(now=now) > 0:
+                return Due.NO
+            if breaker.state is not State.CLOSED:
+                return Due.COOLED_DOWN
+        if now - self._asked_at[lane.id] < lane.probe.idle_seconds.value:
+            return Due.NO
         # The window is the fleet's: traffic that others sent to the lane says as much as a probe would.
-        return breaker.state is not State.CLOSED or breaker.counts(now=now)[ATTEMPTS] == 0
+        return Due.IDLE if breaker is None or breaker.counts(now=now)[ATTEMPTS] == 0 else Due.NO
 
     async def _ask(self, release: Release, lane: Lane, policy: ProbePolicy) -> None:
         # The limit is the lane's to meet; the deadline only bounds what is ours (leases, a connection that hangs).

@@ -63,9 +63,9 @@ def order_lanes(
     if steering.by == WEIGHT and steering.weights is not None:
         ordered = _by_weight(lanes, steering.weights, rng)
     elif steering.by == SPEED:
-        ordered = _by_speed(lanes, speeds, now)
+        ordered = by_speed(lanes, {lane.id: speeds.wait_ms(lane.id, now=now) for lane in lanes})
     elif steering.by == COST:
-        ordered = sorted(lanes, key=_price)
+        ordered = by_cost(lanes)
     else:
         ordered = list(lanes)
     return tuple(ordered)
@@ -80,15 +80,17 @@ def _by_weight(lanes: Sequence[Lane], weights: Mapping[str, int], rng: Random) -
     return sorted(lanes, key=lambda lane: -drawn[lane.id])
 
 
-def _by_speed(lanes: Sequence[Lane], speeds: Speeds, now: float) -> list[Lane]:
-    """Insertion by pairs: a lane moves forward only past those that it is clearly faster than; unknown ones stay."""
+def by_speed(lanes: Sequence[Lane], waits_ms: Mapping[str, float | None]) -> list[Lane]:
+    """Order lanes by how long their callers waited, in milliseconds; None: not known.
+
+    A lane moves forward only past those that it is clearly faster than; unknown ones stay where they are.
+    """
     ordered: list[Lane] = []
-    waits = {lane.id: speeds.wait_ms(lane.id, now=now) for lane in lanes}
     for lane in lanes:
         place = len(ordered)
-        wait = waits[lane.id]
+        wait = waits_ms.get(lane.id)
         while wait is not None and place:
-            before = waits[ordered[place - 1].id]
+            before = waits_ms.get(ordered[place - 1].id)
             if before is None or wait >= CLEARLY_FASTER * before:
                 break
             place -= 1
@@ -96,5 +98,6 @@ def _by_speed(lanes: Sequence[Lane], speeds: Speeds, now: float) -> list[Lane]:
     return ordered
 
 
-def _price(lane: Lane) -> int:
-    return lane.input_micros_per_million_tokens + lane.output_micros_per_million_tokens
+def by_cost(lanes: Sequence[Lane]) -> list[Lane]:
+    """Order lanes by the sum of both prices, the cheapest first; equals stay as they are."""
+    return sorted(lanes, key=lambda lane: lane.input_micros_per_million_tokens + lane.output_micros_per_million_tokens)

@@ -106,6 +106,7 @@ def lane_state(lane: str = "openai/eu-west/main/gpt-4o", state: str = "closed", 
         "attempts": 40,
         "failures": 0,
         "cause": "",
+        "wait_ms": None,
     } | fields
 
 

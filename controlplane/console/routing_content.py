@@ -15,8 +15,9 @@ from controlplane.telemetry.lanes import LaneStanding
 from controlplane.telemetry.measures import Figure
 from controlplane.telemetry.traffic import LaneHealth
 from dataplane.errors import GatewayError
-from dataplane.policies import FallbackStack
+from dataplane.policies import COST, PREFERENCE, WEIGHT, FallbackStack
 from dataplane.routing import Lane, Route, RoutingTable, eligible_lanes
+from dataplane.steering import by_cost, by_speed
 
 PARTS = ("routes", "lanes", "breakers", "retries", "probes", "fallbacks", "accounts", "providers")
 
@@ -92,6 +93,7 @@ class RouteRows:
     route: Route
     lanes: tuple[LaneRow, ...]
     rungs: tuple[Rung, ...]
+    order: str
 
     @property
     def slug(self) -> str:
@@ -126,9 +128,32 @@ def route_rows(
             route,
             tuple(replace(rows[lane.id], place=place) for place, lane in enumerate(route.lanes, start=1)),
             rungs_of(route.fallback, live),
+            order_now(route, standings),
         )
         for route in table.routes.values()
     ]
+
+
+def order_now(route: Route, standings: Mapping[str, LaneStanding]) -> str:
+    """In which order workers try the lanes at this moment, in words; by the workers' own rule.
+
+    Of speed, each worker has its own view; this is the order by their mean.
+    """
+    steering = route.steering
+    if steering.by == PREFERENCE:
+        return "lanes in order of preference"
+    if steering.by == WEIGHT and steering.weights is not None:
+        total = sum(steering.weights.values())
+        shares = [f"{lane.id} {steering.weights[lane.id] / total:.0%}".replace("%", " %") for lane in route.lanes]
+        return f"by weight, tried first: {', '.join(shares)}"
+    if steering.by == COST:
+        return f"by cost, now {' → '.join(lane.id for lane in by_cost(route.lanes))}"
+    waits = {lane: standing.wait_ms for lane, standing in standings.items()}
+    known = [
+        f"{lane.id} ({'not known' if (wait := waits.get(lane.id)) is None else f'{wait:,.0f} ms'})"
+        for lane in by_speed(route.lanes, waits)
+    ]
+    return f"by speed, now {' → '.join(known)}"
 
 
 def lane_rows(

@@ -40,6 +40,7 @@ class LaneStanding:
         probes: In flight, of all workers.
         attempts, failures: In the breaker's window, of the whole fleet, as known by the worker that knows most of it.
         cause: What opened it, as most workers say that hold it in the state `state`.
+        wait_ms: What callers waited for lately, the mean of the workers that saw enough; None when none did.
     """
 
     lane: str
@@ -49,6 +50,7 @@ class LaneStanding:
     attempts: int
     failures: int
     cause: str
+    wait_ms: float | None
 
     @property
     def state(self) -> str:
@@ -62,7 +64,7 @@ class LaneStanding:
 
     def to_json(self) -> dict[str, Any]:
         """Shape: {"lane", "state", "cause": str, "workers": {"<state>": int}, "open_for_seconds": float or null,
-        "probes", "attempts", "failures": int}.
+        "probes", "attempts", "failures": int, "wait_ms": float or null}.
         """
         return {
             "lane": self.lane,
@@ -73,6 +75,7 @@ class LaneStanding:
             "attempts": self.attempts,
             "failures": self.failures,
             "cause": self.cause,
+            "wait_ms": self.wait_ms,
         }
 
 
@@ -87,6 +90,8 @@ def lane_states(now: datetime) -> dict[str, LaneStanding]:
             out=Sum("probes"),
             tried=Max("attempts"),
             failed=Max("failures"),
+            waited=Sum("wait_ms"),
+            timed=Count("wait_ms"),
         )
         .order_by("lane", "state", "cause")
     )
@@ -106,6 +111,7 @@ def _standing(lane: str, groups: list[Any], now: datetime) -> LaneStanding:
     for group in groups:
         workers[group["state"]] += group["workers"]
     worst = min(groups, key=lambda group: (LANE_STATES.index(group["state"]), -group["workers"]))
+    timed = sum(group["timed"] for group in groups)
     until = max((group["until"] for group in groups if group["until"] is not None), default=None)
     return LaneStanding(
         lane=lane,
@@ -115,6 +121,7 @@ def _standing(lane: str, groups: list[Any], now: datetime) -> LaneStanding:
         attempts=max(group["tried"] for group in groups),
         failures=max(group["failed"] for group in groups),
         cause=worst["cause"],
+        wait_ms=sum(group["waited"] or 0.0 for group in groups) / timed if timed else None,
     )
 
 

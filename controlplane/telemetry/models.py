@@ -233,6 +233,7 @@ class LaneState(models.Model):
     attempts = models.BigIntegerField(help_text="In the breaker's window, of the whole fleet as this worker knows it")
     failures = models.BigIntegerField(help_text="Of these attempts")
     cause = models.CharField(max_length=200, blank=True, help_text="What opened it")
+    wait_ms = models.FloatField(null=True, blank=True, help_text="What its callers waited for lately; null: too few")
 
     objects = LaneStateQuerySet.as_manager()
 

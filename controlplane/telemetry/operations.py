@@ -148,6 +148,7 @@ _STATE_COLUMNS: Final = {
     "attempts": "bigint",
     "failures": "bigint",
     "cause": "text",
+    "wait_ms": "double precision",
 }
 _STATE_NAMES: Final = ", ".join(_STATE_COLUMNS)
 _STATES: Final = LaneState._meta.db_table
@@ -231,6 +232,7 @@ def _lane_state(lane: Mapping[str, Any], reported_at: datetime) -> dict[str, Any
     return {
         "open_until_at": None if seconds is None else reported_at + timedelta(seconds=seconds),
         **{name: lane[name] for name in ("lane", "state", "probes", "attempts", "failures", "cause")},
+        "wait_ms": lane.get("wait_ms"),
     }
 
 

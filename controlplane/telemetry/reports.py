@@ -159,6 +159,7 @@ _LANE: Final = {
     "attempts": _integer(),
     "failures": _integer(),
     "cause": _text(200),
+    "wait_ms": _optional(_or_null(_number(1e15))),
 }
 _ACK: Final = {
     "revision": _or_null(_integer()),

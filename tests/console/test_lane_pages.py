@@ -87,6 +87,34 @@ def test_routing_page_shows_each_breaker_who_holds_a_lane_and_what_is_below(tabl
     assert rows[-1].hold is not None
 
 
+@pytest.mark.parametrize(
+    ("steering", "order"),
+    [
+        (
+            {"by": "speed", "weights": None},
+            f"by speed, now {AZURE} (90 ms) → {OPENAI} (400 ms) → {ANTHROPIC} (not known)",
+        ),
+        (
+            {"by": "weight", "weights": {OPENAI: 3, AZURE: 1, ANTHROPIC: 0}},
+            f"by weight, tried first: {OPENAI} 75 %, {AZURE} 25 %, {ANTHROPIC} 0 %",
+        ),
+        ({"by": "cost", "weights": None}, f"by cost, now {OPENAI} → {AZURE} → {ANTHROPIC}"),
+        (None, "lanes in order of preference"),
+    ],
+)
+def test_routing_page_says_in_which_order_lanes_are_tried_now(db, signed_in, steering, order):
+    """By the workers' own rule and what they last told; a speed that nobody knows is said to be so."""
+    make_policy()
+    document = routing_document()
+    document["routes"]["chat"] = {**document["routes"]["chat"], "steering": steering}
+    make_routing(document)
+    workers_say(lane_state(OPENAI, wait_ms=400.0), lane_state(AZURE, wait_ms=90.0), lane_state(ANTHROPIC))
+
+    page = signed_in(crew.oncall).get("/routing/")
+
+    assert order in words(page)
+
+
 def test_lane_is_held_and_let_go_in_two_clicks(table, signed_in):
     """At night no words are needed; what was said is kept, and the next page says how long it lasts."""
     browser = signed_in(crew.oncall)

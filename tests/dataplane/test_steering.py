@@ -10,7 +10,7 @@ import pytest
 from dataplane.documents import MalformedRelease, Node
 from dataplane.policies import Steering
 from dataplane.routing import RoutingTable
-from dataplane.steering import Speeds, order_lanes
+from dataplane.steering import Speeds, by_speed, order_lanes
 
 from .conftest import LANE, ROUTING
 
@@ -106,3 +106,10 @@ def test_steering_that_cannot_be_meant_is_refused(value, fact):
     """With the JSON path of what is wrong."""
     with pytest.raises(MalformedRelease, match=fact):
         Steering.parse(Node(value, "$.steering"), [A, B, C])
+
+
+def test_order_by_speed_takes_waits_from_anywhere():
+    """The console orders by the mean of the workers with the workers' own rule."""
+    ordered_lanes = by_speed(lanes(), {A: 500.0, C: 100.0, B: 450.0})
+
+    assert [lane.id for lane in ordered_lanes] == [C, A, B]

@@ -86,10 +86,10 @@ def test_any_order_and_any_repetition_ends_with_the_newest_word_of_each_worker(d
 
 def test_lane_stands_as_the_workers_that_are_heard_of_say():
     """Counted by state, with the longest time that one keeps it open and the probes of all; the silent do not count."""
-    known = {"probes": 2, "attempts": 50, "failures": 40, "cause": "timeout_rate"}
+    known = {"probes": 2, "attempts": 50, "failures": 40, "cause": "timeout_rate", "wait_ms": 300.0}
     batch = [
         report(lanes=(lane_state("a"), lane_state("b")), worker="w1"),
-        report(lanes=(lane_state("a", "open", open_for_seconds=12.5, cause="failure_rate"),), worker="w2"),
+        report(lanes=(lane_state("a", "open", open_for_seconds=12.5, cause="failure_rate", wait_ms=100.0),), worker="w2"),
         report(lanes=(lane_state("a", "open", open_for_seconds=20.0, **known),), worker="w3"),
         report(lanes=(lane_state("a", "open", cause="timeout_rate"),), worker="w4"),
         report(lanes=(lane_state("a", "forced_open"), lane_state("c")), worker="w5", sent_at=NOON - SILENT_AFTER),
@@ -105,6 +105,7 @@ def test_lane_stands_as_the_workers_that_are_heard_of_say():
     a, b = standings["a"], standings["b"]
     assert (a.state, a.agreed, dict(a.workers)) == ("open", False, {"closed": 1, "open": 3})
     assert (a.open_for_seconds, a.probes, a.attempts, a.failures, a.cause) == (28.0, 2, 50, 40, "timeout_rate")
+    assert a.wait_ms == 200.0  # of the two workers that saw enough
     assert (b.state, b.workers["closed"], b.open_for_seconds, b.cause) == ("forced_closed", 1, None, "")
     assert lanes_message({"c", "b"}, now=NOON + 2 * SECOND) == {
         "now": (NOON + 2 * SECOND).isoformat(),
@@ -118,6 +119,7 @@ def test_lane_stands_as_the_workers_that_are_heard_of_say():
                 "attempts": 40,
                 "failures": 0,
                 "cause": "",
+                "wait_ms": None,
             },
             "c": None,
         },
