@@ -89,7 +89,9 @@ def test_lane_stands_as_the_workers_that_are_heard_of_say():
     known = {"probes": 2, "attempts": 50, "failures": 40, "cause": "timeout_rate", "wait_ms": 300.0}
     batch = [
         report(lanes=(lane_state("a"), lane_state("b")), worker="w1"),
-        report(lanes=(lane_state("a", "open", open_for_seconds=12.5, cause="failure_rate", wait_ms=100.0),), worker="w2"),
+        report(
+            lanes=(lane_state("a", "open", open_for_seconds=12.5, cause="failure_rate", wait_ms=100.0),), worker="w2"
+        ),
         report(lanes=(lane_state("a", "open", open_for_seconds=20.0, **known),), worker="w3"),
         report(lanes=(lane_state("a", "open", cause="timeout_rate"),), worker="w4"),
         report(lanes=(lane_state("a", "forced_open"), lane_state("c")), worker="w5", sent_at=NOON - SILENT_AFTER),
