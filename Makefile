@@ -37,7 +37,7 @@ clean:
 
 test: $(VENV)/.installed-dev
 	@BALLAST_CHROMIUM="$$($(PY) -m launcher chromium)" && export BALLAST_CHROMIUM && \
-	exec $(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	exec $(PY) -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
 
 deep: $(VENV)/.installed-dev
 	exec env HYPOTHESIS_PROFILE=deep $(PY) -m pytest tests/approvals/test_every_order.py $(PYTEST_ARGS)

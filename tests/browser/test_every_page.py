@@ -62,10 +62,12 @@ def test_page_is_usable_quiet_and_small(furnished, house, page):
     for width, height in (WIDE, PHONE):
         tab.set_viewport_size({"width": width, "height": height})
         found += [f"{width}, light: {line}" for line in _violations(tab, rules=None)]
-        _turn(tab, "dark")
-        # A theme changes colours only, so that is all there is to look at again.
-        found += [f"{width}, dark: {line}" for line in _violations(tab, rules=["color-contrast"])]
-        _turn(tab, "light")
+        # A theme changes colours only, and a width none of them: the dark phone is looked at where its own parts
+        # (bottom bar, menus) are the news.
+        if (width, height) == WIDE or page.name == "overview":
+            _turn(tab, "dark")
+            found += [f"{width}, dark: {line}" for line in _violations(tab, rules=["color-contrast"])]
+            _turn(tab, "light")
         sideways = tab.evaluate(SIDEWAYS)
         found += [f"{width}: scrolls sideways by {sideways} px"] if sideways > 0 else []
     found += [f"phone: target of {line}" for line in tab.evaluate(SMALL)]
