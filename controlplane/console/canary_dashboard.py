@@ -15,7 +15,7 @@ from controlplane.telemetry.traffic import ARMS, Comparison, compare
 RANGES: Final = {int(CANARY_WINDOW.total_seconds() // 60): "15 min", 60: "1 h", 360: "6 h", 1440: "24 h"}
 # Figures of a whole arm, not of one answer: canary and control differ by design in how many users they have.
 _NOT_COMPARED: Final = frozenset({"requests", "requests_per_second", "attempts", "cost_per_hour_usd"})
-# Totals have no line; what says something of lanes, not of words, stands in the table alone: charts take the page its time.
+# Totals have no line; what says something of lanes, not of words, stands in the table: charts take the page its time.
 _NOT_DRAWN: Final = frozenset({"requests", "attempts", "failure_rate", "timeout_rate", "throttle_rate", "drain_tps_p5"})
 _DIGITS: Final = {
     "USD/request": 6,
