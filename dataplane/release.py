@@ -187,10 +187,6 @@ class Release:
     # What tells one content of a section from another, so that an unchanged one is not parsed again.
     _marks: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)
 
-    def key_for(self, key_sha256: str) -> ApiKey | None:
-        """The API key with this SHA-256 hex digest, or None when it is unknown or revoked."""
-        return self.access.keys.get(key_sha256)
-
     def api_key(self, key_sha256: str) -> ApiKey | None:
         """The admitted API key with this SHA-256 hex digest, or None when it is unknown or revoked."""
         return self.access.keys.get(key_sha256)

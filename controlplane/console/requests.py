@@ -11,6 +11,7 @@ from django.http import HttpRequest
 from controlplane.accounts.errors import AccessError
 from controlplane.accounts.models import Operator
 from controlplane.approvals.errors import ApprovalError
+from controlplane.console.forms.fields import ReasonForm
 from controlplane.ladder.errors import CopyError
 from controlplane.prompts.errors import PromptError
 from controlplane.releases.errors import ReleaseError
@@ -35,6 +36,16 @@ def actor_of(request: HttpRequest) -> Operator:
 def whole_number(text: str) -> int | None:
     """The number that a browser sent in digits; None for anything else, '²' and a thousand nines included."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS else None
+
+
+def reason_given(request: HttpRequest) -> str | None:
+    """Why, in the operator's own words; None when nothing (or too much) was typed, and a message asks for it."""
+    form = ReasonForm(request.POST)
+    if not form.is_valid():
+        messages.error(request, "Say why; the reason is kept in the audit record")
+        return None
+    reason: str = form.cleaned_data["reason"]
+    return reason
 
 
 def refused_as_message(request: HttpRequest, operation: Callable[[], T]) -> T | None:

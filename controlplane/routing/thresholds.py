@@ -105,11 +105,6 @@ def census(table: RoutingTable, *, today: date) -> Census:
     )
 
 
-def with_policy(document: Mapping[str, Any], slug: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a routing document in which some thresholds of one breaker policy are others; see `with_thresholds`."""
-    return with_thresholds(document, BREAKER, slug, changes)
-
-
 def with_thresholds(document: Mapping[str, Any], kind: str, slug: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of a routing document in which some thresholds are others, and nothing else is.
 

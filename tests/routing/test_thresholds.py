@@ -7,7 +7,7 @@ from controlplane.releases.operations import current_release
 from controlplane.routing.errors import InvalidRouting, InvalidThreshold, SameRouting, UnknownPolicy
 from controlplane.routing.models import RoutingTable
 from controlplane.routing.operations import propose_thresholds
-from controlplane.routing.thresholds import BREAKER, ROUTE, NewValue, census, placed_thresholds, with_policy
+from controlplane.routing.thresholds import BREAKER, ROUTE, NewValue, census, placed_thresholds, with_thresholds
 from dataplane.routing import RoutingTable as Routing
 from tests.factories import NOW, crew, make_deployment, routing_document, sign
 
@@ -86,7 +86,7 @@ def test_document_in_force_is_left_as_it_is():
     """The edit gives a copy; what is in force may be compared with it afterwards."""
     document = routing_document()
 
-    changed = with_policy(document, "hosted-chat", {"probes": {"value": 3, "provenance": {}}})
+    changed = with_thresholds(document, BREAKER, "hosted-chat", {"probes": {"value": 3, "provenance": {}}})
 
     assert document == routing_document()
     assert changed["breakers"]["hosted-chat"]["probes"] == {"value": 3, "provenance": {}}

@@ -14,7 +14,14 @@ from controlplane.audit.models import AuditEvent
 from controlplane.console.canary_dashboard import RANGES, dashboard
 from controlplane.console.forms.canaries import BaseStages, PlanForm, StageFormSet, stage_initial
 from controlplane.console.forms.fields import ReasonForm
-from controlplane.console.requests import actor_of, refused_as_message, refused_into_form, went_through, whole_number
+from controlplane.console.requests import (
+    actor_of,
+    reason_given,
+    refused_as_message,
+    refused_into_form,
+    went_through,
+    whole_number,
+)
 from controlplane.console.stages import steps, stops
 from controlplane.console.timeline import timeline
 from controlplane.prompts.access import access_prompt, access_version
@@ -209,11 +216,9 @@ def canary_withdraw(request: HttpRequest, slug: str) -> HttpResponse:
     now = timezone.now()
     operator = actor_of(request)
     canary = access_canary(operator, slug, "run_canary")
-    form = ReasonForm(request.POST)
-    if not form.is_valid():
-        messages.error(request, "Say why; the reason is kept in the audit record")
+    reason = reason_given(request)
+    if reason is None:
         return redirect(canary)
-    reason = form.cleaned_data["reason"]
     if went_through(request, lambda: operations.withdraw_canary(canary=canary, reason=reason, actor=operator, now=now)):
         messages.success(request, f"Gave up {canary.slug}")
     return redirect(canary)

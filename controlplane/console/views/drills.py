@@ -16,8 +16,7 @@ from controlplane.approvals.models import ChangeRequest
 from controlplane.audit.models import AuditEvent
 from controlplane.console.drill_content import lane_rows, leavable, preview, proposal, why_not_for_good
 from controlplane.console.forms.drills import DrillForm, subject_of
-from controlplane.console.forms.fields import ReasonForm
-from controlplane.console.requests import actor_of, refused_as_message, refused_into_form, went_through
+from controlplane.console.requests import actor_of, reason_given, refused_as_message, refused_into_form, went_through
 from controlplane.console.timeline import timeline
 from controlplane.routing import drills, operations
 from controlplane.routing.access import access_drill, access_routing, require_holder, visible_drills
@@ -174,11 +173,9 @@ def _propose(request: HttpRequest, pk: int, operation: Callable[..., ChangeReque
     now = timezone.now()
     operator = actor_of(request)
     drill = access_drill(operator, pk, "propose_routing")
-    form = ReasonForm(request.POST)
-    if not form.is_valid():
-        messages.error(request, "Say why; the reason is kept in the audit record")
+    reason = reason_given(request)
+    if reason is None:
         return redirect(drill)
-    reason = form.cleaned_data["reason"]
     change = refused_as_message(request, lambda: operation(drill=drill, reason=reason, actor=operator, now=now))
     if change is None:
         return redirect(drill)

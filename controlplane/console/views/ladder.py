@@ -20,9 +20,15 @@ from controlplane.console.copy_content import (
     version_rows,
 )
 from controlplane.console.copy_fit import json_checklist
-from controlplane.console.forms.fields import ReasonForm
 from controlplane.console.forms.ladder import AnswersForm, BaseWords, CopyForm, VersionForm, WordsFormSet
-from controlplane.console.requests import actor_of, refused_as_message, refused_into_form, went_through, whole_number
+from controlplane.console.requests import (
+    actor_of,
+    reason_given,
+    refused_as_message,
+    refused_into_form,
+    went_through,
+    whole_number,
+)
 from controlplane.console.timeline import timeline
 from controlplane.ladder import operations
 from controlplane.ladder.access import access_copy, access_version, may, require_writer, visible_copy
@@ -171,11 +177,9 @@ def version_propose(request: HttpRequest, slug: str, number: int) -> HttpRespons
     now = timezone.now()
     operator = actor_of(request)
     version = access_version(operator, slug, number, "write_copy")
-    form = ReasonForm(request.POST)
-    if not form.is_valid():
-        messages.error(request, "Say why; the reason is kept in the audit record")
+    reason = reason_given(request)
+    if reason is None:
         return redirect(version)
-    reason = form.cleaned_data["reason"]
     change = refused_as_message(
         request, lambda: operations.propose_version(version=version, reason=reason, actor=operator, now=now)
     )
@@ -192,11 +196,9 @@ def version_return(request: HttpRequest, slug: str, number: int) -> HttpResponse
     now = timezone.now()
     operator = actor_of(request)
     version = access_version(operator, slug, number, "return_copy")
-    form = ReasonForm(request.POST)
-    if not form.is_valid():
-        messages.error(request, "Say why; the reason is kept in the audit record")
+    reason = reason_given(request)
+    if reason is None:
         return redirect(version)
-    reason = form.cleaned_data["reason"]
     if went_through(request, lambda: operations.return_to(version=version, actor=operator, reason=reason, now=now)):
         messages.success(request, f"{version} is live; the release is on its way to the workers")
     return redirect(version.copy)

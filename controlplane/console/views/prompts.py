@@ -14,10 +14,9 @@ from controlplane.approvals.errors import ApprovalError
 from controlplane.approvals.models import RejectedDigest
 from controlplane.audit.models import AuditEvent
 from controlplane.console.changes import approvers_of
-from controlplane.console.forms.fields import ReasonForm
 from controlplane.console.forms.prompts import MessageFormSet, PromptForm, VersionForm
 from controlplane.console.previews import differences, preview
-from controlplane.console.requests import actor_of, refused_as_message, refused_into_form, whole_number
+from controlplane.console.requests import actor_of, reason_given, refused_as_message, refused_into_form, whole_number
 from controlplane.console.timeline import timeline
 from controlplane.prompts import operations
 from controlplane.prompts.access import access_prompt, visible_prompts
@@ -183,11 +182,9 @@ def propose_live(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     operator = actor_of(request)
     prompt = access_prompt(operator, slug, "run_canary")
     version = get_object_or_404(prompt.versions.select_related("prompt"), number=number)
-    form = ReasonForm(request.POST)
-    if not form.is_valid():
-        messages.error(request, "Say why; the reason is kept in the audit record")
+    reason = reason_given(request)
+    if reason is None:
         return redirect(version)
-    reason = form.cleaned_data["reason"]
     change = refused_as_message(
         request, lambda: operations.propose_live(version=version, reason=reason, actor=operator, now=now)
     )
@@ -205,11 +202,9 @@ def return_to(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     operator = actor_of(request)
     prompt = access_prompt(operator, slug, "roll_back")
     version = get_object_or_404(prompt.versions.select_related("prompt"), number=number)
-    form = ReasonForm(request.POST)
-    if not form.is_valid():
-        messages.error(request, "Say why; the reason is kept in the audit record")
+    reason = reason_given(request)
+    if reason is None:
         return redirect(version)
-    reason = form.cleaned_data["reason"]
     returned = refused_as_message(
         request, lambda: operations.return_to(version=version, actor=operator, reason=reason, now=now)
     )

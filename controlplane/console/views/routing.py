@@ -17,9 +17,8 @@ from controlplane.approvals.models import ChangeRequest
 from controlplane.audit.models import AuditEvent
 from controlplane.console.drill_content import leavable
 from controlplane.console.fires import FAILURE_RATE, MIN_ATTEMPTS
-from controlplane.console.forms.fields import ReasonForm
 from controlplane.console.forms.routing import TableForm, as_yaml
-from controlplane.console.requests import actor_of, refused_as_message, refused_into_form
+from controlplane.console.requests import actor_of, reason_given, refused_as_message, refused_into_form
 from controlplane.console.routing_content import (
     idle_rows,
     lane_rows,
@@ -155,11 +154,9 @@ def table_propose(request: HttpRequest, number: int) -> HttpResponse:
     now = timezone.now()
     operator = actor_of(request)
     table = access_table(operator, number, "propose_routing")
-    form = ReasonForm(request.POST)
-    if not form.is_valid():
-        messages.error(request, "Say why; the reason is kept in the audit record")
+    reason = reason_given(request)
+    if reason is None:
         return redirect(table)
-    reason = form.cleaned_data["reason"]
     change = refused_as_message(
         request, lambda: operations.propose_table(table=table, reason=reason, actor=operator, now=now)
     )
@@ -176,11 +173,9 @@ def table_return(request: HttpRequest, number: int) -> HttpResponse:
     now = timezone.now()
     operator = actor_of(request)
     table = access_table(operator, number, "propose_routing")
-    form = ReasonForm(request.POST)
-    if not form.is_valid():
-        messages.error(request, "Say why; the reason is kept in the audit record")
+    reason = reason_given(request)
+    if reason is None:
         return redirect(table)
-    reason = form.cleaned_data["reason"]
 
     def go_back() -> bool:
         operations.return_to(table=table, actor=operator, reason=reason, now=now)
