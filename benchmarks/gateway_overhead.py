@@ -2,11 +2,11 @@
 
     python -m benchmarks.gateway_overhead [--stream] [--managed] [--rounds 3] [--seconds 4] [--upstream simulator]
 
-The gateway is the real one (`python -m dataplane serve`, one process) with a signed release. The relay
-(`benchmarks/bare_relay.py`) is the same server and the same client with nothing in between: the limit of what this
-stack can give. Each has one core to itself in turn, round by round, since shared machines change their speed by the
-minute; load generator and upstream have the other. Where these cannot keep a core busy, the throughput that it would
-give is reckoned from the processor time per request.
+The gateway is the real one (`python -m dataplane serve`, one process) with a signed release that has the breaker and
+retry policies of the demo. The relay (`benchmarks/bare_relay.py`) is the same server and the same client with nothing
+in between: the limit of what this stack can give. Each has one core to itself in turn, round by round, since shared
+machines change their speed by the minute; load generator and upstream have the other. Where these cannot keep a core
+busy, the throughput that it would give is reckoned from the processor time per request.
 """
 
 from __future__ import annotations
@@ -31,12 +31,22 @@ from typing import Any
 
 import psutil
 import uvloop
+import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from benchmarks.load import Result, describe_machine, pace, request_bytes, saturate, table
 from dataplane.release import key_id_of, sign
 
+DEMO = Path(__file__).resolve().parents[1] / "fixtures" / "demo.yaml"
+PROVENANCE = {
+    "origin": "guess",
+    "note": "as in the demo",
+    "link": "",
+    "author": "benchmark",
+    "on": "2026-01-01",
+    "review_by": "2027-01-01",
+}
 KEY = "bk-benchmark"
 QUESTION = "How long does a refund take after the parcel has come back to you?"
 VERSION = {
@@ -63,8 +73,11 @@ def free_port() -> int:
 
 
 def write_release(directory: Path, base_url: str) -> None:
-    """Write a signed release with one lane, and the key that verifies it."""
+    """Write a signed release, and the key that verifies it: one route with three lanes on two wires, under the breaker
+    and retry policies and the limits of the demo. The first lane answers; the others are there to be considered.
+    """
     key = Ed25519PrivateKey.generate()
+    demo = yaml.safe_load(DEMO.read_text())["routing"]
     lane = {
         "provider": "openai",
         "region": "eu-west",
@@ -73,12 +86,24 @@ def write_release(directory: Path, base_url: str) -> None:
         "upstream_model": "gpt-4o-instant",
         "residency": "eu",
         "capabilities": ["chat", "stream", "tools", "json_schema"],
+        "context_tokens": 128_000,
+        "max_output_tokens": 16_384,
         "input_micros_per_million_tokens": 2_500_000,
         "output_micros_per_million_tokens": 10_000_000,
         "connect_timeout_seconds": 2,
         "first_byte_timeout_seconds": 10,
         "idle_timeout_seconds": 10,
+        "breaker": "hosted-chat",
     }
+    lanes = {
+        "openai/eu-west/main/gpt-4o": lane,
+        "openai/eu-north/main/gpt-4o": lane | {"region": "eu-north"},
+        "anthropic/eu-west/other/claude": lane | {"provider": "anthropic", "account": "other", "model": "claude"},
+    }
+    limits = ("first_token_seconds", "whole_answer_seconds", "held_tokens", "latency_open_share", "retry")
+    route = {"lanes": list(lanes), "deadline_ms": 30_000}
+    route |= undated({name: demo["routes"]["chat"][name] for name in limits})
+    account = {"base_url": base_url, "secret": "env:UP_KEY", "api_version": None}
     tenant = {"tier": "vip", "residency": ["eu"], "region": "eu-west", "internal": False, "log_content": False}
     stage = {"stage": "half", "audience": "all", "tenants": [], "regions": [], "weight": 5000}
     canary = {"prompt": "support", "control": 1, "candidate": 2, "unit": "user", "salt": "s", "not_after": None}
@@ -98,12 +123,15 @@ def write_release(directory: Path, base_url: str) -> None:
             },
             "canaries": {"support-2": canary | {"reach": [stage]}},
             "routing": {
-                "providers": {"openai": {"wire": "openai"}},
+                "providers": {"openai": {"wire": "openai"}, "anthropic": {"wire": "anthropic"}},
                 "accounts": {
-                    "main": {"provider": "openai", "base_url": base_url, "secret": "env:UP_KEY", "api_version": None}
+                    "main": account | {"provider": "openai"},
+                    "other": account | {"provider": "anthropic"},
                 },
-                "lanes": {"openai/eu-west/main/gpt-4o": lane},
-                "routes": {"chat": {"lanes": ["openai/eu-west/main/gpt-4o"], "deadline_ms": 30_000}},
+                "lanes": lanes,
+                "routes": {"chat": route},
+                "breakers": {"hosted-chat": undated(demo["breakers"]["hosted-chat"])},
+                "retries": {"patient": undated(demo["retries"]["patient"])},
             },
         },
     }
@@ -112,6 +140,11 @@ def write_release(directory: Path, base_url: str) -> None:
     public = key.public_key()
     raw = base64.b64encode(public.public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
     (directory / "keys" / "trusted-keys.json").write_text(json.dumps({key_id_of(public): raw}))
+
+
+def undated(policy: dict[str, Any]) -> dict[str, Any]:
+    """A policy of the demo with its numbers but not their provenance, whose days are counted from today."""
+    return {name: one | {"provenance": PROVENANCE} if isinstance(one, dict) else one for name, one in policy.items()}
 
 
 def start(command: list[str], *, cores: set[int], log: Path, **environment: str) -> subprocess.Popen[bytes]:

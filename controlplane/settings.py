@@ -21,6 +21,8 @@ DEBUG = False
 BIND = env.text("BALLAST_BIND", "127.0.0.1")
 CONSOLE_PORT = env.port("BALLAST_CONSOLE_PORT", 8000)
 GATEWAY_PORT = env.port("BALLAST_GATEWAY_PORT", 8080)
+# Where the console reaches the gateway for the page that tries a dropped connection.
+GATEWAY_URL = env.url("BALLAST_GATEWAY_URL", f"http://127.0.0.1:{GATEWAY_PORT}", schemes={"http", "https"}).rstrip("/")
 SIMULATOR_PORT = env.port("BALLAST_SIMULATOR_PORT", 8090)
 CONSOLE_URL = env.url("BALLAST_CONSOLE_URL", f"http://127.0.0.1:{CONSOLE_PORT}", schemes={"http", "https"}).rstrip("/")
 DATA_DIR = Path(env.text("BALLAST_DATA_DIR", str(BASE_DIR / "var"))).resolve()
@@ -159,7 +161,7 @@ AUTH_USER_MODEL = "accounts.Operator"
 AUTHENTICATION_BACKENDS = [
     "controlplane.accounts.backends.OperatorBackend",
     "django.contrib.auth.backends.ModelBackend",
-    "guardian.backends.ObjectPermissionBackend",
+    "controlplane.accounts.backends.ObjectPermissions",
 ]
 ANONYMOUS_USER_NAME = None  # guardian: nobody signed out has a permission
 GUARDIAN_RAISE_403 = True
@@ -241,6 +243,7 @@ SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^readyz$"]  # probes come straight to th
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_PROXY else None
 ALLAUTH_TRUSTED_PROXY_COUNT = 1 if BEHIND_PROXY else 0
 SILENCED_SYSTEM_CHECKS = [
+    "guardian.W001",  # its backend stands in AUTHENTICATION_BACKENDS as a subclass
     "security.W005",  # HSTS for subdomains: the names below the console's own are not ours to bind
     "security.W021",  # HSTS preload: whoever owns the domain signs it up
 ]
@@ -274,6 +277,7 @@ STORAGES = {
 }
 WHITENOISE_KEEP_ONLY_HASHED_FILES = True
 WHITENOISE_USE_FINDERS = DEMO and not (STATIC_ROOT / "staticfiles.json").exists()
+WHITENOISE_AUTOREFRESH = WHITENOISE_USE_FINDERS  # each is looked up when it is asked for, not all of them at start
 FORM_RENDERER = "django.forms.renderers.TemplatesSetting"
 
 # --- REST API --------------------------------------------------------------------------------------------------------

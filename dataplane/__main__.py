@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from dataplane.cursors import BadCursorKeys
 from dataplane.settings import AgentSettings, GatewaySettings, ReportSettings, SupervisorSettings
 
 REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
+DATABASE_SCHEMES = frozenset({"postgresql", "postgres"})
 BROKER_SCHEMES = REDIS_SCHEMES | {"amqp", "amqps", "pyamqp", "memory"}
 
 
@@ -112,6 +114,8 @@ def gateway_settings(environment: Environment, *, slot: int) -> GatewaySettings:
         slot=slot,
         release_file=_release_file(environment),
         trusted_keys_file=_trusted_keys_file(environment),
+        cursor_keys_file=environment.path("BALLAST_CURSOR_KEYS_FILE", _data_dir(environment) / "keys" / "cursor-keys"),
+        database_url=environment.url("DATABASE_URL", schemes=DATABASE_SCHEMES),
         reports=_report_settings(environment),
     )
 
@@ -222,7 +226,7 @@ def main(argv: Sequence[str] | None = None, variables: Mapping[str, str] | None 
                 _simulator(environment)
             case _:
                 _gateway_process(environment, arguments)
-    except (BadVariable, OSError) as exc:
+    except (BadVariable, BadCursorKeys, OSError) as exc:
         print(f"ballast {arguments.command}: {exc}", file=sys.stderr)
         return 1
     return 0

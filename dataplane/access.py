@@ -12,13 +12,16 @@ from typing import Final
 from dataplane.documents import Node
 
 TIERS: Final = frozenset({"vip", "standard", "free"})
+# For how long a tenant may have its idempotency keys remembered: at least, and at most.
+IDEMPOTENCY_HOURS: Final = (24, 72)
 
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
     """A customer of the gateway.
 
-    Empty `residency` means that its bytes may go anywhere; `internal` admits it to internal stages.
+    Empty `residency` means that its bytes may go anywhere; `internal` admits it to internal stages. For
+    `idempotency_hours`, its idempotency keys are remembered.
     """
 
     slug: str
@@ -27,6 +30,7 @@ class Tenant:
     region: str
     internal: bool
     log_content: bool
+    idempotency_hours: int = 24
 
 
 # Who pays for what Ballast asks providers by itself: probes, embeddings of signed answers. No customer has this slug.
@@ -54,8 +58,8 @@ class AccessTable:
     def parse(cls, section: object, *, path: str = "$.sections.access") -> AccessTable:
         """Read the section, or say where it is wrong.
 
-        Shape: {"tenants": {slug: {"tier", "residency", "region", "internal", "log_content"}}, "keys": {sha256 hex:
-                {"tenant", "id"}}}.
+        Shape: {"tenants": {slug: {"tier", "residency", "region", "internal", "log_content"} and, unless 24,
+                "idempotency_hours"}, "keys": {sha256 hex: {"tenant", "id"}}}.
         Raises:
             MalformedRelease: naming the JSON path.
         """
@@ -70,7 +74,9 @@ class AccessTable:
 
 
 def _parse_tenant(slug: str, node: Node) -> Tenant:
-    members = node.members("tier", "residency", "region", "internal", "log_content")
+    members = node.members("tier", "residency", "region", "internal", "log_content", optional=("idempotency_hours",))
+    hours = members.get("idempotency_hours")
+    least, most = IDEMPOTENCY_HOURS
     return Tenant(
         slug=slug,
         tier=members["tier"].one_of(TIERS),
@@ -78,6 +84,7 @@ def _parse_tenant(slug: str, node: Node) -> Tenant:
         region=members["region"].text(empty=True),
         internal=members["internal"].flag(),
         log_content=members["log_content"].flag(),
+        idempotency_hours=least if hours is None else hours.integer(minimum=least, maximum=most),
     )
 
 

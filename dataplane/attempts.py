@@ -14,7 +14,7 @@ from dataplane.blame import Blame, blame_for, timed_out
 from dataplane.breaker import Observation, Permit
 from dataplane.errors import BreakerOpen, DeadlineExceeded, GatewayError, NoLaneLeft, UpstreamError
 from dataplane.fleet import FleetBreakers
-from dataplane.journey import Attempt, Journey, new_id
+from dataplane.journey import Attempt, Journey, attempt_id
 from dataplane.policies import PREFERENCE, RetryPolicy, Steering
 from dataplane.providers.base import Adapter, UpstreamCall
 from dataplane.retry import Next, RetryBudget, Situation, Step, next_step, region_share
@@ -25,6 +25,8 @@ from dataplane.timers import Deadline
 
 # How much longer than its limit a probe is leased, should this worker die with it.
 LEASE_GRACE_SECONDS: Final = 5.0
+ON_THIS_LANE: Final = Step(Next.AGAIN)
+ON_THE_NEXT: Final = Step(Next.ELSEWHERE)
 
 Answer = TypeVar("Answer")
 Prepare = Callable[[Lane], tuple[UpstreamCall, Adapter]]
@@ -33,6 +35,10 @@ Make = Callable[[Attempt, UpstreamCall, Adapter], Awaitable[Answer]]
 
 def _never() -> bool:
     return False
+
+
+def _always(_: Lane) -> bool:
+    return True
 
 
 class _NotSent(Exception):
@@ -95,6 +101,7 @@ class Attempts:
         make: Make[Answer],
         deadline: Deadline,
         deadline_ms: float,
+        fits: Callable[[Lane], bool] = _always,
         is_committed: Callable[[], bool] = _never,
         policy: RetryPolicy | None = None,
         is_repeatable: bool = True,
@@ -108,6 +115,8 @@ class Attempts:
             make: Makes one attempt.
             deadline: Bounds all attempts together; an attempt that it cancels ends with DeadlineExceeded.
             deadline_ms: How long that was to begin with, in milliseconds.
+            fits: Whether a lane can carry the request. The first of `lanes` is known to; the others are asked about
+                when it has failed. One that cannot is none of the request's lanes.
             is_committed: Whether the caller has been told anything; from then on there is no other attempt.
             policy: None: every lane once.
             is_repeatable: See `retry.is_repeatable`.
@@ -121,14 +130,16 @@ class Attempts:
         held_back: dict[str, BreakerOpen] = {}
         refusal: GatewayError | None = None
         failure: GatewayError | None = None
-        for lanes_left, lane in zip(range(len(lanes) - 1, -1, -1), lanes, strict=True):
+        for place, lane in enumerate(lanes):
+            if place and not fits(lane):
+                continue
             on_lane = 0
-            step = Step(Next.AGAIN)
+            step = ON_THIS_LANE
             while step.what is Next.AGAIN:
                 if step.wait_seconds:
                     journey.stage = "waiting to try again"
                     await asyncio.sleep(step.wait_seconds)
-                step = Step(Next.ELSEWHERE)
+                step = ON_THE_NEXT
                 try:
                     permit = self._breakers.acquire_nowait(lane.id)
                     if permit is not None and permit.is_probe:
@@ -146,6 +157,7 @@ class Attempts:
                 except GatewayError as exc:
                     if is_committed():
                         raise
+                    lanes_left = sum(map(fits, lanes[place + 1 :]))
                     situation = Situation(
                         len(journey.attempts), on_lane, lanes_left, deadline.remaining_seconds, is_repeatable
                     )
@@ -243,8 +255,9 @@ class Attempts:
             self._speeds.add(lane.id, latency_ms if ttft_ms is None else ttft_ms, now=now)
         else:
             blame = Blame.CALLER if error is None else blame_for(error)
+        is_late = timed_out(error)
         if permit is not None:
-            self._breakers.record(permit, Observation(blame, timed_out(error), latency_ms, ttft_ms, tokens_per_second))
+            self._breakers.record(permit, Observation(blame, is_late, latency_ms, ttft_ms, tokens_per_second))
         billed = attempt.billed()
         cost_micros = lane.cost_micros(input_tokens=billed.input_tokens, output_tokens=billed.output_tokens)
         series = journey.series(lane.id)
@@ -252,7 +265,7 @@ class Attempts:
             self._aggregation.record_attempt(
                 series,
                 failed=blame is Blame.LANE,
-                timed_out=timed_out(error),
+                timed_out=is_late,
                 throttled=blame is Blame.QUOTA,
                 latency_ms=latency_ms,
                 ttft_ms=ttft_ms,
@@ -262,7 +275,7 @@ class Attempts:
                 cost_micros=cost_micros,
             )
         if attempt.sent_bytes:
-            wall = self._wall()
+            name = attempt_id(journey, attempt)
             self._usage.add_usage(
-                journey.usage_row(attempt, billed, cost_micros=cost_micros, attempt_id=new_id(wall), at=wall)
+                journey.usage_row(attempt, billed, cost_micros=cost_micros, attempt_id=name, at=self._wall())
             )

@@ -40,6 +40,8 @@ Counts = list[int]
 _PLAIN: Final = (ATTEMPTS,)
 _FAILED: Final = (ATTEMPTS, FAILURES)
 _TIMED_OUT: Final = (ATTEMPTS, FAILURES, TIMEOUTS)
+# What says something about a lane: that it answered, and that it failed.
+_JUDGED: Final = (Blame.NOBODY, Blame.LANE)
 
 
 class State(StrEnum):
@@ -309,7 +311,7 @@ class Breaker:
         if not permit.is_out:
             return None
         self.give_back(permit)
-        if permit.generation != self.generation or seen.blame not in (Blame.NOBODY, Blame.LANE):
+        if permit.generation != self.generation or seen.blame not in _JUDGED:
             return None
         bad = self._count(seen, now=now)
         if self.state is State.HALF_OPEN:

@@ -16,6 +16,7 @@ from dataplane.documents import Node, child_path
 from dataplane.fields import AZURE, OMITTABLE, asks_for
 from dataplane.lane_fit import carriage_of, misfit_of
 from dataplane.messages import ChatRequest
+from dataplane.policies import CONTINUE
 from dataplane.prompts import Problem, PromptSet
 from dataplane.routing import CAPABILITIES, MAX_CONTEXT_TOKENS, WIRES, Lane, Route, RoutingTable, with_implied
 
@@ -174,9 +175,10 @@ def check_table(
     problems: list[Problem] = []
     for lane in table.lanes.values():
         problems += _check_lane(matrix, lane, wire=table.providers[lane.provider].wire)
+    where = sorted(set(pins), key=sorted) or [frozenset()]
     for route in table.routes.values():
         problems += _check_route(route)
-    where = sorted(set(pins), key=sorted) or [frozenset()]
+        problems += _check_streams(route, where)
     for use in uses:
         problems += _check_use(table, use, where)
     return sorted(problems, key=lambda problem: not problem.is_error)
@@ -222,6 +224,25 @@ def _check_route(route: Route) -> Iterator[Problem]:
         )
 
 
+def _check_streams(route: Route, pins: Iterable[frozenset[str]]) -> Iterator[Problem]:
+    """Whether a stream that is to go on after a cut has a lane to go on at, wherever its tenant's bytes may go."""
+    if route.streams is None or route.streams.on_cut != CONTINUE:
+        return
+    for pin in pins:
+        within = [lane for lane in route.lanes if _is_within(lane, pin) and "stream" in lane.capabilities]
+        if within and not any("prefill" in lane.capabilities for lane in within):
+            yield Problem(
+                f"{child_path(f'{ROUTING_PATH}.routes', route.slug)}.streams",
+                f"no lane of route {route.slug!r}{_among(pin)} can be given the words so far (capability 'prefill'), "
+                f"so a stream that breaks off ends, although stream policy {route.streams.slug!r} says that it goes on",
+                is_error=False,
+            )
+
+
+def _among(pin: frozenset[str]) -> str:
+    return f" in {' or '.join(sorted(pin))}, where a tenant is pinned," if pin else ""
+
+
 def _check_use(table: RoutingTable, use: PromptUse, pins: Iterable[frozenset[str]]) -> Iterator[Problem]:
     route = table.routes.get(use.route)
     if route is None:
@@ -235,8 +256,7 @@ def _check_use(table: RoutingTable, use: PromptUse, pins: Iterable[frozenset[str
     ]
     told = "; ".join(f"lane {lane!r} {reason}" for lane, reason in reasons.items() if reason is not None)
     for pin in hopeless:
-        among = f" in {' or '.join(sorted(pin))}, where a tenant is pinned" if pin else ""
-        yield Problem(use.path, f"no lane of route {route.slug!r}{among} can serve {use.name}: {told}")
+        yield Problem(use.path, f"no lane of route {route.slug!r}{_among(pin)} can serve {use.name}: {told}")
     if told and not hopeless:
         served = ", ".join(repr(lane.id) for lane in able)
         yield Problem(

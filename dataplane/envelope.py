@@ -21,13 +21,15 @@ class Face:
     """How one error code looks over HTTP.
 
     `retry` False sends `x-should-retry: false`, which OpenAI's SDK obeys: trying again cannot help, or would be paid
-    for twice. `retry_after_seconds` is what Retry-After says when the error itself knows no better.
+    for twice. `retry_after_seconds` is what Retry-After says when the error itself knows no better. `tells_when` sends
+    it although an SDK is not to try again by itself: for the application, or a person, to come back then.
     """
 
     status: int
     type: str
     retry: bool = True
     retry_after_seconds: float | None = None
+    tells_when: bool = False
 
 
 INVALID: Final = "invalid_request_error"
@@ -44,6 +46,20 @@ FACES: Final[Mapping[str, Face]] = {
     "prompt_not_found": Face(404, INVALID, retry=False),
     "prompt_version_not_found": Face(404, INVALID, retry=False),
     "not_found": Face(404, INVALID, retry=False),
+    "stream_not_found": Face(404, INVALID, retry=False),
+    "invalid_cursor": Face(400, INVALID, retry=False),
+    "cursor_expired": Face(410, INVALID, retry=False),
+    "stream_not_continuable": Face(409, INVALID, retry=False),
+    "stream_cancelled": Face(409, INVALID, retry=False),
+    "answer_diverged": Face(502, SERVER),
+    "stream_too_long": Face(502, SERVER, retry=False),
+    "owner_lost": Face(502, SERVER),
+    "stream_log_unavailable": Face(503, SERVER, retry_after_seconds=1),
+    "idempotency_in_progress": Face(409, INVALID, retry=False, tells_when=True),
+    "idempotency_indeterminate": Face(409, INVALID, retry=False),
+    "idempotency_outcome_not_kept": Face(409, INVALID, retry=False),
+    "idempotency_mismatch": Face(422, INVALID, retry=False),
+    "idempotency_unavailable": Face(503, SERVER, retry_after_seconds=1),
     "method_not_allowed": Face(405, INVALID, retry=False),
     "request_too_large": Face(413, INVALID, retry=False),
     "unsupported_media_type": Face(415, INVALID, retry=False),
@@ -125,7 +141,7 @@ def error_headers(error: GatewayError, *, retry_after_seconds: float | None = No
         seconds = getattr(error, "retry_after_seconds", None)
     if seconds is None:
         seconds = face.retry_after_seconds
-    if seconds is not None and may_retry:
+    if seconds is not None and (may_retry or face.tells_when):
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(seconds))))
     headers.extend(getattr(error, "headers", ()))
     return headers
@@ -136,7 +152,7 @@ def error_body(error: GatewayError, *, request_id: str, code: str | None = None,
 
     Args:
         code: Overrides the error's own code, which then appears as `reason`.
-        more: Further members of the error object; they win over those that the error gives.
+        more: Further members of the error object; they win over those that the error gives, in `members` too.
     """
     fields: dict[str, Any] = {
         "type": face_of(error).type,
@@ -147,4 +163,4 @@ def error_body(error: GatewayError, *, request_id: str, code: str | None = None,
     }
     if code is not None and code != error.code:
         fields["reason"] = error.code
-    return orjson.dumps({"error": fields | more})
+    return orjson.dumps({"error": fields | getattr(error, "members", {}) | more})

@@ -99,3 +99,19 @@ class BreakersShared(Event):
     """The fleet's breakers are heard again."""
 
     kind = "breakers.shared"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLogLost(Event):
+    """The log of streams cannot be written; streams go on in this worker's memory alone. `reason` says why."""
+
+    kind = "streams.log_lost"
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLogBack(Event):
+    """The log of streams is written again, with what it lacked."""
+
+    kind = "streams.log_back"

@@ -9,7 +9,8 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final, Protocol, cast
 
 import orjson
@@ -18,6 +19,7 @@ from dataplane.aggregation import Aggregation
 from dataplane.attempts import Attempts, UsageSink
 from dataplane.copy_desk import CopyDesk
 from dataplane.credentials import Secrets
+from dataplane.cursors import CursorKeys
 from dataplane.envelope import (
     JSON_TYPE,
     BodyTooLarge,
@@ -30,9 +32,11 @@ from dataplane.envelope import (
     face_of,
 )
 from dataplane.errors import GatewayError, UnknownRoute
-from dataplane.events import Event
 from dataplane.fleet import FleetBreakers
+from dataplane.frames import Ending, encode_events
+from dataplane.idempotency import single_key
 from dataplane.journey import Inbound, new_id
+from dataplane.keyed import KeyedWork
 from dataplane.known_questions import KnownQuestions
 from dataplane.lane_caller import LaneCaller
 from dataplane.metrics import GatewayMetrics
@@ -43,6 +47,10 @@ from dataplane.release import Release
 from dataplane.schema_check import SchemaChecker
 from dataplane.settings import GatewaySettings
 from dataplane.stores.breakers import BreakerStore
+from dataplane.stores.idempotency import IdempotencyStore
+from dataplane.stores.streams import StreamLog
+from dataplane.stream_desk import ANY_ORIGIN, StreamCall, StreamDesk, shows_cursor
+from dataplane.streams import StreamReports, Streams
 from dataplane.timers import TimerWheel
 from dataplane.transport import Http1Transport, Transport
 
@@ -52,11 +60,13 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 TEXT: Final[Header] = (b"content-type", b"text/plain; charset=utf-8")
 PROMETHEUS: Final[Header] = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 GC_THRESHOLD: Final = 20_000
+NO_CONTENT: Final = 204
+STREAMS: Final = "/v1/streams/"
+STREAM_ACTIONS: Final = {"": "GET", "ack": "POST", "cancel": "POST", "continue": "POST"}
 WATCH_AFTER_SECONDS: Final = 0.05
 METHODS: Final = {
     "/v1/chat/completions": "POST",
@@ -84,14 +94,11 @@ class Watcher(Protocol):
         """Call `adopted` with every release from now on, right after it has become current. It must not wait."""
 
 
-class Reports(UsageSink, Protocol):
+class Reports(UsageSink, StreamReports, Protocol):
     """Ships what this worker did, such as `ReportShipper`."""
 
     in_flight: int
     lanes: Callable[[], list[dict[str, Any]]] | None
-
-    def add_event(self, event: Event) -> None:
-        """Take over something that happened; must not wait."""
 
     async def start(self) -> None:
         """Begin to ship."""
@@ -113,9 +120,13 @@ def create_app(
     secrets: Secrets,
     transport: Transport | None = None,
     breaker_store: BreakerStore | None = None,
-) -> App:
+    stream_log: StreamLog | None = None,
+    cursors: CursorKeys | None = None,
+    idempotency_store: IdempotencyStore | None = None,
+) -> Gateway:
     """Return the application of one gateway process. Its lifespan starts and stops `watcher`, `reports`, `transport`
-    and `breaker_store`; without the last, breakers are this process' own.
+    and the stores. Without `breaker_store`, breakers are this process' own; without `stream_log` and `cursors`, no
+    stream outlives its caller's connection; without `idempotency_store`, requests with a key are refused.
     """
     timers = TimerWheel()
     return Gateway(
@@ -126,6 +137,9 @@ def create_app(
         secrets=secrets,
         transport=transport or Http1Transport(timers=timers),
         breaker_store=breaker_store,
+        stream_log=stream_log,
+        cursors=cursors,
+        idempotency_store=idempotency_store,
         timers=timers,
     )
 
@@ -143,6 +157,9 @@ class Gateway:
         secrets: Secrets,
         transport: Transport,
         breaker_store: BreakerStore | None,
+        stream_log: StreamLog | None,
+        cursors: CursorKeys | None,
+        idempotency_store: IdempotencyStore | None,
         timers: TimerWheel,
     ) -> None:
         self._settings = settings
@@ -167,6 +184,23 @@ class Gateway:
             wall=wall,
         )
         reports.lanes = lambda: with_waits(self._breakers.states(), attempts)
+        owner = f"{settings.worker}/{uuid.uuid4().hex}"
+        self._streams: Streams | None = None
+        if stream_log is not None and cursors is not None:
+            self._streams = Streams(
+                store=stream_log,
+                cursors=cursors,
+                reports=reports,
+                owner=owner,
+                timers=timers,
+                clock=clock,
+                wall=wall,
+            )
+        self._keyed: KeyedWork | None = None
+        if idempotency_store is not None:
+            self._keyed = KeyedWork(
+                store=idempotency_store, streams=self._streams, owner=owner, timers=timers, clock=clock
+            )
         self._known_questions = KnownQuestions(attempts=attempts, caller=caller, timers=timers, clock=clock, wall=wall)
         self._pipeline = Pipeline(
             releases=watcher,
@@ -178,9 +212,12 @@ class Gateway:
             metrics=self._metrics,
             region=settings.region,
             timers=timers,
+            streams=self._streams,
+            keyed=self._keyed,
             clock=clock,
             wall=wall,
         )
+        self._stream_desk = StreamDesk(self._streams, self._pipeline)
         self._probes = LaneProbes(
             attempts=attempts,
             caller=caller,
@@ -194,6 +231,15 @@ class Gateway:
         watcher.subscribe(self._probes.adopt)
         watcher.subscribe(self._known_questions.adopt)
 
+    def interrupt_streams(self) -> None:
+        """End what is generated here for callers that may come back, streams each with its terminal event, because the
+        process is about to stop. Their readers are still there to see it.
+        """
+        if self._streams is not None:
+            self._streams.interrupt()
+        if self._keyed is not None:
+            self._keyed.interrupt()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request, or the process's lifespan."""
         if scope["type"] == "lifespan":
@@ -206,6 +252,8 @@ class Gateway:
             await self._serve("chat", self._pipeline.serve_chat, scope, receive, send)
         elif path == "/v1/embeddings" and scope["method"] == "POST":
             await self._serve("embeddings", self._pipeline.serve_embeddings, scope, receive, send)
+        elif path.startswith(STREAMS):
+            await self._serve_stream(scope, receive, send)
         else:
             await self._serve_small(scope, send)
 
@@ -217,6 +265,10 @@ class Gateway:
                     await self._reports.start()
                     await self._watcher.start()
                     await self._breakers.start()
+                    if self._streams is not None:
+                        await self._streams.start()
+                    if self._keyed is not None:
+                        await self._keyed.start()
                     await self._known_questions.start()
                     await self._probes.start()
                 except Exception as exc:
@@ -234,6 +286,10 @@ class Gateway:
                 await self._watcher.stop()
                 await self._probes.stop()
                 await self._known_questions.stop()
+                if self._streams is not None:
+                    await self._streams.stop()
+                if self._keyed is not None:
+                    await self._keyed.stop()
                 await self._breakers.stop()
                 await self._transport.close()
                 await self._reports.stop()
@@ -272,13 +328,60 @@ class Gateway:
             self._metrics.in_flight -= 1
             self._reports.in_flight -= 1
 
+    async def _serve_stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request about one stream: its frames from somewhere on, an acknowledgement, and the like."""
+        started = time.monotonic()
+        request_id = "req_" + new_id(time.time())
+        stream, _, action = scope["path"].removeprefix(STREAMS).partition("/")
+        operation = f"stream_{action or 'resume'}"
+        watch: CallerWatch | None = None
+        outcome: str | None = "ok"
+        try:
+            allowed = STREAM_ACTIONS.get(action)
+            if allowed is None or not stream:
+                operation = "unknown"
+                raise UnknownPath(f"{scope['method']} {scope['path'][:200]} does not exist")
+            if scope["method"] != allowed:
+                raise MethodNotAllowed(scope["method"], scope["path"][:200], allowed=allowed)
+            headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+            call = StreamCall(
+                request_id=request_id,
+                stream=stream,
+                action=action,
+                query=scope["query_string"].decode("latin-1"),
+                authorization=headers.get(b"authorization"),
+                last_event_id=headers.get(b"last-event-id"),
+                accept=headers.get(b"accept", ""),
+                started=started,
+                body=await self._read_body(receive) if allowed == "POST" else b"",
+            )
+            watch = CallerWatch(receive, self._timers)
+            if await self._stream_desk.serve(call, AsgiReply(send)):
+                outcome = None
+        except CallerLeft:
+            outcome = "cancelled"
+        except GatewayError as exc:
+            outcome = exc.code
+            more = ANY_ORIGIN if shows_cursor(scope["query_string"].decode("latin-1")) else ()
+            await _send_error(send, exc, request_id=request_id, more=more)
+        except asyncio.CancelledError:
+            outcome = None if action == "continue" else "cancelled"
+            if watch is None or not watch.caller_left:
+                raise  # not because of the caller: the server is stopping
+        finally:
+            if watch is not None:
+                watch.stop()
+            if outcome is not None:  # else the pipeline has counted it
+                self._metrics.count(operation, outcome, time.monotonic() - started)
+
     async def _read(self, scope: Scope, receive: Receive, *, request_id: str, started: float) -> Inbound:
         """Read headers and body.
 
         Raises:
-            UnsupportedMediaType, BodyTooLarge, CallerLeft.
+            UnsupportedMediaType, BodyTooLarge, InvalidRequest, CallerLeft.
         """
-        authorization = user = deadline_ms = accept_language = idempotency_key = None
+        authorization = user = deadline_ms = accept_language = None
+        idempotency_keys: tuple[str, ...] = ()
         media_type = ""
         length = 0
         for name, value in scope["headers"]:
@@ -295,12 +398,24 @@ class Gateway:
             elif name == b"accept-language":
                 accept_language = value.decode("latin-1")
             elif name == b"idempotency-key":
-                idempotency_key = value.decode("latin-1")
+                idempotency_keys += (value.decode("latin-1"),)
         if media_type != "application/json" and media_type.partition(";")[0].strip().lower() != "application/json":
             raise UnsupportedMediaType(media_type[:100])
+        if length > self._settings.max_body_bytes:
+            raise BodyTooLarge(limit_bytes=self._settings.max_body_bytes)
+        idempotency_key = single_key(idempotency_keys)
+        body = await self._read_body(receive)
+        return Inbound(
+            request_id, body, started, authorization, user or None, deadline_ms, accept_language, idempotency_key
+        )
+
+    async def _read_body(self, receive: Receive) -> bytes:
+        """Read the body.
+
+        Raises:
+            BodyTooLarge, CallerLeft.
+        """
         limit_bytes = self._settings.max_body_bytes
-        if length > limit_bytes:
-            raise BodyTooLarge(limit_bytes=limit_bytes)
         message = await receive()
         body: bytes = message.get("body", b"")
         if message.get("more_body"):
@@ -315,9 +430,7 @@ class Gateway:
             body = b"".join(parts)
         if message["type"] == "http.disconnect":
             raise CallerLeft
-        return Inbound(
-            request_id, body, started, authorization, user or None, deadline_ms, accept_language, idempotency_key
-        )
+        return body
 
     async def _serve_small(self, scope: Scope, send: Send) -> None:
         """Serve what needs no pipeline: models, health, metrics, and the addresses that do not exist."""
@@ -378,16 +491,18 @@ def with_waits(states: list[dict[str, Any]], attempts: Attempts) -> list[dict[st
 class AsgiReply:
     """The caller's side of one request."""
 
-    __slots__ = ("_send", "opened")
+    __slots__ = ("_send", "opened", "position")
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self.opened = False
+        self.position = 0
 
     async def send_whole(self, status: int, headers: list[Header], body: bytes) -> None:
         """As `Reply.send_whole`."""
         self.opened = True
-        headers.append((b"content-length", b"%d" % len(body)))
+        if status != NO_CONTENT:
+            headers.append((b"content-length", b"%d" % len(body)))
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
@@ -396,13 +511,17 @@ class AsgiReply:
         self.opened = True
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
-    async def send_events(self, data: bytes) -> None:
+    async def send_events(self, payloads: Sequence[bytes], *, ending: Ending | None = None) -> None:
         """As `Reply.send_events`."""
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        first = self.position + 1
+        self.position += len(payloads)
+        body = encode_events(first, payloads)
+        await self._send({"type": "http.response.body", "body": body, "more_body": ending is None})
 
-    async def end_stream(self) -> None:
-        """As `Reply.end_stream`."""
-        await self._send({"type": "http.response.body", "body": b""})
+    async def send_unnumbered(self, event: str, data: bytes) -> None:
+        """As `EventReply.send_unnumbered`."""
+        body = b"event: %b\ndata: %b\n\n" % (event.encode(), data)
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
 
 class CallerWatch:
@@ -425,6 +544,9 @@ class CallerWatch:
         self._timer.cancel()
         if self._looking is not None:
             self._looking.cancel()
+            # A task keeps what it was cancelled with, whose traceback has this object in it: held on to, it would be a
+            # ring around the whole request that only the garbage collector could take apart.
+            self._looking = None
 
     def _begin(self) -> None:
         self._looking = self._loop.create_task(self._look())
@@ -447,6 +569,6 @@ async def _send(send: Send, status: int, headers: list[Header], body: bytes) -> 
     await send({"type": "http.response.body", "body": body})
 
 
-async def _send_error(send: Send, error: GatewayError, *, request_id: str) -> None:
-    headers = [*error_headers(error), (b"ballast-request-id", request_id.encode())]
+async def _send_error(send: Send, error: GatewayError, *, request_id: str, more: Sequence[Header] = ()) -> None:
+    headers = [*error_headers(error), (b"ballast-request-id", request_id.encode()), *more]
     await _send(send, face_of(error).status, headers, error_body(error, request_id=request_id))

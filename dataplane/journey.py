@@ -7,20 +7,25 @@ end.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
 from random import getrandbits
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from dataplane.access import OURSELVES, Tenant
 from dataplane.aggregation import Result, Series
 from dataplane.envelope import Header, face_of
 from dataplane.errors import GatewayError, UpstreamError, UpstreamRejected
 from dataplane.fallback import OutageNotice
+from dataplane.frames import Ending
 from dataplane.messages import Usage
 from dataplane.prompts import PromptVersion
+from dataplane.records import record
 from dataplane.release import Release
 from dataplane.routing import Lane
 from dataplane.signed_copy import SignedCopy
+
+if TYPE_CHECKING:
+    from dataplane.productions import Production
 
 CLIENT_CLOSED_REQUEST: Final = 499
 # Vendors count about four characters of English to a token. Only used when an answer ends without its usage.
@@ -29,7 +34,7 @@ CHARACTERS_PER_TOKEN: Final = 4
 MIN_TIMED_TOKENS: Final = 16
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Inbound:
     """One request as the edge read it: the headers that matter, the whole body, and when it began (monotonic
     seconds).
@@ -50,25 +55,27 @@ class Reply(Protocol):
 
     opened: bool
 
+    @property
+    def position(self) -> int:
+        """The number of the last event that was sent."""
+
     async def send_whole(self, status: int, headers: list[Header], body: bytes) -> None:
         """Send a complete response."""
 
     async def open_stream(self, headers: list[Header]) -> None:
         """Send the head of an event stream."""
 
-    async def send_events(self, data: bytes) -> None:
-        """Send events, each complete."""
-
-    async def end_stream(self) -> None:
-        """End an event stream."""
+    async def send_events(self, payloads: Sequence[bytes], *, ending: Ending | None = None) -> None:
+        """Send events, numbered on from the last. With `ending`, the last of them is the stream's terminal event."""
 
 
 class Attempt:
     """One attempt at one lane: what it took, and what became of it. Plain attributes, as of a `Journey`.
 
-    `kind` is primary (the first), retry (the same lane again) or fallback (another lane, because of `cause`: the error
-    code of the attempt before). `dropped` and `adjusted` are the request's fields that were not sent to the lane, or
-    not as they were asked for. `waited_seconds` is the time spent waiting for the provider after the first token.
+    `kind` is primary (the first), retry (the same lane again), fallback (another lane), or, for an answer that a
+    provider broke off, continue or regenerate; `cause` is the error code of the attempt before. `dropped` and
+    `adjusted` are the request's fields that were not sent to the lane, or not as they were asked for. `waited_seconds`
+    is the time spent waiting for the provider after the first token.
     """
 
     __slots__ = (
@@ -168,7 +175,8 @@ class Journey:
 
     `kind` is what the first attempt is recorded as: primary, or probe for a question of our own. `fallback` says what
     answered, as the header `ballast-fallback` does; `copy` is the signed copy that did, `notice` the signed words that
-    go with an error.
+    go with an error. `production` is the stream that outlives the caller's connection, if the answer is one, and
+    `taking_up` the kind of attempts that take it up again. `is_detached`: the request lives on in a task of its own.
     """
 
     __slots__ = (
@@ -179,14 +187,15 @@ class Journey:
         "copy",
         "deadline_ms",
         "error",
-        "events",
         "fallback",
         "inbound",
+        "is_detached",
         "key_id",
         "kind",
         "lanes",
         "notice",
         "outcome",
+        "production",
         "prompt_version",
         "refused",
         "release",
@@ -194,6 +203,7 @@ class Journey:
         "schema_passed",
         "stage",
         "stream",
+        "taking_up",
         "tenant",
         "unkeyed",
         "user",
@@ -219,7 +229,9 @@ class Journey:
         self.stream = False
         self.deadline_ms = 0.0
         self.stage = "authentication"
-        self.events = 0
+        self.is_detached = False
+        self.production: Production | None = None
+        self.taking_up = ""
         self.schema_passed: bool | None = None
         self.refused = False
         self.outcome = ""
@@ -235,6 +247,7 @@ class Journey:
         """Begin the next attempt, at `lane`. `now` is monotonic seconds."""
         before = self.attempts[-1] if self.attempts else None
         kind = self.kind if before is None else "retry" if before.lane is lane else "fallback"
+        kind = self.taking_up or kind
         cause = "" if before is None else before.outcome
         attempt = Attempt(lane, number=len(self.attempts) + 1, kind=kind, cause=cause, started=now)
         self.attempts.append(attempt)
@@ -332,6 +345,11 @@ class Journey:
             "stream": self.stream,
             "user": hash_user(self.user),
         }
+
+
+def attempt_id(journey: Journey, attempt: Attempt) -> str:
+    """The id of an attempt, which whoever tells of it knows: the request's own, and its number."""
+    return f"{journey.inbound.request_id.removeprefix('req_')}-{attempt.number}"
 
 
 def own_journey(*, started: float, wall: float, kind: str = "primary") -> Journey:

@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
+from dataplane.continuation import Overlap
 from dataplane.credentials import Secrets
 from dataplane.errors import GatewayError, UpstreamInterrupted, UpstreamTimeout
+from dataplane.frames import DONE
 from dataplane.journey import CHARACTERS_PER_TOKEN, Attempt
 from dataplane.messages import (
     ChatRequest,
@@ -21,11 +23,12 @@ from dataplane.messages import (
     Finish,
     RefusalDelta,
     StreamChunk,
+    TakesUp,
     TextDelta,
     ToolCallDelta,
     UsageDelta,
 )
-from dataplane.providers.base import DONE, Adapter, StreamParser, UpstreamCall
+from dataplane.providers.base import Adapter, StreamParser, UpstreamCall
 from dataplane.release import Release
 from dataplane.routing import Account, Lane, Route
 from dataplane.thresholds import Threshold
@@ -96,13 +99,25 @@ class LaneCaller:
         return response
 
     async def open_stream(
-        self, attempt: Attempt, call: UpstreamCall, adapter: Adapter, request: ChatRequest, route: Route
+        self,
+        attempt: Attempt,
+        call: UpstreamCall,
+        adapter: Adapter,
+        request: ChatRequest,
+        route: Route,
+        *,
+        keep_text: bool = False,
+        takes_up: TakesUp | None = None,
+        overlap: Overlap | None = None,
     ) -> StreamRun:
         """Begin a stream and bring it to the point where it may be committed: the first piece of an answer is here, and
         if the route holds tokens back, they came at least as fast as the floor of the lane's breaker.
 
         Whoever gets the run closes it in a `finally`.
 
+        Args:
+            keep_text: Whether the words are wanted after they went out.
+            takes_up, overlap: The answer that this one goes on with, and what is dropped of its beginning.
         Raises:
             GatewayError: what went wrong before that; the run is closed, and another lane may be tried.
         """
@@ -112,7 +127,15 @@ class LaneCaller:
             try:
                 with self._limit(None if limit is None else limit.value):
                     exchange = await self._send(attempt, call, stream=True)
-                    run = StreamRun(attempt, request, exchange, adapter, created=int(self._wall()), clock=self._clock)
+                    run = StreamRun(
+                        attempt,
+                        exchange,
+                        adapter.stream_parser(request, created=int(self._wall())),
+                        ChunkEncoder(include_usage=request.include_usage, takes_up=takes_up),
+                        overlap=overlap,
+                        keep_text=keep_text or request.response_schema is not None,
+                        clock=self._clock,
+                    )
                     if not 200 <= exchange.status < 300:
                         raise await self._read_failure(exchange, adapter, attempt.lane)
                     await run.read_until(lambda run: run.tally.began)
@@ -179,25 +202,51 @@ class StreamRun:
     `held` are payloads that have not been handed over; `finished` is True once the provider said why it stopped.
     """
 
-    __slots__ = ("_attempt", "_clock", "_encoder", "_exchange", "_parser", "held", "tally")
+    __slots__ = (
+        "_attempt",
+        "_clock",
+        "_encoder",
+        "_exchange",
+        "_is_finished",
+        "_keep_text",
+        "_parser",
+        "held",
+        "overlap",
+        "tally",
+    )
 
     def __init__(
         self,
         attempt: Attempt,
-        request: ChatRequest,
         exchange: Exchange,
-        adapter: Adapter,
+        parser: StreamParser,
+        encoder: ChunkEncoder,
         *,
-        created: int,
+        overlap: Overlap | None,
+        keep_text: bool,
         clock: Callable[[], float],
     ) -> None:
         self._attempt = attempt
         self._exchange = exchange
         self._clock = clock
-        self._encoder = ChunkEncoder(include_usage=request.include_usage)
-        self._parser: StreamParser = adapter.stream_parser(request, created=created)
-        self.tally = StreamTally(attempt, keep_text=request.response_schema is not None, clock=clock)
+        self._encoder = encoder
+        self._parser = parser
+        self._keep_text = keep_text
+        # From then on the connection is not ours: while the last events are on their way, it carries other calls.
+        self._is_finished = False
+        self.overlap = overlap
+        self.tally = StreamTally(attempt, clock=clock)
         self.held: list[bytes] = []
+
+    @property
+    def dropped_characters(self) -> int:
+        """How much of the answer is not handed over, because the caller has it already."""
+        return 0 if self.overlap is None else self.overlap.dropped_characters
+
+    @property
+    def has_diverged(self) -> bool:
+        """True when it was to take up an answer and is a new one after all."""
+        return self.overlap is not None and self.overlap.has_diverged
 
     @property
     def finished(self) -> bool:
@@ -226,7 +275,8 @@ class StreamRun:
 
     def close(self) -> None:
         """Let go of the connection. Idempotent, never waits."""
-        self._exchange.close()
+        if not self._is_finished:
+            self._exchange.close()
 
     async def _read(self) -> GatewayError | None:
         began = self.tally.began
@@ -242,10 +292,14 @@ class StreamRun:
                 )
             for chunk in self._parser.feed(data):
                 self.tally.add(chunk)
-                self.held += self._encoder.encode(chunk)
+                new = chunk if self.overlap is None else self.overlap.feed(chunk)
+                if self._keep_text:
+                    self.tally.keep(new)
+                self.held += self._encoder.encode(new)
         except GatewayError as exc:
             failure = exc  # first what came before it
         if self._parser.finished:
+            self._is_finished = True
             self._exchange.finish()
             self.held += self._encoder.closing()
             self.held.append(DONE)
@@ -253,17 +307,16 @@ class StreamRun:
 
 
 class StreamTally:
-    """Adds up what a stream's deltas say: time to the first piece, usage, characters, refusal, and the text if
-    wanted.
+    """Adds up what a stream's deltas say: time to the first piece, usage, characters, refusal, and the words if wanted:
+    `pieces`, in order.
     """
 
-    __slots__ = ("_attempt", "_clock", "_keep_text", "_pieces", "called_tools", "refused")
+    __slots__ = ("_attempt", "_clock", "called_tools", "pieces", "refused")
 
-    def __init__(self, attempt: Attempt, *, keep_text: bool, clock: Callable[[], float]) -> None:
+    def __init__(self, attempt: Attempt, *, clock: Callable[[], float]) -> None:
         self._attempt = attempt
-        self._keep_text = keep_text
         self._clock = clock
-        self._pieces: list[str] = []
+        self.pieces: list[str] = []
         self.called_tools = False
         self.refused = False
 
@@ -274,8 +327,16 @@ class StreamTally:
 
     @property
     def text(self) -> str:
-        """The answer's text so far; empty unless it is kept."""
-        return "".join(self._pieces)
+        """The answer's words so far; empty unless they are kept."""
+        return "".join(self.pieces)
+
+    def keep(self, chunk: StreamChunk) -> None:
+        """Keep the words of one chunk."""
+        for delta in chunk.deltas:
+            if isinstance(delta, TextDelta | RefusalDelta):
+                self.pieces.append(delta.text)
+            elif isinstance(delta, ToolCallDelta):
+                self.pieces.append(delta.arguments)
 
     def add(self, chunk: StreamChunk) -> None:
         """Take note of one chunk."""
@@ -283,8 +344,6 @@ class StreamTally:
         for delta in chunk.deltas:
             if isinstance(delta, TextDelta):
                 attempt.characters += len(delta.text)
-                if self._keep_text:
-                    self._pieces.append(delta.text)
             elif isinstance(delta, ToolCallDelta):
                 self.called_tools = True
                 attempt.characters += len(delta.arguments)

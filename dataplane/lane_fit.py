@@ -6,15 +6,15 @@ one request. A lane that cannot carry it is no lane for it, and only when none c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import orjson
 
-from dataplane.errors import ContextLengthExceeded, GatewayError, InvalidRequest
+from dataplane.errors import ContextLengthExceeded, InvalidRequest
 from dataplane.fields import ANTHROPIC, EMBEDDING_FIELDS, OPENAI, Carriage, carriage, refused_fields
 from dataplane.messages import ChatRequest, EmbeddingRequest
-from dataplane.routing import Lane
+from dataplane.routing import Lane, Provider
 
 # About four characters of English make a token; other texts have fewer. An estimate this far over the limit is over it.
 CHARACTERS_PER_TOKEN: Final = 4
@@ -57,30 +57,48 @@ def refuse_unknown_fields(request: ChatRequest | EmbeddingRequest) -> None:
         )
 
 
-def fitting_lanes(request: ChatRequest, lanes: Sequence[Lane], *, wires: Mapping[str, str]) -> tuple[Lane, ...]:
-    """Those of `lanes` that can carry `request`, in their order.
-
-    Args:
-        wires: The wire of each provider.
-    Raises:
-        InvalidRequest: none can; it says why the first one cannot. ContextLengthExceeded is one of its kind.
+class LaneFit:
+    """Which lanes can carry one request. Each lane is looked at when its turn comes, and each wire once: nearly every
+    request is answered by the first, and a long conversation takes long to walk through.
     """
-    estimate = estimate_tokens(request) if any(lane.context_tokens is not None for lane in lanes) else 0
-    fitting: list[Lane] = []
-    problem: GatewayError | None = None
-    carried: dict[str, Carriage] = {}
-    for lane in lanes:
-        wire = wires[lane.provider]
-        if wire not in carried:
-            carried[wire] = carriage_of(request, wire=wire)
-        misfit = misfit_of(request, lane, wire=wire, carried=carried[wire], estimate=estimate)
-        if misfit is None:
-            fitting.append(lane)
-        elif problem is None:
-            problem = misfit
-    if problem is not None and not fitting:
-        raise problem
-    return tuple(fitting)
+
+    __slots__ = ("_carried", "_estimate", "_providers", "_request")
+
+    def __init__(self, request: ChatRequest, *, providers: Mapping[str, Provider]) -> None:
+        self._request = request
+        self._providers = providers
+        self._carried: dict[str, Carriage] = {}
+        self._estimate: int | None = None
+
+    def fits(self, lane: Lane) -> bool:
+        """True when `lane` can carry the request."""
+        return self.misfit(lane) is None
+
+    def from_first(self, lanes: tuple[Lane, ...]) -> tuple[Lane, ...]:
+        """`lanes` from the first one on that can carry the request. Those behind it have not been looked at.
+
+        Raises:
+            InvalidRequest: none can; it says why the first one cannot. ContextLengthExceeded is one of its kind.
+        """
+        problem: InvalidRequest | None = None
+        for place, lane in enumerate(lanes):
+            misfit = self.misfit(lane)
+            if misfit is None:
+                return lanes[place:]
+            problem = problem or misfit
+        if problem is not None:
+            raise problem
+        return lanes
+
+    def misfit(self, lane: Lane) -> InvalidRequest | None:
+        """Why `lane` cannot carry the request; None when it can."""
+        wire = self._providers[lane.provider].wire
+        carried = self._carried.get(wire)
+        if carried is None:
+            carried = self._carried[wire] = carriage_of(self._request, wire=wire)
+        if lane.context_tokens is not None and self._estimate is None:
+            self._estimate = estimate_tokens(self._request)
+        return misfit_of(self._request, lane, wire=wire, carried=carried, estimate=self._estimate or 0)
 
 
 def misfit_of(

@@ -19,6 +19,7 @@ from typing import Any, Final
 import orjson
 
 from dataplane.errors import InvalidRequest
+from dataplane.records import record
 
 Json = dict[str, Any]
 
@@ -30,7 +31,7 @@ TOOL_EFFECTS: Final = frozenset({"none", "idempotent", "once"})
 MAX_STOP_SEQUENCES: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PromptReference:
     """A managed prompt as the caller names it: `{"id": slug, "version"?: n, "variables": {...}}`."""
 
@@ -39,7 +40,7 @@ class PromptReference:
     variables: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ChatRequest:
     """One chat completion as asked for, checked as far as the gateway relies on it.
 
@@ -70,7 +71,7 @@ class ChatRequest:
         return schema
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EmbeddingRequest:
     """One embeddings call; `parameters` are the caller's other fields (dimensions, encoding_format, ...)."""
 
@@ -80,7 +81,7 @@ class EmbeddingRequest:
     user: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Usage:
     """Tokens a vendor billed. Input counts cached tokens too, output counts reasoning tokens too."""
 
@@ -88,6 +89,14 @@ class Usage:
     output_tokens: int = 0
     cached_input_tokens: int = 0
     reasoning_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_input_tokens + other.cached_input_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
 
     def to_openai(self) -> Json:
         """Shape: {"prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details",
@@ -102,7 +111,7 @@ class Usage:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ToolCall:
     """One call of a function; `arguments` is JSON text exactly as the model wrote it."""
 
@@ -111,7 +120,7 @@ class ToolCall:
     arguments: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ChatResponse:
     """A finished answer. `raw` is the vendor's body when that already is OpenAI's JSON."""
 
@@ -154,7 +163,7 @@ class ChatResponse:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EmbeddingResponse:
     """Embeddings as the vendor sent them (OpenAI's JSON), and what they cost."""
 
@@ -165,7 +174,7 @@ class EmbeddingResponse:
 # A streamed answer is a sequence of these. They carry what policies need; `StreamChunk.raw` carries what callers get.
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Start:
     """The answer exists: its id, the model that writes it, and when it began (Unix seconds)."""
 
@@ -174,21 +183,21 @@ class Start:
     created: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TextDelta:
     """More of the answer's text."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RefusalDelta:
     """More of the words in which the model declines."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ToolCallDelta:
     """More of tool call number `index`: id and name come once, with the first delta; arguments are pieces of JSON
     text.
@@ -200,14 +209,14 @@ class ToolCallDelta:
     arguments: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class UsageDelta:
     """Tokens so far; a later one replaces an earlier one."""
 
     usage: Usage
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Finish:
     """Why the model stopped, in OpenAI's words: stop, length, tool_calls or content_filter."""
 
@@ -217,7 +226,7 @@ class Finish:
 Delta = Start | TextDelta | RefusalDelta | ToolCallDelta | UsageDelta | Finish
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StreamChunk:
     """What one upstream event meant. `raw` is its payload when that already is an OpenAI chunk that the caller may
     have.
@@ -227,18 +236,32 @@ class StreamChunk:
     raw: bytes | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class TakesUp:
+    """An answer that a provider broke off and another takes up: its chunks keep the id, the first of them says so with
+    its member `ballast`, asked for when it goes out, and the usage at the end counts what was `spent` before.
+    """
+
+    id: str
+    ballast: Callable[[], Json]
+    spent: Usage
+
+
 class ChunkEncoder:
     """Writes deltas as `chat.completion.chunk` payloads. One per stream: it remembers id, model and creation time."""
 
-    __slots__ = ("_envelope", "_include_usage", "_role_sent", "_usage")
+    __slots__ = ("_envelope", "_id", "_include_usage", "_once", "_role_sent", "_spent", "_usage")
 
-    def __init__(self, *, include_usage: bool, ballast: Json | None = None) -> None:
+    def __init__(self, *, include_usage: bool, ballast: Json | None = None, takes_up: TakesUp | None = None) -> None:
         """`ballast` is what the gateway has to say about the answer; it goes out with every chunk."""
         self._include_usage = include_usage
         self._envelope: Json = {"id": "", "object": "chat.completion.chunk", "created": 0, "model": ""}
         if ballast is not None:
             self._envelope["ballast"] = ballast
-        self._role_sent = False
+        self._id = None if takes_up is None else takes_up.id
+        self._once = None if takes_up is None else takes_up.ballast
+        self._spent = Usage() if takes_up is None else takes_up.spent
+        self._role_sent = takes_up is not None
         self._usage: Usage | None = None
 
     def encode(self, chunk: StreamChunk) -> list[bytes]:
@@ -249,7 +272,7 @@ class ChunkEncoder:
         for delta in chunk.deltas:
             match delta:
                 case Start():
-                    self._envelope |= {"id": delta.id, "model": delta.model, "created": delta.created}
+                    self._envelope |= {"id": self._id or delta.id, "model": delta.model, "created": delta.created}
                 case TextDelta():
                     payloads.append(self._choice({"content": delta.text}))
                 case RefusalDelta():
@@ -268,7 +291,8 @@ class ChunkEncoder:
         """
         if not self._include_usage or self._usage is None:
             return []
-        return [orjson.dumps(self._envelope | {"choices": [], "usage": self._usage.to_openai()})]
+        usage = self._usage if self._id is None else self._usage + self._spent
+        return [orjson.dumps(self._envelope | {"choices": [], "usage": usage.to_openai()})]
 
     def _choice(self, delta: Json, *, finish_reason: str | None = None) -> bytes:
         if not self._role_sent:
@@ -276,6 +300,8 @@ class ChunkEncoder:
             delta = {"role": "assistant", **delta}
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         payload = self._envelope | {"choices": [choice]}
+        if self._once is not None:
+            payload["ballast"], self._once = self._once(), None
         if self._include_usage:
             payload["usage"] = None
         return orjson.dumps(payload)

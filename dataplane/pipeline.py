@@ -13,35 +13,40 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 from dataplane.access import ApiKey, Tenant, key_digest
 from dataplane.aggregation import Aggregation
 from dataplane.attempts import Attempts
-from dataplane.capabilities import needs_of
 from dataplane.cohorts import Arm, assign
+from dataplane.continuation import why_not
 from dataplane.copy_desk import CopyDesk
-from dataplane.envelope import JSON_TYPE, Header, error_body, error_headers, face_of
+from dataplane.envelope import JSON_TYPE, error_body, error_headers, face_of
 from dataplane.errors import (
-    ContextLengthExceeded,
     DeadlineExceeded,
     GatewayError,
+    IdempotencyUnavailable,
     InvalidRequest,
     NoRelease,
+    StreamNotContinuable,
     Unauthorized,
     UnknownPromptVersion,
-    UpstreamContextExceeded,
     UpstreamError,
 )
 from dataplane.fallback import answers_from_copy
+from dataplane.frames import DONE, Ending
+from dataplane.idempotency import HEADER, parse_key
 from dataplane.journey import Attempt, Inbound, Journey, Reply
-from dataplane.lane_caller import LaneCaller, StreamRun
-from dataplane.lane_fit import fitting_lanes, is_roomier, refuse_unknown_fields
+from dataplane.keyed import KeyedRequest, KeyedWork
+from dataplane.lane_caller import LaneCaller
+from dataplane.lane_fit import LaneFit, refuse_unknown_fields
 from dataplane.messages import (
     ChatRequest,
     ChatResponse,
     ChunkEncoder,
+    EmbeddingRequest,
     EmbeddingResponse,
     Finish,
     Start,
@@ -54,21 +59,24 @@ from dataplane.messages import (
 )
 from dataplane.metrics import GatewayMetrics
 from dataplane.policies import FallbackStack
+from dataplane.productions import Witness
 from dataplane.prompts import PromptVersion, render
-from dataplane.providers.base import DONE, Adapter, UpstreamCall
+from dataplane.providers.base import Adapter, UpstreamCall
+from dataplane.relay import EVENT_STREAM, NO_CACHE, Chat, Relay, chat_needs
 from dataplane.release import Release
 from dataplane.retry import is_repeatable
 from dataplane.routing import MAX_DEADLINE_MS, Lane, Route, eligible_lanes
 from dataplane.schema_check import SchemaChecker
+from dataplane.streams import EndedStream, Life, Streams
 from dataplane.timers import TimerWheel
 
 log = logging.getLogger("ballast.pipeline")
 
-EVENT_STREAM: Final[Header] = (b"content-type", b"text/event-stream; charset=utf-8")
-NO_CACHE: Final[Header] = (b"cache-control", b"no-cache")
 # How long a caller who is told of a failure may take to read it; the deadline of the request may be over by then.
 LAST_WORDS_SECONDS: Final = 1.0
 EMBEDDINGS: Final = frozenset({"embeddings"})
+CHAT_PATH: Final = "/v1/chat/completions"
+EMBEDDINGS_PATH: Final = "/v1/embeddings"
 
 
 class ReleaseSource(Protocol):
@@ -94,18 +102,24 @@ class Pipeline:
         metrics: GatewayMetrics,
         region: str,
         timers: TimerWheel,
+        streams: Streams | None = None,
+        keyed: KeyedWork | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """`clock` is monotonic seconds, `wall` epoch seconds; `region` stands in for a tenant without one."""
+        """`clock` is monotonic seconds, `wall` epoch seconds; `region` stands in for a tenant without one. Without
+        `streams`, no stream outlives its caller's connection; without `keyed`, idempotency keys are refused.
+        """
         self._releases = releases
         self._caller = caller
+        self._relay = Relay(caller=caller, attempts=attempts, schemas=schemas, metrics=metrics)
         self._attempts = attempts
         self._copy_desk = copy_desk
-        self._schemas = schemas
         self._aggregation = aggregation
         self._metrics = metrics
         self._region = region
+        self._streams = streams
+        self._keyed = keyed
         self._clock = clock
         self._wall = wall
         self._timers = timers
@@ -113,6 +127,12 @@ class Pipeline:
     async def serve_chat(self, inbound: Inbound, reply: Reply) -> None:
         """Answer one `POST /v1/chat/completions`; errors become responses, cancellation passes through."""
         await self._record_whatever_happens("chat", inbound, reply, self._chat)
+
+    async def serve_continuation(self, inbound: Inbound, reply: Reply, ended: EndedStream) -> None:
+        """Answer one `POST /v1/streams/{id}/continue`, whose question `inbound` repeats; as `serve_chat`."""
+        await self._record_whatever_happens(
+            "stream_continue", inbound, reply, lambda journey, reply: self._continue(journey, reply, ended)
+        )
 
     async def serve_embeddings(self, inbound: Inbound, reply: Reply) -> None:
         """Answer one `POST /v1/embeddings`; as `serve_chat`."""
@@ -136,50 +156,140 @@ class Pipeline:
         return release, known
 
     async def _chat(self, journey: Journey, reply: Reply) -> None:
+        chat = self._decide(journey)
+        policy, streams = chat.route.streams if chat.request.stream else None, self._streams
+
+        async def life(journey: Journey, reply: Reply) -> None:
+            await self._answer(journey, reply, chat)
+
+        async def carry(witness: Witness | None) -> None:
+            if policy is not None and streams is not None:
+                await streams.carry(journey, reply, policy, self._apart("chat", life), witness=witness)
+
+        is_carried = policy is not None and streams is not None
+        if journey.inbound.idempotency_key is not None:
+            await self._serve_keyed(
+                journey,
+                reply,
+                path=CHAT_PATH,
+                is_repeatable=chat.is_repeatable,
+                execute=self._apart("chat", life),
+                carry=carry if is_carried else None,
+            )
+        elif is_carried:
+            await carry(None)
+        else:
+            await life(journey, reply)
+
+    async def _serve_keyed(
+        self,
+        journey: Journey,
+        reply: Reply,
+        *,
+        path: str,
+        is_repeatable: bool,
+        execute: Life,
+        carry: Callable[[Witness], Awaitable[None]] | None = None,
+    ) -> None:
+        """Have a request with an idempotency key executed once."""
+        key, tenant = parse_key(journey.inbound.idempotency_key), journey.tenant
+        if key is None or tenant is None:
+            raise InvalidRequest(f"{HEADER} is empty; send a key, or leave the header out", param=HEADER)
+        if self._keyed is None:
+            raise IdempotencyUnavailable("this gateway is told of no database")
+        request = KeyedRequest(key, path, tenant.idempotency_hours * 3600.0, is_repeatable, execute, carry)
+        await self._keyed.serve(journey, reply, request, seconds=self._remaining_seconds(journey))
+
+    async def _continue(self, journey: Journey, reply: Reply, ended: EndedStream) -> None:
+        chat = self._decide(journey, version=ended.version)
+        policy = chat.route.streams
+        if policy is None or self._streams is None:
+            raise StreamNotContinuable(ended.origin.stream, why="its route keeps no streams any more")
+        if (why := why_not(chat.request, ended.origin.partial)) is not None:
+            raise StreamNotContinuable(ended.origin.stream, why=why)
+
+        async def life(journey: Journey, reply: Reply) -> None:
+            await self._take_up(journey, reply, chat)
+
+        await self._streams.carry(
+            journey,
+            reply,
+            policy,
+            self._apart("stream_continue", life),
+            stream=ended.continued_by,
+            origin=ended.origin,
+        )
+
+    def _decide(self, journey: Journey, *, version: int | None = None) -> Chat:
+        """Everything that is decided about a chat request before anything is sent; nothing waits.
+
+        `version` pins its managed prompt.
+        """
         release, tenant = self._admit(journey)
         request = parse_chat_request(journey.inbound.body)
         journey.stream = request.stream
         journey.user = journey.inbound.user or request.user
+        if version is not None and request.prompt is not None:
+            request = replace(request, prompt=replace(request.prompt, version=version))
         request = self._fill_prompt(journey, request, release=release, tenant=tenant)
         route = self._choose_lanes(journey, release, tenant, route=request.route, needs=chat_needs(request))
         if route.unknown_fields == "refuse":
             refuse_unknown_fields(request)
-        wires = {slug: provider.wire for slug, provider in release.routing.providers.items()}
-        journey.lanes = fitting_lanes(request, journey.lanes, wires=wires)
+        fit = LaneFit(request, providers=release.routing.providers)
+        journey.lanes = fit.from_first(journey.lanes)
 
-        def prepare(lane: Lane) -> tuple[UpstreamCall, Adapter]:
-            refuse_cramped_lane(journey, lane)
-            account, adapter, secret = self._caller.access(release, lane)
-            return adapter.chat_call(request, lane=lane, account=account, secret=secret), adapter
+        may_repeat = is_repeatable(request, is_keyed=journey.inbound.idempotency_key is not None)
+        return Chat(request, release, route, fit, may_repeat)
+
+    def _apart(self, operation: str, life: Life) -> Life:
+        """The rest of a request's life, for a task that the caller's connection cannot end."""
+
+        async def live(journey: Journey, reply: Reply) -> None:
+            try:
+                await self._tell_whatever_happens(journey, reply, life, is_apart=True)
+            finally:
+                self._record(operation, journey)
+
+        return live
+
+    async def _take_up(self, journey: Journey, reply: Reply, chat: Chat) -> None:
+        """Go on with the answer of another stream."""
+        with self._timers.deadline(self._remaining_seconds(journey)) as deadline:
+            await self._relay.take_up_another(journey, reply, chat, deadline)
+
+    async def _answer(self, journey: Journey, reply: Reply, chat: Chat) -> None:
+        """Answer from the route's lanes, or below them."""
+        request, route = chat.request, chat.route
 
         async def make(attempt: Attempt, call: UpstreamCall, adapter: Adapter) -> ChatResponse | None:
-            self._note_attempt(journey, attempt)
-            attempt.dropped, attempt.adjusted = call.dropped, call.adjusted
-            self._metrics.count_fields(attempt.lane.id, dropped=call.dropped, adjusted=call.adjusted)
-            if not request.stream:
-                return await self._caller.chat(attempt, call, adapter, request, limit=route.whole_answer_seconds)
-            run = await self._caller.open_stream(attempt, call, adapter, request, route)
-            try:
-                await self._relay(journey, reply, request, attempt, run)
-            finally:
-                run.close()
-            return None
+            if request.stream:
+                await self._relay.stream(journey, reply, chat, attempt, call, adapter)
+                return None
+            self._relay.note_attempt(journey, attempt, call)
+            return await self._caller.chat(attempt, call, adapter, request, limit=route.whole_answer_seconds)
 
         try:
             with self._timers.deadline(self._remaining_seconds(journey)) as deadline:
-                response = await self._attempts.until_answered(
-                    journey,
-                    journey.lanes,
-                    prepare=prepare,
-                    make=make,
-                    deadline=deadline,
-                    deadline_ms=journey.deadline_ms,
-                    is_committed=lambda: reply.opened,
-                    policy=route.retry,
-                    is_repeatable=is_repeatable(request, is_keyed=journey.inbound.idempotency_key is not None),
-                    limit=route.first_token_seconds if request.stream else route.whole_answer_seconds,
-                    has_fallback=route.fallback is not None,
-                )
+                try:
+                    response = await self._attempts.until_answered(
+                        journey,
+                        journey.lanes,
+                        prepare=self._relay.preparing(journey, chat, request),
+                        make=make,
+                        deadline=deadline,
+                        deadline_ms=journey.deadline_ms,
+                        fits=chat.fit.fits,
+                        is_committed=lambda: reply.opened,
+                        policy=route.retry,
+                        is_repeatable=chat.is_repeatable,
+                        limit=route.first_token_seconds if request.stream else route.whole_answer_seconds,
+                        has_fallback=route.fallback is not None,
+                    )
+                except UpstreamError as cut:
+                    if journey.production is None or not reply.opened:
+                        raise
+                    await self._relay.take_up(journey, reply, chat, cut, deadline)
+                    return
                 if response is not None:
                     self._measure_response(journey, request, response)
                     await self._respond(journey, reply, response.to_openai())
@@ -187,6 +297,7 @@ class Pipeline:
             error = self._as_error(journey, exc)
             if reply.opened or not answers_from_copy(error) or route.fallback is None:
                 raise error from exc
+            journey.lanes = tuple(filter(chat.fit.fits, journey.lanes))  # whose return the notice may promise
             await self._answer_from_copy(journey, reply, request, route.fallback, error)
 
     async def _embeddings(self, journey: Journey, reply: Reply) -> None:
@@ -197,12 +308,24 @@ class Pipeline:
         if route.unknown_fields == "refuse":
             refuse_unknown_fields(request)
 
+        async def life(journey: Journey, reply: Reply) -> None:
+            await self._embed(journey, reply, request, release, route)
+
+        if journey.inbound.idempotency_key is None:
+            await life(journey, reply)
+        else:
+            execute = self._apart("embeddings", life)
+            await self._serve_keyed(journey, reply, path=EMBEDDINGS_PATH, is_repeatable=True, execute=execute)
+
+    async def _embed(
+        self, journey: Journey, reply: Reply, request: EmbeddingRequest, release: Release, route: Route
+    ) -> None:
         def prepare(lane: Lane) -> tuple[UpstreamCall, Adapter]:
             account, adapter, secret = self._caller.access(release, lane)
             return adapter.embedding_call(request, lane=lane, account=account, secret=secret), adapter
 
         async def make(attempt: Attempt, call: UpstreamCall, adapter: Adapter) -> EmbeddingResponse:
-            self._note_attempt(journey, attempt)
+            self._relay.note_attempt(journey, attempt, call)
             return await self._caller.embed(attempt, call, adapter, limit=route.whole_answer_seconds)
 
         try:
@@ -301,51 +424,12 @@ class Pipeline:
         journey.deadline_ms = read_deadline(journey.inbound.deadline_ms, default_ms=chosen.deadline_ms)
         return chosen
 
-    # Breaker and attempt, lane by lane.
-
-    def _note_attempt(self, journey: Journey, attempt: Attempt) -> None:
-        journey.stage = "waiting for the provider"
-        journey.fallback = "none" if attempt.lane is journey.lanes[0] else "alternate"
-
-    # Stream.
-
-    async def _relay(
-        self, journey: Journey, reply: Reply, request: ChatRequest, attempt: Attempt, run: StreamRun
-    ) -> None:
-        """Carry a stream over, event by event. It ends in exactly one terminal event: `[DONE]`, or an error."""
-        payloads: list[bytes] = run.take()
-        failure: GatewayError | None = None
-        while True:
-            if run.finished and failure is None:
-                journey.refused = run.tally.refused
-                if not run.tally.called_tools:
-                    self._check_schema(journey, request, run.tally.text)
-            if payloads:
-                if not reply.opened:
-                    await reply.open_stream([*journey.headers(EVENT_STREAM), NO_CACHE])
-                journey.stage = "streaming"
-                await reply.send_events(number_events(journey, payloads))
-            if failure is not None:
-                raise failure
-            if run.finished:
-                break
-            payloads, failure = await run.read()
-        # No await since the last event went out: a caller who hangs up on seeing it has had a complete answer.
-        attempt.outcome = journey.outcome = "ok"
-        await reply.end_stream()
-
     # Measure.
 
     def _measure_response(self, journey: Journey, request: ChatRequest, response: ChatResponse) -> None:
         journey.refused = response.refused
         if not response.tool_calls:
-            self._check_schema(journey, request, response.text)
-
-    def _check_schema(self, journey: Journey, request: ChatRequest, text: str | None) -> None:
-        """Note whether the answer meets its schema, if it has one. A refusal is no answer to check."""
-        schema = request.response_schema
-        if schema is not None and not journey.refused:
-            journey.schema_passed = self._schemas.check(schema, text or "")
+            self._relay.check_schema(journey, request, response.text)
 
     # Respond, from signed copy if no lane could answer, and record.
 
@@ -384,8 +468,7 @@ class Pipeline:
             deltas = (start, TextDelta(answer.text), Finish("stop"), UsageDelta(Usage()))
             payloads = [*encoder.encode(StreamChunk(deltas)), *encoder.closing(), DONE]
             await reply.open_stream([*journey.headers(EVENT_STREAM), NO_CACHE])
-            await reply.send_events(number_events(journey, payloads))
-            await reply.end_stream()
+            await reply.send_events(payloads, ending=Ending.COMPLETED)
 
     def _give_notice(self, journey: Journey, stack: FallbackStack, error: GatewayError) -> None:
         """Let the error be told in signed words, with what is known of when it ends."""
@@ -398,27 +481,35 @@ class Pipeline:
             return problem
         return DeadlineExceeded(deadline_ms=journey.deadline_ms, stage=journey.stage)
 
-    async def _record_whatever_happens(
-        self, operation: str, inbound: Inbound, reply: Reply, life: Callable[[Journey, Reply], Awaitable[None]]
-    ) -> None:
+    async def _record_whatever_happens(self, operation: str, inbound: Inbound, reply: Reply, life: Life) -> None:
         journey = Journey(inbound)
+        try:
+            await self._tell_whatever_happens(journey, reply, life)
+        finally:
+            if not journey.is_detached:
+                self._record(operation, journey)
+
+    async def _tell_whatever_happens(
+        self, journey: Journey, reply: Reply, life: Life, *, is_apart: bool = False
+    ) -> None:
+        request_id = journey.inbound.request_id
         try:
             await life(journey, reply)
         except (GatewayError, TimeoutError) as exc:
             error = self._as_error(journey, exc)
-            journey.fail(error)
+            if is_apart or not journey.is_detached:
+                journey.fail(error)
             await self._tell(journey, reply, error)
         except asyncio.CancelledError:
-            if not journey.outcome:
+            if not journey.outcome and (is_apart or not journey.is_detached):
                 journey.outcome = "cancelled"
             raise
         except Exception:
             error = GatewayError("the gateway failed; the request id finds the reason in its log")
-            log.exception("request %s failed while %s", inbound.request_id, journey.stage)
-            journey.fail(error)
+            log.exception("request %s failed while %s", request_id, journey.stage)
+            if is_apart or not journey.is_detached:
+                journey.fail(error)
             await self._tell(journey, reply, error)
-        finally:
-            self._record(operation, journey)
 
     async def _tell(self, journey: Journey, reply: Reply, error: GatewayError) -> None:
         """Give the caller the error: as a response, or as the last event of a stream that is under way."""
@@ -427,10 +518,12 @@ class Pipeline:
                 if not reply.opened:
                     await self._tell_whole(journey, reply, error)
                 elif journey.stream:
-                    code = "upstream_interrupted" if isinstance(error, UpstreamError) else None
-                    body = error_body(error, request_id=journey.inbound.request_id, code=code)
-                    await reply.send_events(number_events(journey, [body]))
-                    await reply.end_stream()
+                    code, ending = None, Ending.FAILED
+                    if isinstance(error, UpstreamError):
+                        code, ending = "upstream_interrupted", Ending.INTERRUPTED
+                    more = {} if journey.production is None else {"resume_cursor": journey.production.cursor()}
+                    body = error_body(error, request_id=journey.inbound.request_id, code=code, **more)
+                    await reply.send_events([body], ending=ending)
         except TimeoutError:
             log.info("the caller of request %s does not read; its connection is dropped", journey.inbound.request_id)
 
@@ -467,25 +560,6 @@ class Pipeline:
         return journey.deadline_ms / 1000 - (self._clock() - journey.inbound.started)
 
 
-def chat_needs(request: ChatRequest) -> frozenset[str]:
-    """Return the capabilities a lane must have to serve `request`."""
-    return needs_of(request.messages, request.parameters, stream=request.stream)
-
-
-def refuse_cramped_lane(journey: Journey, lane: Lane) -> None:
-    """Return unless the conversation was too long for a lane that has at least as much room as `lane`.
-
-    Raises:
-        ContextLengthExceeded: it was, so it is too long for this one as well.
-    """
-    for attempt in journey.attempts:
-        before = attempt.lane.context_tokens
-        if isinstance(attempt.error, UpstreamContextExceeded) and not is_roomier(lane, than=attempt.lane):
-            raise ContextLengthExceeded(
-                lane=lane.id, estimated_tokens=before or 0, context_tokens=lane.context_tokens or 0
-            )
-
-
 def merge_parameters(version: PromptVersion, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return the caller's parameters with the version's over them: what was approved wins, what it leaves open is the
     caller's.
@@ -516,10 +590,3 @@ def read_deadline(header: str | None, *, default_ms: int) -> float:
             param="ballast-deadline-ms",
         )
     return value
-
-
-def number_events(journey: Journey, payloads: list[bytes]) -> bytes:
-    """Return `payloads` as server-sent events, numbered on from the last one of this stream; the first is 1."""
-    first = journey.events + 1
-    journey.events += len(payloads)
-    return b"".join([b"id: %d\ndata: %b\n\n" % item for item in enumerate(payloads, first)])

@@ -1,4 +1,4 @@
-"""What people decide about lanes and routes: their order, probes, breaker and retry policies, fallback stacks.
+"""What people decide about lanes and routes: their order, probes, breaker, retry and stream policies, fallback stacks.
 
 All are parts of the routing table, reviewed and signed with it, and referred to by name from lanes and routes.
 """
@@ -20,6 +20,12 @@ MAX_ATTEMPTS: Final = 6
 MAX_BACKOFF_SECONDS: Final = 60.0
 # The most that retries may add to a lane's load.
 MAX_BUDGET_SHARE: Final = 0.1
+# A caller whose connection broke is given at least so long to come back; longer than a week, no store need keep frames.
+MIN_RETENTION_SECONDS: Final = 60.0
+MAX_RETENTION_SECONDS: Final = 7 * 86_400.0
+MAX_ABANDON_SECONDS: Final = 3600.0
+# An answer that broke off this often is not worth another provider's money.
+MAX_CONTINUATIONS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,3 +292,75 @@ class ProbePolicy:
 
 
 PROBE_THRESHOLDS: Final = tuple(name for name in ProbePolicy.__dataclass_fields__ if name != "slug")
+
+
+CONTINUE: Final = "continue"
+REGENERATE: Final = "regenerate"
+END: Final = "end"
+ON_CUT: Final = frozenset({CONTINUE, REGENERATE, END})
+KEEP: Final = "keep"
+DIGEST: Final = "digest"
+TRANSCRIPT: Final = frozenset({KEEP, DIGEST})
+NOTHING: Final = "none"
+UNDELIVERED: Final = "undelivered"
+UNACKNOWLEDGED: Final = "unacknowledged"
+REFUND: Final = frozenset({NOTHING, UNDELIVERED, UNACKNOWLEDGED})
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPolicy:
+    """How a route's streams outlive what they depend on: the caller's connection, and the provider that writes them.
+
+    Attributes:
+        retention_seconds: How long after its end (60 s .. 7 days) a stream can be read again; its cursors expire then.
+        abandon_seconds: How long it is generated on while nobody reads; then it is cancelled, so that nobody pays for
+            what nobody wants.
+        continuations: How often one stream may be taken up again after its provider broke it off; 0 exactly for `end`.
+        on_cut: What follows when a provider breaks a stream off after something was delivered. "continue": it goes on
+            at a lane that can be given the words so far (capability `prefill`), else it ends; "regenerate": the same,
+            but where no such lane is, the question is asked anew, and what was delivered is dropped from the new answer
+            if that begins with it; "end": it ends as interrupted, with a cursor to resume from.
+        transcript: What stays in PostgreSQL after the end: the words ("keep"), or their digest and counts ("digest").
+        refund: Which billed tokens are given back as a credit: "none", or those "undelivered", or "unacknowledged".
+    """
+
+    slug: str
+    retention_seconds: Threshold
+    abandon_seconds: Threshold
+    continuations: Threshold
+    on_cut: str
+    transcript: str
+    refund: str
+
+    @classmethod
+    def parse(cls, slug: str, node: Node) -> StreamPolicy:
+        """Read one policy, or raise MalformedRelease.
+
+        Shape: {"retention_seconds", "abandon_seconds", "continuations": see `Threshold.parse`,
+                "on_cut": continue | regenerate | end, "transcript": keep | digest,
+                "refund": none | undelivered | unacknowledged}.
+        """
+        members = node.members(*STREAM_THRESHOLDS, "on_cut", "transcript", "refund")
+        policy = cls(
+            slug=slug,
+            retention_seconds=Threshold.parse(members["retention_seconds"], above=0, maximum=MAX_RETENTION_SECONDS),
+            abandon_seconds=Threshold.parse(members["abandon_seconds"], above=0, maximum=MAX_ABANDON_SECONDS),
+            continuations=Threshold.parse_whole(members["continuations"], minimum=0, maximum=MAX_CONTINUATIONS),
+            on_cut=members["on_cut"].one_of(ON_CUT),
+            transcript=members["transcript"].one_of(TRANSCRIPT),
+            refund=members["refund"].one_of(REFUND),
+        )
+        if policy.retention_seconds.value < MIN_RETENTION_SECONDS:
+            members["retention_seconds"].refuse(f"less than {MIN_RETENTION_SECONDS:g}, too short to come back in")
+        if policy.on_cut == END and policy.continuations.value:
+            members["continuations"].refuse("on_cut is 'end', which takes no stream up again; set it to 0")
+        if policy.on_cut != END and not policy.continuations.value:
+            members["continuations"].refuse(f"0, so that on_cut {policy.on_cut!r} never happens; set that to 'end'")
+        return policy
+
+    def thresholds(self) -> Mapping[str, Threshold]:
+        """Every number of the policy by its name, in the order of the class."""
+        return {name: getattr(self, name) for name in STREAM_THRESHOLDS}
+
+
+STREAM_THRESHOLDS: Final = ("retention_seconds", "abandon_seconds", "continuations")

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import os
 import signal
 import socket
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
 
 from dataplane.aggregation import Aggregation
 from dataplane.credentials import Secrets
+from dataplane.cursors import MIN_KEY_BYTES, BadCursorKeys, CursorKeys, parse_cursor_keys
 from dataplane.gateway import create_app
 from dataplane.release import Release
 from dataplane.reports import ReportShipper
 from dataplane.settings import GatewaySettings
 from dataplane.stores.breakers import RedisBreakerStore
+from dataplane.stores.files import read_or_make_key
+from dataplane.stores.idempotency import PostgresIdempotencyStore
+from dataplane.stores.streams import RedisStreamLog
 from dataplane.watcher import ReleaseWatcher
 
 log = logging.getLogger("ballast.process")
+
+# Before the end of the time to drain, so that callers read how their streams end.
+LAST_CALL_SECONDS: Final = 2.0
 
 # How uvicorn serves here; the relay that benchmarks measure beside the gateway is served the same way.
 SERVER: Final[dict[str, Any]] = {
@@ -36,16 +46,24 @@ SERVER: Final[dict[str, Any]] = {
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn, which already stops accepting and waits for requests in flight, telling the fleet that it does."""
+    """uvicorn, which already stops accepting and waits for requests in flight, telling the fleet that it does. Streams
+    that would be cut when that takes too long are told to end shortly before.
+    """
 
-    def __init__(self, config: uvicorn.Config, *, reports: ReportShipper) -> None:
+    def __init__(self, config: uvicorn.Config, *, reports: ReportShipper, interrupt: Callable[[], None]) -> None:
         super().__init__(config)
         self._reports = reports
+        self._interrupt = interrupt
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's; the application's lifespan shutdown, which ships the last reports, comes at its end."""
         self._reports.set_status("draining")
-        await super().shutdown(sockets)
+        drain_seconds = self.config.timeout_graceful_shutdown or 0
+        last_call = asyncio.get_running_loop().call_later(max(0.0, drain_seconds - LAST_CALL_SECONDS), self._interrupt)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            last_call.cancel()
 
 
 def run_gateway(settings: GatewaySettings, *, secrets: Secrets, listener: socket.socket, lifeline: int | None) -> None:
@@ -55,7 +73,8 @@ def run_gateway(settings: GatewaySettings, *, secrets: Secrets, listener: socket
         secrets: Holds the providers' keys that releases refer to.
         lifeline: See `supervisor.spawn_with`; None for a process that stands alone.
     Raises:
-        OSError: the spool directory cannot be used.
+        OSError: the spool directory, or the file of the keys that sign cursors, cannot be used.
+        BadCursorKeys: that file holds something else.
     """
     aggregation = Aggregation()
     reports = ReportShipper(
@@ -86,6 +105,9 @@ def run_gateway(settings: GatewaySettings, *, secrets: Secrets, listener: socket
         aggregation=aggregation,
         secrets=secrets,
         breaker_store=None if redis_url is None else RedisBreakerStore(redis_url),
+        stream_log=None if redis_url is None else RedisStreamLog(redis_url),
+        idempotency_store=None if settings.database_url is None else PostgresIdempotencyStore(settings.database_url),
+        cursors=None if redis_url is None else _cursor_keys(settings.cursor_keys_file),
     )
     if lifeline is not None:
         threading.Thread(target=_stop_with_supervisor, args=(lifeline,), name="lifeline", daemon=True).start()
@@ -96,7 +118,14 @@ def run_gateway(settings: GatewaySettings, *, secrets: Secrets, listener: socket
         timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
         **SERVER,
     )
-    DrainingServer(config, reports=reports).run(sockets=[listener])
+    DrainingServer(config, reports=reports, interrupt=app.interrupt_streams).run(sockets=[listener])
+
+
+def _cursor_keys(path: Path) -> CursorKeys:
+    try:
+        return parse_cursor_keys(read_or_make_key(path, size_bytes=MIN_KEY_BYTES))
+    except (BadCursorKeys, UnicodeDecodeError) as exc:
+        raise BadCursorKeys(f"{path} (BALLAST_CURSOR_KEYS_FILE): {exc}") from exc
 
 
 def _stop_with_supervisor(lifeline: int) -> None:

@@ -60,9 +60,12 @@ __all__ = [
     "verify",
 ]
 
+# What each number brought to the one before it.
 # 2: routing tables may name breakers and fallback stacks; sections `copy` and `lane_overrides`.
-SCHEMA: Final = 2
-READABLE: Final = frozenset({1, SCHEMA})
+# 3: routing tables may hold stream policies (`streams`), which routes name; tenants may have `idempotency_hours`, which
+#    are left out where they are 24.
+SCHEMA: Final = 3
+READABLE: Final = frozenset({1, 2, SCHEMA})
 _SIGNED_PREFIX: Final = b"ballast.release.v1\n"
 
 
@@ -117,7 +120,8 @@ class UnknownSchema(ReleaseRefused):
     code = "unknown_schema"
 
     def __init__(self, schema: object) -> None:
-        listing = " and ".join(map(str, sorted(READABLE)))
+        *older, newest = sorted(READABLE)
+        listing = f"{', '.join(map(str, older))} and {newest}"
         super().__init__(
             f"release schema {schema!r} is unknown to this worker, which reads {listing}; upgrade the data plane"
         )

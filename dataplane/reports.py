@@ -32,6 +32,9 @@ from dataplane.stores.spool import Spool
 
 STREAM: Final = "ballast:reports"
 MAX_ROWS_PER_BATCH: Final = 500
+# JSON in JSON grows; what reads batches takes 16 MiB.
+MAX_TRANSCRIPT_BYTES: Final = 3 * 1024 * 1024
+ROW_BYTES: Final = 2048
 REPLAY_CHUNK_BYTES: Final = 512 * 1024
 REPLAY_BYTES_PER_INTERVAL: Final = 8 * 1024 * 1024
 
@@ -145,6 +148,8 @@ class ReportShipper:
         self._sequence = 0
         self._acks: list[dict[str, Any]] = []
         self._usage: list[Mapping[str, Any]] = []
+        self._streams: list[Mapping[str, Any]] = []
+        self._deliveries: list[Mapping[str, Any]] = []
         self._events: list[dict[str, Any]] = []
         self._ack_waiting = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -161,6 +166,18 @@ class ReportShipper:
     def add_usage(self, row: Mapping[str, Any]) -> None:
         """Hand over the usage row of one attempt, in the shape of the reports contract. Costs one list append."""
         self._usage.append(row)
+
+    def add_stream(self, row: Mapping[str, Any]) -> None:
+        """Hand over the row of a stream that has ended: see `stream_rows.with_delivery`. A transcript that is too long
+        for a batch is left out.
+        """
+        if row["transcript"] is not None and row["bytes"] > MAX_TRANSCRIPT_BYTES:
+            row = {**row, "transcript": None}
+        self._streams.append(row)
+
+    def add_delivery(self, row: Mapping[str, Any]) -> None:
+        """Hand over what was delivered or acknowledged of a stream after its row."""
+        self._deliveries.append(row)
 
     def add_event(self, event: Event) -> None:
         """Hand over something that happened."""
@@ -316,6 +333,25 @@ class ReportShipper:
         for start in range(0, max(len(rollups), len(usage), len(events)), MAX_ROWS_PER_BATCH):
             rows = slice(start, start + MAX_ROWS_PER_BATCH)
             batches.append(self._batch(now, rollups=rollups[rows], usage=usage[rows], events=events[rows]))
+        return batches + self._stream_batches(now)
+
+    def _stream_batches(self, now: float) -> list[bytes]:
+        """Transcripts are long, so these rows are counted in bytes."""
+        streams, self._streams = self._streams, []
+        deliveries, self._deliveries = self._deliveries, []
+        batches = []
+        for start in range(0, len(deliveries), MAX_ROWS_PER_BATCH):
+            batches.append(self._batch(now, deliveries=deliveries[start : start + MAX_ROWS_PER_BATCH]))
+        rows: list[Mapping[str, Any]] = []
+        size = 0
+        for row in streams:
+            rows.append(row)
+            size += ROW_BYTES + (row["bytes"] if row["transcript"] is not None else 0)
+            if size > MAX_TRANSCRIPT_BYTES:
+                batches.append(self._batch(now, streams=rows))
+                rows, size = [], 0
+        if rows:
+            batches.append(self._batch(now, streams=rows))
         return batches
 
     def _batch(
@@ -326,6 +362,8 @@ class ReportShipper:
         rollups: Sequence[Mapping[str, Any]] = (),
         usage: Sequence[Mapping[str, Any]] = (),
         events: Sequence[Mapping[str, Any]] = (),
+        streams: Sequence[Mapping[str, Any]] = (),
+        deliveries: Sequence[Mapping[str, Any]] = (),
     ) -> bytes:
         """One batch as JSON; every batch carries the worker's state, so any of them is a heartbeat."""
         self._sequence += 1
@@ -351,6 +389,8 @@ class ReportShipper:
                 "rollups": rollups,
                 "usage": usage,
                 "events": events,
+                "streams": streams,
+                "deliveries": deliveries,
             }
         )
 

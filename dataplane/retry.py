@@ -150,7 +150,8 @@ def is_repeatable(request: ChatRequest, *, is_keyed: bool) -> bool:
     """
     if request.tool_effects in ("none", "idempotent"):
         return True
-    if any(_runs_at_the_provider(tool) for tool in request.parameters.get("tools") or ()):
+    tools = request.parameters.get("tools")
+    if tools and any(_runs_at_the_provider(tool) for tool in tools):
         return False
     return is_keyed or not request.parameters.get("store")
 

@@ -15,7 +15,7 @@ from dataplane.documents import Node, child_path
 from dataplane.errors import NoEligibleLane, UnknownRoute, UnsupportedRequest
 from dataplane.fields import OMITTABLE
 from dataplane.fields import WIRES as _WIRES
-from dataplane.policies import BreakerPolicy, FallbackStack, ProbePolicy, RetryPolicy, Steering
+from dataplane.policies import BreakerPolicy, FallbackStack, ProbePolicy, RetryPolicy, Steering, StreamPolicy
 from dataplane.thresholds import Threshold
 
 WIRES: Final = frozenset(_WIRES)
@@ -46,7 +46,7 @@ MAX_TIMEOUT_SECONDS: Final = 3600.0
 MAX_DEADLINE_MS: Final = 3_600_000
 MAX_HELD_TOKENS: Final = 1000
 # The parts of a table that lanes and routes refer to by name; a table without them is complete too.
-POLICY_PARTS: Final = ("breakers", "retries", "probes", "fallbacks")
+POLICY_PARTS: Final = ("breakers", "retries", "probes", "streams", "fallbacks")
 _SECRET: Final = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*\Z|file:/.+\Z")
 
 
@@ -119,6 +119,7 @@ class Route:
         latency_open_share: Share (0..1) of the route's lanes that may be open for latency alone.
         fallback: What answers when no lane can; None: an error that says so.
         retry: How failed attempts are made again; None: every lane once.
+        streams: How its streams are kept and taken up again; None: they end with the caller's connection.
         steering: How the lanes are ordered.
         unknown_fields: What becomes of a request with fields that the gateway does not know: "pass" sends them to lanes
             that speak OpenAI's JSON, and only there; "refuse" refuses the request.
@@ -133,6 +134,7 @@ class Route:
     latency_open_share: Threshold | None = None
     fallback: FallbackStack | None = None
     retry: RetryPolicy | None = None
+    streams: StreamPolicy | None = None
     steering: Steering = field(default_factory=Steering)
     unknown_fields: str = "pass"
 
@@ -157,6 +159,7 @@ class RoutingTable:
     fallbacks: dict[str, FallbackStack] = field(default_factory=dict)
     retries: dict[str, RetryPolicy] = field(default_factory=dict)
     probes: dict[str, ProbePolicy] = field(default_factory=dict)
+    streams: dict[str, StreamPolicy] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, section: object, *, path: str = "$.sections.routing") -> RoutingTable:
@@ -165,7 +168,8 @@ class RoutingTable:
         Shape: {"providers": {slug: {"wire"}}, "accounts": {slug: {"provider", "base_url", "secret", "api_version"}},
                 "lanes": {id: {...}}, "routes": {slug: {"lanes": [lane id, ...], "deadline_ms": int, ...}}} and, where
                 there are such policies, {"breakers": {slug: see BreakerPolicy}, "fallbacks": {slug: see
-                FallbackStack}, "retries": {slug: see RetryPolicy}, "probes": {slug: see ProbePolicy}}.
+                FallbackStack}, "retries": {slug: see RetryPolicy}, "probes": {slug: see ProbePolicy}, "streams":
+                {slug: see StreamPolicy}}.
         Raises:
             MalformedRelease: an unknown or missing key, a dangling reference, a duplicate or a number out of range,
                 naming the JSON path.
@@ -180,6 +184,7 @@ class RoutingTable:
         fallbacks = _parse_policies(members.get("fallbacks"), FallbackStack.parse)
         retries = _parse_policies(members.get("retries"), RetryPolicy.parse)
         probes = _parse_policies(members.get("probes"), ProbePolicy.parse)
+        streams = _parse_policies(members.get("streams"), StreamPolicy.parse)
         lanes: dict[str, Lane] = {}
         identities: dict[tuple[str, str, str, str], str] = {}
         for lane_id, node in members["lanes"].entries():
@@ -190,13 +195,13 @@ class RoutingTable:
             identities[identity] = lane_id
             lanes[lane_id] = lane
         routes = {
-            slug: _parse_route(slug, node, lanes, fallbacks, retries)
+            slug: _parse_route(slug, node, lanes, fallbacks, retries, streams)
             for slug, node in members["routes"].slugged_entries()
         }
         for slug, stack in fallbacks.items():
             if stack.answers is not None and stack.answers.embedding_route is not None:
                 _check_embedding_route(members["fallbacks"], slug, stack.answers.embedding_route, routes)
-        return cls(providers, accounts, lanes, routes, breakers, fallbacks, retries, probes)
+        return cls(providers, accounts, lanes, routes, breakers, fallbacks, retries, probes, streams)
 
 
 _Policy = TypeVar("_Policy")
@@ -317,6 +322,7 @@ def _parse_route(
     lanes: dict[str, Lane],
     fallbacks: dict[str, FallbackStack],
     retries: dict[str, RetryPolicy],
+    streams: dict[str, StreamPolicy],
 ) -> Route:
     members = node.members(
         "lanes",
@@ -328,6 +334,7 @@ def _parse_route(
             "latency_open_share",
             "fallback",
             "retry",
+            "streams",
             "steering",
             "unknown_fields",
         ),
@@ -341,6 +348,9 @@ def _parse_route(
         without = next((lane.id for lane in chosen if lane.breaker is None), None)
         if without is not None:
             held.refuse(f"lane {without!r} has no breaker, so there is no floor to hold tokens back for")
+    stream_policy = _optional_reference(members.get("streams"), streams, to="stream policy")
+    if stream_policy is not None and not any("stream" in lane.capabilities for lane in chosen):
+        members["streams"].refuse("no lane of this route streams, so there is nothing to keep; set it to null")
     return Route(
         slug,
         chosen,
@@ -351,6 +361,7 @@ def _parse_route(
         latency_open_share=_optional_threshold(members.get("latency_open_share"), maximum=1),
         fallback=_optional_reference(members.get("fallback"), fallbacks, to="fallback stack"),
         retry=_optional_reference(members.get("retry"), retries, to="retry policy"),
+        streams=stream_policy,
         steering=_parse_steering(members.get("steering"), chosen),
         unknown_fields="pass" if unknown_fields is None else unknown_fields.one_of(UNKNOWN_FIELDS),
     )

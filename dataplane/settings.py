@@ -27,7 +27,7 @@ class ReportSettings:
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """One gateway process. `slot` counts processes on this host from 0.
+    """One gateway process. `slot` counts processes on this host from 0. `database_url` None: no idempotency keys.
 
     The worker id is `<host_name>/gateway-<slot>`.
     """
@@ -39,6 +39,8 @@ class GatewaySettings:
     slot: int
     release_file: Path
     trusted_keys_file: Path
+    cursor_keys_file: Path
+    database_url: str | None
     reports: ReportSettings
     release_poll_seconds: float = 0.020
     drain_seconds: float = 30.0

@@ -17,7 +17,6 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -26,6 +25,7 @@ import httptools
 
 from dataplane.errors import UpstreamInterrupted, UpstreamMalformed, UpstreamTimeout, UpstreamUnreachable
 from dataplane.providers.base import UpstreamCall
+from dataplane.records import record
 from dataplane.timers import Timer, TimerWheel
 
 KEEP_ALIVE_SECONDS: Final = 30.0
@@ -35,7 +35,7 @@ MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 PAUSE_READING_BYTES: Final = 256 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Limits:
     """How long a lane may keep us waiting, in seconds.
 
@@ -49,7 +49,7 @@ class Limits:
 
 
 class Exchange(Protocol):
-    """An answer whose head has arrived. Whoever holds one calls `close` in a `finally`."""
+    """An answer whose head has arrived. Whoever holds one calls `close` in a `finally`, unless `finish` came first."""
 
     status: int
 
@@ -71,7 +71,8 @@ class Exchange(Protocol):
     def finish(self) -> None:
         """Say that the answer is complete by its own format (`[DONE]`, say).
 
-        Then only the end of the HTTP body is still to come, and the connection is kept once it is here. Never waits.
+        Then only the end of the HTTP body is still to come, and the connection is kept once it is here. It may carry
+        somebody else's call by the next wait, so the exchange must not be touched after this, nor closed. Never waits.
         """
 
     def close(self) -> None:

@@ -68,6 +68,7 @@ DECIDERS = (
     "breaker",
     "cohorts",
     "fallback",
+    "idempotency",
     "policies",
     "prompts",
     "retry",

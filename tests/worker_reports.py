@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from dataplane.frames import digest_frames
 from dataplane.sketches import Sketch
 
 NOON = datetime(2026, 3, 4, 12, 0, 0, tzinfo=UTC)
@@ -71,6 +72,8 @@ def report(
     usage: tuple[dict[str, Any], ...] = (),
     events: tuple[dict[str, Any], ...] = (),
     lanes: tuple[dict[str, Any], ...] | None = None,
+    streams: tuple[dict[str, Any], ...] = (),
+    deliveries: tuple[dict[str, Any], ...] = (),
 ) -> dict[str, Any]:
     """One batch of a worker."""
     return {
@@ -93,6 +96,8 @@ def report(
         "rollups": list(rollups),
         "usage": list(usage),
         "events": list(events),
+        "streams": list(streams),
+        "deliveries": list(deliveries),
     }
 
 
@@ -144,3 +149,83 @@ def ack(
 ) -> dict[str, Any]:
     """One verdict on a release."""
     return {"revision": revision, "digest": digest, "verdict": verdict, "reason": reason, "at": at.timestamp()}
+
+
+FRAMES = [
+    '{"choices":[{"index":0,"delta":{"content":"Within 14"}}]}',
+    '{"choices":[{"index":0,"delta":{"content":" days."}}]}',
+    "[DONE]",
+]
+
+
+def segment(lane: str = "openai/eu-west/main/gpt-4o", **fields: Any) -> dict[str, Any]:
+    """What one attempt gave of a stream: all of it, unless told."""
+    return {
+        "lane": lane,
+        "model": lane.rpartition("/")[2],
+        "how": "first",
+        "first_seq": 1,
+        "last_seq": 40,
+        "billed_tokens": 100,
+        "generated_tokens": 100,
+        "buffered_tokens": 100,
+        "partial": False,
+        "estimated": False,
+        "cause": "",
+    } | fields
+
+
+def stream_row(stream_id: str = "5" * 32, *, at: datetime = NOON, **fields: Any) -> dict[str, Any]:
+    """The row of a stream of 40 frames and 100 tokens that was completed, delivered whole and acknowledged in half."""
+    return {
+        "stream_id": stream_id,
+        "request_id": "req-1",
+        "tenant": "acme",
+        "tier": "vip",
+        "key_id": "",
+        "user": "ab12",
+        "route": "chat",
+        "prompt": "support-answer",
+        "version": 12,
+        "canary": "",
+        "cohort": "none",
+        "policy": "resumable",
+        "on_cut": "continue",
+        "refund": "undelivered",
+        "started_at": at.timestamp() - 4,
+        "at": at.timestamp(),
+        "outcome": "completed",
+        "code": "",
+        "continues": "",
+        "frames": 40,
+        "bytes": 4000,
+        "digest": digest_frames(frame.encode() for frame in FRAMES),
+        "text_digest": DIGEST,
+        "billed_tokens": 100,
+        "generated_tokens": 100,
+        "buffered_tokens": 100,
+        "delivered_tokens": 100,
+        "acked_tokens": 50,
+        "delivered": 40,
+        "acked": 20,
+        "cost_micros": 1000,
+        "segments": [segment()],
+        "transcript": None,
+    } | fields
+
+
+def delivery(
+    delivery_id: str = "d1", stream_id: str = "5" * 32, *, at: datetime = NOON + timedelta(seconds=5), **fields: Any
+) -> dict[str, Any]:
+    """That all of such a stream was read, by a caller who came back to it."""
+    return {
+        "delivery_id": delivery_id,
+        "stream_id": stream_id,
+        "tenant": "acme",
+        "at": at.timestamp(),
+        "delivered": 40,
+        "acked": 40,
+        "delivered_tokens": 100,
+        "acked_tokens": 100,
+        "reader": "resumed",
+    } | fields

@@ -20,14 +20,14 @@ from controlplane.audit.models import AuditEvent
 M = TypeVar("M", bound=Model)
 Rows = TypeVar("Rows", bound=QuerySet[Any])
 
-TenantPermission = Literal["view_tenant", "change_tenant", "manage_keys", "view_usage"]
+TenantPermission = Literal["view_tenant", "change_tenant", "manage_keys", "view_usage", "read_content"]
 
 
 # --- what every app's access.py is made of ---------------------------------------------------------------------------
 def may(operator: Operator, permission: str, target: Model | None = None) -> bool:
     """Whether the operator holds `permission` ('app.codename') on everything or on `target`.
 
-    At most two queries for an operator's first question, two more for each target.
+    One query for an operator's first question, one more for the first on a target, none for the next.
     """
     if operator.has_perm(permission):
         return True

@@ -1,11 +1,14 @@
-"""Who a password belongs to."""
+"""Who a password belongs to, and what its owner may do."""
 
 from typing import Any
 
 from allauth.account.auth_backends import AuthenticationBackend
 from django.conf import settings
+from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
+from django.db.models import Model
 from django.http import HttpRequest
+from guardian.backends import ObjectPermissionBackend
 
 from controlplane.accounts.models import Operator
 
@@ -29,3 +32,19 @@ class OperatorBackend(AuthenticationBackend):  # type: ignore[misc]  # allauth s
         if operator is None or (credentials["password"] == DEMO_PASSWORD and not settings.DEMO):
             raise PermissionDenied
         return operator
+
+    def get_group_permissions(self, user_obj: Operator, obj: Model | None = None) -> set[str]:
+        """None: roles are granted to people, so no group is asked, which would cost every page a query."""
+        return set()
+
+
+class ObjectPermissions(ObjectPermissionBackend):
+    """guardian's permissions on one object: those of an operator are read at once, not anew at each question."""
+
+    def has_perm(self, user_obj: Any, perm: str, obj: Model | None = None) -> bool:
+        """Whether the operator holds `perm` ('app.codename') on `obj`; without an object never."""
+        if obj is None or not isinstance(user_obj, Operator) or not user_obj.is_active:
+            return False
+        app, _, codename = perm.partition(".")
+        asked = (ContentType.objects.get_for_model(obj).pk, str(obj.pk), codename)
+        return app == obj._meta.app_label and asked in user_obj.object_permissions

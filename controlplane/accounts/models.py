@@ -8,11 +8,13 @@ from django.contrib.auth.models import AbstractUser, UserManager
 from django.contrib.contenttypes.fields import GenericForeignKey
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
 from django.utils.functional import cached_property
 
 from controlplane.accounts.roles import Role
+from dataplane.access import IDEMPOTENCY_HOURS
 
 
 def hash_secret(secret: str) -> str:
@@ -69,6 +71,12 @@ class Operator(AbstractUser):
     def role_grants(self) -> list["RoleGrant"]:
         """This operator's grants, read once per instance."""
         return list(self.grants.all())
+
+    @cached_property
+    def object_permissions(self) -> frozenset[tuple[int, str, str]]:
+        """guardian's rows of this operator (content type, key, codename), read once per instance."""
+        rows = self.userobjectpermission_set.values_list("content_type_id", "object_pk", "permission__codename")
+        return frozenset(rows)
 
     def holds(self, role: Role | str, target: models.Model) -> bool:
         """Whether the role was granted to this operator on `target` or on everything."""
@@ -138,12 +146,23 @@ class Tenant(models.Model):
         default=False, help_text="Internal tenants are the audience of internal-only stages"
     )
     log_content = models.BooleanField(default=False, help_text="Whether prompts and answers may be logged (rule 11)")
+    idempotency_hours = models.PositiveSmallIntegerField(
+        default=IDEMPOTENCY_HOURS[0],
+        validators=[MinValueValidator(IDEMPOTENCY_HOURS[0]), MaxValueValidator(IDEMPOTENCY_HOURS[1])],
+        help_text="For how many hours its idempotency keys, and the answers given under them, are remembered",
+    )
 
     class Meta:
         ordering: ClassVar = ["slug"]
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=Q(idempotency_hours__range=IDEMPOTENCY_HOURS), name="idempotency_hours_in_range"
+            ),
+        ]
         permissions: ClassVar = [
             ("manage_keys", "Can issue and revoke the tenant's API keys"),
             ("view_usage", "Can see the tenant's usage and bills"),
+            ("read_content", "Can read what the tenant's users were answered"),
         ]
 
     def __str__(self) -> str:

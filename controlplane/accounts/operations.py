@@ -20,7 +20,7 @@ from controlplane.accounts.models import ApiKey, Operator, OperatorToken, RoleGr
 from controlplane.accounts.roles import Role, permissions_everywhere, permissions_on
 from controlplane.audit import operations as audit
 from controlplane.audit.models import AuditEvent
-from dataplane.access import OURSELVES
+from dataplane.access import IDEMPOTENCY_HOURS, OURSELVES
 from dataplane.documents import MalformedRelease, Node
 
 # How the record calls what the control plane does on its own; no person may bear the name.
@@ -285,7 +285,7 @@ def change_tenant(*, tenant: Tenant, actor: Operator | str, now: datetime, **att
     return tenant
 
 
-_TENANT_ATTRIBUTES = ("name", "tier", "residency", "region", "is_internal", "log_content")
+_TENANT_ATTRIBUTES = ("name", "tier", "residency", "region", "is_internal", "log_content", "idempotency_hours")
 
 
 def _set_attributes(tenant: Tenant, attributes: Mapping[str, Any]) -> None:
@@ -403,15 +403,20 @@ def compile_access() -> dict[str, Any]:
     """The release's section 'access': tenants and the hashes of their active keys; two queries."""
     keys = ApiKey.objects.active().select_related("tenant")
     return {
-        "tenants": {
-            tenant.slug: {
-                "tier": tenant.tier,
-                "residency": sorted(tenant.residency),
-                "region": tenant.region,
-                "internal": tenant.is_internal,
-                "log_content": tenant.log_content,
-            }
-            for tenant in Tenant.objects.all()
-        },
+        "tenants": {tenant.slug: _compile_tenant(tenant) for tenant in Tenant.objects.all()},
         "keys": {key.secret_hash: {"tenant": key.tenant.slug, "id": str(key.pk)} for key in keys},
     }
+
+
+def _compile_tenant(tenant: Tenant) -> dict[str, Any]:
+    compiled = {
+        "tier": tenant.tier,
+        "residency": sorted(tenant.residency),
+        "region": tenant.region,
+        "internal": tenant.is_internal,
+        "log_content": tenant.log_content,
+    }
+    # Left out where it is what workers take for granted: then the section is, byte for byte, what it was without it.
+    if tenant.idempotency_hours != IDEMPOTENCY_HOURS[0]:
+        compiled["idempotency_hours"] = tenant.idempotency_hours
+    return compiled

@@ -75,7 +75,7 @@ ROLES: dict[Role, RoleDefinition] = {
     ),
     Role.AUDITOR: RoleDefinition(
         "Reads everything, changes nothing",
-        {"prompts.prompt": _SEES_PROMPT, "accounts.tenant": frozenset({"view_tenant", "view_usage"})},
+        {"prompts.prompt": _SEES_PROMPT, "accounts.tenant": frozenset({"view_tenant", "view_usage", "read_content"})},
         _SEES_DEPLOYMENT | {"audit.view_auditevent", "audit.export_audit", "accounts.view_operator"},
     ),
     Role.ADMIN: RoleDefinition(

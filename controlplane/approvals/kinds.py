@@ -65,6 +65,7 @@ class Kind:
         facts: From the content, what the policy's conditions look at.
         gates: The gates that a policy may name for it; a misspelt one would ask for nothing.
         conditions: The facts that a policy may look at, each with every value it can have.
+        is_always_signed: A policy must ask somebody at each of its gates, since it refuses what nobody signed.
         sign_off_permission, break_glass_permission, review_permission: 'app.codename' asked on that object.
         apply: None where the change is carried out in steps by its own app (a canary's knob), gate by gate.
         lapse: None where a bypass could not be undone; such a kind cannot be broken into.
@@ -84,6 +85,7 @@ class Kind:
     abandon: Abandon | None = None
     gates: tuple[str, ...] = (APPLY_GATE,)
     conditions: Mapping[str, frozenset[str] | frozenset[bool]] = field(default_factory=dict)
+    is_always_signed: bool = False
 
     def base(self, target: str) -> Any:
         """The revision of `target` that a change would build on now."""
@@ -119,7 +121,8 @@ def check_rules(rules: Any) -> tuple[Rule, ...]:
 
     Raises:
         MalformedPolicy: not the published shape; a kind, gate, fact or value that nobody knows, which would ask for
-            nothing or never match; or no way left to change the policy itself.
+            nothing or never match; nobody asked about what is refused unsigned; or no way left to change the policy
+            itself.
     """
     parsed = parse_rules(rules)
     try:
@@ -135,6 +138,12 @@ def check_rules(rules: Any) -> tuple[Rule, ...]:
         for gate in rule.gates:
             if gate not in kind.gates:
                 raise MalformedPolicy(f"{path}.gates.{gate}: {rule.kind!r} has the gates {', '.join(kind.gates)}")
+        for gate in kind.gates if kind.is_always_signed else ():
+            if not rule.gate(gate).requirements:
+                raise MalformedPolicy(
+                    f"{path}.gates.{gate}: asks nobody, so that {rule.kind!r} could never be carried out: "
+                    "it is refused unsigned; name who signs it, such as {exec: 1}"
+                )
         for fact, values in rule.when.items():
             if fact not in kind.conditions:
                 facts = ", ".join(sorted(kind.conditions)) or "none"

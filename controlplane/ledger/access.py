@@ -1,18 +1,24 @@
-"""Who may see which usage: that of the tenants on which they hold the permission, and of no other.
+"""Who may see which usage, streams and idempotency keys: those of the tenants on which they hold the permission, and of
+no other.
 
-What Ballast asked providers by itself is billed to nobody's tenant; it is seen by whoever sees everybody's.
+The words of a stream are for whoever holds another permission besides. What Ballast asked providers by itself is billed
+to nobody's tenant; it is seen by whoever sees everybody's.
 """
 
 from typing import Final
+from uuid import UUID
 
 from django.http import Http404
 
 from controlplane.accounts.access import may, require, visible
 from controlplane.accounts.models import ApiKey, Operator, Tenant
+from controlplane.ledger.idempotency import IdempotencyEvidence
 from controlplane.ledger.models import UsageRow
+from controlplane.ledger.stream_rows import StreamRow
 from dataplane.access import OURSELVES
 
 VIEW: Final = "accounts.view_usage"
+READ: Final = "accounts.read_content"
 
 
 def billed_tenants(operator: Operator) -> list[str]:
@@ -45,6 +51,48 @@ def access_request(operator: Operator, request_id: str) -> list[UsageRow]:
     if not rows:
         raise Http404("there is no such thing here, or you may not see it")
     return rows
+
+
+def access_stream(operator: Operator, stream_id: str) -> StreamRow:
+    """One stream, with how it stands.
+
+    Raises:
+        Http404: there is none, or its tenant's usage is not for the operator to see.
+    """
+    known = StreamRow.objects.matching(tenants=_billed(operator)).select_related("standing")
+    row = known.filter(pk=stream_id).first() if "\0" not in stream_id else None
+    if row is None:
+        raise Http404("there is no such thing here, or you may not see it")
+    return row
+
+
+def access_evidence(operator: Operator, record: UUID) -> IdempotencyEvidence:
+    """The first row of evidence of one record of an idempotency key.
+
+    Raises:
+        Http404: there is none, or its tenant's usage is not for the operator to see.
+    """
+    row = IdempotencyEvidence.objects.matching(tenants=_billed(operator)).of_record(record).first()
+    if row is None:
+        raise Http404("there is no such thing here, or you may not see it")
+    return row
+
+
+def may_read_content(operator: Operator, row: StreamRow) -> bool:
+    """Whether the operator may read the words of a stream that they may see."""
+    return may(operator, READ, Tenant.objects.filter(slug=row.tenant).first())
+
+
+def access_content(operator: Operator, stream_id: str) -> StreamRow:
+    """One stream, to read its words.
+
+    Raises:
+        Http404: as `access_stream`.
+        PermissionDenied: theirs to see, but not to read.
+    """
+    row = access_stream(operator, stream_id)
+    require(operator, READ, Tenant.objects.filter(slug=row.tenant).first())
+    return row
 
 
 def _billed(operator: Operator) -> list[str]:

@@ -44,7 +44,7 @@ class InvalidHold(RoutingError):
 
 
 class UnknownPolicy(RoutingError):
-    """The table in force has no breaker policy, or no route, of this name."""
+    """The table in force has no such policy, or no route, of this name."""
 
     code = "unknown_policy"
 

@@ -8,6 +8,7 @@ from typing import Any
 from controlplane.routing.effects import Pins
 from controlplane.routing.errors import RouteWithoutLanes, UnknownProvider
 from dataplane.errors import GatewayError
+from dataplane.policies import CONTINUE
 from dataplane.routing import Route, RoutingTable, eligible_lanes
 
 
@@ -82,6 +83,8 @@ def _effects(table: RoutingTable, lanes: Collection[str], gone: Collection[str],
         lost = sorted(had.difference(*(lane.capabilities for lane in left)))
         if lost:
             yield f"Route {route.slug} refuses requests that need {' or '.join(lost)}: no lane that is left can"
+        if "prefill" in lost and route.streams is not None and route.streams.on_cut == CONTINUE:
+            yield f"Streams of route {route.slug} that break off end: no lane that is left can go on with them"
     for one in left_out(table, lanes, gone=gone, pins=pins):
         yield one.sentence
 

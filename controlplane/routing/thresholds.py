@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any, Final, Protocol
 
 from controlplane.routing.errors import InvalidThreshold, UnknownPolicy
-from dataplane.policies import BREAKER_THRESHOLDS, PROBE_THRESHOLDS, RETRY_THRESHOLDS
+from dataplane.policies import BREAKER_THRESHOLDS, PROBE_THRESHOLDS, RETRY_THRESHOLDS, STREAM_THRESHOLDS
 from dataplane.routing import ROUTE_THRESHOLDS, RoutingTable
 from dataplane.thresholds import Provenance, Threshold
 
@@ -15,16 +15,25 @@ BREAKER: Final = "breaker"
 ROUTE: Final = "route"
 RETRY: Final = "retry"
 PROBE: Final = "probe"
+STREAM: Final = "stream"
 FALLBACK: Final = "fallback"
 # Which part of the document holds the thresholds of a kind; those of a fallback stack are changed with its copy only.
-PARTS: Final = {BREAKER: "breakers", ROUTE: "routes", RETRY: "retries", PROBE: "probes"}
+PARTS: Final = {BREAKER: "breakers", ROUTE: "routes", RETRY: "retries", PROBE: "probes", STREAM: "streams"}
 _NAMES: Final = {
     BREAKER: BREAKER_THRESHOLDS,
     ROUTE: ROUTE_THRESHOLDS,
     RETRY: RETRY_THRESHOLDS,
     PROBE: PROBE_THRESHOLDS,
+    STREAM: STREAM_THRESHOLDS,
 }
-_WORDS: Final = {BREAKER: "breaker policy", ROUTE: "route", RETRY: "retry policy", PROBE: "probe policy"}
+# What people call one of a kind.
+NOUNS: Final = {
+    BREAKER: "breaker policy",
+    ROUTE: "route",
+    RETRY: "retry policy",
+    PROBE: "probe policy",
+    STREAM: "stream policy",
+}
 
 
 class Owner(Protocol):
@@ -120,11 +129,11 @@ def with_thresholds(document: Mapping[str, Any], kind: str, slug: str, changes: 
     changed = copy.deepcopy(dict(document))
     owner = changed.get(PARTS[kind], {}).get(slug)
     if owner is None:
-        raise UnknownPolicy(f"{slug!r} is not a {_WORDS[kind]} of this table")
+        raise UnknownPolicy(f"{slug!r} is not a {NOUNS[kind]} of this table")
     for name, threshold in changes.items():
         if name not in _NAMES[kind]:
             names = ", ".join(_NAMES[kind])
-            raise InvalidThreshold(f"{name!r} is not a threshold of {_WORDS[kind]} {slug!r}; it has {names}")
+            raise InvalidThreshold(f"{name!r} is not a threshold of {NOUNS[kind]} {slug!r}; it has {names}")
         owner[name] = dict(threshold)
     return changed
 

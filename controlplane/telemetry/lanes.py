@@ -57,11 +57,6 @@ class LaneStanding:
         """The worst state that a worker holds it in: forced_open, open, half_open, forced_closed or closed."""
         return next(state for state in LANE_STATES if self.workers.get(state))
 
-    @property
-    def agreed(self) -> bool:
-        """Whether every worker holds it in the same state."""
-        return len(self.workers) == 1
-
     def to_json(self) -> dict[str, Any]:
         """Shape: {"lane", "state", "cause": str, "workers": {"<state>": int}, "open_for_seconds": float or null,
         "probes", "attempts", "failures": int, "wait_ms": float or null}.

@@ -1,11 +1,13 @@
 """Read a worker's report as it came off the stream; whatever passes here fits the tables."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import orjson
 
 from controlplane.telemetry.models import COUNTS, LANE_STATES, SKETCHES, empty_sketch
+from dataplane.frames import Ending
 from dataplane.sketches import Sketch
 
 Report = dict[str, Any]
@@ -19,6 +21,9 @@ _YEAR_3000: Final = 32_503_680_000
 # What workers of an older version do not send yet; during an upgrade both report.
 _NEWER_COUNTS: Final = frozenset({"fallbacks", "attempts", "failures", "timeouts", "throttled"})
 _NEWER_SKETCHES: Final = frozenset({"drain_tps"})
+_NEWER_ROWS: Final = ("streams", "deliveries")
+# In a payload that a transcript quotes, the backslash is escaped itself, and what was a NUL there is six characters.
+_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class MalformedReport(ValueError):
@@ -34,15 +39,16 @@ class MalformedReport(ValueError):
 def parse_report(raw: bytes) -> Report:
     """Return the report of one stream entry; members that are not known here are kept and ignored.
 
-    Counts and sketches that an older worker does not know are filled in: 0 and empty.
+    Counts, sketches and rows that an older worker does not know are filled in: 0 and empty.
 
-    Shape: see `dataplane.reports`: {"worker", "boot", "seq", "sent_at", "state", "acks", "rollups", "usage", "events"}.
+    Shape: see `dataplane.reports`: {"worker", "boot", "seq", "sent_at", "state", "acks", "rollups", "usage", "events",
+    "streams", "deliveries"}.
     Raises:
         MalformedReport: not JSON, a member missing, or a value that no column could hold.
     """
     if len(raw) > MAX_REPORT_BYTES:
         raise MalformedReport("$", f"at most {MAX_REPORT_BYTES} bytes, got {len(raw)}")
-    if rb"\u0000" in raw:
+    if rb"\u0000" in raw and _NUL.search(raw):
         raise MalformedReport("$", "text without NUL characters")
     try:
         report = orjson.loads(raw)
@@ -50,9 +56,14 @@ def parse_report(raw: bytes) -> Report:
         raise MalformedReport("$", f"JSON ({exc})") from exc
     _object(report, _REPORT, "$")
     _object(report["state"], _STATE, "$.state")
-    for name, members in (("acks", _ACK), ("rollups", _ROLLUP), ("usage", _USAGE), ("events", _EVENT)):
+    for name in _NEWER_ROWS:
+        report.setdefault(name, [])
+    for name, members in _ROWS_OF.items():
         for position, row in enumerate(report[name]):
             _object(row, members, f"$.{name}[{position}]")
+    for position, stream in enumerate(report["streams"]):
+        for number, segment in enumerate(stream["segments"]):
+            _object(segment, _SEGMENT, f"$.streams[{position}].segments[{number}]")
     for position, lane in enumerate(report["state"].get("lanes", ())):
         _object(lane, _LANE, f"$.state.lanes[{position}]")
     for position, rollup in enumerate(report["rollups"]):
@@ -119,6 +130,10 @@ def _optional(member: tuple[Check, str]) -> tuple[Check, str]:
 _EPOCH = _number(_YEAR_3000)
 _ROWS: tuple[Check, str] = (lambda value: isinstance(value, list), "a list")
 _OBJECT: tuple[Check, str] = (lambda value: isinstance(value, dict), "an object")
+_TEXTS: tuple[Check, str] = (
+    lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
+    "a list of texts",
+)
 _BOOLEAN: tuple[Check, str] = (lambda value: isinstance(value, bool), "true or false")
 _SERIES = {
     "lane": _text(200),
@@ -139,6 +154,8 @@ _REPORT: Final = {
     "usage": _ROWS,
     "events": _ROWS,
     "state": _OBJECT,
+    "streams": _optional(_ROWS),
+    "deliveries": _optional(_ROWS),
 }
 _STATE: Final = {
     "kind": _text(20),
@@ -196,3 +213,54 @@ _USAGE: Final = {
     "user": _text(64),
 }
 _EVENT: Final = {"at": _EPOCH, "kind": _text(60, minimum=1), "data": _OBJECT}
+_SEGMENT: Final = {
+    "lane": _text(200),
+    "model": _text(200),
+    "how": _one_of("first", "prefill", "regenerated"),
+    **dict.fromkeys(("first_seq", "last_seq", "billed_tokens", "generated_tokens", "buffered_tokens"), _integer()),
+    "partial": _BOOLEAN,
+    "estimated": _BOOLEAN,
+    "cause": _text(60),
+}
+_MOVING: Final = dict.fromkeys(("delivered", "acked", "delivered_tokens", "acked_tokens"), _integer())
+_STREAM: Final = {
+    **{name: member for name, member in _SERIES.items() if name != "lane"},
+    **_MOVING,
+    **dict.fromkeys(("billed_tokens", "generated_tokens", "buffered_tokens", "frames", "bytes"), _integer()),
+    "cost_micros": _integer(),
+    "stream_id": _text(32, minimum=1),
+    "request_id": _text(64),
+    "tenant": _text(50),
+    "key_id": _text(40),
+    "user": _text(64),
+    "route": _text(100),
+    "policy": _text(100),
+    "on_cut": _text(20),
+    "refund": _text(40),
+    "started_at": _EPOCH,
+    "at": _EPOCH,
+    "outcome": _one_of(*Ending),
+    "code": _text(60),
+    "continues": _text(32),
+    "digest": _text(64),
+    "text_digest": _text(64),
+    "segments": _ROWS,
+    "transcript": _or_null(_TEXTS),
+    "resumed": _optional(_BOOLEAN),
+}
+_DELIVERY: Final = {
+    **_MOVING,
+    "delivery_id": _text(32, minimum=1),
+    "stream_id": _text(32, minimum=1),
+    "tenant": _text(50),
+    "at": _EPOCH,
+    "reader": _one_of("caller", "resumed", "ack"),
+}
+_ROWS_OF: Final = {
+    "acks": _ACK,
+    "rollups": _ROLLUP,
+    "usage": _USAGE,
+    "events": _EVENT,
+    "streams": _STREAM,
+    "deliveries": _DELIVERY,
+}

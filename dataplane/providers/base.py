@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol
@@ -26,14 +25,14 @@ from dataplane.errors import (
     UpstreamUnavailable,
 )
 from dataplane.messages import ChatRequest, ChatResponse, EmbeddingRequest, EmbeddingResponse, Json, StreamChunk
+from dataplane.records import record
 from dataplane.routing import Account, Lane
 
 MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
 MAX_VENDOR_MESSAGE_CHARACTERS: Final = 500
-DONE: Final = b"[DONE]"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class UpstreamCall:
     """One HTTP POST to a vendor, ready to send. `headers` carry the secret: never log a call.
 

@@ -13,6 +13,7 @@ import orjson
 
 from dataplane.errors import GatewayError, UpstreamFiltered, UpstreamInterrupted, UpstreamMalformed
 from dataplane.fields import OPENAI, asks_for, refused_fields
+from dataplane.frames import DONE
 from dataplane.lane_fit import cannot_carry
 from dataplane.messages import (
     ChatRequest,
@@ -32,7 +33,6 @@ from dataplane.messages import (
     UsageDelta,
 )
 from dataplane.providers.base import (
-    DONE,
     SseDecoder,
     StreamParser,
     UpstreamCall,

@@ -36,13 +36,21 @@ def answer_ask(ask: Ask, *, seed: int) -> Answer:
     prose = _compose(ask, rng)
     if ask.wants_json:
         return _finish(ask, _dump({"answer": prose, "topic": find_topic(ask.question).name, "resolved": True}))
-    return _finish(ask, prose)
+    return _finish(ask, _rest(prose, ask.prefix))
 
 
 def refuse_ask(ask: Ask, *, seed: int) -> Answer:
     """Return a refusal instead of an answer; a pure function of both arguments."""
     rng = Random(seed ^ ask.fingerprint)  # noqa: S311 - repeatable answers are the point
     return _finish(ask, rng.choice(corpus.REFUSALS), kind=Kind.REFUSAL, stop=Stop.REFUSAL)
+
+
+def _rest(prose: str, prefix: str) -> str:
+    """Return how `prefix` goes on: with what follows it in the answer, or at about that place if it is another's."""
+    if prose.startswith(prefix):
+        return prose[len(prefix) :]
+    space = prose.find(" ", len(prefix))
+    return f" {prose}" if space < 0 else prose[space:]
 
 
 def find_topic(question: str) -> corpus.Topic:

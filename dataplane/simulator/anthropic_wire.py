@@ -90,7 +90,9 @@ class AnthropicWire:
         temperature = body.get("temperature")
         if temperature is not None and not (isinstance(temperature, int | float) and 0 <= temperature <= 1):
             raise BadRequest("temperature: range: 0..1")
-        texts, question, tool_result, images, directive = _read_messages(_require(body, "messages", list))
+        messages = _require(body, "messages", list)
+        texts, question, tool_result, images, directive = _read_messages(messages)
+        prefix = _read_prefix(messages)
         system, _ = flatten_content(body.get("system"))
         tools = _read_tools(body.get("tools"))
         schema = _read_schema(body)
@@ -114,8 +116,10 @@ class AnthropicWire:
             schema=schema,
             tools=tools,
             tool_choice=tool_choice,
-            fingerprint=take_fingerprint(model, system, texts, extra, tool_choice),
+            # Without the prefix: the answer that goes on is the one that it began.
+            fingerprint=take_fingerprint(model, system, texts[:-1] if prefix else texts, extra, tool_choice),
             directive=join_directives(body_directive(body), directive),
+            prefix=prefix,
         )
 
     def give_answer(self, ask: Ask, answer: Answer, stamp: Stamp, *, processing_ms: int) -> Reply:
@@ -340,6 +344,17 @@ def _read_messages(messages: list[Any]) -> tuple[list[str], str, str | None, int
             )
         texts.append(text)
     return texts, question, tool_result, images, directive
+
+
+def _read_prefix(messages: list[Any]) -> str:
+    """Return the words with which the answer begins: those of a last message that is the assistant's."""
+    last = messages[-1]
+    if last.get("role") != "assistant":
+        return ""
+    text, _ = flatten_content(last.get("content"))
+    if text != text.rstrip():
+        raise BadRequest("messages: final assistant content cannot end with trailing whitespace")
+    return text
 
 
 def _read_tools(tools: Any) -> tuple[Tool, ...]:

@@ -50,6 +50,7 @@ class Ask:
 
     `tool_choice` is "auto", "none", "required" or "=" and a tool's name. `wants_json` without a `schema` is a free
     JSON object.
+    `prefix` is the beginning of the answer, where the caller gives one; it goes on from there.
     `fingerprint` is derived from everything that may change the answer, and from nothing else. `directive` is the fault
     written into the request body, if any.
     """
@@ -70,6 +71,7 @@ class Ask:
     tool_choice: str
     fingerprint: int
     directive: str | None
+    prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)

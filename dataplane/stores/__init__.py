@@ -1,1 +1,1 @@
-"""Where the data plane keeps what must outlive one request: local disk and Redis, behind small interfaces."""
+"""Where the data plane keeps what must outlive one request, on local disk, in Redis or PostgreSQL: small interfaces."""

@@ -1,8 +1,10 @@
-"""Writing a file so that readers, and a crash, only ever meet the old content or the new."""
+"""Files that readers, and a crash, only ever meet whole: as they were before, or as they are now."""
 
 from __future__ import annotations
 
+import base64
 import os
+import secrets
 from pathlib import Path
 
 
@@ -28,3 +30,22 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def read_or_make_key(path: Path, *, size_bytes: int) -> str:
+    """Return the text of a key file; where there is none, make it, with one random key in base64, for our user only.
+
+    Raises:
+        OSError: it can be neither read nor made.
+    """
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        write_atomically(temporary, base64.b64encode(secrets.token_bytes(size_bytes)) + b"\n")
+        try:
+            os.link(temporary, path)  # never over another process' file, and never half written
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink()
+    return path.read_text()

@@ -100,6 +100,25 @@ def test_a_pin_that_is_no_list_of_zones_is_refused(residency):
     assert "residency" in refusal.value.message_dict
 
 
+def test_hours_of_idempotency_keys_reach_workers_and_stay_within_their_bounds():
+    """24 to 72, and in the record; where they are the usual 24, the section is what it was without them."""
+    tenant = make_tenant()
+    usual = dict(access()["tenants"]["acme"])
+    change_tenant(tenant=tenant, idempotency_hours=72, actor=crew.admin, now=NOW)
+
+    event = AuditEvent.objects.get(action="tenant.changed")
+    assert "idempotency_hours" not in usual
+    assert access()["tenants"]["acme"] == {**usual, "idempotency_hours": 72}
+    assert parsed().access.tenants["acme"].idempotency_hours == 72
+    assert (event.data["before"]["idempotency_hours"], event.data["after"]["idempotency_hours"]) == (24, 72)
+    for hours in (23, 73, "many"):
+        with pytest.raises(ValidationError) as refusal:
+            change_tenant(tenant=tenant, idempotency_hours=hours, actor=crew.admin, now=NOW)
+        assert list(refusal.value.message_dict) == ["idempotency_hours"]
+    with pytest.raises(DatabaseError, match="idempotency_hours_in_range"), transaction.atomic():
+        Tenant.objects.update(idempotency_hours=73)
+
+
 @pytest.mark.parametrize("slug", ["Acme", "acme--x", "-acme", "acme corp", ""])
 def test_a_name_that_no_release_can_carry_is_refused_at_once(slug):
     """Not later, when the release is cut."""

@@ -14,8 +14,11 @@ from dataplane.attempts import Attempts
 from dataplane.blame import Blame
 from dataplane.breaker import Observation
 from dataplane.copy_desk import CopyDesk
+from dataplane.cursors import CursorKeys
 from dataplane.fleet import FleetBreakers
+from dataplane.frames import encode_events
 from dataplane.journey import Inbound
+from dataplane.keyed import KeyedWork
 from dataplane.known_questions import KnownQuestions
 from dataplane.lane_caller import LaneCaller
 from dataplane.metrics import GatewayMetrics
@@ -24,6 +27,7 @@ from dataplane.pipeline import Pipeline
 from dataplane.providers import ADAPTERS
 from dataplane.release import parse_document
 from dataplane.schema_check import SchemaChecker
+from dataplane.streams import READER_SECONDS, Streams
 from dataplane.timers import TimerWheel
 
 WALL = 1_760_000_000.0
@@ -91,10 +95,29 @@ class FakeExchange:
         return self._chunks.pop(0) if self._chunks else None
 
     def finish(self):
-        self.finished = True
+        self.finished = self.closed = True
 
     def close(self):
+        assert not self.finished, "the connection may carry another call by now"
         self.closed = True
+
+
+class FedExchange(FakeExchange):
+    """An answer that comes as the test gives it; an error breaks it off, None ends it."""
+
+    def __init__(self, gate):
+        super().__init__((), gate)
+        self._coming = asyncio.Queue()
+
+    def feed(self, *chunks):
+        for chunk in chunks:
+            self._coming.put_nowait(chunk)
+
+    async def next_chunk(self):
+        chunk = await self._coming.get()
+        if isinstance(chunk, Exception):
+            raise chunk
+        return chunk
 
 
 class FakeTransport:
@@ -132,6 +155,7 @@ class FakeReply:
         self.status = None
         self.headers = {}
         self.data = b""
+        self.position = 0
         self.ended = 0
         self._gate = gate
 
@@ -145,20 +169,45 @@ class FakeReply:
         self.status, self.headers = 200, dict(headers)
         await self._gate.pass_("open_stream")
 
-    async def send_events(self, data):
-        self.data += data
+    async def send_events(self, payloads, *, ending=None):
+        self.data += encode_events(self.position + 1, payloads)
+        self.position += len(payloads)
+        self.ended += ending is not None
         await self._gate.pass_("send_events")
-
-    async def end_stream(self):
-        self.ended += 1
-        await self._gate.pass_("end_stream")
 
 
 class Rows(list):
-    """Keeps usage rows."""
+    """Keeps usage rows, and what else is told to the ledger."""
+
+    def __init__(self):
+        super().__init__()
+        self.streams = []
+        self.deliveries = []
+        self.events = []
 
     def add_usage(self, row):
         self.append(row)
+
+    def add_stream(self, row):
+        self.streams.append(row)
+
+    def add_delivery(self, row):
+        self.deliveries.append(row)
+
+    def add_event(self, event):
+        self.events.append(event)
+
+
+async def kill(streams, log):
+    """End all that a process does for its streams; nothing of it reaches the log from now on."""
+    log.hold()
+    tasks = [*streams._tasks]
+    for production in streams._productions.values():
+        production.is_fenced = True
+        tasks.append(production.task)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class FixedSecrets:
@@ -169,10 +218,26 @@ class FixedSecrets:
 
 
 class Bench:
-    """A pipeline on a release of its own, and the request that runs through it."""
+    """A pipeline on a release of its own, and the request that runs through it; with a `log` of streams, and a store of
+    idempotency `keys`, the process `owner` of a fleet, whose streams and keys see the time of `stream_clock` and are
+    looked after when the test says so.
+    """
 
     def __init__(
-        self, document, *, chunks=(ANSWER,), gate=None, failure=None, lanes=None, clock=time.monotonic, **exchange
+        self,
+        document,
+        *,
+        chunks=(ANSWER,),
+        gate=None,
+        failure=None,
+        lanes=None,
+        clock=time.monotonic,
+        log=None,
+        keys=None,
+        owner="a",
+        stream_clock=time.monotonic,
+        reader_seconds=READER_SECONDS,
+        **exchange,
     ):
         self.gate = gate or Gate()
         self.exchange = FakeExchange(chunks, self.gate, **exchange)
@@ -201,6 +266,31 @@ class Bench:
         )
         self.known_questions = KnownQuestions(attempts=attempts, caller=caller, timers=timers, clock=clock, wall=wall)
         self.known_questions.adopt(self.current)
+        self.log, self.streams = log, None
+        if log is not None:
+            self.streams = Streams(
+                store=log,
+                cursors=CursorKeys([b"k" * 32]),
+                reports=self.rows,
+                owner=owner,
+                timers=timers,
+                clock=stream_clock,
+                wall=wall,
+                reader_seconds=reader_seconds,
+                tick_seconds=3600,
+            )
+        self.keyed = None
+        if keys is not None:
+            self.keyed = KeyedWork(
+                store=keys,
+                streams=self.streams,
+                owner=owner,
+                timers=timers,
+                clock=stream_clock,
+                reader_seconds=reader_seconds,
+                turn_seconds=3600,
+            )
+        self.metrics = GatewayMetrics(release=lambda: None)
         self.pipeline = Pipeline(
             releases=self,
             caller=caller,
@@ -208,9 +298,11 @@ class Bench:
             copy_desk=CopyDesk(breakers=self.breakers, known_questions=self.known_questions, schemas=schemas),
             schemas=schemas,
             aggregation=self.aggregation,
-            metrics=GatewayMetrics(release=lambda: None),
+            metrics=self.metrics,
             region="eu-west",
             timers=timers,
+            streams=self.streams,
+            keyed=self.keyed,
             wall=wall,
         )
 
@@ -226,6 +318,17 @@ class Bench:
             accept_language=language,
         )
         return asyncio.create_task(self.pipeline.serve_chat(inbound, self.reply))
+
+    async def read(self, stream, *, after=0, tenant="acme"):
+        """Have another caller read a stream; returns its reply and the task that reads."""
+        reply = FakeReply(Gate())
+        reply.position = after
+        view = await self.streams.find(stream, tenant=tenant)
+        return reply, asyncio.create_task(self.streams.read_along(view, reply, after=after))
+
+    async def die(self):
+        """End the process as SIGKILL does."""
+        await kill(self.streams, self.log)
 
     def attempt_at(self, lane):
         """One good attempt at `lane`, as a caller would have made it."""

@@ -9,7 +9,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +143,15 @@ def retry_policy(**changes: float) -> dict[str, Any]:
     return {name: threshold(value) for name, value in (numbers | changes).items()}
 
 
+def stream_policy(
+    *, on_cut: str = "continue", transcript: str = "keep", refund: str = "undelivered", **changes: float
+) -> dict[str, Any]:
+    """A stream policy as a release carries it, every number a guess; `changes` are other numbers, by name."""
+    numbers = {"retention_seconds": 3600, "abandon_seconds": 30, "continuations": 0 if on_cut == "end" else 2}
+    words = {"on_cut": on_cut, "transcript": transcript, "refund": refund}
+    return {name: threshold(value) for name, value in (numbers | changes).items()} | words
+
+
 def copy_document(kind: str) -> dict[str, Any]:
     """A document of signed copy of this kind, in `en` (its default) and `de`; each call gives a new one."""
     if kind == "answers":
@@ -186,6 +195,20 @@ ERRORS: tuple[errors.GatewayError, ...] = (
     errors.NoLaneLeft("chat", held_back={"l": errors.BreakerOpen("l", open_seconds=4.0)}),
     errors.Draining(),
     errors.DeadlineExceeded(deadline_ms=30_000, stage="waiting"),
+    errors.StreamNotFound("0" * 32),
+    errors.InvalidCursor(),
+    errors.CursorExpired(expired_seconds=3.0),
+    errors.StreamCancelled("nobody read it"),
+    errors.OwnerLost(),
+    errors.StreamTooLong(limit_bytes=9),
+    errors.AnswerDiverged(after_characters=4),
+    errors.StreamNotContinuable("0" * 32, why="it is under way"),
+    errors.StreamLogUnavailable("no"),
+    errors.IdempotencyMismatch("k", fields=("messages",)),
+    errors.IdempotencyInProgress("k", retry_after_seconds=3.0),
+    errors.IdempotencyIndeterminate("k"),
+    errors.IdempotencyOutcomeNotKept("k", body_bytes=9, limit_bytes=8),
+    errors.IdempotencyUnavailable("no"),
     errors.UpstreamError("no", lane="l"),
     errors.UpstreamUnreachable("no", lane="l"),
     errors.UpstreamTimeout(lane="l", phase="first_byte", waited_seconds=10),
@@ -341,3 +364,13 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     process.start()
     yield process.url
     process.stop()
+
+
+@pytest.fixture
+async def world(make_document: DocumentFactory, clock: FakeClock) -> AsyncIterator[Any]:
+    """A fleet of gateway processes on one log of streams."""
+    from .stream_world import World  # it is made of what is in this module
+
+    world = World(make_document, clock)
+    yield world
+    await world.end_all()

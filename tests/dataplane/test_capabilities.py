@@ -13,7 +13,7 @@ from dataplane.documents import MalformedRelease
 from dataplane.release import parse_document
 from dataplane.routing import CAPABILITIES, RoutingTable
 
-from .conftest import LANE, ROUTING, SECTIONS, US_LANE, VERSION
+from .conftest import LANE, ROUTING, SECTIONS, US_LANE, VERSION, stream_policy
 
 EU, US = "openai/eu-west/main/gpt-4o", "anthropic/us-east/claude/claude"
 ENTRY = {
@@ -189,6 +189,25 @@ def test_route_of_embeddings_and_chat_is_an_error():
     found = check_table(Matrix.parse(matrix), mixed)
 
     assert said(found) == [(True, "$.sections.routing.routes.chat.lanes")]
+
+
+def test_stream_that_could_go_on_nowhere_is_a_warning():
+    """Where a tenant is pinned, too; a policy that asks anew, or that ends streams, needs no such lane."""
+
+    def resumable(on_cut="continue", **lanes):
+        route = ROUTING["routes"]["chat"] | {"streams": "resumable"}
+        return table(streams={"resumable": stream_policy(on_cut=on_cut)}, routes={"chat": route}, **lanes)
+
+    able = {"us": {"capabilities": [*US_LANE["capabilities"], "prefill"]}}
+    matrix = {"openai": [ENTRY], "anthropic": [CLAUDE | {"capabilities": [*CLAUDE["capabilities"], "prefill"]}]}
+
+    nowhere = check(resumable())
+    pinned = check(resumable(**able), matrix=matrix, pins=[["eu"], ["us"], ["mars"], []])
+
+    assert said(nowhere) == said(pinned) == [(False, "$.sections.routing.routes.chat.streams")]
+    assert "no lane of route 'chat' can be given the words so far" in nowhere[0].message
+    assert "no lane of route 'chat' in eu, where a tenant is pinned, can be given" in pinned[0].message
+    assert check(resumable(**able), matrix=matrix) == check(resumable("regenerate")) == check(resumable("end")) == []
 
 
 def test_release_is_checked_with_its_candidates(make_document):

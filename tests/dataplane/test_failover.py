@@ -460,6 +460,21 @@ async def test_route_with_every_breaker_open_answers_from_copy_without_an_attemp
     assert bench.rows == []
 
 
+async def test_lane_that_cannot_carry_the_request_is_no_reason_to_come_back_soon(make_document):
+    """It is up and first in line after the one that is held, but for shorter conversations."""
+    document = document_with(make_document, template=False)
+    document["sections"]["routing"]["lanes"][SECOND]["context_tokens"] = 1
+    bench = Bench(document, gate=Gate())
+    bench.hold_open(FIRST, seconds=300)
+
+    await bench.start(messages=ask("What is the meaning of life?"))
+
+    error = json.loads(bench.reply.data)["error"]
+    assert (bench.reply.status, error["code"], error["eta_seconds"]) == (503, "circuit_open", 300)
+    assert SECOND not in error["detail"]
+    assert bench.transport.calls == []
+
+
 async def test_route_without_a_stack_says_which_lanes_are_held_back(life):
     """No copy below: the plain error names every lane and why."""
     bench = life(document={"fallback": False})

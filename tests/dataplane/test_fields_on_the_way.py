@@ -112,6 +112,19 @@ async def test_field_that_a_lane_cannot_carry_takes_the_request_to_one_that_can(
     assert CLAUDE in error_of(alone)["message"]
 
 
+async def test_lane_that_cannot_carry_a_field_is_passed_over_when_the_first_one_failed(bench):
+    """With nothing sent to it; the failure of the first stays what the caller hears when nobody else is left."""
+    three = bench([OPENAI, CLAUDE, ROOMY], {OPENAI: (500, b"{}"), ROOMY: (200, ANSWER)})
+    two = bench([OPENAI, CLAUDE], {OPENAI: (500, b"{}")})
+
+    await three.start(brand_new=1)
+    await two.start(brand_new=1)
+
+    assert (three.reply.status, three.transport.lanes) == (200, [OPENAI, ROOMY])
+    assert (told(three, b"ballast-fallback"), told(three, b"ballast-attempts")) == (b"alternate", b"2")
+    assert (error_of(two)["code"], two.transport.lanes) == ("upstream_unavailable", [OPENAI])
+
+
 async def test_strict_route_refuses_unknown_fields_whatever_its_lanes(bench):
     """`unknown_fields: refuse`, and nothing was sent."""
     life = bench([OPENAI], {OPENAI: (200, ANSWER)}, route={"unknown_fields": "refuse"})

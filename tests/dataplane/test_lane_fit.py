@@ -7,18 +7,20 @@ from dataclasses import replace
 import pytest
 
 from dataplane.errors import ContextLengthExceeded, InvalidRequest
-from dataplane.lane_fit import asked_output, estimate_tokens, fitting_lanes, is_roomier
+from dataplane.lane_fit import LaneFit, asked_output, estimate_tokens, is_roomier
+from dataplane.routing import Provider
 
 from .providers.test_adapters import HELLO, TOOL, lane, request
 
-WIRES = {"a": "openai", "b": "azure-openai", "c": "anthropic"}
-A, B, C = (replace(lane(), id=provider, provider=provider) for provider in WIRES)
+PROVIDERS = {slug: Provider(slug, wire) for slug, wire in (("a", "openai"), ("b", "azure-openai"), ("c", "anthropic"))}
+A, B, C = (replace(lane(), id=provider, provider=provider) for provider in PROVIDERS)
 LONG = [{"role": "user", "content": "word " * 800}]  # 4000 characters, about 1000 tokens
 AUDIO = {"type": "input_audio", "input_audio": {"data": "x" * 9000, "format": "wav"}}
 
 
 def fitting(asked, *lanes):
-    return [one.id for one in fitting_lanes(asked, lanes or (C, A, B), wires=WIRES)]
+    fit = LaneFit(asked, providers=PROVIDERS)
+    return [one.id for one in fit.from_first(lanes or (C, A, B)) if fit.fits(one)]
 
 
 @pytest.mark.parametrize(
@@ -39,6 +41,18 @@ def fitting(asked, *lanes):
 def test_lane_whose_wire_cannot_carry_a_field_is_passed_over(fields, ids):
     """The order of the others stays; a field that asks for nothing excludes nobody."""
     assert fitting(request(fields.pop("messages", HELLO), **fields)) == ids
+
+
+def test_lanes_behind_the_first_that_fits_are_looked_at_when_they_are_asked_about():
+    """What it takes to find out is not paid by requests that the first lane answers."""
+    asked = request(logprobs=True)
+    fit = LaneFit(asked, providers=PROVIDERS)
+
+    left = fit.from_first((C, A, C, B))
+    asked.parameters["web_search_options"] = {}
+
+    assert left == (A, C, B)
+    assert [fit.fits(one) for one in left] == [True, False, False]
 
 
 def test_request_that_no_lane_can_carry_is_refused_naming_field_and_first_lane():

@@ -1,4 +1,4 @@
-"""Breaker policies and fallback stacks: read whole or refused by path, and never with a number that fights another."""
+"""Breaker and stream policies and fallback stacks: read whole or refused by path, never with two parts that fight."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataplane.documents import MalformedRelease, Node
-from dataplane.policies import BREAKER_THRESHOLDS, BreakerPolicy, CachedAnswers, FallbackStack
-from tests.dataplane.conftest import breaker_policy, threshold
+from dataplane.policies import (
+    BREAKER_THRESHOLDS,
+    STREAM_THRESHOLDS,
+    BreakerPolicy,
+    CachedAnswers,
+    FallbackStack,
+    StreamPolicy,
+)
+from tests.dataplane.conftest import breaker_policy, stream_policy, threshold
 
 RATES = ("failure_rate", "timeout_rate", "dragging_rate")
 COUNTS = ("minimum_attempts", "probes", "healthy_probes")
@@ -80,6 +87,59 @@ def test_policy_with_a_number_missing_or_one_too_many_is_refused() -> None:
             BreakerPolicy.parse("p", Node(document, "$"))
     with pytest.raises(MalformedRelease, match=r"^\$\.slug: unknown key"):
         BreakerPolicy.parse("p", Node(breaker_policy(slug=1), "$"))
+
+
+@pytest.mark.parametrize("on_cut", ["continue", "regenerate", "end"])
+def test_stream_policy_has_its_numbers_and_its_words(on_cut: str) -> None:
+    """Up to both ends of each range; only `end` takes nothing up again."""
+    most = 0 if on_cut == "end" else 3
+    document = stream_policy(
+        on_cut=on_cut,
+        transcript="digest",
+        refund="none",
+        retention_seconds=604_800,
+        abandon_seconds=3600,
+        continuations=most,
+    )
+
+    policy = StreamPolicy.parse("resumable", Node(document, "$"))
+
+    assert (policy.slug, policy.on_cut, policy.transcript, policy.refund) == ("resumable", on_cut, "digest", "none")
+    assert {name: number.value for name, number in policy.thresholds().items()} == {
+        "retention_seconds": 604_800,
+        "abandon_seconds": 3600,
+        "continuations": most,
+    }
+    assert tuple(policy.thresholds()) == STREAM_THRESHOLDS
+
+
+@pytest.mark.parametrize(
+    ("document", "refused_at", "words"),
+    [
+        (stream_policy(retention_seconds=604_801), "$.retention_seconds.value", "at most 604800"),
+        (stream_policy(retention_seconds=59.9), "$.retention_seconds", "less than 60, too short to come back in"),
+        (stream_policy(abandon_seconds=0), "$.abandon_seconds.value", "is not above 0"),
+        (stream_policy(abandon_seconds=3601), "$.abandon_seconds.value", "at most 3600"),
+        (stream_policy(continuations=4), "$.continuations.value", "4 is outside 0..3"),
+        (stream_policy(continuations=1.5), "$.continuations.value", "expected a whole number"),
+        (stream_policy(on_cut="retry"), "$.on_cut", "'retry' is not one of continue, end, regenerate"),
+        (stream_policy(transcript="drop"), "$.transcript", "'drop' is not one of digest, keep"),
+        (stream_policy(refund="all"), "$.refund", "'all' is not one of none, unacknowledged, undelivered"),
+        (stream_policy(on_cut="end", continuations=1), "$.continuations", "takes no stream up again; set it to 0"),
+        (stream_policy(continuations=0), "$.continuations", "on_cut 'continue' never happens; set that to 'end'"),
+        (stream_policy(on_cut="regenerate", continuations=0), "$.continuations", "on_cut 'regenerate' never happens"),
+        (stream_policy() | {"resume": True}, "$.resume", "unknown key"),
+        ({name: one for name, one in stream_policy().items() if name != "refund"}, "$", "missing key 'refund'"),
+    ],
+)
+def test_stream_policy_that_nobody_can_follow_is_refused_by_path(
+    document: dict[str, Any], refused_at: str, words: str
+) -> None:
+    """Numbers out of range, words that mean nothing, and streams that go on but never may."""
+    with pytest.raises(MalformedRelease, match=words) as refusal:
+        StreamPolicy.parse("p", Node(document, "$"))
+
+    assert refusal.value.path == refused_at
 
 
 def test_stack_names_the_copy_of_each_rung() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dataplane.errors import NoEligibleLane, UnknownRoute, UnsupportedRequest
 from dataplane.release import MalformedRelease
 from dataplane.routing import CAPABILITIES, RoutingTable, eligible_lanes
-from tests.dataplane.conftest import LANE, breaker_policy, threshold
+from tests.dataplane.conftest import LANE, breaker_policy, stream_policy, threshold
 
 EU = "openai/eu-west/main/gpt-4o"
 US = "anthropic/us-east/claude/claude"
@@ -67,6 +67,7 @@ def test_table_that_is_not_as_promised_is_refused_by_path(section, path, value, 
 def guarded(section):
     """The same with everything that a table may say about trouble, which a test may spoil too."""
     section["breakers"] = {"standard": breaker_policy()}
+    section["streams"] = {"resumable": stream_policy()}
     section["fallbacks"] = {
         "help": {
             "answers": {"copy": "faq", "embedding_route": "embed", "minimum_score": threshold(0.9)},
@@ -84,6 +85,7 @@ def guarded(section):
         "held_tokens": 12,
         "latency_open_share": threshold(0.5),
         "fallback": "help",
+        "streams": "resumable",
     }
     return section
 
@@ -95,6 +97,8 @@ def test_lanes_and_routes_have_the_policies_that_they_name(guarded):
     chat = table.routes["chat"]
     assert all(lane.breaker is table.breakers["standard"] for lane in chat.lanes)
     assert chat.fallback is table.fallbacks["help"]
+    assert chat.streams is table.streams["resumable"]
+    assert table.routes["embed"].streams is None
     assert (chat.held_tokens, table.breakers["standard"].slug, chat.fallback.slug) == (12, "standard", "help")
     assert {name: number.value for name, number in chat.thresholds().items()} == {
         "first_token_seconds": 2.5,
@@ -108,10 +112,10 @@ def test_policies_are_optional_and_null_is_none(section):
     bare = RoutingTable.parse(section)
     for lane in section["lanes"].values():
         lane["breaker"] = None
-    said = ("first_token_seconds", "whole_answer_seconds", "latency_open_share", "fallback")
+    said = ("first_token_seconds", "whole_answer_seconds", "latency_open_share", "fallback", "streams")
     section["routes"]["chat"] |= dict.fromkeys(said) | {"held_tokens": 0}
 
-    assert RoutingTable.parse(section | {"breakers": {}, "fallbacks": {}}) == bare
+    assert RoutingTable.parse(section | {"breakers": {}, "fallbacks": {}, "streams": {}}) == bare
     assert (bare.lanes[EU].breaker, bare.routes["chat"].fallback, bare.routes["chat"].held_tokens) == (None, None, 0)
     assert bare.routes["chat"].thresholds() == {}
 
@@ -125,6 +129,9 @@ def test_policies_are_optional_and_null_is_none(section):
         (("breakers", "Very Strict"), {}, '$.breakers["Very Strict"]', "is not a slug"),
         (("breakers",), None, "$.breakers", "expected an object, got null"),
         (("routes", "chat", "fallback"), "none", "$.routes.chat.fallback", "'none' is not a fallback stack"),
+        (("routes", "chat", "streams"), "kept", "$.routes.chat.streams", "'kept' is not a stream policy"),
+        (("routes", "embed", "streams"), "resumable", "$.routes.embed.streams", "no lane of this route streams"),
+        (("streams", "resumable", "on_cut"), "end", "$.streams.resumable.continuations", "set it to 0"),
         (("routes", "chat", "first_token_seconds"), 2.5, "$.routes.chat.first_token_seconds", "expected an object"),
         (
             ("routes", "chat", "whole_answer_seconds"),

@@ -5,6 +5,7 @@ cancellations apart.
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
@@ -44,6 +45,25 @@ async def test_cancelled_timer_never_fires():
     await asyncio.wait_for(done.wait(), 5)
 
     assert fired == ["pair"]
+
+
+async def test_timer_that_was_cancelled_lets_go_of_who_set_it():
+    """Who sets a timer holds it and is held by it: a ring that would keep a request until the collector comes by."""
+    wheel = TimerWheel()
+
+    class Waiting:
+        def __init__(self):
+            self.timer = wheel.set(60, self.give_up)
+
+        def give_up(self):
+            raise AssertionError("nobody waits any more")
+
+    gc.collect()
+    Waiting().timer.cancel()
+    with wheel.deadline(60):
+        pass
+
+    assert gc.collect() == 0
 
 
 async def test_wheel_rests_and_starts_again():

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -21,9 +22,11 @@ from types import TracebackType
 from typing import Any
 
 import httpx
+import redis
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from dataplane.release import sign
+from dataplane.release import SCHEMA, sign
+from dataplane.reports import STREAM
 from dataplane.supervisor import bind, gateway_command
 from launcher.keys import keep_signing_key
 from launcher.ports import pick_free
@@ -34,6 +37,7 @@ KEY = "bk-demo"
 HOST = "127.0.0.1"
 PROJECT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 30.0
+ROUTES = {"fast": ["fast"], "slow": ["slow"], "drip": ["drip"], "spare": ["spare", "spare-able"]}
 STOP_SECONDS = 20.0
 SERIES = re.compile(r'ballast_gateway_breaker\{lane="([^"]+)",state="([^"]+)"\} 1\.0')
 
@@ -100,6 +104,58 @@ def two_lanes(
     return routing
 
 
+def resumable(*, on_cut: str = "end", model: str = "gpt-4o-instant", abandon_seconds: float = 30.0) -> Routing:
+    """Routes whose streams outlive their callers: `fast`, `slow` and `drip` have one lane each, `spare` two: one of
+    OpenAI's wire and then one that takes up what another began. Accounts are called as the lanes.
+    """
+
+    def routing(simulator_url: str) -> dict[str, Any]:
+        made = {"fast": model, "slow": "gpt-4o", "drip": "gpt-4o", "spare": "gpt-4o", "spare-able": "claude-sonnet-4-5"}
+        providers = {"openai": {"wire": "openai"}, "anthropic": {"wire": "anthropic"}}
+        accounts, lanes = {}, {}
+        for name, upstream_model in made.items():
+            wire = "anthropic" if upstream_model.startswith("claude") else "openai"
+            accounts[name] = {
+                "provider": wire,
+                "base_url": f"{simulator_url}/{wire}" + ("/v1" if wire == "openai" else ""),
+                "secret": f"env:{_variable(name)}",
+                "api_version": None,
+            }
+            lanes[name] = {
+                "provider": wire,
+                "region": "eu-west",
+                "account": name,
+                "model": upstream_model,
+                "upstream_model": upstream_model,
+                "residency": "eu",
+                "capabilities": ["chat", "stream", "tools"] + (["prefill"] if wire == "anthropic" else []),
+                "input_micros_per_million_tokens": 2_500_000,
+                "output_micros_per_million_tokens": 10_000_000,
+                "connect_timeout_seconds": 2,
+                "first_byte_timeout_seconds": 20,
+                "idle_timeout_seconds": 15,
+            }
+        policy = {
+            "retention_seconds": _threshold(600),
+            "abandon_seconds": _threshold(abandon_seconds),
+            "continuations": _threshold(0 if on_cut == "end" else 2),
+            "on_cut": on_cut,
+            "transcript": "keep",
+            "refund": "undelivered",
+        }
+        return {
+            "providers": providers,
+            "accounts": accounts,
+            "lanes": lanes,
+            "streams": {"kept": policy},
+            "routes": {
+                route: {"lanes": chosen, "deadline_ms": 60_000, "streams": "kept"} for route, chosen in ROUTES.items()
+            },
+        }
+
+    return routing
+
+
 class Gateways:
     """See the module.
 
@@ -107,9 +163,11 @@ class Gateways:
         directory: Empty.
         routing: Gives the release's section `routing` once the simulator's address is known.
         processes: Gateway processes.
+        database_url: Where idempotency keys are kept; None: nowhere.
     """
 
-    def __init__(self, directory: Path, routing: Routing, *, processes: int) -> None:
+    def __init__(self, directory: Path, routing: Routing, *, processes: int, database_url: str | None = None) -> None:
+        self.database_url = database_url or ""
         self.redis = OwnRedis(directory / "redis")
         self.simulator_url = f"http://{HOST}:{pick_free()}"
         self.urls: list[str] = []
@@ -117,7 +175,10 @@ class Gateways:
         self._routing = routing(self.simulator_url)
         self._processes = processes
         self._children: list[subprocess.Popen[bytes]] = []
+        self._gateway_children: dict[int, subprocess.Popen[bytes]] = {}
+        self._environment: dict[str, str] = {}
         self._lifeline: int | None = None
+        self._lifeline_end = -1
         self._http = httpx.Client(timeout=10)
 
     def __enter__(self) -> Gateways:
@@ -140,6 +201,7 @@ class Gateways:
             child.terminate()
         if self._lifeline is not None:
             os.close(self._lifeline)
+            os.close(self._lifeline_end)
             self._lifeline = None
         for child in self._children:
             try:
@@ -178,6 +240,34 @@ class Gateways:
         rules = self._http.get(f"{self.simulator_url}/admin/faults").json()["rules"]
         return next(one["hits"] for one in rules if one["id"] == rule)
 
+    def kill(self, process: int) -> None:
+        """End a gateway process with SIGKILL."""
+        child = self._gateway_children[process]
+        child.kill()
+        child.wait()
+        self._children.remove(child)
+
+    def restart(self, process: int) -> None:
+        """Start a process again that was killed, on its port; returns when it serves."""
+        self._spawn_gateway(process)
+        self._wait_ready(f"{self.urls[process]}/readyz")
+
+    def reported(self, kind: str) -> list[dict[str, Any]]:
+        """The rows of a kind (streams, usage, ...) that the processes have reported so far."""
+        with redis.Redis.from_url(self.redis.url) as client:
+            batches = [json.loads(fields[b"batch"]) for _, fields in client.xrange(STREAM)]
+        return [row for batch in batches for row in batch[kind]]
+
+    def stream_state(self, process: int, stream: str) -> str:
+        """How a stream stands, as a process says it; empty where it cannot."""
+        headers = {"authorization": f"Bearer {KEY}", "accept": "application/json"}
+        answer = self._http.get(f"{self.urls[process]}/v1/streams/{stream}", headers=headers)
+        return str(answer.json().get("state", ""))
+
+    def wait_for(self, condition: Callable[[], object], seconds: float = 30.0) -> None:
+        """Wait for the processes to get somewhere; how long it takes is never part of what is tested."""
+        assert wait_until(lambda: bool(condition()), alive=lambda: True, seconds=seconds), "it did not happen"
+
     def logged(self, words: str) -> int:
         """How many lines with these words the processes have logged."""
         return sum(log.read_text(errors="replace").count(words) for log in self._directory.glob("*.log"))
@@ -194,23 +284,32 @@ class Gateways:
             "BALLAST_HOST_NAME": "fleet",
             "BALLAST_SIMULATOR_PORT": self.simulator_url.rpartition(":")[2],
             "REDIS_URL": self.redis.url,
+            "DATABASE_URL": self.database_url,
         } | {_variable(account): secret_of(account) for account in self._routing["accounts"]}
+        self._environment = environment
         ends, self._lifeline = os.pipe()
-        with contextlib.closing(os.fdopen(ends)):
-            self._spawn([sys.executable, "-m", "dataplane", "simulator"], environment)
+        with contextlib.closing(os.fdopen(os.dup(ends))):
+            self._lifeline_end = ends
+            self._spawn([sys.executable, "-m", "dataplane", "simulator"])
             for slot in range(self._processes):
-                with bind(HOST, 0) as listener:
-                    self.urls.append(f"http://{HOST}:{listener.getsockname()[1]}")
-                    inherited = (listener.fileno(), ends)
-                    options = ["--slot", str(slot), "--listener", str(inherited[0]), "--lifeline", str(ends)]
-                    self._spawn([*gateway_command(), *options], environment, inherited)
+                self.urls.append(f"http://{HOST}:{pick_free()}")
+                self._spawn_gateway(slot)
         for url in (self.simulator_url, *self.urls):
             self._wait_ready(f"{url}/readyz")
 
-    def _spawn(self, command: list[str], environment: Mapping[str, str], inherited: Sequence[int] = ()) -> None:
+    def _spawn_gateway(self, slot: int) -> None:
+        with bind(HOST, int(self.urls[slot].rpartition(":")[2])) as listener:
+            inherited = (listener.fileno(), self._lifeline_end)
+            options = ["--slot", str(slot), "--listener", str(inherited[0]), "--lifeline", str(inherited[1])]
+            self._spawn([*gateway_command(), *options], inherited)
+        self._gateway_children[slot] = self._children[-1]
+
+    def _spawn(self, command: list[str], inherited: Sequence[int] = ()) -> None:
         with (self._directory / f"{len(self._children)}.log").open("wb") as log:
             self._children.append(
-                subprocess.Popen(command, cwd=PROJECT, env=environment, pass_fds=inherited, stdout=log, stderr=log)
+                subprocess.Popen(
+                    command, cwd=PROJECT, env=self._environment, pass_fds=inherited, stdout=log, stderr=log
+                )
             )
 
     def _wait_ready(self, url: str) -> None:
@@ -229,7 +328,7 @@ class Gateways:
     def _document(self) -> dict[str, Any]:
         anyone = {"tier": "standard", "residency": [], "region": "eu-west", "internal": False, "log_content": False}
         return {
-            "schema": 1,
+            "schema": SCHEMA,
             "revision": 1,
             "cut_at": "2026-01-02T03:04:05Z",
             "reason": "gateways without a control plane",

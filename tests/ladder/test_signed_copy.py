@@ -13,7 +13,7 @@ from controlplane.approvals.errors import (
     NotApproved,
 )
 from controlplane.approvals.kinds import check_rules
-from controlplane.approvals.models import BreakGlass
+from controlplane.approvals.models import ApprovalPolicy, BreakGlass, PolicyActivation
 from controlplane.approvals.operations import apply_change, rebase_change, reject_change
 from controlplane.ladder.errors import AlteredCopy, InvalidCopy, LiveAlready, NeverSigned, SameCopy
 from controlplane.ladder.models import Copy, CopyActivation, CopyVersion
@@ -30,10 +30,10 @@ from controlplane.ladder.uses import uses
 from controlplane.releases.errors import UnservableRelease
 from controlplane.releases.models import Release
 from controlplane.releases.operations import current_release, roll_back_to
+from dataplane.release import canonical, digest_of
 from tests.factories import (
     NOW,
     built_in_rules,
-    change_policy,
     copy_document,
     crew,
     make_copy,
@@ -103,12 +103,18 @@ def test_regulated_words_wait_for_legal_too():
 
 
 def test_policy_speaks_of_kind_and_regulation_of_copy():
-    """A condition that could never hold would leave regulated words to a milder rule."""
+    """A condition that could never hold would leave regulated words to a milder rule, and a gate that asks nobody would
+    shut words in that are refused unsigned."""
 
-    def rules(**when):
-        return [{"name": "n", "kind": "copy.version", "when": when, "gates": {"apply": {"exec": 1}}}, *built_in_rules()]
+    def rules(gates=None, **when):
+        rule = {"name": "n", "kind": "copy.version", "when": when, "gates": {"apply": {"exec": 1}} | (gates or {})}
+        return [rule, *built_in_rules()]
 
     assert check_rules(rules(copy_kind=["outage", "answers"], regulated=[True]))
+    with pytest.raises(
+        MalformedPolicy, match=r"rules\[0\]\.gates\.apply: asks nobody, .* 'copy\.version' .* name who signs"
+    ):
+        check_rules(rules(gates={"apply": {}}, regulated=[False]))
     with pytest.raises(MalformedPolicy, match=r"when\.regulated: 'yes' is not one of False, True"):
         check_rules(rules(regulated=["yes"]))
     with pytest.raises(MalformedPolicy, match=r"when\.copy_kind: 'poem' is not one of answers, outage, template"):
@@ -196,7 +202,7 @@ def test_returning_takes_one_click_and_goes_to_signed_words_only():
 
 
 def test_words_need_a_signature_whatever_lets_them_through():
-    """Neither a policy that asks nobody for words, nor a bypass that somebody wrote into the table, shows them."""
+    """Neither a bypass nor a policy that asks nobody, written into the tables by hand, shows them."""
     copy = make_copy(regulated=True)
     make_live_copy(copy, "signed")
     change = propose(make_copy_version(copy, "hasty"))
@@ -208,7 +214,11 @@ def test_words_need_a_signature_whatever_lets_them_through():
     with pytest.raises(NeverSigned, match="sign-offs of help-centre-outage v2 are missing"):
         apply_change(change=change, actor=crew.oncall, now=NOW)
     asks_nobody = {"name": "n", "kind": "copy.version", "gates": {"apply": {}}}
-    change_policy([asks_nobody, *(rule for rule in built_in_rules() if rule["kind"] != "copy.version")])
+    rules = [asks_nobody, *(rule for rule in built_in_rules() if rule["kind"] != "copy.version")]
+    silent = ApprovalPolicy.objects.create(
+        number=2, rules=rules, digest=digest_of(canonical(rules)), author="mallory", rationale="r", created_at=NOW
+    )
+    PolicyActivation.objects.create(policy=silent, at=NOW, actor="mallory", reason="r")
     change = rebase_change(change=change, actor=crew.owner, now=NOW)
     with pytest.raises(NeverSigned, match=f"have CR-{change.pk} signed"):
         apply_change(change=change, actor=crew.owner, now=NOW)

@@ -132,6 +132,16 @@ def test_tenants_are_left_out_by_their_pin_and_by_what_is_open_already():
     assert "1 tenant; it gets signed copy (help-centre)" in effects_of_leaving(table, [OPENAI], gone=(), pins=pins)[-1]
 
 
+def test_leaving_the_lane_that_streams_go_on_at_is_said():
+    """Of routes whose policy wants them to go on; on the others a stream ended before, too."""
+    table = Routing.parse(routing_document())
+
+    assert [line for line in effects_of_leaving(table, [ANTHROPIC], gone=(), pins={}) if "break off" in line] == [
+        "Streams of route chat that break off end: no lane that is left can go on with them"
+    ]
+    assert not any("break off" in line for line in effects_of_leaving(table, [OPENAI], gone=(), pins={}))
+
+
 def test_table_without_a_provider_is_the_same_but_for_its_lanes_accounts_and_name():
     """A route with no other lane is named and refused; weights of what is gone go with it."""
     document = routing_document()

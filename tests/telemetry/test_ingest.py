@@ -7,11 +7,12 @@ from django.db import OperationalError, connection
 
 from controlplane.accounts.models import ApiKey, Tenant
 from controlplane.ledger.models import UsageRow
+from controlplane.ledger.stream_rows import StreamDay, StreamDelivery, StreamRow, StreamTranscript
 from controlplane.releases.models import Ack, Release, Worker
 from controlplane.telemetry.models import Rollup, WorkerEvent
 from controlplane.telemetry.stream import GROUP
 from tests.canaries import running_canary
-from tests.worker_reports import DIGEST, NOON, ack, report, rollup, usage_row
+from tests.worker_reports import DIGEST, FRAMES, NOON, ack, delivery, report, rollup, stream_row, usage_row
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -21,12 +22,13 @@ def requests():
 
 
 def test_a_report_is_stored_and_then_leaves_the_stream(line):
-    """Its rollups, usage, events and state are in the tables, and nothing of it is in Redis."""
+    """Its rollups, usage, streams, events and state are in the tables, and nothing of it is in Redis."""
     line.add(
         report(
             rollup(requests=4),
             usage=(usage_row(),),
             events=({"at": NOON.timestamp(), "kind": "reports.caught_up", "data": {"batches": 1}},),
+            streams=(stream_row(transcript=FRAMES),),
         )
     )
 
@@ -35,6 +37,7 @@ def test_a_report_is_stored_and_then_leaves_the_stream(line):
     assert requests() == 4
     assert UsageRow.objects.get().tenant == "acme"
     assert WorkerEvent.objects.get().kind == "reports.caught_up"
+    assert StreamTranscript.objects.get().frames == FRAMES
     assert Worker.objects.get().in_flight == 3
     assert line.length == 0
 
@@ -43,7 +46,16 @@ def test_the_same_reports_again_change_nothing(line):
     """A spool that is replayed after everything had arrived leaves the tables as they were."""
     event = {"at": NOON.timestamp(), "kind": "reports.delayed", "data": {}}
     reports = [
-        report(rollup(requests=n), usage=(usage_row(f"a{n}"),), events=(event,), acks=(ack(),), seq=n)
+        report(
+            rollup(requests=n),
+            usage=(usage_row(f"a{n}"),),
+            events=(event,),
+            acks=(ack(),),
+            seq=n,
+            # Deliveries of the stream whose row is in the report after them.
+            streams=(stream_row(str(n), delivered_tokens=10),),
+            deliveries=(delivery(f"d{n}", str(n + 1)),),
+        )
         for n in (1, 2, 3)
     ]
     ingest = line.ingest()
@@ -54,6 +66,8 @@ def test_the_same_reports_again_change_nothing(line):
 
     assert requests() == 3
     assert (UsageRow.objects.count(), WorkerEvent.objects.count(), Ack.objects.count()) == (3, 3, 1)
+    assert (StreamRow.objects.count(), StreamDelivery.objects.count()) == (3, 3)
+    assert (StreamDay.objects.get().streams, StreamDay.objects.get().delivered_tokens) == (3, 210)
 
 
 @pytest.mark.parametrize("poison", [b"{not json", b"[]", b'{"worker": "x"}', b"\xff\xfe"])

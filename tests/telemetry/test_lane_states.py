@@ -105,7 +105,7 @@ def test_lane_stands_as_the_workers_that_are_heard_of_say():
     assert (len(writing), len(reading)) == (1, 1)
     assert set(standings) == {"a", "b"}
     a, b = standings["a"], standings["b"]
-    assert (a.state, a.agreed, dict(a.workers)) == ("open", False, {"closed": 1, "open": 3})
+    assert (a.state, dict(a.workers)) == ("open", {"closed": 1, "open": 3})
     assert (a.open_for_seconds, a.probes, a.attempts, a.failures, a.cause) == (28.0, 2, 50, 40, "timeout_rate")
     assert a.wait_ms == 200.0  # of the two workers that saw enough
     assert (b.state, b.workers["closed"], b.open_for_seconds, b.cause) == ("forced_closed", 1, None, "")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.telemetry.reports import MalformedReport, parse_report
-from tests.worker_reports import ack, lane_state, report, rollup, sketch, usage_row
+from tests.worker_reports import FRAMES, ack, delivery, lane_state, report, rollup, sketch, stream_row, usage_row
 
 WHOLE = report(
     rollup(),
@@ -14,6 +14,8 @@ WHOLE = report(
     usage=(usage_row(),),
     events=({"at": 1.5, "kind": "reports.delayed", "data": {"reason": "x"}},),
     lanes=(lane_state(), lane_state("azure/x", "open")),
+    streams=(stream_row(transcript=FRAMES), stream_row("6" * 32, resumed=True)),
+    deliveries=(delivery(),),
 )
 
 
@@ -41,11 +43,24 @@ def test_a_report_of_an_older_worker_is_taken_in():
     newer = ("fallbacks", "attempts", "failures", "timeouts", "throttled", "drain_tps")
     for name in newer:
         del older["rollups"][0][name]
-    del older["state"]["lanes"], older["usage"][0]["cause"]
+    del older["state"]["lanes"], older["usage"][0]["cause"], older["streams"], older["deliveries"]
 
     read = parse_report(orjson.dumps(older))
 
     assert [read["rollups"][0][name] for name in newer] == [0, 0, 0, 0, 0, sketch()]
+    assert (read["streams"], read["deliveries"]) == ([], [])
+
+
+def test_transcript_may_quote_what_no_column_could_hold():
+    """A NUL that a model wrote is escaped in the payload; only one that the report itself holds is refused."""
+    payload = orjson.dumps({"choices": [{"index": 0, "delta": {"content": "a\0b"}}]}).decode()
+
+    read = parse_report(changed(("streams", 0, "transcript"), [payload]))
+
+    assert read["streams"][0]["transcript"] == [payload]
+    for words in ("\0", "\\\0"):
+        with pytest.raises(MalformedReport, match="NUL"):
+            parse_report(changed(("streams", 0, "transcript"), [words]))
 
 
 @pytest.mark.parametrize(
@@ -73,6 +88,15 @@ def test_a_report_of_an_older_worker_is_taken_in():
         (("rollups", 0, "requests"), ..., r"\$\.rollups\[0\]\.requests"),
         (("rollups", 0, "drain_tps", "count"), 7, r"\$\.rollups\[0\]\.drain_tps"),
         (("usage", 0, "cause"), "c" * 61, r"\$\.usage\[0\]\.cause"),
+        (("streams", 0, "stream_id"), "5" * 33, r"\$\.streams\[0\]\.stream_id"),
+        (("streams", 1, "outcome"), "lost", r"\$\.streams\[1\]\.outcome"),
+        (("streams", 0, "acked_tokens"), ..., r"\$\.streams\[0\]\.acked_tokens"),
+        (("streams", 0, "transcript"), [5], r"\$\.streams\[0\]\.transcript"),
+        (("streams", 0, "segments", 0, "how"), "again", r"\$\.streams\[0\]\.segments\[0\]\.how"),
+        (("streams", 0, "segments", 0), [], r"\$\.streams\[0\]\.segments\[0\]"),
+        (("deliveries", 0, "reader"), "somebody", r"\$\.deliveries\[0\]\.reader"),
+        (("deliveries", 0, "delivered"), -1, r"\$\.deliveries\[0\]\.delivered"),
+        (("deliveries",), {}, r"\$\.deliveries"),
         (("state", "lanes"), {}, r"\$\.state\.lanes"),
         (("state", "lanes", 0, "lane"), "", r"\$\.state\.lanes\[0\]\.lane"),
         (("state", "lanes", 0, "state"), "ajar", r"\$\.state\.lanes\[0\]\.state"),

@@ -222,6 +222,8 @@ class StubReports:
     in_flight: int = 0
     rows: list[Any] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    streams: list[Any] = field(default_factory=list)
+    deliveries: list[Any] = field(default_factory=list)
     lanes: Any = None
 
     def add_event(self, event: Event) -> None:
@@ -229,6 +231,12 @@ class StubReports:
 
     def add_usage(self, row: Any) -> None:
         self.rows.append(dict(row))
+
+    def add_stream(self, row: Any) -> None:
+        self.streams.append(dict(row))
+
+    def add_delivery(self, row: Any) -> None:
+        self.deliveries.append(dict(row))
 
     async def start(self) -> None:
         """Nothing to ship."""
@@ -247,6 +255,8 @@ def make_settings(**changes: Any) -> GatewaySettings:
         "slot": 0,
         "release_file": Path("unused"),
         "trusted_keys_file": Path("unused"),
+        "cursor_keys_file": Path("unused"),
+        "database_url": None,
         "reports": ReportSettings(redis_url=None, spool_dir=Path("unused")),
         "max_body_bytes": 100_000,
     }

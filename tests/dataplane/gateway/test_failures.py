@@ -147,6 +147,21 @@ def test_deadline_that_is_no_number_is_refused(ask):
     assert caught.value.param == "ballast-deadline-ms"
 
 
+def test_two_different_idempotency_keys_are_refused(http, gateway, simulator):
+    """Not the last of them is taken. The same one twice is one, which this gateway, without a database, cannot keep."""
+
+    def asked(*keys):
+        return http.post("/v1/chat/completions", json=BODY, headers=[("Idempotency-Key", key) for key in keys])
+
+    two, one = asked("order-7", "order-8"), asked("order-7", '"order-7"')
+
+    assert (two.status_code, two.json()["error"]["param"]) == (400, "Idempotency-Key")
+    assert "was sent 2 times with different keys" in two.json()["error"]["message"]
+    assert two.headers["x-should-retry"] == "false"
+    assert (one.status_code, one.json()["error"]["code"]) == (503, "idempotency_unavailable")
+    assert simulator.get("/admin/state").json()["total"] == 0
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_caller_who_leaves_hangs_up_the_upstream(http, gateway, simulator, stream):
     """A vanished caller closes the upstream connection and is recorded once, as cancelled, with what was delivered."""

@@ -25,6 +25,7 @@ from django.utils import timezone
 from controlplane import live
 from controlplane.accounts import operations as accounts
 from controlplane.ledger import operations as ledger
+from controlplane.ledger import streams
 from controlplane.releases import operations as releases
 from controlplane.releases.fleet import fleet
 from controlplane.rollouts.models import Canary
@@ -198,6 +199,11 @@ class Ingest:
                 ledger.record_usage(usage)
                 used = sorted((row["at"], row["key_id"]) for row in usage if row.get("key_id"))
                 accounts.record_key_use({key_id: at for at, key_id in used})
+            # Never before the usage: whoever holds the streams must wait for nobody who waits for them.
+            streams.record_streams(
+                streams=[row for report in batch for row in report["streams"]],
+                deliveries=[row for report in batch for row in report["deliveries"]],
+            )
             if not urgent:
                 self._touched.workers.update(releases.record_reports(batch, now=now))
             if merged.clock_ahead:

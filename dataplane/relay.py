@@ -1,0 +1,275 @@
+"""Carries streams over, event by event, from a lane to whoever is to have them; and takes them up again elsewhere when
+their provider breaks them off.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+from dataplane.attempts import Attempts, Prepare
+from dataplane.capabilities import needs_of
+from dataplane.continuation import Continuation, Overlap, note_of, ways_asked_for, ways_on, why_broken_off, why_not
+from dataplane.envelope import Header
+from dataplane.errors import ContextLengthExceeded, GatewayError, UpstreamContextExceeded, UpstreamError
+from dataplane.frames import Ending
+from dataplane.journey import Attempt, Journey, Reply
+from dataplane.lane_caller import LaneCaller, StreamRun
+from dataplane.lane_fit import LaneFit, is_roomier
+from dataplane.messages import ChatRequest, TakesUp
+from dataplane.metrics import GatewayMetrics
+from dataplane.productions import Production
+from dataplane.providers.base import Adapter, UpstreamCall
+from dataplane.records import record
+from dataplane.release import Release
+from dataplane.routing import Lane, Route
+from dataplane.schema_check import SchemaChecker
+from dataplane.stream_rows import FIRST, PREFILL, REGENERATED, Segment
+from dataplane.timers import Deadline
+
+log = logging.getLogger("ballast.streams")
+
+EVENT_STREAM: Final[Header] = (b"content-type", b"text/event-stream; charset=utf-8")
+NO_CACHE: Final[Header] = (b"cache-control", b"no-cache")
+# As what the attempts that take a stream up again are recorded.
+KINDS: Final = {PREFILL: "continue", REGENERATED: "regenerate"}
+
+
+@record
+class Chat:
+    """A chat request as far as it was decided about before anything is sent. For `is_repeatable`, see `retry`."""
+
+    request: ChatRequest
+    release: Release
+    route: Route
+    fit: LaneFit
+    is_repeatable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GoingOn:
+    """What an attempt is told that goes on with another's answer, and why there is need to."""
+
+    way: Continuation
+    takes_up: TakesUp
+    overlap: Overlap
+    cause: str
+
+
+class Relay:
+    """See the module. For all requests of a process."""
+
+    def __init__(
+        self, *, caller: LaneCaller, attempts: Attempts, schemas: SchemaChecker, metrics: GatewayMetrics
+    ) -> None:
+        self._caller = caller
+        self._attempts = attempts
+        self._schemas = schemas
+        self._metrics = metrics
+
+    def preparing(self, journey: Journey, chat: Chat, request: ChatRequest) -> Prepare:
+        """How the call for a lane is built: that of `request`, which says what `chat` wants said there."""
+
+        def prepare(lane: Lane) -> tuple[UpstreamCall, Adapter]:
+            refuse_cramped_lane(journey, lane)
+            account, adapter, secret = self._caller.access(chat.release, lane)
+            return adapter.chat_call(request, lane=lane, account=account, secret=secret), adapter
+
+        return prepare
+
+    def note_attempt(self, journey: Journey, attempt: Attempt, call: UpstreamCall) -> None:
+        """Note what is sent, and where, just before it is."""
+        journey.stage = "waiting for the provider"
+        journey.fallback = "none" if attempt.lane is journey.lanes[0] else "alternate"
+        if call.dropped or call.adjusted:
+            attempt.dropped, attempt.adjusted = call.dropped, call.adjusted
+            self._metrics.count_fields(attempt.lane.id, dropped=call.dropped, adjusted=call.adjusted)
+
+    def check_schema(self, journey: Journey, request: ChatRequest, text: str | None) -> None:
+        """Note whether the answer meets its schema, if it has one. A refusal is no answer to check."""
+        schema = request.response_schema
+        if schema is not None and not journey.refused:
+            journey.schema_passed = self._schemas.check(schema, text or "")
+
+    async def stream(
+        self,
+        journey: Journey,
+        reply: Reply,
+        chat: Chat,
+        attempt: Attempt,
+        call: UpstreamCall,
+        adapter: Adapter,
+        going_on: GoingOn | None = None,
+    ) -> None:
+        """Make one attempt at a stream and carry it over, up to `[DONE]`; or raise what broke it off."""
+        self.note_attempt(journey, attempt, call)
+        run = await self._caller.open_stream(
+            attempt,
+            call,
+            adapter,
+            chat.request if going_on is None else going_on.way.request,
+            chat.route,
+            keep_text=journey.production is not None,
+            takes_up=None if going_on is None else going_on.takes_up,
+            overlap=None if going_on is None else going_on.overlap,
+        )
+        try:
+            await self._carry_over(journey, reply, chat.request, attempt, run, going_on)
+        finally:
+            run.close()
+
+    async def _carry_over(
+        self,
+        journey: Journey,
+        reply: Reply,
+        request: ChatRequest,
+        attempt: Attempt,
+        run: StreamRun,
+        going_on: GoingOn | None,
+    ) -> None:
+        production = journey.production
+        segment: Segment | None = None
+        payloads: list[bytes] = run.take()
+        failure: GatewayError | None = None
+        while True:
+            ending = Ending.COMPLETED if run.finished and failure is None else None
+            if ending is not None:
+                journey.refused = run.tally.refused
+                if not run.tally.called_tools:
+                    self.check_schema(
+                        journey, request, run.tally.text if production is None else production.partial().text
+                    )
+                # Before the last event goes out: a caller who hangs up on seeing it has had a complete answer.
+                attempt.outcome = journey.outcome = "ok"
+            if payloads:
+                if not reply.opened:
+                    await reply.open_stream([*journey.headers(EVENT_STREAM), NO_CACHE])
+                if production is not None and segment is None:
+                    how, cause = (FIRST, "") if going_on is None else (going_on.way.how, going_on.cause)
+                    segment = production.begin_segment(attempt, run, how=how, cause=cause)
+                journey.stage = "streaming"
+                await reply.send_events(payloads, ending=ending)
+            if failure is not None:
+                raise failure
+            if ending is not None:
+                return
+            payloads, failure = await run.read()
+
+    async def take_up(self, journey: Journey, reply: Reply, chat: Chat, cut: UpstreamError, deadline: Deadline) -> None:
+        """Go on with a stream that its provider broke off, as far as the route's policy lets us.
+
+        Raises:
+            UpstreamError: what broke it off, the last time.
+            GatewayError: what ended it after it had gone on.
+        """
+        production, policy = journey.production, chat.route.streams
+        if production is None or policy is None or not chat.is_repeatable:
+            raise cut
+        for _ in range(int(policy.continuations.value)):
+            partial = production.partial()
+            if why_broken_off(cut) is not None or why_not(chat.request, partial) is not None:
+                break
+            segments = len(production.segments)
+            lane = journey.attempts[-1].lane
+            lanes = able_lanes(journey, chat)
+            for way in ways_on(chat.request, partial, on_cut=policy.on_cut, lanes=lanes, cut=lane.id):
+                try:
+                    await self._go_on(journey, reply, chat, production, way, deadline)
+                    return
+                except GatewayError as exc:
+                    if len(production.segments) > segments:
+                        # The caller has had something of it, so another way would begin behind that.
+                        if not isinstance(exc, UpstreamError):
+                            raise
+                        cut = exc
+                        break
+                    log.info("stream %s cannot go on by %s: %s", production.id, way.how, exc)
+            else:
+                break
+        raise cut
+
+    async def take_up_another(self, journey: Journey, reply: Reply, chat: Chat, deadline: Deadline) -> None:
+        """Go on where another stream ended, because its caller asks for it.
+
+        Raises:
+            GatewayError: what became of it.
+        """
+        production = journey.production
+        if production is None:
+            raise GatewayError("only a stream can go on where another ended")
+        failure: GatewayError | None = None
+        for way in ways_asked_for(chat.request, production.partial(), lanes=able_lanes(journey, chat)):
+            try:
+                await self._go_on(journey, reply, chat, production, way, deadline)
+                return
+            except GatewayError as exc:
+                failure = exc
+                if not reply.opened:
+                    continue
+                if not isinstance(exc, UpstreamError):
+                    raise
+                await self.take_up(journey, reply, chat, exc, deadline)
+                return
+        raise failure or GatewayError("there is no way to go on")
+
+    async def _go_on(
+        self,
+        journey: Journey,
+        reply: Reply,
+        chat: Chat,
+        production: Production,
+        way: Continuation,
+        deadline: Deadline,
+    ) -> None:
+        """Take a stream up in one way; raises what became of it, if the stream does not end well."""
+        partial, segments = production.partial(), len(production.segments)
+        cause = journey.attempts[-1].outcome if journey.attempts else ""
+        journey.taking_up = KINDS[way.how]
+
+        async def make(attempt: Attempt, call: UpstreamCall, adapter: Adapter) -> None:
+            overlap = way.overlap()
+            takes_up = TakesUp(
+                production.answer_id,
+                lambda: note_of(production.origin, production.id, partial, way.how, attempt.lane, overlap),
+                production.spent(),
+            )
+            going_on = GoingOn(way, takes_up, overlap, cause)
+            await self.stream(journey, reply, chat, attempt, call, adapter, going_on)
+
+        await self._attempts.until_answered(
+            journey,
+            way.lanes,
+            prepare=self.preparing(journey, chat, way.request),
+            make=make,
+            deadline=deadline,
+            deadline_ms=journey.deadline_ms,
+            fits=chat.fit.fits,
+            is_committed=lambda: len(production.segments) > segments,
+            is_repeatable=chat.is_repeatable,
+            limit=chat.route.first_token_seconds,
+        )
+
+
+def able_lanes(journey: Journey, chat: Chat) -> tuple[Lane, ...]:
+    """The request's lanes that can carry it. Those behind the first were not looked at before."""
+    return tuple(filter(chat.fit.fits, journey.lanes))
+
+
+def chat_needs(request: ChatRequest) -> frozenset[str]:
+    """Return the capabilities a lane must have to serve `request`."""
+    return needs_of(request.messages, request.parameters, stream=request.stream)
+
+
+def refuse_cramped_lane(journey: Journey, lane: Lane) -> None:
+    """Return unless the conversation was too long for a lane that has at least as much room as `lane`.
+
+    Raises:
+        ContextLengthExceeded: it was, so it is too long for this one as well.
+    """
+    for attempt in journey.attempts:
+        before = attempt.lane.context_tokens
+        if isinstance(attempt.error, UpstreamContextExceeded) and not is_roomier(lane, than=attempt.lane):
+            raise ContextLengthExceeded(
+                lane=lane.id, estimated_tokens=before or 0, context_tokens=lane.context_tokens or 0
+            )

@@ -1,0 +1,228 @@
+"""What an application gets that sends an idempotency key, through OpenAI's own client and by bare HTTP, from a gateway
+that keeps its keys in PostgreSQL and its streams in Redis.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import openai
+import psycopg
+import pytest
+import uvicorn
+
+from dataplane.aggregation import Aggregation
+from dataplane.credentials import SecretStore
+from dataplane.cursors import CursorKeys
+from dataplane.gateway import create_app
+from dataplane.stores.idempotency import PostgresIdempotencyStore
+from dataplane.stores.streams import RedisStreamLog
+from tests.dataplane.conftest import stream_policy
+
+from .conftest import LiveGateway, StubReports, StubWatcher, make_release, make_settings, release_sections, serve
+
+QUESTION = [{"role": "user", "content": "How do I get a refund?"}]
+# Its answer takes a moment, so that somebody can ask meanwhile.
+SLOWLY = [{"role": "user", "content": "How do I get a refund? [[fault latency:ms=1500]]"}]
+DRIPPING = [{"role": "user", "content": "How do I get a refund? [[fault slow_drip:ms=20]]"}]
+
+
+@pytest.fixture(scope="module")
+def keeping_gateway(simulator_url, keys_url, redis_url):
+    """A gateway whose route `kept` keeps its streams; with stubs for what verifies releases and ships reports."""
+    sections = copy.deepcopy(release_sections(simulator_url))
+    routing = sections["routing"]
+    routing["streams"] = {"kept": stream_policy()}
+    routing["routes"]["kept"] = routing["routes"]["chat"] | {"streams": "kept"}
+    watcher, reports = StubWatcher(make_release(sections)), StubReports()
+    wall = [1_760_000_000.0]
+    aggregation = Aggregation(wall=lambda: wall[0])
+    app = create_app(
+        settings=make_settings(),
+        watcher=watcher,
+        reports=reports,
+        aggregation=aggregation,
+        secrets=SecretStore({"SIM_KEY": "sk-sim"}),
+        idempotency_store=PostgresIdempotencyStore(keys_url),
+        stream_log=RedisStreamLog(redis_url),
+        cursors=CursorKeys([b"k" * 32]),
+    )
+    config = uvicorn.Config(
+        app, loop="uvloop", http="httptools", lifespan="on", log_level="warning", access_log=False, server_header=False
+    )
+    with serve(config) as url:
+        yield LiveGateway(url, watcher, reports, aggregation, wall)
+
+
+@pytest.fixture
+def gateway(keeping_gateway, simulator):
+    """That gateway, with nothing recorded yet."""
+    keeping_gateway.forget()
+    return keeping_gateway
+
+
+@pytest.fixture
+def client(gateway):
+    """OpenAI's client as it comes: it tries three times."""
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="bk-globex", timeout=20) as client:
+        yield client
+
+
+@pytest.fixture
+def key():
+    """A key as an application makes it."""
+    return str(uuid.uuid4())
+
+
+@pytest.fixture
+def ask(client):
+    """Asks with a key; gives the answer and its headers."""
+
+    def _ask(key, *, route="chat", messages=QUESTION, headers=(), **options):
+        return client.chat.completions.with_raw_response.create(
+            model=route, messages=messages, extra_headers={"Idempotency-Key": key, **dict(headers)}, **options
+        )
+
+    return _ask
+
+
+def counted(gateway, outcome, operation="chat"):
+    """How many requests the gateway has answered so."""
+    page = httpx.get(f"{gateway.url}/metrics").text
+    words = f'ballast_gateway_requests_total{{operation="{operation}",outcome="{outcome}"}} '
+    return int(sum(float(line.removeprefix(words)) for line in page.splitlines() if line.startswith(words)))
+
+
+def events(keys_url, key):
+    """The evidence of a key."""
+    with psycopg.connect(keys_url) as other:
+        rows = other.execute("SELECT event FROM ledger_idempotencyevidence WHERE key = %s ORDER BY seq", [key])
+        return [event for (event,) in rows.fetchall()]
+
+
+def test_client_gets_the_same_answer_again_whichever_way_it_writes_the_key(ask, gateway, key, keys_url):
+    """Bare or in quotes: parsed, it is the same completion; one call was made, and one is billed."""
+    first = ask(key)
+    again = [ask(key), ask(f'"{key}"')]
+
+    assert {one.parse().id for one in again} == {first.parse().id}
+    assert {one.content for one in again} == {first.content}
+    assert [one.headers.get("idempotent-replayed") for one in (first, *again)] == [None, "true", "true"]
+    names = ("ballast-lane", "ballast-attempts", "ballast-release", "content-type")
+    assert {tuple(one.headers[name] for name in names) for one in (first, *again)} == {
+        ("openai/eu/main/gpt-4o", "1", "1", "application/json")
+    }
+    assert len({one.headers["ballast-request-id"] for one in (first, *again)}) == 3
+    assert len(gateway.rows()) == 1
+    assert events(keys_url, key) == ["created", "completed", "replayed", "replayed"]
+
+
+@pytest.mark.parametrize("route", ["kept", "chat"])
+def test_client_gets_the_same_stream_again_chunk_by_chunk(ask, gateway, key, route):
+    """While it is written, at once where streams are kept, or at its end; and again later."""
+    options = {"route": route, "messages": DRIPPING, "stream": True, "stream_options": {"include_usage": True}}
+
+    def read(started=None):
+        raw = ask(key, **options)
+        chunks = []
+        for chunk in raw.parse():
+            chunks.append(chunk)
+            if started is not None:
+                started.set()
+        return chunks, raw.headers
+
+    with ThreadPoolExecutor(3) as threads:
+        started = threading.Event()
+        first = threads.submit(read, started)
+        assert started.wait(10)
+        beside = [threads.submit(read) for _ in range(2)]
+        everybody = [one.result() for one in (first, *beside)]
+    everybody.append(read())
+
+    whole, head = everybody[0]
+    assert whole[-1].usage.completion_tokens > 0
+    assert [chunks == whole for chunks, _ in everybody] == [True] * 4
+    assert ["idempotent-replayed" in headers for _, headers in everybody] == [False, True, True, True]
+    assert {headers.get("ballast-stream-id") for _, headers in everybody} == {head.get("ballast-stream-id")}
+    assert ("ballast-stream-id" in head) == (route == "kept")
+    assert {headers["ballast-lane"] for _, headers in everybody} == {"openai/eu/main/gpt-4o"}
+    assert [headers.get_list("cache-control") for _, headers in everybody] == [["no-cache"]] * 4
+    assert len(gateway.rows()) == 1
+
+
+def test_client_gets_the_same_embeddings_again(client, gateway, key):
+    """They are answers like any other."""
+    asked = {"model": "embed", "input": ["Where is my parcel?"], "extra_headers": {"Idempotency-Key": key}}
+
+    first, again = (client.embeddings.with_raw_response.create(**asked) for _ in range(2))
+
+    assert first.content == again.content
+    assert again.parse().data[0].embedding == first.parse().data[0].embedding
+    assert (again.headers["idempotent-replayed"], len(gateway.rows())) == ("true", 1)
+
+
+def test_client_does_not_repeat_what_would_meet_the_same(ask, gateway, key):
+    """A key that is in use, came with something else, or is none: told once, with what to do, and not tried again."""
+    codes = ("idempotency_in_progress", "idempotency_mismatch", "invalid_request")
+    before = {code: counted(gateway, code) for code in codes}
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(ask, key, messages=SLOWLY)
+        gateway_has_it(gateway)
+        with pytest.raises(openai.ConflictError) as busy:
+            ask(key, messages=SLOWLY, headers={"ballast-deadline-ms": "300"})
+        with pytest.raises(openai.UnprocessableEntityError) as other:
+            ask(key, messages=QUESTION, temperature=0.5)
+        with pytest.raises(openai.BadRequestError) as bad:
+            ask("two words")
+        answer = first.result()
+
+    assert [error.value.body["code"] for error in (busy, other, bad)] == list(codes)
+    assert [counted(gateway, code) - before[code] for code in codes] == [1, 1, 1]
+    assert {error.value.response.headers["x-should-retry"] for error in (busy, other, bad)} == {"false"}
+    assert busy.value.response.headers["retry-after"] == "2"
+    assert (other.value.body["fields"], other.value.body["param"]) == (["messages", "temperature"], "Idempotency-Key")
+    assert bad.value.body["param"] == "Idempotency-Key"
+    assert ask(key, messages=SLOWLY).content == answer.content
+
+
+def gateway_has_it(gateway):
+    """Return when a request is under way."""
+    in_flight = "ballast_gateway_in_flight 1.0"
+    while in_flight not in httpx.get(f"{gateway.url}/metrics").text:
+        pass
+
+
+def test_retries_of_the_client_carry_the_key(ask, gateway, simulator, key, keys_url):
+    """A failure leaves the key free, so that what the client does by itself is one more try under the same key."""
+    simulator.post("/admin/faults", json={"fault": "status:code=503", "count": 1})
+
+    answer = ask(key)
+
+    assert answer.retries_taken == 1
+    assert answer.parse().choices[0].message.content
+    assert [row["outcome"] for row in gateway.rows(2)] == ["upstream_unavailable", "ok"]
+    assert events(keys_url, key) == ["created", "released", "reopened", "completed"]
+
+
+def test_key_belongs_to_tenant_and_user(gateway, key):
+    """By bare HTTP: the same key of another tenant, or of another of its users, is another key."""
+
+    def post(bearer, user):
+        return httpx.post(
+            f"{gateway.url}/v1/chat/completions",
+            json={"model": "chat", "messages": QUESTION},
+            headers={"authorization": f"Bearer {bearer}", "ballast-user": user, "idempotency-key": key},
+            timeout=20,
+        )
+
+    first, again, other_user, other_tenant = (
+        post(*who) for who in (("bk-globex", "ada"), ("bk-globex", "ada"), ("bk-globex", "bob"), ("bk-acme", "ada"))
+    )
+
+    replayed = [one.headers.get("idempotent-replayed") for one in (first, again, other_user, other_tenant)]
+    assert replayed == [None, "true", None, None]
+    assert len(gateway.rows(3)) == 3
