@@ -3,12 +3,16 @@
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as NotBase64
+from collections.abc import Callable
+from datetime import date, datetime
 from typing import Any
 from urllib.parse import urlencode
 
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
 from rest_framework.request import Request
+
+from controlplane.api.base import Strict
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
@@ -38,3 +42,64 @@ def next_url(request: Request, asked: dict[str, str], key: list[Any]) -> str:
     """The address of the page after the row with `key`; `asked` is what the caller asked for, made explicit."""
     query = urlencode({**asked, "cursor": CursorField().to_representation(key)})
     return request.build_absolute_uri(f"{request.path}?{query}")
+
+
+class Filters(Strict):
+    """The query of a list; a parameter that it does not know would claim a narrower answer than was given, so it is
+    refused.
+    """
+
+    limit = serializers.IntegerField(required=False, min_value=1, default=DEFAULT_LIMIT)
+    cursor = CursorField(required=False)
+
+
+def read_query(filters: type[Filters], request: Request) -> dict[str, Any]:
+    """What the caller asks for, as `filters` describes it.
+
+    Raises:
+        rest_framework.exceptions.ValidationError: naming the parameters.
+    """
+    parsed = filters(data=request.query_params.dict())
+    parsed.is_valid(raise_exception=True)
+    asked: dict[str, Any] = parsed.validated_data
+    return asked
+
+
+def cursor_key(asked: dict[str, Any], first: Callable[[str], Any], second: Callable[[Any], Any]) -> tuple[Any, Any]:
+    """What the cursor holds, read by `first` and `second`; a caller may have made it up."""
+    try:
+        return first(asked["cursor"][0]), second(asked["cursor"][1])
+    except (TypeError, ValueError, OverflowError):
+        raise serializers.ValidationError({"cursor": ["this is no cursor of this list; begin without one"]}) from None
+
+
+def moment(text: str) -> datetime:
+    """An aware moment in ISO-8601, or ValueError."""
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError(f"{text!r} has no zone")
+    return at
+
+
+def text_key(value: Any) -> str:
+    """Text that a row could hold, or ValueError."""
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError(f"{value!r} is no text that a row could hold")
+    return value
+
+
+def page_of(rows: Any, asked: dict[str, Any]) -> tuple[list[Any], bool]:
+    """The rows of this page, and whether there are more."""
+    limit = min(asked["limit"], MAX_LIMIT)
+    found = list(rows[: limit + 1])
+    return found[:limit], len(found) > limit
+
+
+def next_page(request: Request, asked: dict[str, Any], key: list[Any] | None) -> str | None:
+    """The address of the next page, or None if `key` is: this one was the last."""
+    if key is None:
+        return None
+    kept = {name: value for name, value in asked.items() if name != "cursor"}
+    return next_url(
+        request, {name: value.isoformat() if isinstance(value, date) else value for name, value in kept.items()}, key
+    )

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.functional import SimpleLazyObject
 
 from controlplane.accounts.access import may_somewhere
 from controlplane.accounts.models import Operator
@@ -23,7 +24,7 @@ RAIL = (
     ("Ladder", "ladder", "ladder", "ladder.view_copy"),
     ("Routing", "routing", "signpost-split", "routing.view_routingtable"),
     ("Releases & fleet", "releases", "broadcast", "releases.view_release"),
-    ("Usage", "usage", "receipt", "accounts.view_usage"),
+    ("Streams & billing", "usage", "receipt", "accounts.view_usage"),
     ("Audit", "audit", "shield-check", "audit.view_auditevent"),
     ("Access", "access", "people", ""),
 )
@@ -32,32 +33,36 @@ RAIL = (
 def shell(request: HttpRequest) -> dict[str, Any]:
     """The rail with its badges, the status sentence and the deployment's mode; no query for who is not signed in.
 
-    As many queries however many prompts, canaries, workers and changes there are.
+    As many queries however many prompts, canaries, workers and changes there are; none for a template that shows
+    neither, such as a part that htmx fetches or the page of an error.
     """
     operator = getattr(request, "user", None)  # absent on an error page that precedes authentication
     if not isinstance(operator, Operator) or not operator.is_authenticated:
         return {"demo": settings.DEMO}
-    house = house_of(request, operator, now=timezone.now())
-    status = status_of(house)
-    waiting = badges(operator, house)
+    now = timezone.now()
     return {
         "demo": settings.DEMO,
-        "rail": [
-            {
-                "label": label,
-                "name": name,
-                "url": reverse(name),
-                "icon": icon,
-                "active": is_inside(request.path, reverse(name)),
-                "badge": waiting.get(name),
-            }
-            for label, name, icon, permission in rooms(operator)
-        ],
-        "status_text": status.text,
-        "status_tone": status.tone,
+        "rail": SimpleLazyObject(lambda: _rail(request, operator, now=now)),
+        "status_text": SimpleLazyObject(lambda: status_of(house_of(request, operator, now=now)).text),
+        "status_tone": SimpleLazyObject(lambda: status_of(house_of(request, operator, now=now)).tone),
         "palette_url": reverse("palette"),
         "status_url": reverse("status"),
     }
+
+
+def _rail(request: HttpRequest, operator: Operator, *, now: datetime) -> list[dict[str, Any]]:
+    waiting = badges(operator, house_of(request, operator, now=now))
+    return [
+        {
+            "label": label,
+            "name": name,
+            "url": reverse(name),
+            "icon": icon,
+            "active": is_inside(request.path, reverse(name)),
+            "badge": waiting.get(name),
+        }
+        for label, name, icon, permission in rooms(operator)
+    ]
 
 
 def house_of(request: HttpRequest, operator: Operator, *, now: datetime) -> House:

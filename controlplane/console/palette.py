@@ -66,6 +66,9 @@ def _acts(operator: Operator) -> Iterator[Entry]:
         yield Entry("Drills and what they showed", reverse("drills"), "Pages", "box-arrow-right")
     if may_somewhere(operator, "accounts.view_usage"):
         yield Entry("Retries and what they cost", reverse("usage-retries"), "Pages", "arrow-repeat")
+        yield Entry("Find a stream", reverse("streams"), "Pages", "search")
+        yield Entry("Find an idempotency key", reverse("idempotency-keys"), "Pages", "search")
+        yield Entry("Billed against delivered tokens of streams", reverse("streams-drift"), "Pages", "graph-up")
     if may(operator, "prompts.add_prompt"):
         yield Entry("Create a prompt", reverse("prompt-new"), "Act", "plus-lg")
     if may(operator, "accounts.add_tenant"):

@@ -16,10 +16,13 @@ _ROUTING_PARTS: Final = {
     "breakers": "breaker policy",
     "retries": "retry policy",
     "probes": "probe policy",
+    "streams": "stream policy",
     "fallbacks": "fallback stack",
     "accounts": "account",
     "providers": "provider",
 }
+
+_NAMED_BY_ROUTES: Final = {"retry": "retry policy", "streams": "stream policy", "fallback": "fallback stack"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,7 @@ def _routing_words(before: Mapping[str, Any], after: Mapping[str, Any]) -> Itera
             ("changes", sorted(name for name in set(old) & set(new) if old[name] != new[name])),
         ):
             for name in names:
-                yield f"{noun} {name} {verb}{_order(part, old.get(name), new.get(name))}"
+                yield f"{noun} {name} {verb}{_route_words(part, old.get(name), new.get(name))}"
 
 
 def _hold_words(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
@@ -132,10 +135,16 @@ def _hold_words(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator
             yield f"lane {lane} is held {held['mode']} until {held['until']}"
 
 
-def _order(part: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> str:
-    if part != "routes" or not old or not new or old["lanes"] == new["lanes"]:
+def _route_words(part: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> str:
+    """Of a route that changes, its new order and the policies that it names now."""
+    if part != "routes" or not old or not new:
         return ""
-    return f": {' → '.join(new['lanes'])}"
+    said = [" → ".join(new["lanes"])] if old["lanes"] != new["lanes"] else []
+    for member, noun in _NAMED_BY_ROUTES.items():
+        before, after = old.get(member), new.get(member)
+        if before != after:
+            said.append(f"takes {noun} {after}" if after else f"loses {noun} {before}")
+    return f": {', '.join(said)}" if said else ""
 
 
 def _access_words(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from controlplane.approvals.models import ApprovalPolicy, ChangeRequest
 from controlplane.console.copy_content import copy_differences, has_samples, readings
 from controlplane.console.copy_fit import json_checklist
 from controlplane.console.diffs import diff_json
+from controlplane.console.policy_words import Effect, table_effects
 from controlplane.console.previews import Difference, differences, preview
 from controlplane.console.routing_content import table_differences
 from controlplane.console.threshold_content import PolicyReplay, altered_policies, replay_change
@@ -23,7 +24,7 @@ def review_content(change: ChangeRequest) -> dict[str, Any]:
     """The content of a change for `reviews/review.html`.
 
     Shape: {"before", "after": names of the two sides, "differences": [Difference], "version"?, "preview"?, "canary"?,
-    "readings"?, "has_samples"?, "checklist": [{"text", "met": bool or None}]}.
+    "effects"?, "readings"?, "has_samples"?, "checklist": [{"text", "met": bool or None}]}.
     """
     readers = {
         "prompt.rollout": _read_prompt,
@@ -71,6 +72,7 @@ def _read_routing(change: ChangeRequest) -> dict[str, Any]:
         "after": f"table {after.number}",
         "differences": table_differences(before.document if before else None, after.document),
         "table": after,
+        "effects": _effects(before, after),
         "alters_breakers": before is not None and _alters_breakers(before, after),
         "checklist": [{"text": "The workers' parser accepts it", "met": True}],
     }
@@ -111,6 +113,13 @@ def replay_of(change: ChangeRequest, *, now: datetime) -> list[PolicyReplay]:
     if not _alters_breakers(before, after):
         return []
     return replay_change(Routing.parse(before.document), Routing.parse(after.document), now=now)
+
+
+def _effects(before: RoutingTable | None, after: RoutingTable) -> list[Effect]:
+    try:
+        return table_effects(Routing.parse(before.document) if before else None, Routing.parse(after.document))
+    except MalformedRelease:  # as below
+        return []
 
 
 def _alters_breakers(before: RoutingTable, after: RoutingTable) -> bool:

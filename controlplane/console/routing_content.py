@@ -8,9 +8,12 @@ from controlplane.accounts.models import Tenant
 from controlplane.console.diffs import diff_json
 from controlplane.console.fires import FAILURE_RATE, MIN_ATTEMPTS
 from controlplane.console.lane_content import Lamp, lamp, lane_url
+from controlplane.console.policy_words import stream_note
 from controlplane.console.previews import Difference
 from controlplane.ladder.models import CopyActivation
 from controlplane.routing.models import LaneHold
+from controlplane.routing.thresholds import NOUNS, ROUTE, owners_of
+from controlplane.routing.thresholds import PARTS as PARTS_BY_KIND
 from controlplane.telemetry.lanes import LaneStanding
 from controlplane.telemetry.measures import Figure
 from controlplane.telemetry.traffic import LaneHealth
@@ -19,7 +22,7 @@ from dataplane.policies import COST, PREFERENCE, WEIGHT, FallbackStack
 from dataplane.routing import Lane, Route, RoutingTable, eligible_lanes
 from dataplane.steering import by_cost, by_speed
 
-PARTS = ("routes", "lanes", "breakers", "retries", "probes", "fallbacks", "accounts", "providers")
+PARTS = ("routes", "lanes", "breakers", "retries", "probes", "streams", "fallbacks", "accounts", "providers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,14 @@ class RouteRows:
     @property
     def slug(self) -> str:
         return self.route.slug
+
+    @property
+    def streams(self) -> str:
+        """What becomes of its streams; empty where no lane streams."""
+        if self.route.streams is not None:
+            return stream_note(self.route.streams)
+        streaming = any("stream" in lane.capabilities for lane in self.route.lanes)
+        return "end with the caller's connection" if streaming else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +229,24 @@ def reaches(table: RoutingTable, tenant: Tenant) -> list[Reach]:
         except GatewayError as exc:
             found.append(Reach(slug, (), str(exc)))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """The policies of one kind, for the line that leads to them. `part` is that of the routing table."""
+
+    label: str
+    part: str
+    slugs: tuple[str, ...]
+
+
+def policies_of(table: RoutingTable) -> list[Policies]:
+    """Every policy that has a page of its own, by kind."""
+    return [
+        Policies(f"{NOUNS[kind].capitalize().removesuffix('y')}ies", part, tuple(owners_of(table, kind)))
+        for kind, part in PARTS_BY_KIND.items()
+        if kind != ROUTE
+    ]
 
 
 def table_differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> list[Difference]:

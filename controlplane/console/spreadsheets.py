@@ -8,10 +8,12 @@ from collections.abc import Iterable
 def csv_line(values: Iterable[object]) -> str:
     """One line, with its end."""
     line = io.StringIO()
-    csv.writer(line).writerow([_harmless(str(value)) for value in values])
+    csv.writer(line).writerow([value if isinstance(value, int | float) else _harmless(str(value)) for value in values])
     return line.getvalue()
 
 
 def _harmless(text: str) -> str:
-    """A cell that a spreadsheet takes for text: what people typed must not become a formula on an auditor's desk."""
+    """A cell that a spreadsheet takes for text: what people typed must not become a formula on an auditor's desk.
+    A number below zero is none.
+    """
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -10,18 +10,20 @@ from django.urls import reverse
 from controlplane.console.charts import MAX_SERIES, Figure, Series, line_chart
 from controlplane.console.charts import Threshold as Line
 from controlplane.console.threshold_words import ORIGINS, WORDS, Words, chart_id
-from controlplane.routing.thresholds import BREAKER, PARTS, RETRY, ROUTE, Placed, placed_thresholds
+from controlplane.routing.thresholds import BREAKER, PARTS, RETRY, ROUTE, STREAM, Placed, placed_thresholds
 from controlplane.telemetry.lane_counts import counted_minutes
 from controlplane.telemetry.measures import BY_KEY, Figures, figures
 from controlplane.telemetry.models import MINUTE
 from controlplane.telemetry.traffic import read
 from dataplane.backtest import Backtest, backtest
 from dataplane.policies import BreakerPolicy
-from dataplane.routing import RoutingTable
+from dataplane.routing import Route, RoutingTable
 from dataplane.thresholds import Threshold
 
 SPAN: Final = timedelta(hours=3)
 REPLAYED: Final = timedelta(days=30)
+# Kinds of policies that routes name, not lanes: the attribute of a route.
+_NAMED_BY_ROUTES: Final = {RETRY: "retry", STREAM: "streams"}
 
 
 # --- the metric under the line ---------------------------------------------------------------------------------------
@@ -172,7 +174,7 @@ def duration(seconds: float) -> str:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 3600} h {whole % 3600 // 60} min" if whole % 3600 >= 60 else f"{whole // 3600} h"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,15 +193,21 @@ def altered_policies(before: RoutingTable | None, after: RoutingTable) -> list[t
         known = before.breakers.get(slug) if before else None
         if known is None:
             continue
-        old = known.thresholds()
-        changed = tuple(
-            f"{WORDS[name].label} {WORDS[name].shown(old[name].value)} → {WORDS[name].shown(new.value)}"
-            for name, new in policy.thresholds().items()
-            if new.value != old[name].value
-        )
+        changed = moved_numbers(known.thresholds(), policy.thresholds())
         if changed:
             found.append((slug, changed))
     return found
+
+
+def moved_numbers(before: Mapping[str, Threshold], after: Mapping[str, Threshold]) -> tuple[str, ...]:
+    """The numbers that differ: 'Failure rate 50 % → 40 %'; 'none' stands for one that a route did not have, or lost."""
+    moved = []
+    for name in {**before, **after}:
+        old, new = (side[name].value if name in side else None for side in (before, after))
+        if old != new:
+            shown = ("none" if value is None else WORDS[name].shown(value) for value in (old, new))
+            moved.append(f"{WORDS[name].label} {' → '.join(shown)}")
+    return tuple(moved)
 
 
 def replay_change(before: RoutingTable, after: RoutingTable, *, now: datetime) -> list[PolicyReplay]:
@@ -220,11 +228,19 @@ def lanes_using(table: RoutingTable, kind: str, slug: str) -> list[str]:
     """The lanes that a policy is for, or those of a route in its order."""
     if kind == ROUTE:
         return [lane.id for lane in table.routes[slug].lanes]
-    if kind == RETRY:
-        routes = [route for route in table.routes.values() if route.retry is not None and route.retry.slug == slug]
-        return sorted({lane.id for route in routes for lane in route.lanes})
+    if kind in _NAMED_BY_ROUTES:
+        return sorted({lane.id for route in routes_naming(table, kind, slug) for lane in route.lanes})
     policies = {lane.id: lane.breaker if kind == BREAKER else lane.probe for lane in table.lanes.values()}
     return sorted(lane for lane, policy in policies.items() if policy is not None and policy.slug == slug)
+
+
+def routes_naming(table: RoutingTable, kind: str, slug: str) -> list[Route]:
+    """The routes that name a policy; none for one of a kind that lanes name."""
+    attribute = _NAMED_BY_ROUTES.get(kind)
+    if attribute is None:
+        return []
+    named = [(route, getattr(route, attribute)) for route in table.routes.values()]
+    return [route for route, policy in named if policy is not None and policy.slug == slug]
 
 
 # --- every threshold there is ----------------------------------------------------------------------------------------

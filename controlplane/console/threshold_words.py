@@ -71,6 +71,10 @@ WORDS: Final[Mapping[str, Words]] = {
     # probe policies
     "idle_seconds": Words("Asked after", "s", "A lane that answered nobody for so long is asked a short question"),
     "timeout_seconds": Words("Answer within", "s", "How long that may take"),
+    # stream policies
+    "retention_seconds": Words("Kept for", "s", "So long after its end a stream can be read again"),
+    "abandon_seconds": Words("Given up after", "s", "A stream that nobody reads is generated on for so long"),
+    "continuations": Words("Taken up again", "times", "At most, after its provider broke a stream off"),
     # routes
     "first_token_seconds": Words(
         "First token within", "s", "A stream that has given none by then goes to the next lane", 1, "ttft_p95_ms", 1000

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 from django.urls import reverse
 
 from controlplane.audit.models import AuditEvent
+from controlplane.console.templatetags.ballast import short_id
 
 # Action -> (words, tone, icon). `{field}` comes from the event's data, `{target}` is its target.
 WORDS: dict[str, tuple[str, str, str]] = {
@@ -57,6 +58,8 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "api_key.revoked": ("Revoked {target} of {tenant}", "watch", "key"),
     "operator_token.issued": ("Issued {target} to {operator}", "info", "key"),
     "operator_token.revoked": ("Revoked {target}", "watch", "key"),
+    "transcript.read": ("Read the words of {target} of {tenant}", "watch", "eye"),
+    "transcripts.forgotten": ("Forgot {transcripts} transcripts", "watch", "x-lg"),
     "sign_in.succeeded": ("{target} signed in", "off", "box-arrow-in-right"),
     "sign_in.failed": ("Failed sign-in as {target} from {address} ({why})", "watch", "x-lg"),
     "sign_in.locked_out": ("Closed the door to {target} until {until}", "bad", "lock-fill"),
@@ -101,6 +104,8 @@ def target_words(target: str) -> str:
     if kind in {"prompt", "copy"}:
         slug, at, number = name.partition("@")
         return f"{slug} v{number}" if at else slug
+    if kind == "stream":
+        return f"stream {short_id(name)}"
     forms = {
         "change": "CR-{}",
         "release": "r{}",
@@ -125,6 +130,8 @@ def target_url(target: str) -> str:
         return reverse(f"{kind}-version", args=[slug, int(number)]) if at else reverse(kind, args=[slug])
     if kind == "lane" and name:
         return f"{reverse('lane')}?{urlencode({'lane': name})}"
+    if kind == "stream" and name:
+        return reverse("stream", args=[name])
     pages = {
         "change": "review",
         "release": "release",

@@ -109,14 +109,18 @@ def test_locked_out_operator_is_refused_at_once(as_operator):
 
 
 def test_tenant_changes_only_what_was_given(as_operator):
-    """One field changes, the release carries it, the others stay."""
+    """What is given changes, the release carries it, the others stay."""
     make_deployment()
     make_tenant("acme", residency=["eu"])
 
-    answer = as_operator(crew.admin).patch("tenants/acme", {"tier": "vip"})
+    admin = as_operator(crew.admin)
+    answer = admin.patch("tenants/acme", {"tier": "vip", "idempotency_hours": 48})
+    refused = admin.patch("tenants/acme", {"idempotency_hours": 12})
 
     assert (answer.status, answer.body["tier"], answer.body["residency"]) == (200, "vip", ["eu"])
-    assert current_release().content["sections"]["access"]["tenants"]["acme"]["tier"] == "vip"
+    tenant = current_release().content["sections"]["access"]["tenants"]["acme"]
+    assert (tenant["tier"], tenant["idempotency_hours"]) == ("vip", 48)
+    assert (refused.status, list(refused.body["error"]["fields"])) == (400, ["idempotency_hours"])
 
 
 def test_tenant_is_named_once(as_operator):

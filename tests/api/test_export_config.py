@@ -21,7 +21,7 @@ def test_export_is_the_same_twice_and_reads_back():
     """The same state gives the same bytes, and the bytes give the state."""
     make_deployment()
     make_prompt("never-live")
-    make_tenant("acme", residency=["eu", "ch"], tier="vip")
+    make_tenant("acme", residency=["eu", "ch"], tier="vip", idempotency_hours=72)
     make_demo_copy()
     make_copy("without-words", regulated=True)
 

@@ -87,7 +87,7 @@ def test_every_difference_goes_through_its_operation(config):
     """Tenants change at once; routing, policy and prompts wait for people, and nothing of them is live before."""
     live = Prompt.objects.get().live_version_id
     config.value["tenants"]["acme"]["tier"] = "vip"
-    config.value["tenants"]["globex"] = {"name": "Globex", "tier": "free"}
+    config.value["tenants"]["globex"] = {"name": "Globex", "tier": "free", "idempotency_hours": 36}
     config.value["copy"]["help-centre-outage"]["live"]["locales"]["en"]["text"] = "We are down for {{eta_minutes}} min"
     words = {"default_locale": "en", "locales": copy_document("answers")["locales"]}
     config.value["copy"]["faq"] = {"kind": "answers", "title": "FAQ", "regulated": True, "live": words}
@@ -102,7 +102,8 @@ def test_every_difference_goes_through_its_operation(config):
 
     said = config.apply()
 
-    assert {tenant.slug: tenant.tier for tenant in Tenant.objects.all()} == {"acme": "vip", "globex": "free"}
+    tenants = {tenant.slug: (tenant.tier, tenant.idempotency_hours) for tenant in Tenant.objects.all()}
+    assert tenants == {"acme": ("vip", 24), "globex": ("free", 36)}
     opened = ChangeRequest.objects.open().order_by("id")
     assert [change.kind for change in opened] == [
         "copy.version",
@@ -204,6 +205,7 @@ def test_what_is_not_listed_is_left_alone(config):
         ("schema: 1\ntennants: {}\n", "tennants: unknown key"),
         ("schema: 1\ntenants: {acme: {name: A, tier: gold}}\n", "tenants.acme.tier: 'gold' is not one of"),
         ("schema: 1\ntenants: {acme: {name: A, tier: vip, key: x}}\n", "tenants.acme.key: unknown key"),
+        ("schema: 1\ntenants: {a: {name: A, tier: vip, idempotency_hours: 9}}\n", "hours: 9 is outside 24..72"),
         ("schema: 1\ntenants: {acme: {name: A, tier: vip}, acme: {name: B, tier: vip}}\n", "'acme' is given twice"),
         ("schema: 1\ntenants: {acme: {name: 2024-01-01, tier: vip}}\n", "tenants.acme.name: datetime.date"),
         ("schema: 1\ntenants: {1: {name: A, tier: vip}}\n", "tenants: key 1 is not a text"),

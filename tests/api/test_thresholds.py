@@ -42,9 +42,32 @@ def test_thresholds_are_read_and_others_proposed(as_operator):
     }
 
 
+def test_numbers_of_every_kind_of_policy_are_read_and_proposed(as_operator):
+    """Retries, probes and streams alike; each proposal is a table of its own, which differs in that number only."""
+    oncall = as_operator(crew.oncall)
+    kinds = (
+        ("retries/patient", "retries", "max_attempts", 3, 7),
+        ("probes/idle", "probes", "idle_seconds", 90, 2),
+        ("stream-policies/resumable", "streams", "retention_seconds", 7200, 3),
+    )
+
+    for number, (path, part, name, value, count) in enumerate(kinds, start=2):
+        read = oncall.get(path)
+        proposed = oncall.patch(path, {"thresholds": {name: {"value": value, **DRILL}}, "reason": "the drill"})
+
+        assert (read.status, len(read.body["thresholds"]), proposed.status) == (200, count, 201), path
+        slug = path.split("/")[1]
+        policy = RoutingTable.objects.get(number=number).document[part][slug]
+        assert (policy[name]["value"], policy[name]["provenance"]["note"]) == (value, "seen in the drill")
+        assert policy | {name: 0} == RoutingTable.objects.get(number=1).document[part][slug] | {name: 0}
+
+
 @pytest.mark.parametrize(
     ("path", "thresholds", "status", "code"),
     [
+        ("retries/gone", {"max_attempts": {"value": 2, **DRILL}}, 404, "not_found"),
+        ("probes/idle", {"max_attempts": {"value": 2, **DRILL}}, 400, "invalid_threshold"),
+        ("stream-policies/resumable", {"continuations": {"value": 0, **DRILL}}, 400, "invalid_routing"),
         ("breakers/gone", {"probes": {"value": 2, **DRILL}}, 404, "not_found"),
         ("breakers/hosted-chat", {"hunger": {"value": 2, **DRILL}}, 400, "invalid_threshold"),
         ("breakers/hosted-chat", {"failure_rate": {"value": 40, **DRILL}}, 400, "invalid_routing"),

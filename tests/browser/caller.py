@@ -29,8 +29,9 @@ class Caller:
     def __init__(self, stack: Stack, key: str = "bk-demo-globex") -> None:
         self._client = openai.OpenAI(base_url=f"{stack.gateway_url}/v1", api_key=key, max_retries=0, timeout=20)
 
-    def ask(self, user: str, *, question: str = QUESTION) -> Answer:
-        """Ask as `user` of the application, through the managed prompt, on a connection of its own.
+    def ask(self, user: str, *, question: str = QUESTION, key: str = "") -> Answer:
+        """Ask as `user` of the application, through the managed prompt, on a connection of its own; with an idempotency
+        key if there is one.
 
         A connection of its own, so that every gateway process comes to answer.
         """
@@ -39,7 +40,7 @@ class Caller:
             messages=[],
             user=user,
             extra_body={"prompt": {"id": PROMPT, "variables": {"question": question}}},
-            extra_headers={"connection": "close"},
+            extra_headers={"connection": "close", **({"idempotency-key": key} if key else {})},
         )
         headers = raw.headers
         text = raw.parse().choices[0].message.content or ""

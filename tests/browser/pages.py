@@ -19,6 +19,13 @@ NOT_PAGES = frozenset(
         "release-document",
         "audit-export",
         "usage-retries-export",
+        "streams-export",
+        "stream-evidence",
+        "idempotency-keys-export",
+        "idempotency-evidence",
+        "stream-try-begin",
+        "stream-try-events",
+        "stream-try-ack",
         "livez",
         "readyz",
         "account_inactive",  # for people who are locked out; signed in, it leads on
@@ -65,6 +72,8 @@ ROUTING_CHANGE = "SELECT id FROM approvals_changerequest WHERE kind = 'routing.t
 DRILL = "SELECT id FROM routing_drill ORDER BY id DESC LIMIT 1"
 COPY = "/ladder/copy/"
 REQUEST = "SELECT request_id FROM ledger_usagerow ORDER BY attempt DESC, at DESC LIMIT 1"
+STREAM = "SELECT stream_id FROM ledger_streamtranscript ORDER BY at DESC LIMIT 1"
+KEY = "SELECT record FROM ledger_idempotencyevidence WHERE event = 'replayed' ORDER BY id DESC LIMIT 1"
 SIGNED = "SELECT id FROM approvals_changerequest WHERE kind = 'copy.version' ORDER BY id DESC LIMIT 1"
 
 PAGES = (
@@ -103,6 +112,7 @@ PAGES = (
     Page("thresholds", "oncall", _fixed("/routing/thresholds/")),
     Page("routing-policy", "oncall", _fixed("/routing/breakers/hosted-chat/")),
     Page("routing-policy, route", "legal", _fixed("/routing/routes/chat/")),
+    Page("routing-policy, streams", "oncall", _fixed("/routing/streams/resumable/")),
     Page("review-backtest", "approver-one", _latest(ROUTING_CHANGE, "/reviews/{}/backtest/")),
     Page("releases", "oncall", _fixed("/releases/")),
     Page("release", "oncall", _latest(RELEASE, "/releases/{}/")),
@@ -111,6 +121,13 @@ PAGES = (
     Page("usage", "admin", _fixed("/usage/")),
     Page("usage-retries", "admin", _fixed("/usage/retries/")),
     Page("usage-request", "admin", _latest(REQUEST, "/usage/requests/{}/")),
+    Page("streams", "admin", _fixed("/usage/streams/")),
+    Page("stream-try", "owner", _fixed("/usage/streams/try/")),
+    Page("streams-drift", "admin", _fixed("/usage/streams/drift/")),
+    Page("stream", "admin", _latest(STREAM, "/usage/streams/{}/")),
+    Page("stream-transcript", "auditor", _latest(STREAM, "/usage/streams/{}/transcript/")),
+    Page("idempotency-keys", "admin", _fixed("/usage/idempotency/")),
+    Page("idempotency-key", "admin", _latest(KEY, "/usage/idempotency/{}/")),
     Page("access", "admin", _fixed("/access/")),
     Page("operator", "admin", _fixed("/access/people/owner/")),
     Page("operator-new", "admin", _fixed("/access/new-operator/")),

@@ -86,10 +86,15 @@ class Person:
         """Say that an error in the browser's console belongs to the story, such as a refused sign-in."""
         self._expected.append(re.compile(pattern))
 
+    def say(self) -> list[str]:
+        """Hand over what the browser has complained about since this was asked last."""
+        complaints, self.complaints = self.complaints, []
+        return complaints
+
     def leave(self) -> list[str]:
         """Close the browser and hand over what it complained about."""
         self.context.close()
-        return self.complaints
+        return self.say()
 
     # --- getting about ---
     def sign_in(self, username: str, password: str = DEMO_PASSWORD) -> None:

@@ -19,6 +19,7 @@ TENANT = {
     "region": "eu-west",
     "is_internal": "",
     "log_content": "",
+    "idempotency_hours": "24",
 }
 
 
@@ -153,12 +154,16 @@ def test_tenant_is_created_and_changed(db, signed_in):
     created = browser.post("/access/new-tenant/", {**TENANT, "slug": "acme"})
     again = browser.post("/access/new-tenant/", {**TENANT, "slug": "acme"})
     wrong = browser.post("/access/tenants/acme/", {**TENANT, "tier": "gold"})
-    browser.post("/access/tenants/acme/", {**TENANT, "tier": "free", "log_content": "on"})
+    long = browser.post("/access/tenants/acme/", {**TENANT, "idempotency_hours": "100"})
+    browser.post("/access/tenants/acme/", {**TENANT, "tier": "free", "log_content": "on", "idempotency_hours": "72"})
 
     tenant = Tenant.objects.get(slug="acme")
     assert created.url == "/access/tenants/acme/"
-    assert (again.status_code, wrong.status_code) == (400, 400)
+    assert (again.status_code, wrong.status_code, long.status_code) == (400, 400, 400)
+    assert "less than or equal to 72" in long.content.decode()
     assert (tenant.residency, tenant.tier, tenant.log_content) == (["eu", "uk"], "free", True)
+    assert tenant.idempotency_hours == 72
+    assert "remembered for 72 h" in signed_in(crew.auditor).get("/access/tenants/acme/").content.decode()
 
 
 def test_tenant_page_shows_the_lanes_its_bytes_may_reach(db, signed_in):

@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import plotly.graph_objects as go
 import pytest
 
 from controlplane.console import charts
@@ -72,6 +73,30 @@ def test_threshold_on_a_log_axis_is_labelled_where_its_line_is():
 
     assert figure["layout"]["shapes"][0]["y0"] == 1000
     assert figure["layout"]["annotations"][0]["y"] == pytest.approx(3)
+
+
+@pytest.mark.parametrize("log_scale", [False, True])
+def test_plotly_knows_every_property_of_a_figure(log_scale):
+    """A figure of plain dicts is what Plotly's own classes make of it: no misspelt name, no wrong value."""
+    lows, highs = [0.5, None, 0.5, 0.5], [2.0, None, 2.0, 2.0]
+    measured = charts.Series("canary v13", "canary", MANY[:4], [1, None, 2, 1.5], lows, highs)
+    days = charts.Series("days", "other", [START.date(), START.date() + timedelta(days=1)], [1.0, None])
+    marks = [charts.Moment(START, "r128"), charts.Moment(MANY[3], "INC-7", "incident")]
+
+    for series, span in (([measured, line("control v12", "control")], (START, MANY[-1])), ([days], None), ([], None)):
+        figure = charts.line_chart(
+            "Latency",
+            "ms",
+            series,
+            thresholds=[charts.Threshold(2.5, "limit")],
+            moments=marks,
+            span=span,
+            log_scale=log_scale,
+        )
+
+        made = go.Figure(figure).to_plotly_json()
+        made["layout"].pop("template")
+        assert json.loads(json.dumps(made, default=list)) == figure
 
 
 def test_figures_are_plain_json():

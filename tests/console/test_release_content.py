@@ -42,8 +42,18 @@ def canary(*stages):
             {"routing": {"routes": {"chat": {"lanes": ["b", "a"]}}}},
             "route chat changes: b → a",
         ),
+        (
+            {"routing": {"routes": {"chat": {"lanes": ["a"], "retry": "patient", "streams": None}}}},
+            {"routing": {"routes": {"chat": {"lanes": ["b"], "streams": "kept", "fallback": None}}}},
+            "route chat changes: b, loses retry policy patient, takes stream policy kept",
+        ),
         ({"routing": {"lanes": {"x": {}}}}, {"routing": {"lanes": {}}}, "lane x is removed"),
         ({"routing": {}}, {"routing": {"breakers": {"slow": {}}}}, "breaker policy slow is added"),
+        (
+            {"routing": {"streams": {"kept": {"refund": "none"}}}},
+            {"routing": {"streams": {"kept": {"refund": "undelivered"}}}},
+            "stream policy kept changes",
+        ),
         (
             {},
             {"lane_overrides": {"x": {"mode": "open", "until": "2026-03-04T13:00:00Z"}}},

@@ -172,6 +172,7 @@ def test_review_of_routing_and_of_the_policy_shows_the_documents(prompt, signed_
 
     assert "Routes table 1 table 2" in words(of_routing)
     assert "9000" in words(of_routing)
+    assert of_routing.context["content"]["effects"] == []
     assert "Rules policy 1 policy 2" in words(of_policy)
     assert "Legal wording" in words(of_policy)
     assert "Waiting Admin · not signed" in words(of_policy)

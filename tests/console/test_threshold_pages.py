@@ -167,6 +167,37 @@ def test_route_has_its_own_numbers(table, signed_in):
     assert "No thresholds" in words(browser.get("/routing/routes/embed/"))
 
 
+def test_stream_policy_says_what_it_does_and_its_numbers_are_changed_in_the_same_way(table, signed_in):
+    """With the routes that name it; a number that its words do not go with is refused beside its field."""
+    browser = signed_in(crew.oncall)
+    numbers = {"retention_seconds": "3600", "abandon_seconds": "30", "continuations": "2", "reason": "r"}
+
+    def changed(name, value):
+        source = {key.replace("__", "-"): said for key, said in sourced(name).items()}
+        return browser.post("/routing/streams/resumable/", {**numbers, name: value, **source, "action": "submit"})
+
+    page = browser.get("/routing/streams/resumable/")
+    refused = changed("continuations", "0")
+    review = browser.get(changed("abandon_seconds", "12.5").url)
+
+    text = words(page)
+    assert "Stream policy resumable" in text
+    assert "Named by route chat" in text
+    assert "unread for 30 s, it is cancelled" in text
+    assert [row.shown for row in page.context["rows"]] == ["3,600 s", "30 s", "2 times"]
+    assert {lane["id"] for lane in page.context["lanes"]} == {OPENAI, AZURE, ANTHROPIC}
+    assert (refused.status_code, page.context["charts"]) == (400, {})
+    assert "on_cut 'continue' never happens" in refused.context["form"].errors["continuations"][0]
+    proposed = RoutingTable.objects.get(number=2).document["streams"]["resumable"]
+    assert proposed == routing_document()["streams"]["resumable"] | {"abandon_seconds": proposed["abandon_seconds"]}
+    assert proposed["abandon_seconds"]["value"] == 12.5
+    assert "Stream policy resumable: Given up after 30 s → 12.5 s" in words(review)
+    assert "unread for 12.5 s, it is cancelled" in words(review)
+    assert "Streams resumable" in words(browser.get("/routing/routes/chat/"))
+    assert "Streams end with the caller's connection" in words(browser.get("/routing/routes/summaries/"))
+    assert "Named by route chat" in words(browser.get("/routing/retries/patient/"))
+
+
 def test_list_has_every_threshold_with_overdue_reviews_first(table, signed_in):
     """And by origin behind tabs."""
     browser = signed_in(crew.auditor)

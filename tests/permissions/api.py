@@ -43,6 +43,18 @@ def breaker(side):
     return {"slug": "hosted-chat"}
 
 
+def retry_policy(side):
+    return {"slug": "patient"}
+
+
+def probe_policy(side):
+    return {"slug": "idle"}
+
+
+def stream_policy(side):
+    return {"slug": "resumable"}
+
+
 def route(side):
     return {"slug": "chat"}
 
@@ -75,6 +87,14 @@ def compared(side):
     return {"revision": side.release.revision, "other": 1}
 
 
+def stream(side):
+    return {"stream_id": f"{side.tenant.slug:x<32}"}
+
+
+def record(side):
+    return {"record": side.record}
+
+
 def operator(side):
     return {"username": "grantee"}
 
@@ -86,6 +106,7 @@ GONE = "........"
 READER = "+++++++-"  # every role granted everywhere reads what the deployment has once
 REFUSED = "--------"
 BILLED = "-----++-"  # everywhere or of one tenant; the list holds no other's
+READS = ".....+-."  # the words of a tenant's users are for who audits it; an admin sees only that they are kept
 
 TABLE = Table(
     package="controlplane.api",
@@ -158,6 +179,12 @@ TABLE = Table(
         Row("PATCH", "api:breaker", "--+---+.", GONE, GONE, breaker),
         Row("GET", "api:route", SEEN, GONE, GONE, route),
         Row("PATCH", "api:route", "--+---+.", GONE, GONE, route),
+        Row("GET", "api:retry-policy", SEEN, GONE, GONE, retry_policy),
+        Row("PATCH", "api:retry-policy", "--+---+.", GONE, GONE, retry_policy),
+        Row("GET", "api:probe-policy", SEEN, GONE, GONE, probe_policy),
+        Row("PATCH", "api:probe-policy", "--+---+.", GONE, GONE, probe_policy),
+        Row("GET", "api:stream-policy", SEEN, GONE, GONE, stream_policy),
+        Row("PATCH", "api:stream-policy", "--+---+.", GONE, GONE, stream_policy),
         Row("GET", "api:lanes", SEEN, GONE, GONE),
         Row("POST", "api:lane-hold", "--+---+-", REFUSED, REFUSED),
         Row("POST", "api:lane-let-go", "--+---+-", REFUSED, REFUSED),
@@ -184,6 +211,13 @@ TABLE = Table(
         Row("GET", "api:audit-event", ".....++.", GONE, GONE, lambda side: {"seq": 1}),
         Row("GET", "api:usage", BILLED, BILLED, BILLED),
         Row("GET", "api:usage-days", BILLED, BILLED, BILLED),
+        Row("GET", "api:streams", BILLED, BILLED, BILLED),
+        Row("GET", "api:streams-days", BILLED, BILLED, BILLED),
+        Row("GET", "api:stream", ".....++.", ".....++.", GONE, stream),
+        Row("GET", "api:stream-deliveries", ".....++.", ".....++.", GONE, stream),
+        Row("GET", "api:stream-transcript", READS, READS, GONE, stream),
+        Row("GET", "api:idempotency-keys", BILLED, BILLED, BILLED),
+        Row("GET", "api:idempotency-evidence", ".....++.", ".....++.", GONE, record),
         # people
         Row("GET", "api:roles", ALL, ALL, ALL),
         Row("GET", "api:operators", "-----++-", REFUSED, REFUSED),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from controlplane.accounts import operations as accounts
 from controlplane.accounts.models import ApiKey, Operator, OperatorToken, RoleGrant, Tenant
@@ -13,6 +14,7 @@ from controlplane.approvals.models import BreakGlass, ChangeRequest
 from controlplane.approvals.policy_kind import propose_policy
 from controlplane.ladder import operations as ladder
 from controlplane.ledger.operations import record_usage
+from controlplane.ledger.streams import record_streams
 from controlplane.prompts.models import Prompt
 from controlplane.releases.models import Release
 from controlplane.rollouts.models import Canary
@@ -35,8 +37,9 @@ from tests.factories import (
     make_tenant,
     routing_document,
 )
+from tests.keyed_requests import claim
 from tests.permissions.table import WHO
-from tests.worker_reports import usage_row
+from tests.worker_reports import FRAMES, stream_row, usage_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class Side:
     debt: BreakGlass
     tenant: Tenant
     key: ApiKey
+    record: UUID
     routing_change: ChangeRequest
     policy_change: ChangeRequest
     copy_change: ChangeRequest
@@ -115,6 +119,8 @@ def _make_side(prompt: Prompt, shared: dict[str, Any]) -> Side:
     )
     tenant = make_tenant(prompt.slug)
     record_usage([usage_row(f"a-{tenant.slug}", request_id=f"req-{tenant.slug}", tenant=tenant.slug)])
+    kept = stream_row(f"{tenant.slug:x<32}", tenant=tenant.slug, transcript=FRAMES)
+    record_streams(streams=[kept], deliveries=[])
     key = accounts.issue_key(tenant=tenant, name="k", actor=SETUP, now=NOW).row
     return Side(
         prompt=prompt,
@@ -123,6 +129,7 @@ def _make_side(prompt: Prompt, shared: dict[str, Any]) -> Side:
         debt=debt,
         tenant=tenant,
         key=key,
+        record=claim(tenant=tenant.slug),
         release=Release.objects.latest("revision"),
         **shared,
     )

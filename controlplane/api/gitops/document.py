@@ -2,11 +2,11 @@
 
 Shape:
     schema: 1
-    tenants: {slug: {name, tier, residency: [zone], region, is_internal, log_content}}
+    tenants: {slug: {name, tier, residency: [zone], region, is_internal, log_content, idempotency_hours}}
     copy: {slug: {kind, title, description, regulated, live: null or {default_locale, locales}}}; locales as in
           `dataplane.signed_copy.parse_copy`
     routing: the release's section 'routing': {providers, accounts, lanes, routes, breakers?, retries?, probes?,
-        fallbacks?}
+        streams?, fallbacks?}
     approval_policy: [rule]; see fixtures/approval_policy.yaml
     prompts: {slug: {title, description, route, live: null or
               {change_class, messages: [{role, content}], variables_schema, parameters, sample_variables}}}
@@ -23,6 +23,7 @@ import yaml
 from controlplane.accounts.models import Tier
 from controlplane.ladder.models import CopyKind
 from controlplane.prompts.models import ChangeClass
+from dataplane.access import IDEMPOTENCY_HOURS
 from dataplane.documents import MalformedRelease, Node, child_path
 from dataplane.release import canonical
 from dataplane.routing import POLICY_PARTS
@@ -40,7 +41,7 @@ COMMENTS = {
     "approval_policy": "Who must sign what. First match wins; a gate that a rule does not list asks for nothing.",
     "prompts": "Each prompt with the version that is live. Other content becomes a new version and its canary.",
 }
-TENANT_FIELDS = ("name", "tier", "residency", "region", "is_internal", "log_content")
+TENANT_FIELDS = ("name", "tier", "residency", "region", "is_internal", "log_content", "idempotency_hours")
 VERSION_FIELDS = ("change_class", "messages", "variables_schema", "parameters", "sample_variables")
 COPY_FIELDS = ("kind", "title", "description", "regulated")
 _ANSWER_FIELDS = ("questions", "text", "json")
@@ -128,12 +129,15 @@ def _parse(root: Node) -> Configuration:
 
 
 def _parse_tenant(node: Node) -> dict[str, Any]:
-    members = node.members("name", "tier", optional=("residency", "region", "is_internal", "log_content"))
+    members = node.members("name", "tier", optional=TENANT_FIELDS)
     read: dict[str, Any] = {"name": members["name"].text(), "tier": members["tier"].one_of(Tier.values)}
     read["residency"] = list(members["residency"].texts()) if "residency" in members else []
     read["region"] = members["region"].text(empty=True) if "region" in members else ""
     for name in ("is_internal", "log_content"):
         read[name] = members[name].flag() if name in members else False
+    least, most = IDEMPOTENCY_HOURS
+    hours = members.get("idempotency_hours")
+    read["idempotency_hours"] = least if hours is None else hours.integer(minimum=least, maximum=most)
     return read
 
 

@@ -26,6 +26,7 @@ from controlplane.accounts.models import ApiKey, Operator, OperatorToken, RoleGr
 from controlplane.accounts.roles import ROLES, Role
 from controlplane.api.base import Nothing, OperatorView, Strict, describe, read
 from controlplane.prompts.access import access_prompt
+from dataplane.access import IDEMPOTENCY_HOURS
 
 PEOPLE = "operators"
 TENANTS = "tenants"
@@ -214,7 +215,16 @@ class TenantRow(serializers.ModelSerializer[Tenant]):
 
     class Meta:
         model = Tenant
-        fields: ClassVar = ["slug", "name", "tier", "residency", "region", "is_internal", "log_content"]
+        fields: ClassVar = [
+            "slug",
+            "name",
+            "tier",
+            "residency",
+            "region",
+            "is_internal",
+            "log_content",
+            "idempotency_hours",
+        ]
 
 
 class TenantChange(Strict):
@@ -224,6 +234,9 @@ class TenantChange(Strict):
     region = serializers.CharField(max_length=40, required=False, allow_blank=True)
     is_internal = serializers.BooleanField(required=False)
     log_content = serializers.BooleanField(required=False)
+    idempotency_hours = serializers.IntegerField(
+        required=False, min_value=IDEMPOTENCY_HOURS[0], max_value=IDEMPOTENCY_HOURS[1]
+    )
 
 
 class NewTenant(TenantChange):

@@ -1,4 +1,4 @@
-"""Breaker policies and the thresholds of routes over HTTP: read them, and propose others."""
+"""The thresholds of policies and routes over HTTP: read them, and propose others."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ from controlplane.api.base import OperatorView, Strict, describe, read
 from controlplane.api.views.changes import ChangeRow
 from controlplane.routing import operations
 from controlplane.routing.access import access_policy
-from controlplane.routing.thresholds import BREAKER, ROUTE, NewValue, owners_of
+from controlplane.routing.thresholds import BREAKER, PROBE, RETRY, ROUTE, STREAM, NewValue, owners_of
 from dataplane.thresholds import ORIGINS, Threshold
 
 TAG = "routing"
@@ -106,6 +106,69 @@ class OneRoute(_Policy):
     @describe(
         "routes_propose",
         "Propose other thresholds of a route: a new routing table and its change request",
+        tag=TAG,
+        takes=NewThresholds,
+        gives=ChangeRow,
+        status=201,
+    )
+    def patch(self, request: Request, slug: str) -> Response:
+        return self._patch(request, slug)
+
+
+class OneRetryPolicy(_Policy):
+    kind = RETRY
+
+    @describe("retries_retrieve", "One retry policy of the table in force", tag=TAG, gives=Thresholds, refuses=(404,))
+    def get(self, request: Request, slug: str) -> Response:
+        return self._get(slug)
+
+    @describe(
+        "retries_propose",
+        "Propose other thresholds of a retry policy: a new routing table and its change request",
+        tag=TAG,
+        takes=NewThresholds,
+        gives=ChangeRow,
+        status=201,
+    )
+    def patch(self, request: Request, slug: str) -> Response:
+        return self._patch(request, slug)
+
+
+class OneProbePolicy(_Policy):
+    kind = PROBE
+
+    @describe("probes_retrieve", "One probe policy of the table in force", tag=TAG, gives=Thresholds, refuses=(404,))
+    def get(self, request: Request, slug: str) -> Response:
+        return self._get(slug)
+
+    @describe(
+        "probes_propose",
+        "Propose other thresholds of a probe policy: a new routing table and its change request",
+        tag=TAG,
+        takes=NewThresholds,
+        gives=ChangeRow,
+        status=201,
+    )
+    def patch(self, request: Request, slug: str) -> Response:
+        return self._patch(request, slug)
+
+
+class OneStreamPolicy(_Policy):
+    kind = STREAM
+
+    @describe(
+        "stream_policies_retrieve",
+        "The thresholds of one stream policy of the table in force",
+        tag=TAG,
+        gives=Thresholds,
+        refuses=(404,),
+    )
+    def get(self, request: Request, slug: str) -> Response:
+        return self._get(slug)
+
+    @describe(
+        "stream_policies_propose",
+        "Propose other thresholds of a stream policy: a new routing table and its change request",
         tag=TAG,
         takes=NewThresholds,
         gives=ChangeRow,

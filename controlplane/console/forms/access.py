@@ -10,6 +10,7 @@ from controlplane.accounts.models import Tenant, Tier
 from controlplane.accounts.roles import ROLES, Role
 from controlplane.console.forms.canaries import NamesField
 from controlplane.prompts.models import Prompt
+from dataplane.access import IDEMPOTENCY_HOURS
 
 EVERYTHING = "everything"
 
@@ -81,11 +82,18 @@ class TenantForm(forms.Form):
     log_content = forms.BooleanField(
         label="Prompts and answers may be logged", required=False, widget=forms.CheckboxInput
     )
+    idempotency_hours = forms.IntegerField(
+        label="Idempotency keys are remembered for",
+        min_value=IDEMPOTENCY_HOURS[0],
+        max_value=IDEMPOTENCY_HOURS[1],
+        initial=IDEMPOTENCY_HOURS[0],
+        help_text="Hours, 24 to 72. So long, a request that comes again with its key gets the same answer.",
+    )
 
     @staticmethod
     def initial_from(tenant: Tenant) -> dict[str, Any]:
         """The tenant as the form shows it."""
-        names = ("name", "tier", "residency", "region", "is_internal", "log_content")
+        names = ("name", "tier", "residency", "region", "is_internal", "log_content", "idempotency_hours")
         return {name: getattr(tenant, name) for name in names}
 
 

@@ -4,8 +4,14 @@ from typing import Any
 
 from django import forms
 
+from controlplane.console.idempotency_content import STEPS
+from controlplane.ledger.stream_rows import OUTCOMES
+from dataplane.idempotency import MAX_KEY_CHARACTERS, Event, full_user_hash
+
 HOURS = {1: "Last hour", 24: "Last 24 hours", 168: "Last 7 days", 744: "Last 31 days"}
 DEFAULT_HOURS = 1
+DEFAULT_STREAM_HOURS = 24
+DEFAULT_KEY_HOURS = 24
 DAYS = {7: "7 days", 30: "30 days", 90: "90 days"}
 DEFAULT_DAYS = 30
 
@@ -32,6 +38,78 @@ class RetriesForm(forms.Form):
     days = forms.TypedChoiceField(required=False, coerce=int, choices=list(DAYS.items()), widget=forms.HiddenInput)
     tenant = forms.ChoiceField(label="Tenant", required=False)
     lane = forms.CharField(label="Lane", required=False, max_length=200)
+
+    def __init__(self, *args: Any, tenants: list[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _dress(self, tenants)
+
+
+class TryStreamForm(forms.Form):
+    """What to ask the gateway, and as whom."""
+
+    key = forms.CharField(
+        label="API key",
+        max_length=100,
+        strip=True,
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+        help_text="Of the tenant that asks. It goes to the gateway with the question and is not kept.",
+    )
+    route = forms.CharField(label="Route", max_length=100, initial="chat")
+    question = forms.CharField(
+        label="Question", max_length=500, initial="Explain in detail how I return a pair of shoes, step by step."
+    )
+
+
+class StreamsForm(forms.Form):
+    """Which streams; everything given must fit."""
+
+    stream = forms.CharField(label="Stream or request id", required=False, max_length=64)
+    tenant = forms.ChoiceField(label="Tenant", required=False)
+    key = forms.CharField(label="Key starts with", required=False, max_length=16)
+    outcome = forms.ChoiceField(label="Outcome", required=False, choices=[("", "All"), *((o, o) for o in OUTCOMES)])
+    figures = forms.ChoiceField(label="Figures", required=False, choices=[("", "All"), ("broken", "Out of order")])
+    hours = forms.TypedChoiceField(label="Period", required=False, coerce=int, choices=list(HOURS.items()))
+
+    def __init__(self, *args: Any, tenants: list[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _dress(self, tenants)
+
+
+class KeysForm(forms.Form):
+    """Which idempotency keys; everything given must fit. A user's id is asked for, and only its hash is kept."""
+
+    key = forms.CharField(label="Idempotency key", required=False, max_length=MAX_KEY_CHARACTERS)
+    request = forms.CharField(label="Request id", required=False, max_length=64)
+    tenant = forms.ChoiceField(label="Tenant", required=False)
+    user = forms.CharField(
+        label="User id", required=False, widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"})
+    )
+    user_hash = forms.RegexField(r"^[0-9a-f]{64}\Z", required=False, widget=forms.HiddenInput)
+    event = forms.ChoiceField(
+        label="Step", required=False, choices=[("", "First requests"), *((e.value, STEPS[e][0]) for e in Event)]
+    )
+    hours = forms.TypedChoiceField(label="Period", required=False, coerce=int, choices=list(HOURS.items()))
+
+    def __init__(self, *args: Any, tenants: list[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _dress(self, tenants)
+
+    @property
+    def query(self) -> dict[str, Any]:
+        """What was asked for, as an address may hold it. The form must be valid."""
+        asked = {**self.cleaned_data, "user": ""}
+        if user := self.cleaned_data["user"]:
+            asked["user_hash"] = full_user_hash(user)
+        return {name: value for name, value in asked.items() if value}
+
+
+class DriftForm(forms.Form):
+    """Which days, and whose streams; everything given must fit."""
+
+    # Chosen by links above the chart; kept when the rest is filtered anew.
+    days = forms.TypedChoiceField(required=False, coerce=int, choices=list(DAYS.items()), widget=forms.HiddenInput)
+    tenant = forms.ChoiceField(label="Tenant", required=False)
+    route = forms.CharField(label="Route", required=False, max_length=100)
 
     def __init__(self, *args: Any, tenants: list[str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

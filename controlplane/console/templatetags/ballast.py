@@ -105,6 +105,12 @@ def short_digest(value: object) -> str:
 
 
 @register.filter
+def short_id(value: object) -> str:
+    """The last eight characters of an id that sorts by time: its first ones are those of every id of that minute."""
+    return f"…{str(value or '')[-8:]}"
+
+
+@register.filter
 def share(value: object) -> str:
     """A weight of 10000 as a percentage without needless digits: 100 → '1 %', 2550 → '25.5 %'."""
     return f"{int(str(value)) / 100:g} %"

@@ -23,6 +23,7 @@ from controlplane.console.routing_content import (
     idle_rows,
     lane_rows,
     live_copy,
+    policies_of,
     reaches,
     route_rows,
     table_differences,
@@ -69,7 +70,7 @@ def routing_page(request: HttpRequest) -> HttpResponse:
         context |= {
             "routes": route_rows(table, health, standings, held, live_copy()),
             "idle": idle_rows(table, lane_rows(table, health, standings, held)),
-            "breakers": list(table.breakers),
+            "policies": policies_of(table),
             "census": census(table, today=now.date()),
             "may_hold": may(operator, HOLD),
             "may_see_copy": may(operator, "ladder.view_copy"),

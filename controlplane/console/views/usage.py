@@ -16,7 +16,9 @@ from controlplane.console.forms.usage import DEFAULT_HOURS, UsageForm
 from controlplane.console.requests import actor_of
 from controlplane.console.waterfall import waterfall
 from controlplane.ledger.access import access_request, billed_tenants, keys_beginning
+from controlplane.ledger.idempotency import IdempotencyEvidence
 from controlplane.ledger.models import UsageQuerySet, UsageRow
+from controlplane.ledger.stream_rows import StreamRow
 from controlplane.ledger.totals import totals_by_tenant
 
 PAGE_SIZE = 50
@@ -44,12 +46,12 @@ def usage(request: HttpRequest) -> HttpResponse:
     )
     if not asked:
         rows = rows.between(since, now)
-    rows = _after(request, rows.newest())
-    page = list(rows[: PAGE_SIZE + 1])
+    last = seen_last(request)
+    page = list((rows.before(*last) if last else rows).newest()[: PAGE_SIZE + 1])
     context = {
         "form": form,
         "rows": page[:PAGE_SIZE],
-        "older": _older(request, page) if len(page) > PAGE_SIZE else "",
+        "older": older_than(request, page[PAGE_SIZE - 1].at, page[PAGE_SIZE - 1].pk) if len(page) > PAGE_SIZE else "",
         "totals": [] if asked else _totals(wanted, since=since, until=now),
         "since": since,
         "asked": asked,
@@ -61,14 +63,27 @@ def usage(request: HttpRequest) -> HttpResponse:
 @login_required
 @require_safe
 def usage_request(request: HttpRequest, request_id: str) -> HttpResponse:
-    """All attempts of one request, in order and on one line of time."""
-    found = waterfall(access_request(actor_of(request), request_id))
-    return render(request, "usage/request.html", {"request_id": request_id, "found": found})
+    """All attempts of one request, in order and on one line of time, its idempotency key and its streams."""
+    attempts = access_request(actor_of(request), request_id)
+    context = {
+        "request_id": request_id,
+        "found": waterfall(attempts),
+        "keys": IdempotencyEvidence.objects.beginnings().of_request(request_id).filter(tenant=attempts[0].tenant),
+        "streams": StreamRow.objects.filter(request_id=request_id, tenant=attempts[0].tenant).order_by("at"),
+    }
+    return render(request, "usage/request.html", context)
 
 
 def tabs(active: str) -> list[dict[str, Any]]:
-    """The pages of usage, the one named `active` marked."""
-    pages = {"usage": "Attempts", "usage-retries": "Retries"}
+    """The pages of streams and billing, the one named `active` marked."""
+    pages = {
+        "usage": "Attempts",
+        "usage-retries": "Retries",
+        "streams": "Streams",
+        "streams-drift": "Drift",
+        "idempotency-keys": "Idempotency",
+        "stream-try": "Try a dropped connection",
+    }
     return [{"label": label, "url": reverse(name), "active": name == active} for name, label in pages.items()]
 
 
@@ -77,16 +92,13 @@ def _totals(tenants: list[str], *, since: datetime, until: datetime) -> list[dic
     return [{**row, "multiplier": row["attempts"] / row["requests"] if row["requests"] else None} for row in totals]
 
 
-def _after(request: HttpRequest, rows: UsageQuerySet) -> UsageQuerySet:
+def seen_last(request: HttpRequest) -> tuple[datetime, str] | None:
+    """The last row of the page before, as `older_than` named it; None on the first page."""
     at = parse_datetime(request.GET.get("before", ""))
-    return (
-        rows.before(at, request.GET.get("id", "").replace("\0", ""))
-        if at is not None and at.tzinfo is not None
-        else rows
-    )
+    return (at, request.GET.get("id", "").replace("\0", "")) if at is not None and at.tzinfo is not None else None
 
 
-def _older(request: HttpRequest, page: list[UsageRow]) -> str:
-    last = page[PAGE_SIZE - 1]
+def older_than(request: HttpRequest, at: datetime, pk: str) -> str:
+    """The present address's query, for the page after the row of that moment and id."""
     kept = {key: value for key, value in request.GET.items() if key not in {"before", "id"}}
-    return "?" + urlencode({**kept, "before": last.at.isoformat(), "id": last.attempt_id})
+    return "?" + urlencode({**kept, "before": at.isoformat(), "id": pk})
