@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 import signal
+import uuid
 from typing import Any
 
 import httpx
@@ -24,6 +25,8 @@ QUESTIONS = (
     "My order says delivered but nothing came.",
     "How do I cancel my subscription?",
 )
+# The share of requests with an idempotency key, and of those the share that comes twice.
+KEYED, DOUBLED = 0.1, 0.3
 COUNTRIES = ("Germany", "France", "Spain", "Norway")
 # Tenant key -> its share of the traffic and how many users it has.
 CALLERS = {"bk-demo-acme": (3, 300), "bk-demo-globex": (5, 800), "bk-demo-initech": (2, 200), "bk-demo-staff": (1, 40)}
@@ -51,7 +54,10 @@ async def _send(*, rate: float, rng: random.Random) -> None:
     client = httpx.AsyncClient(base_url=base, timeout=70, limits=httpx.Limits(max_connections=64))
     async with client, asyncio.TaskGroup() as tasks:
         while not stop.is_set():
-            tasks.create_task(_ask(client, **_draw(rng)))
+            drawn = _draw(rng)
+            tasks.create_task(_ask(client, **drawn))
+            if "idempotency-key" in drawn["headers"] and rng.random() < DOUBLED:
+                tasks.create_task(_ask(client, **drawn))  # a form that was submitted twice
             try:
                 await asyncio.wait_for(stop.wait(), timeout=rng.expovariate(rate))
             except TimeoutError:
@@ -70,11 +76,13 @@ def _draw(rng: random.Random) -> dict[str, Any]:
     body: dict[str, Any] = {"model": model, "messages": [], "prompt": prompt, "user": user}
     if rng.random() < 0.4:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
-    return {"key": key, "body": body}
-
-
-async def _ask(client: httpx.AsyncClient, *, key: str, body: dict[str, Any]) -> None:
     headers = {"authorization": f"Bearer {key}"}
+    if rng.random() < KEYED:
+        headers["idempotency-key"] = str(uuid.UUID(int=rng.getrandbits(128), version=4))
+    return {"headers": headers, "body": body}
+
+
+async def _ask(client: httpx.AsyncClient, *, headers: dict[str, str], body: dict[str, Any]) -> None:
     try:
         async with client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as response:
             async for _ in response.aiter_raw():
