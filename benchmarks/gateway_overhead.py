@@ -1,6 +1,6 @@
 """What the gateway costs: throughput on one core, and added latency, beside a relay without policy and direct calls.
 
-    python -m benchmarks.gateway_overhead [--stream] [--managed] [--rounds 3] [--seconds 4] [--upstream simulator]
+    python -m benchmarks.gateway_overhead [--stream] [--managed] [--rounds 12] [--seconds 1] [--upstream simulator]
 
 The gateway is the real one (`python -m dataplane serve`, one process) with a signed release that has the breaker and
 retry policies of the demo. The relay (`benchmarks/bare_relay.py`) is the same server and the same client with nothing
@@ -72,11 +72,10 @@ def free_port() -> int:
         return port
 
 
-def write_release(directory: Path, base_url: str) -> None:
-    """Write a signed release, and the key that verifies it: one route with three lanes on two wires, under the breaker
-    and retry policies and the limits of the demo. The first lane answers; the others are there to be considered.
+def release_document(base_url: str) -> dict[str, Any]:
+    """A release before it is signed: one route with three lanes on two wires, under the breaker and retry policies and
+    the limits of the demo. The first lane answers; the others are there to be considered.
     """
-    key = Ed25519PrivateKey.generate()
     demo = yaml.safe_load(DEMO.read_text())["routing"]
     lane = {
         "provider": "openai",
@@ -107,7 +106,7 @@ def write_release(directory: Path, base_url: str) -> None:
     tenant = {"tier": "vip", "residency": ["eu"], "region": "eu-west", "internal": False, "log_content": False}
     stage = {"stage": "half", "audience": "all", "tenants": [], "regions": [], "weight": 5000}
     canary = {"prompt": "support", "control": 1, "candidate": 2, "unit": "user", "salt": "s", "not_after": None}
-    document = {
+    return {
         "schema": 1,
         "revision": 1,
         "cut_at": "2026-01-01T00:00:00Z",
@@ -135,8 +134,13 @@ def write_release(directory: Path, base_url: str) -> None:
             },
         },
     }
+
+
+def write_release(directory: Path, base_url: str) -> None:
+    """Write the release, signed, and the key that verifies it."""
+    key = Ed25519PrivateKey.generate()
     (directory / "keys").mkdir()
-    (directory / "release.json").write_text(sign(document, key).to_json())
+    (directory / "release.json").write_text(sign(release_document(base_url), key).to_json())
     public = key.public_key()
     raw = base64.b64encode(public.public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
     (directory / "keys" / "trusted-keys.json").write_text(json.dumps({key_id_of(public): raw}))
@@ -220,8 +224,8 @@ def main() -> None:
     """Run the rounds and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--upstream", choices=["canned", "simulator"], default="canned")
-    parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--rate", type=float, default=500.0, help="requests per second for the latency part")
     parser.add_argument("--stream", action="store_true")
@@ -266,7 +270,7 @@ def main() -> None:
             wait_for(f"http://127.0.0.1:{gateway_port}/readyz")
             wait_for(relay_url)
             gateway_url = f"http://127.0.0.1:{gateway_port}/v1/chat/completions"
-            direct, asked = _bodies(arguments)
+            direct, asked = bodies(arguments)
             to_upstream = {"authorization": "Bearer sk-benchmark"}
             to_gateway = {"authorization": f"Bearer {KEY}", "ballast-user": "ada"}
             gateway = psutil.Process(supervisor.pid).children()[0]
@@ -288,7 +292,7 @@ def main() -> None:
                 process.wait(timeout=30)
 
 
-def _bodies(arguments: argparse.Namespace) -> tuple[bytes, bytes]:
+def bodies(arguments: argparse.Namespace) -> tuple[bytes, bytes]:
     """What the upstream is asked directly, and what the gateway is asked."""
     fields: dict[str, Any] = {"model": "gpt-4o-instant", "messages": [{"role": "user", "content": QUESTION}]}
     fields |= {"stream": True} if arguments.stream else {}

@@ -271,18 +271,23 @@ class Breaker:
             return tuple(self._totals)
         return tuple(map(sum, zip(self._fleet, self._news, strict=True)))
 
+    def let_through(self) -> Permit | None:
+        """Return leave to make an attempt at any time: the breaker is closed, or held closed. None: see `acquire`."""
+        if self.forced == FORCED_CLOSED or (self.forced is None and self.state is State.CLOSED):
+            return Permit(self.lane, self.generation, is_probe=False)
+        return None
+
     def acquire(self, *, now: float) -> tuple[Permit, Move | None]:
         """Return leave to make an attempt now, and the move to half-open if this made it.
 
         Raises:
             BreakerOpen: not now; it says for how long.
         """
+        permit = self.let_through()
+        if permit is not None:
+            return permit, None
         if self.forced is not None:
-            if self.forced == FORCED_OPEN:
-                raise BreakerOpen(self.lane, open_seconds=None, forced=True)
-            return Permit(self.lane, self.generation, is_probe=False), None
-        if self.state is State.CLOSED:
-            return Permit(self.lane, self.generation, is_probe=False), None
+            raise BreakerOpen(self.lane, open_seconds=None, forced=True)
         move = None
         if self.state is State.OPEN:
             if now < self._open_until:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from dataplane.documents import Node, child_path
 from dataplane.fields import AZURE, OMITTABLE, asks_for
-from dataplane.lane_fit import carriage_of, misfit_of
+from dataplane.lane_fit import carriage_of, lost_on, misfit_of
 from dataplane.messages import ChatRequest
 from dataplane.policies import CONTINUE
 from dataplane.prompts import Problem, PromptSet
@@ -287,7 +287,7 @@ def _why_not(table: RoutingTable, lane: Lane, use: PromptUse) -> str | None:
         return f"lacks {', '.join(lacking)}"
     wire = table.providers[lane.provider].wire
     request = _as_request(use)
-    misfit = misfit_of(request, lane, wire=wire, carried=carriage_of(request, wire=wire), estimate=0)
+    misfit = misfit_of(request, lane, wire=wire, lost=lost_on(wire, request), estimate=0)
     return None if misfit is None else f"cannot carry {misfit.param!r}"
 
 

@@ -186,6 +186,12 @@ class Carriage:
     refused: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
 
+    @property
+    def lost(self) -> str | None:
+        """The first field that would be lost on a wire that cannot pass on what it does not know either."""
+        lost = self.refused or self.unknown
+        return lost[0] if lost else None
+
     def drop(self, path: str) -> None:
         """Note that a field is not sent."""
         if path not in self.dropped:

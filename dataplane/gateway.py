@@ -171,7 +171,9 @@ class Gateway:
         clock, wall = time.monotonic, time.time
         schemas = SchemaChecker()
         self._breakers = FleetBreakers(store=breaker_store, report=reports.add_event, clock=clock, wall=wall)
-        self._metrics = GatewayMetrics(release=lambda: watcher.current, breakers=self._breakers.states)
+        self._metrics = GatewayMetrics(
+            release=lambda: watcher.current, breakers=self._breakers.states, streams=lambda: self._streams
+        )
         caller = LaneCaller(
             transport=transport, secrets=secrets, adapters=ADAPTERS, timers=timers, clock=clock, wall=wall
         )

@@ -127,7 +127,7 @@ class KeyedWork:
             async with asyncio.timeout(STOP_SECONDS):
                 await asyncio.gather(*self._executing, *self._tasks, return_exceptions=True)
                 with suppress(IdempotencyUnavailable):
-                    await self.catch_up()
+                    await self.leases.catch_up()
                 await self._store.close()
         except TimeoutError:
             log.warning("the store of keys does not let go in time")

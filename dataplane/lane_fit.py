@@ -24,13 +24,21 @@ DEFAULT_MAX_TOKENS: Final = 4096
 
 
 def carriage_of(request: ChatRequest, *, wire: str) -> Carriage:
-    """What `wire` makes of the fields of `request`.
+    """What `wire` makes of the fields of `request`."""
+    return carriage(_fields_of(request), wire=wire)
+
+
+def lost_on(wire: str, request: ChatRequest) -> str | None:
+    """The first field of `request` that would be lost on `wire`; None when it carries all of them.
 
     Wires of OpenAI's JSON drop nothing and pass on what nobody knows, so there only a few fields are looked at.
     """
-    if wire != ANTHROPIC:
-        return Carriage(refused=[name for name in refused_fields(wire) if request.parameters.get(name) is not None])
-    return carriage(_fields_of(request), wire=wire)
+    if wire == ANTHROPIC:
+        return carriage_of(request, wire=wire).lost
+    for name in refused_fields(wire):
+        if request.parameters.get(name) is not None:
+            return name
+    return None
 
 
 def _fields_of(request: ChatRequest) -> dict[str, Any]:
@@ -62,12 +70,12 @@ class LaneFit:
     request is answered by the first, and a long conversation takes long to walk through.
     """
 
-    __slots__ = ("_carried", "_estimate", "_providers", "_request")
+    __slots__ = ("_estimate", "_lost", "_providers", "_request")
 
     def __init__(self, request: ChatRequest, *, providers: Mapping[str, Provider]) -> None:
         self._request = request
         self._providers = providers
-        self._carried: dict[str, Carriage] = {}
+        self._lost: dict[str, str | None] = {}
         self._estimate: int | None = None
 
     def fits(self, lane: Lane) -> bool:
@@ -93,26 +101,22 @@ class LaneFit:
     def misfit(self, lane: Lane) -> InvalidRequest | None:
         """Why `lane` cannot carry the request; None when it can."""
         wire = self._providers[lane.provider].wire
-        carried = self._carried.get(wire)
-        if carried is None:
-            carried = self._carried[wire] = carriage_of(self._request, wire=wire)
+        if wire not in self._lost:
+            self._lost[wire] = lost_on(wire, self._request)
         if lane.context_tokens is not None and self._estimate is None:
             self._estimate = estimate_tokens(self._request)
-        return misfit_of(self._request, lane, wire=wire, carried=carried, estimate=self._estimate or 0)
+        return misfit_of(self._request, lane, wire=wire, lost=self._lost[wire], estimate=self._estimate or 0)
 
 
-def misfit_of(
-    request: ChatRequest, lane: Lane, *, wire: str, carried: Carriage, estimate: int
-) -> InvalidRequest | None:
+def misfit_of(request: ChatRequest, lane: Lane, *, wire: str, lost: str | None, estimate: int) -> InvalidRequest | None:
     """Why `lane` cannot carry `request`; None when it can.
 
     Args:
-        carried: What the wire makes of the request: see `carriage_of`.
+        lost: See `lost_on`.
         estimate: See `estimate_tokens`.
     """
-    lost = carried.refused if wire != ANTHROPIC else carried.refused + carried.unknown
-    if lost:
-        return cannot_carry(lost[0], lane)
+    if lost is not None:
+        return cannot_carry(lost, lane)
     if wire == ANTHROPIC and (path := _combination_refused_by_anthropic(request, lane)) is not None:
         return cannot_carry(path, lane)
     if lane.context_tokens is not None:
@@ -166,7 +170,9 @@ def is_roomier(lane: Lane, *, than: Lane) -> bool:
 
 def estimate_tokens(request: ChatRequest) -> int:
     """About how many tokens the request's words, tools and schema have; pictures, sounds and files count nothing."""
-    characters = sum(_characters(message) for message in request.messages)
+    characters = 0
+    for message in request.messages:
+        characters += _characters(message)
     for name in ("tools", "functions", "response_format"):
         if (value := request.parameters.get(name)) is not None:
             characters += len(orjson.dumps(value))

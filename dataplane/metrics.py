@@ -5,8 +5,8 @@ Per lane, prompt and cohort figures travel with the reports instead, where quant
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -15,15 +15,42 @@ from prometheus_client.registry import Collector
 from dataplane.release import Release
 
 
+class StreamCounts(Protocol):
+    """What a process can say of its streams, such as `Streams`."""
+
+    @property
+    def generating(self) -> int:
+        """How many are generated now."""
+
+    @property
+    def is_log_up(self) -> bool:
+        """Whether the log can be written."""
+
+    @property
+    def resumes(self) -> int:
+        """How often one was read again."""
+
+    @property
+    def endings(self) -> Mapping[str, int]:
+        """How many ended, and how."""
+
+
 class GatewayMetrics(Collector):
     """Counts requests by operation and outcome; an outcome is `ok`, `cancelled` or an error code."""
 
     def __init__(
-        self, *, release: Callable[[], Release | None], breakers: Callable[[], list[dict[str, Any]]] = list
+        self,
+        *,
+        release: Callable[[], Release | None],
+        breakers: Callable[[], list[dict[str, Any]]] = list,
+        streams: Callable[[], StreamCounts | None] = lambda: None,
     ) -> None:
-        """`breakers` gives the states of the lanes' breakers: see `BreakerBoard.states`."""
+        """`breakers` gives the states of the lanes' breakers: see `BreakerBoard.states`. `streams` gives None where no
+        stream outlives its caller's connection; their series are absent then.
+        """
         self.in_flight = 0
         self._release = release
+        self._streams = streams
         self._requests: dict[tuple[str, str], int] = {}
         self._seconds: dict[str, float] = {}
         self._fallbacks: dict[tuple[str, str], int] = {}
@@ -92,6 +119,9 @@ class GatewayMetrics(Collector):
         for one in self._breakers():
             breakers.add_metric([one["lane"], one["state"]], 1)
         yield breakers
+        streams = self._streams()
+        if streams is not None:
+            yield from stream_families(streams)
         yield GaugeMetricFamily("ballast_gateway_in_flight", "Requests being served now.", value=self.in_flight)
         release = self._release()
         yield GaugeMetricFamily(
@@ -99,3 +129,22 @@ class GatewayMetrics(Collector):
             "Revision of the release being served; 0 while there is none.",
             value=0 if release is None else release.revision,
         )
+
+
+def stream_families(streams: StreamCounts) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+    """Yield what is shown of streams."""
+    yield GaugeMetricFamily("ballast_gateway_streams_live", "Streams being generated now.", value=streams.generating)
+    yield CounterMetricFamily("ballast_gateway_stream_resumes", "Times a stream was read again.", value=streams.resumes)
+    endings = CounterMetricFamily(
+        "ballast_gateway_stream_endings",
+        "Streams that ended, by how: completed, failed, cancelled, interrupted; orphans where they were ended.",
+        labels=["ending"],
+    )
+    for ending, number in list(streams.endings.items()):
+        endings.add_metric([ending], number)
+    yield endings
+    yield GaugeMetricFamily(
+        "ballast_gateway_stream_log_up",
+        "1 while the log of streams can be written; while it cannot, streams are this process' own.",
+        value=int(streams.is_log_up),
+    )

@@ -119,7 +119,7 @@ class StreamDesk:
     ) -> None:
         buffer = view.buffer
         if after > buffer.shown:
-            await streams.refresh(view)
+            await streams.catch_up(view, after)
         if after > buffer.shown:
             raise InvalidRequest(
                 f"the stream has {buffer.shown} frames so far, so nothing comes after {after}", param="starting_after"

@@ -338,6 +338,30 @@ class Streams:
             buffer.add(stored.payloads, ending=stored.checkpoint.ending)
             buffer.show(len(buffer.payloads))
 
+    async def catch_up(self, view: View, through: int) -> None:
+        """Return when as many frames can be read here as a caller says to have, or the stream is over. The log may be
+        behind: while it was away, callers were shown what it lacks.
+
+        Raises:
+            StreamLogUnavailable: it does not get so far in time.
+        """
+        await self.refresh(view)
+        buffer = view.buffer
+        if isinstance(view, Production) or buffer.shown >= through or buffer.is_over:
+            return
+        self._enter(view)
+        try:
+            await self._follower.follow(view)
+            with self._timers.deadline(LEASE_SECONDS):
+                while buffer.shown < through and not buffer.is_over and not view.is_lost:
+                    await buffer.wait(self._timers.loop)
+        except TimeoutError:
+            pass
+        finally:
+            self._leave(view)
+        if buffer.shown < through and not buffer.is_over:
+            raise StreamLogUnavailable(f"it has {buffer.shown} frames of the stream yet, and you have {through}")
+
     def _view_of(self, stream: str, stored: StoredStream) -> View:
         about = orjson.loads(stored.about)
         checkpoint = stored.checkpoint

@@ -17,8 +17,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 @pytest.fixture(scope="module")
 def keys_url(django_db_setup: None) -> Iterator[str]:
-    """This run's database, as a data plane is told of it for idempotency keys. What it writes there is committed, and
-    removed when the module is done.
+    """This run's database, as a data plane is told of it for its idempotency keys, for tests with the mark `django_db`.
+    What is written there is committed, and removed when the module is done.
     """
     facts = connection.settings_dict
     login = f"{quote(facts['USER'])}:{quote(facts['PASSWORD'])}"

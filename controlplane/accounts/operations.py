@@ -148,11 +148,17 @@ def _write_permissions(operator: Operator) -> None:
         else:
             label = f"{grant.content_type.app_label}.{grant.content_type.model}"
             on_objects.setdefault((grant.content_type, grant.object_id), set()).update(permissions_on(role, label))
-    known = {f"{p.content_type.app_label}.{p.codename}": p for p in Permission.objects.select_related("content_type")}
+    given = everywhere.union(*on_objects.values())
+    rows = Permission.objects.filter(codename__in={name.partition(".")[2] for name in given})
+    known = {
+        f"{app}.{codename}": pk for pk, app, codename in rows.values_list("pk", "content_type__app_label", "codename")
+    }
     operator.user_permissions.set([known[name] for name in sorted(everywhere)])
     UserObjectPermission.objects.filter(user=operator).delete()
     UserObjectPermission.objects.bulk_create(
-        UserObjectPermission(user=operator, permission=known[name], content_type=content_type, object_pk=str(object_id))
+        UserObjectPermission(
+            user=operator, permission_id=known[name], content_type=content_type, object_pk=str(object_id)
+        )
         for (content_type, object_id), names in on_objects.items()
         for name in sorted(names)
     )

@@ -79,7 +79,7 @@ class AnthropicAdapter:
 
     def chat_call(self, request: ChatRequest, *, lane: Lane, account: Account, secret: str) -> UpstreamCall:
         carried = carriage_of(request, wire=ANTHROPIC)
-        misfit = misfit_of(request, lane, wire=ANTHROPIC, carried=carried, estimate=0)
+        misfit = misfit_of(request, lane, wire=ANTHROPIC, lost=carried.lost, estimate=0)
         if misfit is not None:
             raise misfit
         body, adjusted = _body(request, lane, carried)

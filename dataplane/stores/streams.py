@@ -353,7 +353,10 @@ class RedisStreamLog:
         return [Appended(Standing(standing.decode()), last) for standing, last in answers]
 
     async def _append_all(self, calls: Sequence[Sequence[Any]]) -> list[Any]:
-        # Not by calling the script: in a pipeline that asks first, every time, whether Redis knows it.
+        # Not by calling the script: in a pipeline, that asks first, every time, whether Redis knows it. One call is
+        # cheaper without a pipeline, by a third.
+        if len(calls) == 1:
+            return [await self._redis.evalsha(self._append.sha, _APPEND_KEYS, *calls[0])]
         async with self._redis.pipeline(transaction=False) as pipeline:
             for call in calls:
                 pipeline.evalsha(self._append.sha, _APPEND_KEYS, *call)

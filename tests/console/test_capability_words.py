@@ -89,7 +89,7 @@ def test_pages_say_what_is_asked_in_vain_before_anybody_signs(signed_in):
     asked = {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}}
     draft = words(signed_in(crew.owner).post(SUBMIT, version_form(parameters=json.dumps(asked), action="preview")))
     assert (
-        f"no lane of route 'chat' in us, where a tenant is pinned can serve this version: lane '{GPT}' lacks" in draft
+        f"no lane of route 'chat' in us, where a tenant is pinned, can serve this version: lane '{GPT}' lacks" in draft
     )
     lane = words(browser.get("/routing/lanes/", {"lane": GPT}))
     assert "Could also file_input, json_object, json_schema, logprobs, vision" in lane

@@ -14,8 +14,10 @@ from dataplane.journey import Inbound
 from .bench import BODY, FakeExchange, FakeReply, Gate, kill
 from .key_stores import MemoryIdempotencyStore, Register
 from .stream_logs import MemoryStreamLog
-from .stream_world import FINISHED, World, calm, last_of, payloads_in, say, text_in
+from .stream_world import FINISHED, FIRST, World, calm, last_of, payloads_in, say, text_in
 
+PLAIN = {"route": {"streams": None}}
+SHARED = ("ballast-lane", "ballast-attempts", "ballast-release", "ballast-fallback", "ballast-cohort")
 # Long enough for every lease, wait and patience of the data plane.
 LONG_SECONDS = 90
 MAX_TRIES = 5
@@ -112,8 +114,12 @@ class KeyedWorld(World):
         self.calls = []
         self._numbers = itertools.count(1)
 
-    async def process(self, owner="a", *, store_gate=None, **options):
-        """As `World.process`; `store_gate` is passed by its store of keys and its log of streams."""
+    async def process(self, owner, *answers, store_gate=None, **options):
+        """As `World.process`. Its lane gives `answers` in turn, or what the test feeds; `store_gate` is passed by its
+        store of keys and its log of streams.
+        """
+        if answers:
+            options["lanes"] = {FIRST: list(answers)}
         gate = store_gate or Door()
         keys = MemoryIdempotencyStore(self.register, gate=gate)
         bench = await super().process(owner, keys=keys, log=GatedLog(self.shelf, gate), **options)
@@ -239,3 +245,13 @@ def counted(bench, operation, outcome):
     words = f'ballast_gateway_requests_total{{operation="{operation}",outcome="{outcome}"}} '.encode()
     lines = [line for line in bench.metrics.render().splitlines() if line.startswith(words)]
     return int(float(lines[0].removeprefix(words))) if lines else 0
+
+
+def calls(*benches):
+    """How many calls providers got, from each process."""
+    return [len(bench.transport.calls) for bench in benches]
+
+
+def shared(call):
+    """What the headers say that everybody gets who gets the answer."""
+    return {name: call.headers[name] for name in SHARED}

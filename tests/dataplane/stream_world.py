@@ -6,7 +6,7 @@ import asyncio
 import json
 
 from .bench import Bench, FedExchange, Gate, event
-from .conftest import LANE, ROUTING, stream_policy
+from .conftest import LANE, ROUTING, copy_document, stream_policy
 from .stream_logs import MemoryStreamLog, Shelf
 
 FIRST, SECOND = "openai/eu/main/a", "openai/eu/main/b"
@@ -22,14 +22,20 @@ FINISHED = (event(choices=[{"delta": {}, "finish_reason": "stop"}]), b"data: [DO
 
 
 def document_with(make_document, *, policy=None, lanes=None, log_content=True, route=None):
-    """A release whose route `chat` keeps its streams. `lanes` are its lanes, with what differs of each."""
+    """A release whose route `chat` keeps its streams; `route` is what else it says. `lanes` are its lanes, with what
+    differs of each.
+    """
     lanes = {FIRST: {}} if lanes is None else lanes
     routing = ROUTING | {
         "lanes": {name: LANE | {"model": name} | changes for name, changes in lanes.items()},
         "streams": {"kept": stream_policy(**(policy or {"on_cut": "end"}))},
         "routes": {"chat": {"lanes": list(lanes), "deadline_ms": 30_000, "streams": "kept", **(route or {})}},
+        "fallbacks": {"help": {"answers": None, "template": {"copy": "template"}, "outage": {"copy": "outage"}}},
     }
-    document = make_document(routing=routing)
+    copy = {
+        slug: {"version": 2, "digest": "c" * 64, "document": copy_document(slug)} for slug in ("template", "outage")
+    }
+    document = make_document(routing=routing, copy=copy)
     document["sections"]["access"]["tenants"]["acme"]["log_content"] = log_content
     return document
 
@@ -85,13 +91,18 @@ class World:
 async def until(condition):
     """Let everything run until it is so."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():  # noqa: ASYNC110 - what is waited for is no event of ours
-            await asyncio.sleep(0)
+        while not condition():
+            await calm()
 
 
-async def calm():
+async def done(doing):
+    """Wait for it; a test that would hang fails instead."""
+    return await asyncio.wait_for(doing, PATIENCE_SECONDS)
+
+
+async def calm(turns=100):
     """Let everything run that can, without time passing."""
-    for _ in range(100):
+    for _ in range(turns):
         await asyncio.sleep(0)
 
 

@@ -10,7 +10,7 @@ import pytest
 from dataplane.errors import StreamLogUnavailable, StreamNotFound
 from dataplane.frames import Ending
 
-from .stream_world import FINISHED, calm, last_of, payloads_in, say, stored_in, text_in, until
+from .stream_world import FINISHED, calm, done, last_of, payloads_in, say, stored_in, text_in, until
 
 
 async def take_over(world, other):
@@ -34,7 +34,7 @@ async def test_the_streams_of_a_dead_owner_are_ended_and_reported_once(world):
     await dead.die()
 
     await world.pass_seconds(14, one, other)
-    await reading
+    await done(reading)
 
     frames, ending = stored_in(world, stream)
     assert (ending, errors_in(frames)) == (Ending.INTERRUPTED, [("upstream_interrupted", "owner_lost")])
@@ -52,7 +52,7 @@ async def test_the_streams_of_a_dead_owner_are_ended_and_reported_once(world):
     assert len(one.rows.streams + other.rows.streams) == 1
 
 
-@pytest.mark.parametrize("held", ["streaming", "at its end"])
+@pytest.mark.parametrize("held", ["streaming", "at its end", "being ended"])
 async def test_an_owner_that_stood_still_leaves_the_stream_to_whoever_ended_it(world, held):
     """It writes nothing more, tells no ledger, and gives its own readers the end that everybody else has."""
     stalled, other = await world.process("a"), await world.process("b")
@@ -60,13 +60,16 @@ async def test_an_owner_that_stood_still_leaves_the_stream_to_whoever_ended_it(w
     stalled.log.hold()
     stalled.source.feed(say("you there"), *(FINISHED if held == "at its end" else ()))
     await calm()
+    if held == "being ended":
+        stalled.streams.interrupt()
+        await calm()
     await take_over(world, other)
     frames = list(stored_in(world, stream)[0])
     assert errors_in(frames) == [("upstream_interrupted", "owner_lost")]
 
     stalled.log.let_go()
     await world.pass_seconds(7, stalled, other)
-    await task
+    await done(task)
 
     assert stored_in(world, stream) == (frames, Ending.INTERRUPTED)
     assert list(payloads_in(stalled.reply).values()) == frames
@@ -87,7 +90,7 @@ async def test_readers_wait_for_the_end_that_another_is_about_to_write(world):
 
     world.shelf.live[stream] = 0
     await take_over(world, new)
-    await task
+    await done(task)
 
     assert list(payloads_in(old.reply).values()) == stored_in(world, stream)[0]
 
@@ -105,7 +108,7 @@ async def test_readers_are_not_forgotten_when_the_log_goes_away_just_then(world)
 
     old.log.away = False
     await world.pass_seconds(4, old)
-    await task
+    await done(task)
 
     assert errors_in(payloads_in(old.reply).values()) == [("upstream_interrupted", "owner_lost")]
 
@@ -119,7 +122,7 @@ async def test_a_row_that_its_owner_did_not_live_to_send_is_sent_by_another(worl
     await until(lambda: "append" in dead.log.asked)
     await calm()  # all of it came while its beginning was being written
     dead.log.let_go()
-    await task
+    await done(task)
     await dead.die()
 
     await world.pass_seconds(50, other)
@@ -136,7 +139,7 @@ async def test_what_is_kept_no_more_is_owed_by_nobody(world):
     bench = await world.process()
     task, stream = await world.begin(bench, "Hello")
     bench.source.feed(*FINISHED)
-    await task
+    await done(task)
     await bench.die()
     other = await world.process("b")
     del world.shelf.streams[stream]
@@ -164,7 +167,7 @@ async def test_a_stream_goes_on_while_the_log_is_away(world, when):
         await world.pass_seconds(2)
         assert stored_in(world, stream)[0] == list(payloads_in(bench.reply).values())
     bench.source.feed(*FINISHED[1:])
-    await task
+    await done(task)
     assert (last_of(bench.reply), bench.reply.ended) == ("[DONE]", 1)
     await world.pass_seconds(8)
     assert [row["outcome"] for row in bench.rows.streams] == ["completed"], "the ledger does not wait for the log"
@@ -195,14 +198,37 @@ async def test_a_log_that_comes_back_empty_is_filled_again(world):
 
     await world.pass_seconds(1)
     bench.source.feed(say("there"), *FINISHED)
-    await task
+    await done(task)
     reply, reading = await other.read(stream)
-    await reading
+    await done(reading)
 
     assert payloads_in(reply) == payloads_in(bench.reply)
     await world.pass_seconds(9, other)
     with pytest.raises(StreamNotFound):
         await other.streams.find("0" * 32, tenant="acme")
+
+
+async def test_who_was_shown_more_than_the_log_has_reads_on_when_it_has_it(world):
+    """The caller of a process that could not write comes back elsewhere: it waits a moment, and is not refused."""
+    one, other = await world.process("a"), await world.process("b")
+    task, stream = await world.begin(one, "Hello, ")
+    one.log.away = True
+    one.source.feed(say("you "), say("there"))
+    await until(lambda: text_in(one.reply) == "Hello, you there")
+    task.cancel()
+    view = await other.streams.find(stream, tenant="acme")
+    catching_up = asyncio.create_task(other.streams.catch_up(view, 3))
+    await calm()
+    assert (catching_up.done(), view.buffer.shown) == (False, 1)
+
+    one.log.away = False
+    await world.pass_seconds(2)
+    await done(catching_up)
+
+    assert (view.buffer.shown, view.readers) == (3, 0)
+    production = one.streams._productions[stream]
+    await one.streams.catch_up(production, 99)
+    assert production.buffer.shown == 3
 
 
 async def test_an_answer_that_was_lost_is_no_reason_to_write_twice(world):
@@ -216,7 +242,7 @@ async def test_an_answer_that_was_lost_is_no_reason_to_write_twice(world):
     await world.pass_seconds(2)
 
     bench.source.feed(*FINISHED)
-    await task
+    await done(task)
 
     assert stored_in(world, stream) == (list(payloads_in(bench.reply).values()), Ending.COMPLETED)
     assert len(payloads_in(bench.reply)) == 4
@@ -231,13 +257,13 @@ async def test_a_reader_of_another_process_is_let_go_when_the_log_stays_away(wor
     other.streams._follower._failures = 19  # nineteen times it could not be asked
     other.log.away = True
     one.source.feed(say("more"))
-    await reading
+    await done(reading)
 
     assert (text_in(reply), reply.ended) == ("Hello", 1)
     other.log.away = False
     again, reading = await other.read(stream, after=1)
     one.source.feed(*FINISHED)
-    await reading
+    await done(reading)
     assert (text_in(again), last_of(again)) == ("more", "[DONE]")
 
 
@@ -252,7 +278,7 @@ async def test_a_write_that_cannot_be_made_holds_up_nobody(world):
     task, stream = await world.begin(bench, "Hello")
     bench.log.append = works
     bench.source.feed(*FINISHED)
-    await task
+    await done(task)
     await world.pass_seconds(2)
 
     assert stored_in(world, stream) == (list(payloads_in(bench.reply).values()), Ending.COMPLETED)
@@ -280,4 +306,4 @@ async def test_generation_waits_when_too_much_waits_to_be_written(world):
     assert (len(frames), ending) == (waiting + 1, Ending.CANCELLED)
     assert errors_in(frames) == [("stream_cancelled", None)]
     with pytest.raises(asyncio.CancelledError):
-        await task
+        await done(task)

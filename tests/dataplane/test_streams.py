@@ -16,6 +16,7 @@ from .stream_world import (
     FIRST,
     calm,
     document_with,
+    done,
     last_of,
     payloads_in,
     say,
@@ -57,17 +58,34 @@ async def test_an_error_before_the_first_token_comes_as_a_whole_response(world, 
     assert kept.rollup() == plain.rollup()
 
 
+async def test_signed_copy_is_a_stream_like_any_other(world, make_document):
+    """No lane gave it, so it has no segments and costs nothing; it is kept, and told to the ledger."""
+    document = {"route": {"fallback": "help"}}
+    kept = await world.process(document=document, lanes={FIRST: [FakeExchange([b"{}"], Gate(), status=503)]})
+    plain = Bench(document_with(make_document, route={"streams": None, "fallback": "help"}), status=503, chunks=[b"{}"])
+    for bench in (kept, plain):
+        await done(bench.start(stream=True))
+    await world.pass_seconds(1)
+
+    assert (kept.reply.status, kept.reply.data) == (200, plain.reply.data)
+    frames, ending = stored_in(world, kept.reply.headers[b"ballast-stream-id"].decode())
+    assert (dict(enumerate(frames, 1)), ending) == (payloads_in(kept.reply), "completed")
+    (row,) = kept.rows.streams
+    assert (row["outcome"], row["segments"], row["billed_tokens"]) == ("completed", [], 0)
+    assert (row["delivered"], row["frames"]) == (len(frames), len(frames))
+
+
 async def test_generation_outlives_its_caller(world):
     """The caller leaves, the answer goes on; somebody else reads all of it, at another process."""
     one, other = await world.process("a"), await world.process("b")
     task, stream = await world.begin(one, "Hello, ")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await task
+        await done(task)
     reply, reading = await other.read(stream)
 
     one.source.feed(say("you there"), *FINISHED)
-    await reading
+    await done(reading)
     await world.pass_seconds(2, other, one)
 
     assert (text_in(reply), last_of(reply), reply.ended) == ("Hello, you there", "[DONE]", 1)
@@ -86,7 +104,7 @@ async def test_who_leaves_before_the_stream_has_a_name_ends_it(world):
     await until(lambda: bench.transport.calls)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await task
+        await done(task)
     await calm()
     await world.pass_seconds(1)
 
@@ -128,7 +146,7 @@ async def test_a_caller_may_leave_at_every_wait(world, place):
 
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await task
+        await done(task)
 
     bench.log.let_go()
     await calm()
@@ -143,7 +161,7 @@ async def test_a_caller_who_takes_nothing_is_let_go(world):
     task = bench.start(stream=True)
     bench.source.feed(say("Hello"))
 
-    await task
+    await done(task)
 
     (production,) = bench.streams._productions.values()
     assert (production.readers, production.delivered, bench.reply.ended) == (0, 0, 0)
@@ -199,14 +217,14 @@ async def test_anybody_may_cancel_a_stream_at_any_process(world):
     one, other = await world.process("a"), await world.process("b")
     first, here = await world.begin(one, "Hello")
     assert await one.streams.cancel(await one.streams.find(here, tenant="acme"))
-    await first
+    await done(first)
     assert (last_of(one.reply)["code"], one.reply.ended) == ("stream_cancelled", 1)
     assert not await one.streams.cancel(await one.streams.find(here, tenant="acme"))
 
     second, there = await world.begin(one, "Hello again")
     assert await other.streams.cancel(await other.streams.find(there, tenant="acme"))
     await world.pass_seconds(1)
-    await second
+    await done(second)
 
     assert last_of(one.reply)["code"] == "stream_cancelled"
     assert not await other.streams.cancel(await other.streams.find(there, tenant="acme"))
@@ -218,7 +236,7 @@ async def test_a_process_that_stops_ends_its_streams_with_a_cursor(world):
     task, stream = await world.begin(one, "Hello")
 
     one.streams.interrupt()
-    await task
+    await done(task)
 
     error = last_of(one.reply)
     assert (error["code"], error["reason"]) == ("upstream_interrupted", "maintenance")
@@ -227,7 +245,7 @@ async def test_a_process_that_stops_ends_its_streams_with_a_cursor(world):
     await one.streams.stop()
     assert [row["outcome"] for row in one.rows.streams] == ["interrupted"]
     reply, reading = await other.read(stream)
-    await reading
+    await done(reading)
     assert payloads_in(reply) == payloads_in(one.reply)
 
 
@@ -238,7 +256,7 @@ async def test_a_stream_that_is_too_long_ends(world):
     megabyte = "x" * (1 << 20)
     bench.source.feed(*[say(megabyte)] * 40)
 
-    await task
+    await done(task)
 
     assert (last_of(bench.reply)["code"], bench.reply.ended) == ("stream_too_long", 1)
     assert 32 << 20 < len(bench.reply.data) < 36 << 20
@@ -252,7 +270,7 @@ async def test_a_cut_stream_ends_as_interrupted_with_a_cursor(world):
     task, _ = await world.begin(bench, "Hello, you", " there")
     bench.source.feed(UpstreamInterrupted("gone", lane=FIRST))
 
-    await task
+    await done(task)
     await world.pass_seconds(1)
 
     error = last_of(bench.reply)
@@ -277,7 +295,7 @@ async def test_words_are_kept_only_where_policy_and_tenant_say_so(world, transcr
     bench = await world.process(document={"policy": policy, "log_content": log_content})
     task, _ = await world.begin(bench, "Hello")
     bench.source.feed(*FINISHED)
-    await task
+    await done(task)
     await world.pass_seconds(1)
 
     (row,) = bench.rows.streams
@@ -299,7 +317,7 @@ async def test_what_is_read_after_the_end_is_told_after_the_row(world):
     assert 0 < row["delivered_tokens"] < row["buffered_tokens"]
 
     _, reading = await other.read(stream, after=1)
-    await reading
+    await done(reading)
     await world.pass_seconds(7)
 
     (delivery,) = other.rows.deliveries
@@ -316,9 +334,10 @@ async def test_a_reader_who_left_before_it_had_the_end_is_told_of_as_well(world)
     reply, reading = await other.read(stream)
     await until(lambda: text_in(reply) == "Hello, ")
     reading.cancel()
+    view = other.streams._views[stream]
+    other.streams._follower.let_go(view)  # so that it stays as the reader left it
     one.source.feed(say("you there"), *FINISHED)
     await calm()
-    view = other.streams._views[stream]
     view.delivered, view.is_dirty = 0, False
     await world.pass_seconds(1, one)
     view.deliver(1)
@@ -344,7 +363,7 @@ async def test_acknowledgements_move_on_and_never_back(world):
     assert await ack(other, 3) == (4, 3)
     assert await ack(one, 99) == (4, 4)
     one.source.feed(say("e"), *FINISHED)
-    await task
+    await done(task)
     assert await ack(other, 6) == (6, 6), "what is read of it there may be behind, but the log is not"
     await world.pass_seconds(1)
 
@@ -368,7 +387,7 @@ async def test_a_process_that_looked_a_moment_ago_sees_what_came_since(world):
 
     assert view.buffer.shown == 3
     one.source.feed(*FINISHED)
-    await task
+    await done(task)
     assert (await other.streams.find(stream, tenant="acme")).buffer.is_over
 
 
@@ -397,7 +416,7 @@ async def test_two_readers_of_one_process_read_in_one_go(world):
     await world.pass_seconds(1)
 
     one.source.feed(say("b"), *FINISHED)
-    await asyncio.gather(*(reading for _, reading in readers))
+    await done(asyncio.gather(*(reading for _, reading in readers)))
     await world.pass_seconds(7)
 
     assert [text_in(reply) for reply, _ in readers] == ["ab", "b"]
@@ -420,5 +439,5 @@ async def test_a_reader_that_comes_while_its_view_is_let_go_is_not_forgotten(wor
 
     assert one.streams.generating == 1
     one.source.feed(*FINISHED)
-    await reading
+    await done(reading)
     assert last_of(reply) == "[DONE]"

@@ -27,6 +27,7 @@ from .stream_world import calm, payloads_in
 
 POLICY = StreamPolicy.parse("kept", Node(stream_policy(on_cut="end", abandon_seconds=3600), "$"))
 PLACES = st.integers(0, 2)
+TURNS = 30
 # A row is safe this long after it was handed over: it is with the log of reports then, or in the spool.
 SHIPPED_TICKS = 2
 CONTENT = [b'{"choices":[],"n":%d}' % number for number in range(2000)]
@@ -150,7 +151,7 @@ class EveryOrder(RuleBasedStateMachine):
         async def run():
             if doing is not None:
                 await doing
-            await calm()
+            await calm(TURNS)
 
         self.runner.run(run())
 
@@ -267,7 +268,7 @@ class EveryOrder(RuleBasedStateMachine):
                 for place in sorted(places):
                     if not self.processes[place].stands_still:
                         await self.processes[place].tick()
-                        await calm()
+                        await calm(TURNS)
 
         self._run(pass_())
 
@@ -324,7 +325,7 @@ class EveryOrder(RuleBasedStateMachine):
             self.clock.advance(1)
             for process in self.processes:
                 await process.tick()
-                await calm()
+                await calm(TURNS)
 
     def _check(self):
         self.a_stream_is_what_its_owner_said_and_one_end()
@@ -347,7 +348,7 @@ class EveryOrder(RuleBasedStateMachine):
 def test_no_order_of_things_leaves_a_stream_without_its_end():
     """Owners, deaths, returns, repeated appends, claims: one end each, and every end told to the ledger."""
     deep = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
-    bounds = {} if deep else {"max_examples": 40, "stateful_step_count": 25}
+    bounds = {} if deep else {"max_examples": 25, "stateful_step_count": 25}
     with asyncio.Runner() as runner:
         EveryOrder.runner = runner
 

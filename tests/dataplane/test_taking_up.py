@@ -14,7 +14,7 @@ from dataplane.journey import Inbound
 
 from .bench import FakeExchange, FakeReply, Gate, event
 from .conftest import LANE
-from .stream_world import FINISHED, FIRST, SECOND, last_of, payloads_in, say, stored_in, text_in
+from .stream_world import FINISHED, FIRST, SECOND, done, last_of, payloads_in, say, stored_in, text_in
 
 CUT = UpstreamInterrupted("gone", lane=FIRST)
 REFUSED = UpstreamRejected("no", lane=FIRST, status=400)
@@ -230,7 +230,7 @@ async def test_the_caller_may_have_an_interrupted_stream_go_on(world):
     assert (ended.origin.partial.text, ended.user) == ("Hello, ", "ada")
 
     reply, task = going_on(bench, ended)
-    await task
+    await done(task)
 
     assert (text_in(reply), last_of(reply)) == ("you there", "[DONE]")
     [note] = notes_in(reply)
@@ -249,7 +249,7 @@ async def test_an_answer_that_begins_otherwise_comes_whole_as_a_new_one(world):
     ended = await bench.streams.claim_continuation(await bench.streams.find(stream, tenant="acme"))
 
     reply, task = going_on(bench, ended)
-    await task
+    await done(task)
 
     assert text_in(reply) == "Good day"
     assert notes_in(reply)[0]["continues"]["prefix_characters"] == 0
@@ -263,7 +263,7 @@ async def test_another_way_is_tried_when_no_lane_can_write_on(world):
     ended = await bench.streams.claim_continuation(await bench.streams.find(stream, tenant="acme"))
 
     reply, task = going_on(bench, ended)
-    await task
+    await done(task)
 
     assert (text_in(reply), bench.transport.lanes) == ("you there", [FIRST, SECOND, FIRST])
 
@@ -276,13 +276,13 @@ async def test_who_fails_to_take_a_stream_up_lets_the_next_try(world):
     with pytest.raises(StreamNotContinuable, match="is about to"):
         await bench.streams.claim_continuation(view)
     reply, task = going_on(bench, first)
-    await task
+    await done(task)
     assert reply.status == 502
 
     await bench.streams.release_continuation(first)
     second = await bench.streams.claim_continuation(view)
     reply, task = going_on(bench, second)
-    await task
+    await done(task)
     await bench.streams.release_continuation(second)
 
     assert text_in(reply) == "you there"
@@ -297,7 +297,7 @@ async def test_what_is_under_way_complete_or_too_long_is_not_taken_up(world):
     with pytest.raises(StreamNotContinuable, match="under way"):
         await bench.streams.claim_continuation(view)
     bench.source.feed(*FINISHED)
-    await task
+    await done(task)
     with pytest.raises(StreamNotContinuable, match="complete"):
         await bench.streams.claim_continuation(view)
 

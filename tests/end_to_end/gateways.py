@@ -106,7 +106,8 @@ def two_lanes(
 
 def resumable(*, on_cut: str = "end", model: str = "gpt-4o-instant", abandon_seconds: float = 30.0) -> Routing:
     """Routes whose streams outlive their callers: `fast`, `slow` and `drip` have one lane each, `spare` two: one of
-    OpenAI's wire and then one that takes up what another began. Accounts are called as the lanes.
+    OpenAI's wire and then one that takes up what another began; and `plain`, which has the lane of `fast` and keeps no
+    streams. Accounts are called as the lanes.
     """
 
     def routing(simulator_url: str) -> dict[str, Any]:
@@ -150,7 +151,8 @@ def resumable(*, on_cut: str = "end", model: str = "gpt-4o-instant", abandon_sec
             "streams": {"kept": policy},
             "routes": {
                 route: {"lanes": chosen, "deadline_ms": 60_000, "streams": "kept"} for route, chosen in ROUTES.items()
-            },
+            }
+            | {"plain": {"lanes": ROUTES["fast"], "deadline_ms": 60_000}},
         }
 
     return routing
@@ -239,6 +241,10 @@ class Gateways:
         """How many requests have met this fault."""
         rules = self._http.get(f"{self.simulator_url}/admin/faults").json()["rules"]
         return next(one["hits"] for one in rules if one["id"] == rule)
+
+    def pid(self, process: int) -> int:
+        """The process id of a gateway process."""
+        return self._gateway_children[process].pid
 
     def kill(self, process: int) -> None:
         """End a gateway process with SIGKILL."""
@@ -357,6 +363,12 @@ class OwnRedis:
     def url(self) -> str:
         """Its address, with the password."""
         return self._server.url()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._child is not None
+        return self._child.pid
 
     def start(self) -> None:
         """Return when it answers."""

@@ -20,7 +20,16 @@ RECEIVE_BYTES = 4096
 SECONDS = 60.0
 RETRY_SECONDS = 0.2
 REFUSED_FROM = 400
+LINE_BREAK = b"\r\n"
 PAUSE = threading.Event()
+# Its quotation in the answer makes sure that characters of several bytes are cut as well.
+FOUND = "Größe – 東京 🚀 " * 6
+MESSAGES = [
+    {"role": "user", "content": "Where is my parcel?"},
+    {"role": "assistant", "content": None, "tool_calls": [
+        {"id": "c1", "type": "function", "function": {"name": "find", "arguments": "{}"}}]},
+    {"role": "tool", "tool_call_id": "c1", "content": FOUND},
+]  # fmt: skip
 
 
 @dataclass
@@ -91,6 +100,7 @@ class Connection:
         self._head_done = False
         self._status = 0
         self._length = -1  # of a response in one piece
+        self._left = 0  # of the chunk that is being read, with the line break behind it
         self._body = b""
         self._ended = False
         received.attempts += 1
@@ -151,16 +161,26 @@ class Connection:
             self._received.take(event)
 
     def _dechunk(self) -> None:
-        while True:
-            size, found, rest = self._raw.partition(b"\r\n")
-            if not found or len(rest) < int(size, 16) + 2:
+        """Move what is here of the body on, also of a chunk that is not here whole."""
+        while self._raw:
+            if self._left:
+                data, self._raw = self._raw[: self._left], self._raw[self._left :]
+                self._body += data[: max(0, self._left - len(LINE_BREAK))]
+                self._left -= len(data)
+                continue
+            size, found, rest = self._raw.partition(LINE_BREAK)
+            if not found:
                 return
-            length = int(size, 16)
-            self._body += rest[:length]
-            self._raw = rest[length + 2 :]
-            if not length:
+            self._raw = rest
+            if not int(size, 16):
                 self._ended = True
                 return
+            self._left = int(size, 16) + len(LINE_BREAK)
+
+
+def body_of(route: str, number: int = 0) -> dict[str, Any]:
+    """A question to a route; each number has an answer of its own."""
+    return {"model": route, "stream": True, "messages": MESSAGES, "user": f"user-{number}", "seed": number}
 
 
 def post(key: str, body: dict[str, Any], **headers: str) -> bytes:

@@ -14,19 +14,21 @@ import pytest
 
 from launcher.postgres import wait_until
 from tests.end_to_end.gateways import KEY, Gateways, resumable
-from tests.end_to_end.raw_streams import Connection, Received, digest_of, go_on, post, read_with_resets, resume
+from tests.end_to_end.raw_streams import (
+    FOUND,
+    Connection,
+    Received,
+    body_of,
+    digest_of,
+    go_on,
+    post,
+    read_with_resets,
+    resume,
+)
 
 pytestmark = pytest.mark.end_to_end
 
-# Its quotation makes sure that characters of several bytes are cut as well.
-FOUND = "Größe – 東京 🚀 " * 6
-MESSAGES = [
-    {"role": "user", "content": "Where is my parcel?"},
-    {"role": "assistant", "content": None, "tool_calls": [
-        {"id": "c1", "type": "function", "function": {"name": "find", "arguments": "{}"}}]},
-    {"role": "tool", "tool_call_id": "c1", "content": FOUND},
-]  # fmt: skip
-
+DRIP = "slow_drip:ms=100"
 WITH_USAGE = {"include_usage": True}
 BEARER = {"authorization": f"Bearer {KEY}"}
 
@@ -35,12 +37,7 @@ BEARER = {"authorization": f"Bearer {KEY}"}
 def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateways]:
     """Three processes that share a Redis."""
     with Gateways(tmp_path_factory.mktemp("streams"), resumable(on_cut="continue"), processes=3) as gateways:
-        gateways.strike("drip", "slow_drip:ms=100")
         yield gateways
-
-
-def body_of(route: str, number: int = 0) -> dict[str, Any]:
-    return {"model": route, "stream": True, "messages": MESSAGES, "user": f"user-{number}", "seed": number}
 
 
 def test_connections_reset_at_any_byte_lose_and_repeat_nothing(gateways: Gateways) -> None:
@@ -66,6 +63,7 @@ def test_connections_reset_at_any_byte_lose_and_repeat_nothing(gateways: Gateway
 
 def test_streams_of_a_killed_process_all_end_once(gateways: Gateways) -> None:
     """Every stream it was generating ends as interrupted, with what it had sent before, a cursor, and its rows."""
+    gateways.strike("drip", DRIP)
     begun: list[Received] = []
 
     def begin(number: int) -> Received:
@@ -99,6 +97,7 @@ def test_streams_of_a_killed_process_all_end_once(gateways: Gateways) -> None:
             assert row["buffered_tokens"] >= row["delivered_tokens"] >= row["acked_tokens"]
             assert row["request_id"] in {usage["request_id"] for usage in gateways.reported("usage")}
     gateways.restart(2)
+    gateways.relieve()
     go_on_with(gateways, ended[0], 0)
 
 
@@ -184,6 +183,7 @@ def row_of(gateways: Gateways, received: Received) -> dict[str, Any]:
 
 def test_without_redis_a_stream_goes_on_and_is_whole_in_the_log_after(gateways: Gateways) -> None:
     """The caller who is there misses nothing; once the log is back, emptied even, it has every frame."""
+    gateways.strike("drip", DRIP)
     received = Received()
     connection = Connection(gateways.urls[0], post(KEY, body_of("drip", 77)), received)
     while received.after < 2:

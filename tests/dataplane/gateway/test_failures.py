@@ -54,7 +54,7 @@ def test_every_dialect_of_wait_becomes_retry_after(ask, route, dialect):
 
 
 # A pause before every chunk, so that each comes in a read of its own and the stream is open when it breaks.
-PACED = "slow_drip:ms=3;"
+PACED = "slow_drip:ms=15;"
 CUTS = (
     PACED + "reset_mid_stream:after=2",
     PACED + "truncated_chunk:after=2,close=abrupt",

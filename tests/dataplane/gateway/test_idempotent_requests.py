@@ -23,7 +23,18 @@ from dataplane.stores.idempotency import PostgresIdempotencyStore
 from dataplane.stores.streams import RedisStreamLog
 from tests.dataplane.conftest import stream_policy
 
-from .conftest import LiveGateway, StubReports, StubWatcher, make_release, make_settings, release_sections, serve
+from .conftest import (
+    LiveGateway,
+    StubReports,
+    StubWatcher,
+    make_release,
+    make_settings,
+    release_sections,
+    serve,
+    wait_until,
+)
+
+pytestmark = pytest.mark.django_db  # asks for the tables; what the gateway writes there is committed
 
 QUESTION = [{"role": "user", "content": "How do I get a refund?"}]
 # Its answer takes a moment, so that somebody can ask meanwhile.
@@ -171,7 +182,7 @@ def test_client_does_not_repeat_what_would_meet_the_same(ask, gateway, key):
     before = {code: counted(gateway, code) for code in codes}
     with ThreadPoolExecutor(1) as threads:
         first = threads.submit(ask, key, messages=SLOWLY)
-        gateway_has_it(gateway)
+        wait_until(lambda: gateway.reports.in_flight == 1)
         with pytest.raises(openai.ConflictError) as busy:
             ask(key, messages=SLOWLY, headers={"ballast-deadline-ms": "300"})
         with pytest.raises(openai.UnprocessableEntityError) as other:
@@ -187,13 +198,6 @@ def test_client_does_not_repeat_what_would_meet_the_same(ask, gateway, key):
     assert (other.value.body["fields"], other.value.body["param"]) == (["messages", "temperature"], "Idempotency-Key")
     assert bad.value.body["param"] == "Idempotency-Key"
     assert ask(key, messages=SLOWLY).content == answer.content
-
-
-def gateway_has_it(gateway):
-    """Return when a request is under way."""
-    in_flight = "ballast_gateway_in_flight 1.0"
-    while in_flight not in httpx.get(f"{gateway.url}/metrics").text:
-        pass
 
 
 def test_retries_of_the_client_carry_the_key(ask, gateway, simulator, key, keys_url):

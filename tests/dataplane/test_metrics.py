@@ -1,0 +1,28 @@
+"""What a process shows of itself when it is scraped."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from dataplane.metrics import GatewayMetrics
+
+
+def lines_of(**given):
+    metrics = GatewayMetrics(release=lambda: None, **given)
+    return [line for line in metrics.render().decode().splitlines() if not line.startswith("#")]
+
+
+def test_streams_are_shown_where_they_are_kept():
+    """How many are live, how often they were read again, how they ended, and whether their log is there."""
+    streams = SimpleNamespace(generating=2, resumes=5, endings={"completed": 7, "interrupted": 1}, is_log_up=False)
+
+    shown = [line for line in lines_of(streams=lambda: streams) if "stream" in line]
+
+    assert shown == [
+        "ballast_gateway_streams_live 2.0",
+        "ballast_gateway_stream_resumes_total 5.0",
+        'ballast_gateway_stream_endings_total{ending="completed"} 7.0',
+        'ballast_gateway_stream_endings_total{ending="interrupted"} 1.0',
+        "ballast_gateway_stream_log_up 0.0",
+    ]
+    assert [line for line in lines_of() if "stream" in line] == []
