@@ -151,10 +151,8 @@ async def test_what_is_neither_executed_nor_given_again_says_why(world):
     bad = await world.answered(world.ask(one, "no key"))
     long = await world.answered(world.ask(one, "long"))
 
-    assert (other.status, other.error["code"], other.error["fields"]) == (
-        *(422, "idempotency_mismatch"),
-        ["seed", "temperature"],
-    )
+    assert (other.status, other.error["code"]) == (422, "idempotency_mismatch")
+    assert other.error["fields"] == ["seed", "temperature"]
     assert (bad.status, bad.error["code"], bad.error["param"]) == (400, "invalid_request", "Idempotency-Key")
     assert (long.status, long.error["code"]) == (409, "idempotency_outcome_not_kept")
     assert {call.headers["x-should-retry"] for call in (other, bad, long)} == {"false"}
@@ -192,10 +190,8 @@ async def test_work_with_effects_that_failed_is_not_done_again(world):
     harmless = await world.answered(world.ask(one, "h", tool_effects="idempotent", **options))
 
     assert first.status == 503
-    assert (again.status, again.error["code"], again.headers["x-should-retry"]) == (
-        *(409, "idempotency_indeterminate"),
-        "false",
-    )
+    assert (again.status, again.error["code"]) == (409, "idempotency_indeterminate")
+    assert again.headers["x-should-retry"] == "false"
     assert (harmless.answer, calls(one)) == ("Hi", [2])
     assert world.register.events() == [CREATED, *[Event.INDETERMINATE] * 2]
 
