@@ -187,13 +187,16 @@ class Subject:
     paced: list[Result] = field(default_factory=list)
     micros: list[float] = field(default_factory=list)
 
-    async def measure(self, *, seconds: float, connections: int, rate: float) -> None:
-        """Saturate it, then pace it; note its processor time per request while saturated, in microseconds."""
+    async def saturate(self, *, seconds: float, connections: int) -> None:
+        """Ask as much as it can answer, and note its processor time per request, in microseconds."""
         before = self._processor_seconds()
         full = await saturate(self.url, self.request, connections=connections, seconds=seconds)
         answered = full.rate * (full.warm_up_seconds + full.seconds)
         self.micros.append((self._processor_seconds() - before) / answered * 1e6 if answered else 0.0)
         self.full.append(full)
+
+    async def pace(self, *, seconds: float, connections: int, rate: float) -> None:
+        """Ask so many times a second."""
         self.paced.append(await pace(self.url, self.request, rate=rate, seconds=seconds, connections=connections))
 
     def _processor_seconds(self) -> float:
@@ -306,8 +309,11 @@ def bodies(arguments: argparse.Namespace) -> tuple[bytes, bytes]:
 
 async def _rounds(arguments: argparse.Namespace, subjects: list[Subject]) -> None:
     for _ in range(arguments.rounds):
+        # Side by side, since what is divided by one another should be seconds apart at most.
         for subject in subjects:
-            await subject.measure(seconds=arguments.seconds, connections=arguments.connections, rate=arguments.rate)
+            await subject.saturate(seconds=arguments.seconds, connections=arguments.connections)
+        for subject in subjects:
+            await subject.pace(seconds=arguments.seconds, connections=arguments.connections, rate=arguments.rate)
 
 
 def _report(arguments: argparse.Namespace, machine: str, subjects: list[Subject]) -> str:

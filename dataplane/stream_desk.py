@@ -14,9 +14,9 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from dataplane.envelope import JSON_TYPE, Header
-from dataplane.errors import InvalidRequest, StreamNotFound
-from dataplane.frames import text_of
+from dataplane.envelope import JSON_TYPE, Header, error_body
+from dataplane.errors import InvalidRequest, OwnerLost, StreamNotFound
+from dataplane.frames import Ending, text_of
 from dataplane.journey import Inbound, Reply
 from dataplane.pipeline import Pipeline
 from dataplane.productions import View
@@ -100,7 +100,7 @@ class StreamDesk:
         elif "application/json" in call.accept:
             await reply.send_whole(200, [JSON_TYPE, *headers], orjson.dumps(self._state(view)))
         else:
-            await self._resume(streams, view, reply, headers, after=read_place(call, query, cursor_after))
+            await self._resume(streams, call, view, reply, headers, after=read_place(call, query, cursor_after))
         return False
 
     def _admit(self, call: StreamCall, query: Mapping[str, str]) -> tuple[str, int]:
@@ -115,12 +115,19 @@ class StreamDesk:
         return cursor.tenant, cursor.after
 
     async def _resume(
-        self, streams: Streams, view: View, reply: EventReply, headers: list[Header], *, after: int
+        self, streams: Streams, call: StreamCall, view: View, reply: EventReply, headers: list[Header], *, after: int
     ) -> None:
         buffer = view.buffer
         if after > buffer.shown:
             await streams.catch_up(view, after)
         if after > buffer.shown:
+            if buffer.is_over and buffer.ending is not Ending.COMPLETED:
+                # Its owner died with what only this caller was shown, who is past the end that is kept.
+                body = error_body(OwnerLost(), request_id=call.request_id, code="upstream_interrupted")
+                reply.position = after
+                await reply.open_stream([EVENT_STREAM, NO_CACHE, *headers])
+                await reply.send_events([body], ending=Ending.INTERRUPTED)
+                return
             raise InvalidRequest(
                 f"the stream has {buffer.shown} frames so far, so nothing comes after {after}", param="starting_after"
             )

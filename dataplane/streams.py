@@ -46,6 +46,9 @@ ROW_PATIENCE_SECONDS: Final = 5.0
 READ_LATELY_SECONDS: Final = 3 * TICK_SECONDS
 # Rows are with the log of reports, or in the spool, at most two of its rounds after they were handed over.
 SETTLE_TICKS: Final = 4
+# So long, and so many, streams that ended while the log was away wait for it, of which it has nothing yet.
+UNWRITTEN_SECONDS: Final = 60.0
+MAX_UNWRITTEN: Final = 2000
 # Whoever asked for a stream reads it within so many ticks, or asks for it again.
 KEPT_TICKS: Final = 5
 OWED_GRACE_SECONDS: Final = 30.0
@@ -339,19 +342,22 @@ class Streams:
             buffer.show(len(buffer.payloads))
 
     async def catch_up(self, view: View, through: int) -> None:
-        """Return when as many frames can be read here as a caller says to have, or the stream is over. The log may be
-        behind: while it was away, callers were shown what it lacks.
+        """Return when as many frames can be read here as a caller says to have, or it cannot have them. The log may be
+        behind, which while it was away did not keep callers waiting; and so may the owner, which hears of what it wrote
+        after those who follow.
 
         Raises:
             StreamLogUnavailable: it does not get so far in time.
         """
         await self.refresh(view)
         buffer = view.buffer
-        if isinstance(view, Production) or buffer.shown >= through or buffer.is_over:
+        is_ours = isinstance(view, Production)
+        if buffer.shown >= through or buffer.is_over or (is_ours and len(buffer.payloads) < through):
             return
         self._enter(view)
         try:
-            await self._follower.follow(view)
+            if not is_ours:
+                await self._follower.follow(view)
             with self._timers.deadline(LEASE_SECONDS):
                 while buffer.shown < through and not buffer.is_over and not view.is_lost:
                     await buffer.wait(self._timers.loop)
@@ -635,9 +641,7 @@ class Streams:
             if production.headers and not production.is_fenced and not production.is_reported:
                 production.is_reported = True
                 await self._report(production)
-            # The log has its beginning: without its end it would be taken for orphaned, and ended otherwise.
-            is_owed_its_end = production.was_written and production.is_unwritten
-            if is_owed_its_end and not everything and waited_seconds < production.retention_seconds:
+            if production.is_unwritten and not everything and waited_seconds < self._patience(production):
                 continue
             del self._ended_at[stream], self._productions[stream]
             if not production.headers:
@@ -646,6 +650,13 @@ class Streams:
                 production.lose()
             elif production.is_reported and not production.is_unwritten:
                 self._unsettled.append((self._ticks, stream))
+
+    def _patience(self, production: Production) -> float:
+        """How long a stream that has ended waits for the log to be written, in seconds."""
+        if production.was_written:
+            # The log has its beginning: without its end it would be taken for orphaned, and ended otherwise.
+            return production.retention_seconds
+        return UNWRITTEN_SECONDS if production.headers and len(self._ended_at) <= MAX_UNWRITTEN else 0.0
 
     async def _report(self, production: Production) -> None:
         delivered, acked = production.delivered, production.acked

@@ -1,18 +1,90 @@
 """Fixtures that tests of every app share. What they are made of is in `factories.py`."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from hypothesis import settings
+from pytest_django import DjangoDbBlocker
+from xdist.scheduler import LoadFileScheduling
+
+from tests.factories import make_deployment
 
 # `HYPOTHESIS_PROFILE=deep` (make deep) looks longer; the default keeps `make test` quick and the same on every run.
 settings.register_profile("default", deadline=None, derandomize=True, print_blob=True)
 settings.register_profile("deep", deadline=None, max_examples=300, stateful_step_count=60, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+# What takes longest, longest first: begun last, one of these would run on when every other worker has ended.
+LONGEST = (
+    "tests/browser",
+    "tests/test_permissions.py",
+    "tests/launcher/test_run.py",
+    "tests/end_to_end/test_convergence.py",
+    "tests/approvals/test_every_order.py",
+    "tests/end_to_end/test_dependency_loss.py",
+    "tests/end_to_end",
+    "tests/launcher",
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the longest first; the others stay in their order."""
+    places = [config.rootpath / place for place in LONGEST]
+
+    def rank(item: pytest.Item) -> int:
+        path: Path = item.path
+        return next((at for at, place in enumerate(places) if path == place or place in path.parents), len(places))
+
+    items.sort(key=rank)
+
+
+class Files(LoadFileScheduling):
+    """Hands whole files to xdist's workers, and all of tests/browser to one of them: it starts a whole Ballast once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        scope: str = super()._split_scope(nodeid)
+        return LONGEST[0] if scope.startswith(f"{LONGEST[0]}/") else scope
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadFileScheduling | None:
+    """Ours in the place of `--dist loadfile`, and in the order of collection."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    config.option.loadscopereorder = False
+    return Files(config, log)
+
+
+@pytest.fixture(scope="module")
+def lasting(
+    django_db_setup: None, django_db_blocker: DjangoDbBlocker
+) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """`with lasting(): make_deployment()`, in a fixture of a module, makes what all its tests stand on.
+
+    What a test adds is undone after it, and what they stand on after the last of them. So no test of such a module may
+    commit (`transaction=True`), and each one that is not marked `django_db` must do without the database.
+    """
+    whole_module = transaction.atomic()
+    with django_db_blocker.unblock():
+        whole_module.__enter__()
+    yield django_db_blocker.unblock
+    with django_db_blocker.unblock():
+        transaction.set_rollback(True)
+        whole_module.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="module")
+def deployment(lasting: Callable[[], AbstractContextManager[None]]) -> None:
+    """What `make_deployment` makes, for all tests of a module that is marked `usefixtures("deployment")`."""
+    with lasting():
+        make_deployment()
 
 
 @pytest.fixture(scope="module")

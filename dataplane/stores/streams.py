@@ -313,8 +313,9 @@ _OWED_MS: Final = 30_000
 class RedisStreamLog:
     """See the module."""
 
-    def __init__(self, url: str, *, timeout_seconds: float = 0.25) -> None:
-        # A stream that waits for Redis keeps its caller waiting; it goes on in this process' memory instead.
+    def __init__(self, url: str, *, timeout_seconds: float = 1.0) -> None:
+        # A stream that waits for Redis keeps its caller waiting, and goes on in this process' memory instead. Not at
+        # once: on a busy host it is this process that was late.
         self._redis = redis.asyncio.Redis.from_url(
             url, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds, retry=Retry(NoBackoff(), 0)
         )

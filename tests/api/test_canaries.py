@@ -15,7 +15,7 @@ from tests.factories import (
     sign,
 )
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deployment")]
 PLAN = {"unit": "user", "reason": "friendlier"}
 
 
@@ -43,9 +43,9 @@ def test_canary_goes_from_plan_to_live_over_http(as_operator):
 
 def test_canary_needs_a_live_version_to_compare_with(as_operator):
     """The refusal says what to do instead."""
-    make_version(make_prompt(), "Dear")
+    make_version(make_prompt("greeting"), "Dear")
 
-    answer = as_operator(crew.owner).post("prompts/support-answer/versions/1/canaries", PLAN)
+    answer = as_operator(crew.owner).post("prompts/greeting/versions/1/canaries", PLAN)
 
     assert (answer.status, answer.body["error"]["code"]) == (400, "invalid_plan")
     assert "propose to go live instead" in answer.body["error"]["message"]

@@ -18,13 +18,18 @@ from tests.factories import copy_document, crew, make_deployment, make_live_copy
 pytestmark = pytest.mark.django_db
 
 
+@pytest.fixture(scope="module", autouse=True)
+def deployment(lasting):
+    with lasting():
+        make_deployment()
+        make_tenant("acme", residency=["eu"])
+        make_live_copy()
+        make_operator("gitops", Role.PROMPT_OWNER, Role.ON_CALL, Role.ADMIN)
+
+
 @pytest.fixture
 def config(tmp_path):
     """The deployment's own configuration, for a test to edit and import."""
-    make_deployment()
-    make_tenant("acme", residency=["eu"])
-    make_live_copy()
-    make_operator("gitops", Role.PROMPT_OWNER, Role.ON_CALL, Role.ADMIN)
     return Config(tmp_path / "ballast.yaml")
 
 
@@ -34,7 +39,7 @@ class Config:
         out = StringIO()
         call_command("export_config", stdout=out)
         self.text = out.getvalue()
-        self.value = yaml.safe_load(self.text)
+        self.value = yaml.load(self.text, Loader=yaml.CSafeLoader)
 
     def load(self, text=None, **options):
         self.file.write_text(text if text is not None else yaml.safe_dump(self.value))

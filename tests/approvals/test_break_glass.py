@@ -25,7 +25,6 @@ from tests.factories import (
     make_canary,
     make_deployment,
     make_live_version,
-    make_policy,
     make_prompt,
     make_version,
     routing_document,
@@ -34,7 +33,7 @@ from tests.factories import (
     sign,
 )
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deployment")]
 
 HALF_HOUR = timedelta(minutes=30)
 
@@ -86,16 +85,6 @@ def test_what_is_live_is_never_broken_into():
     change = propose_live(version=make_version(make_deployment(), "Ahoy"), reason="now", actor=crew.owner, now=NOW)
 
     with pytest.raises(BreakGlassRefused, match="cannot lapse by itself"):
-        break_glass(change)
-
-
-def test_a_first_routing_table_is_never_broken_into():
-    """There is nothing to lapse back to."""
-    make_policy()
-    table = submit_table(document=routing_document(), rationale="first", actor=crew.oncall, now=NOW)
-    change = propose_table(table=table, reason="first", actor=crew.oncall, now=NOW)
-
-    with pytest.raises(BreakGlassRefused, match="nothing is in force"):
         break_glass(change)
 
 

@@ -5,17 +5,12 @@ from datetime import timedelta
 import pytest
 from django.db import DatabaseError, connection, transaction
 
-from controlplane.approvals.models import ApprovalPolicy, BreakGlass, ChangeRequest, PolicyActivation, SignOff
-from controlplane.approvals.operations import (
-    Authorisation,
-    activate_policy,
-    reject_change,
-    review_break_glass,
-    submit_policy,
-)
+from controlplane.approvals.models import ApprovalPolicy, BreakGlass, ChangeRequest, SignOff
+from controlplane.approvals.operations import Authorisation, reject_change, review_break_glass
 from controlplane.approvals.policy import Gate, Standing
 from controlplane.approvals.policy_kind import KIND
-from tests.factories import NOW, break_glass, built_in_rules, change_policy, crew, make_canary, run_canary, sign
+from controlplane.rollouts.models import Canary
+from tests.factories import NOW, break_glass, crew, make_canary, run_canary, sign
 
 pytestmark = pytest.mark.django_db
 
@@ -59,14 +54,19 @@ def refused(sql, *params, table="", assignment=""):
     return False
 
 
+@pytest.fixture(scope="module", autouse=True)
+def deployment(lasting):
+    """A canary at 5 % with two sign-offs, a rejection elsewhere: a row in every table."""
+    with lasting():
+        canary = run_canary(2)
+        reject_change(
+            change=make_canary(canary.prompt, text="Ahoy").change, actor=crew.approver_one, reason="rude", now=NOW
+        )
+
+
 @pytest.fixture
 def canary():
-    """A canary at 5 % with two sign-offs, a rejection elsewhere: a row in every table."""
-    canary = run_canary(2)
-    reject_change(
-        change=make_canary(canary.prompt, text="Ahoy").change, actor=crew.approver_one, reason="rude", now=NOW
-    )
-    return canary
+    return Canary.objects.with_parts().running().get()
 
 
 @pytest.mark.parametrize("table", APPEND_ONLY)
@@ -138,9 +138,9 @@ def test_a_change_keeps_its_authors_and_its_aim(canary, assignment):
     assert refused("UPDATE approvals_changerequest SET {assignment}", assignment=assignment)
 
 
-def test_a_closed_change_is_a_record():
+def test_a_closed_change_is_a_record(canary):
     """It is neither reopened nor given other content."""
-    change = make_canary().change
+    change = make_canary(canary.prompt, text="Aye").change
     reject_change(change=change, actor=crew.approver_one, reason="rude", now=NOW)
 
     assert refused("UPDATE approvals_changerequest SET state = 'open' WHERE id = %s", change.pk)
@@ -174,18 +174,6 @@ def test_a_review_is_not_taken_back(canary):
     assert refused("UPDATE approvals_breakglass SET reviewed_by = 'owner' WHERE id = %s", debt.pk)
     with pytest.raises(DatabaseError), transaction.atomic():
         BreakGlass.objects.filter(pk=debt.pk).update(lapses_at=NOW + timedelta(days=9))
-
-
-@pytest.mark.django_db(transaction=True)
-def test_steps_of_operations_change_nothing_by_themselves():
-    """Called from a shell in autocommit they would leave a policy in force that no event speaks of."""
-    change_policy(built_in_rules())
-    policy = submit_policy(rules=built_in_rules(), rationale="r", actor="setup", now=NOW)
-
-    with pytest.raises(RuntimeError, match="call the operation"):
-        activate_policy(policy, actor="setup", reason="r", now=NOW)
-
-    assert PolicyActivation.objects.count() == 1
 
 
 def test_a_policy_row_written_by_hand_is_not_activated_when_unsound(canary):

@@ -10,7 +10,7 @@ from controlplane.rollouts.models import DEFAULT_STAGES, Canary
 from controlplane.rollouts.operations import plan_canary, withdraw_canary
 from tests.factories import NOW, crew, make_canary, make_deployment, make_version
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deployment")]
 
 
 def plan_again(canary):

@@ -2,8 +2,10 @@ import pytest
 
 from controlplane.approvals.errors import MalformedPolicy, PolicyMissing
 from controlplane.approvals.kinds import check_rules
+from controlplane.approvals.models import PolicyActivation
+from controlplane.approvals.operations import activate_policy, submit_policy
 from controlplane.approvals.policy import match, parse_rules
-from tests.factories import built_in_rules
+from tests.factories import NOW, built_in_rules, change_policy
 
 
 def rules_with(**changes):
@@ -101,3 +103,15 @@ def test_a_change_that_no_rule_speaks_of_is_refused():
 def test_the_built_in_policy_is_sound():
     """What a fresh deployment starts with passes its own check."""
     assert len(check_rules(built_in_rules())) == len(built_in_rules())
+
+
+@pytest.mark.django_db(transaction=True)
+def test_steps_of_operations_change_nothing_by_themselves():
+    """Called from a shell in autocommit they would leave a policy in force that no event speaks of."""
+    change_policy(built_in_rules())
+    policy = submit_policy(rules=built_in_rules(), rationale="r", actor="setup", now=NOW)
+
+    with pytest.raises(RuntimeError, match="call the operation"):
+        activate_policy(policy, actor="setup", reason="r", now=NOW)
+
+    assert PolicyActivation.objects.count() == 1

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Playwright, StorageState, expect, sync_playwright
+from playwright.sync_api import Browser, Playwright, expect, sync_playwright
 
 from launcher.chromium import find_or_install_chromium
-from tests.browser.people import House, Person
+from tests.browser.people import House, Person, Wallet
 from tests.end_to_end.stack import Stack, make_data_dir
 
 # Chromium draws the lists below its address bar as pages of their own, two in every window, seen by nobody here.
@@ -44,12 +44,11 @@ SIZES = {"wide": WIDE, "phone": PHONE}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what lies here, and keep it on one xdist worker: the stack is started once."""
+    """Mark what lies here."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.browser)
-            item.add_marker(pytest.mark.xdist_group("browser"))
 
 
 @pytest.fixture(scope="session")
@@ -67,9 +66,9 @@ def stack() -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="session")
-def sessions() -> dict[str, StorageState]:
-    """Who has signed in so far, and the cookies they keep."""
-    return {}
+def wallet() -> Wallet:
+    """Who has signed in so far."""
+    return Wallet()
 
 
 # Per module, not per session: while it lives its event loop counts as running, and no asyncio test could run.
@@ -91,9 +90,9 @@ def chromium(playwright: Playwright) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def house(stack: Stack, chromium: Browser, sessions: dict[str, StorageState]) -> House:
+def house(stack: Stack, chromium: Browser, wallet: Wallet) -> House:
     """The running Ballast, into which people walk."""
-    return House(stack, chromium, sessions, PHOTOGRAPHS)
+    return House(stack, chromium, wallet, PHOTOGRAPHS)
 
 
 @pytest.fixture(params=SIZES.values(), ids=SIZES)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,16 +16,26 @@ CSP_WATCH = """
         console.error(`CSP ${event.violatedDirective} refused ${event.blockedURI} in ${event.sourceFile}`);
     });
 """
+NEW_PASSWORD = "quiet-harbour-1947"
+
+
+@dataclass(frozen=True)
+class Wallet:
+    """What people keep from one test to the next: the cookies of who has signed in, and passwords that were changed."""
+
+    sessions: dict[str, StorageState] = field(default_factory=dict)
+    passwords: dict[str, str] = field(default_factory=dict)
 
 
 class House:
     """A running Ballast and a browser. `photographs`: where pictures of it are kept."""
 
-    def __init__(self, stack: Stack, chromium: Browser, sessions: dict[str, StorageState], photographs: Path) -> None:
+    def __init__(self, stack: Stack, chromium: Browser, wallet: Wallet, photographs: Path) -> None:
         self.stack = stack
         self.photographs = photographs
         self._chromium = chromium
-        self._sessions = sessions
+        self._sessions = wallet.sessions
+        self.passwords = wallet.passwords
 
     def let_in(self, username: str, *, size: tuple[int, int], theme: str = "light") -> "Person":
         """A person who is signed in; they fill in the form once, and keep their session from then on."""
@@ -38,6 +49,12 @@ class House:
     def open_door(self, *, size: tuple[int, int], theme: str = "light") -> "Person":
         """Somebody who is not signed in."""
         return Person(self, self._context(size, theme, None), "")
+
+    def let_in_again(self, username: str) -> None:
+        """What an admin does at the server for somebody who is locked out: another password, and no second factor."""
+        self.stack.manage("reset_sign_in", username, "--actor", "admin", stdin=NEW_PASSWORD)
+        self.passwords[username] = NEW_PASSWORD
+        self._sessions.pop(username, None)
 
     def _context(self, size: tuple[int, int], theme: str, session: StorageState | None) -> BrowserContext:
         width, height = size
@@ -97,12 +114,12 @@ class Person:
         return self.say()
 
     # --- getting about ---
-    def sign_in(self, username: str, password: str = DEMO_PASSWORD) -> None:
+    def sign_in(self, username: str) -> None:
         """Fill in the sign-in form and arrive on the front page."""
         self.username = username
         self.go("/accounts/login/")
         self.page.get_by_label("Username").fill(username)
-        self.page.get_by_label("Password").fill(password)
+        self.page.get_by_label("Password").fill(self.house.passwords.get(username, DEMO_PASSWORD))
         self.page.get_by_role("button", name="Sign in").click()
         expect(self.page.get_by_role("heading", name="Overview")).to_be_visible()
 

@@ -9,6 +9,8 @@ from controlplane.prompts import operations as prompts
 from tests.console.conftest import said, words
 from tests.factories import NOW, SETUP, break_glass, crew, make_canary, make_deployment, make_version
 
+pytestmark = pytest.mark.usefixtures("deployment")
+
 
 @pytest.fixture
 def change(db):

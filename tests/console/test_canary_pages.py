@@ -32,6 +32,8 @@ from tests.factories import (
 )
 from tests.worker_reports import report, rollup
 
+pytestmark = pytest.mark.usefixtures("deployment")
+
 
 def signed_canary(position=INTERNAL):
     """A running canary whose sign-offs count today."""

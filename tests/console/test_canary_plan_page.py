@@ -9,6 +9,8 @@ from controlplane.rollouts.models import DEFAULT_STAGES, Canary
 from tests.console.conftest import said, words
 from tests.factories import NOW, crew, make_canary, make_deployment, make_operator, make_prompt, make_version, sign
 
+pytestmark = pytest.mark.usefixtures("deployment")
+
 PLAN = "/prompts/support-answer/versions/2/canary/"
 
 
@@ -43,7 +45,7 @@ def test_plan_starts_from_the_default_stages(version, signed_in):
 
 def test_plan_without_anything_live_says_what_to_do_instead(db, signed_in):
     """A first version has nothing to be compared with."""
-    path = f"{make_version(make_prompt()).get_absolute_url()}canary/"
+    path = f"{make_version(make_prompt('greeting')).get_absolute_url()}canary/"
     browser = signed_in(crew.owner)
 
     page, refused = browser.get(path), browser.post(path, typed(stage()))

@@ -26,6 +26,8 @@ from tests.factories import (
     sign_copy,
 )
 
+pytestmark = pytest.mark.django_db
+
 TEMPLATE = "/ladder/copy/help-centre-template/"
 # Holds once `{{eta_minutes}}` is filled in, and not before.
 WAIT = {
@@ -37,11 +39,12 @@ WAIT = {
 OBJECT = {"type": "json_object"}
 
 
-@pytest.fixture(autouse=True)
-def deployment(db):
-    make_policy()
-    make_demo_copy()
-    make_routing(routing_document(fallbacks=True))
+@pytest.fixture(scope="module", autouse=True)
+def deployment(lasting):
+    with lasting():
+        make_policy()
+        make_demo_copy()
+        make_routing(routing_document(fallbacks=True))
 
 
 def meets(schema):

@@ -6,7 +6,7 @@ import pytest
 from django.utils import timezone
 
 from controlplane.routing.holds import active_holds, hold_lane
-from controlplane.routing.models import LaneHold, Mode
+from controlplane.routing.models import LaneHold, Mode, RoutingTable
 from controlplane.telemetry.operations import merge_rollups, record_events, record_lane_states
 from tests.console.conftest import said, words
 from tests.factories import (
@@ -23,11 +23,17 @@ OPENAI, AZURE, ANTHROPIC = routing_document()["routes"]["chat"]["lanes"]
 PAGE = f"/routing/lanes/?lane={OPENAI}"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def deployment(lasting):
+    with lasting():
+        make_policy()
+        make_demo_copy()
+        make_routing(routing_document(fallbacks=True))
+
+
 @pytest.fixture
 def table(db):
-    make_policy()
-    make_demo_copy()
-    return make_routing(routing_document(fallbacks=True))
+    return RoutingTable.objects.get()
 
 
 def workers_say(*lanes, count=2, boot="b1"):
@@ -108,7 +114,6 @@ def test_routing_page_shows_each_breaker_who_holds_a_lane_and_what_is_below(tabl
 )
 def test_routing_page_says_in_which_order_lanes_are_tried_now(db, signed_in, steering, order):
     """By the workers' own rule and what they last told; a speed that nobody knows is said to be so."""
-    make_policy()
     document = routing_document()
     document["routes"]["chat"] = {**document["routes"]["chat"], "steering": steering}
     make_routing(document)

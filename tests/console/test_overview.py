@@ -28,6 +28,8 @@ from tests.factories import (
 )
 from tests.worker_reports import report, rollup
 
+pytestmark = pytest.mark.usefixtures("deployment")
+
 
 def serve(*workers, digest=None):
     now, release = timezone.now(), current_release()

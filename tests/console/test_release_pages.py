@@ -17,6 +17,8 @@ from tests.console.conftest import said
 from tests.factories import FIVE_PERCENT, NOW, crew, make_deployment, make_live_version, make_operator, run_canary
 from tests.worker_reports import ack, report
 
+pytestmark = pytest.mark.usefixtures("deployment")
+
 
 def serve(release, *workers, at=None, verdict="ack", reason="", digest=None, boot="b1"):
     """These workers report that they serve the release and acknowledged it at `at`."""

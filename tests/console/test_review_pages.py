@@ -27,6 +27,8 @@ from tests.factories import (
     sign,
 )
 
+pytestmark = pytest.mark.usefixtures("deployment")
+
 
 @pytest.fixture
 def prompt(db):

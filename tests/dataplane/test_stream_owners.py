@@ -10,7 +10,8 @@ import pytest
 from dataplane.errors import StreamLogUnavailable, StreamNotFound
 from dataplane.frames import Ending
 
-from .stream_world import FINISHED, calm, done, last_of, payloads_in, say, stored_in, text_in, until
+from .bench import FakeExchange, FedExchange, Gate
+from .stream_world import FINISHED, FIRST, calm, done, last_of, payloads_in, say, stored_in, text_in, until
 
 
 async def take_over(world, other):
@@ -226,9 +227,85 @@ async def test_who_was_shown_more_than_the_log_has_reads_on_when_it_has_it(world
     await done(catching_up)
 
     assert (view.buffer.shown, view.readers) == (3, 0)
-    production = one.streams._productions[stream]
-    await one.streams.catch_up(production, 99)
-    assert production.buffer.shown == 3
+
+
+async def test_an_owner_catches_up_with_what_it_wrote(world):
+    """Another process had read it from the log before the owner heard that it is there."""
+    bench = await world.process()
+    task, stream = await world.begin(bench, "Hello, ")
+    production = bench.streams._productions[stream]
+    bench.log.hold()
+    bench.source.feed(say("you there"))
+    await calm()
+    catching_up = asyncio.create_task(bench.streams.catch_up(production, 2))
+    await calm()
+    assert not catching_up.done()
+
+    bench.log.let_go()
+    await done(catching_up)
+
+    assert production.buffer.shown == 2
+    await done(bench.streams.catch_up(production, 99))
+    assert production.readers == 1
+    task.cancel()
+
+
+async def test_a_stream_that_ended_before_the_log_came_back_is_written_then(world):
+    """All of it came while the log was away for a moment; a caller whose connection broke finds it elsewhere."""
+    one, other = await world.process("a"), await world.process("b")
+    one.log.away = True
+    task, stream = await world.begin(one, "Hello")
+    one.source.feed(*FINISHED)
+    await done(task)
+    await world.pass_seconds(20, one)
+    assert [row["outcome"] for row in one.rows.streams] == ["completed"]
+
+    one.log.away = False
+    await world.pass_seconds(7, one)
+
+    reply, reading = await other.read(stream)
+    await done(reading)
+    assert payloads_in(reply) == payloads_in(one.reply)
+    assert (len(one.rows.streams), one.streams._productions) == (1, {})
+
+
+async def test_what_the_log_never_got_is_not_kept_for_ever(world):
+    """After a minute its owner forgets a stream of which the log has nothing."""
+    bench = await world.process()
+    bench.log.away = True
+    task, _ = await world.begin(bench, "Hello")
+    bench.source.feed(*FINISHED)
+    await done(task)
+
+    await world.pass_seconds(62)
+
+    assert (len(bench.rows.streams), bench.streams._productions) == (1, {})
+
+
+async def test_a_stream_that_cannot_be_described_holds_up_no_other(world):
+    """What is wrong with one is no reason to keep another from the log that is written in the same round."""
+    sources = [FedExchange(Gate()), FedExchange(Gate())]
+    bench = await world.process(lanes={FIRST: [*sources, FakeExchange([say("there"), *FINISHED], Gate())]})
+    for source in sources:
+        bench.start(stream=True)
+        source.feed(say("Hello"))
+        await until(lambda: bench.reply.data)
+    first, odd = bench.streams._productions.values()
+    odd.identity = {"odd": object()}
+    odd.begin_segment(odd.segments[0].attempt, odd.segments[0].run, how="first", cause="")
+    bench.log.hold()
+    sources[0].feed(say("more"))
+    await calm()  # the writer is busy with this one
+    sources[1].feed(say("more"))
+    task = bench.start(stream=True)
+    await calm()
+
+    bench.log.let_go()
+    await done(task)
+
+    other = bench.reply.headers[b"ballast-stream-id"].decode()
+    assert stored_in(world, other) == (list(payloads_in(bench.reply).values()), Ending.COMPLETED)
+    assert (len(stored_in(world, first.id)[0]), len(stored_in(world, odd.id)[0]), odd.buffer.shown) == (2, 1, 2)
 
 
 async def test_an_answer_that_was_lost_is_no_reason_to_write_twice(world):

@@ -302,7 +302,7 @@ class EveryOrder(RuleBasedStateMachine):
                 payloads = payloads_in(reply)
                 assert list(payloads) == list(range(1, len(payloads) + 1))
                 seen = list(payloads.values())
-                assert [is_terminal(payload) for payload in seen[:-1]].count(True) == 0
+                assert not any(map(is_terminal, seen[:-1]))
                 if seen and id(stream) not in self.tainted:
                     assert seen == self.shelf.streams[stream.name].frames[: len(seen)]
 

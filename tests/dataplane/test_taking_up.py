@@ -12,9 +12,9 @@ from dataplane.errors import StreamNotContinuable, UpstreamInterrupted, Upstream
 from dataplane.frames import Ending
 from dataplane.journey import Inbound
 
-from .bench import FakeExchange, FakeReply, Gate, event
+from .bench import FakeExchange, FakeReply, FedExchange, Gate, event
 from .conftest import LANE
-from .stream_world import FINISHED, FIRST, SECOND, done, last_of, payloads_in, say, stored_in, text_in
+from .stream_world import FINISHED, FIRST, SECOND, calm, done, last_of, payloads_in, say, stored_in, text_in, until
 
 CUT = UpstreamInterrupted("gone", lane=FIRST)
 REFUSED = UpstreamRejected("no", lane=FIRST, status=400)
@@ -106,6 +106,30 @@ async def test_the_same_words_again_are_dropped(world, pieces):
     first, second = row["segments"]
     assert second["buffered_tokens"] < second["generated_tokens"]
     assert first["buffered_tokens"] + second["buffered_tokens"] <= 4
+
+
+async def test_what_changes_while_the_log_is_told_is_told_next(world):
+    """Another lane took the stream up during the first write; whoever would have to end it knows of both."""
+    first, second = FedExchange(Gate()), FedExchange(Gate())
+    document = {"policy": {"on_cut": "continue"}, "lanes": {FIRST: {}, SECOND: ABLE}}
+    bench = await world.process(document=document, lanes={FIRST: [first], SECOND: [second]})
+    bench.log.hold()
+    task = bench.start(stream=True)
+    first.feed(say("Hello, "))
+    await until(lambda: "append" in bench.log.asked)
+    first.feed(CUT)
+    second.feed(say("you "))
+    await until(lambda: len(bench.transport.calls) == 2)
+    await calm()
+
+    bench.log.let_go()
+    await calm()
+
+    [kept] = world.shelf.streams.values()
+    assert [one["lane"] for one in json.loads(kept.about)["segments"]] == [FIRST, SECOND]
+    second.feed(say("there"), *FINISHED)
+    await done(task)
+    assert text_in(bench.reply) == "Hello, you there"
 
 
 async def test_other_words_end_the_stream_honestly(world):

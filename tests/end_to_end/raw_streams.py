@@ -10,6 +10,7 @@ import json
 import socket
 import struct
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -220,6 +221,7 @@ def read_with_resets(
         span_bytes: The most bytes to read before hanging up.
     """
     received = Received()
+    give_up_at = time.monotonic() + SECONDS
     while not received.is_over:
         request = resume(key, received) if received.stream else first
         connection = Connection(rng.choice(urls), request, received)
@@ -230,7 +232,10 @@ def read_with_resets(
             connection.read_all()
         received.nameless += not received.stream
         if connection.is_refused:
+            assert time.monotonic() < give_up_at, received.refusals[-1]
             PAUSE.wait(RETRY_SECONDS)
+        else:
+            give_up_at = time.monotonic() + SECONDS
     return received
 
 

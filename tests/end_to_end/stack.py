@@ -301,8 +301,8 @@ class Stack:
             raise AssertionError(f"waited {seconds:.0f} s in vain: {what}. {said}")
 
     # --- what a test does with it ---
-    def manage(self, *arguments: str) -> str:
-        """Run a management command and return what it printed.
+    def manage(self, *arguments: str, stdin: str = "") -> str:
+        """Run a management command, which reads `stdin`, and return what it printed.
 
         Raises:
             AssertionError: it failed; carries its output.
@@ -311,6 +311,7 @@ class Stack:
             [sys.executable, "manage.py", *arguments],
             cwd=PROJECT,
             env=self.environment,
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=PREPARE_SECONDS,

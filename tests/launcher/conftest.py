@@ -8,6 +8,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -20,8 +21,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60.0
 
 
-@pytest.fixture
-def open_directory() -> Iterator[Path]:
+@contextmanager
+def make_open_directory() -> Iterator[Path]:
     """A directory that any account may pass through; pytest's own is closed to all but one."""
     directory = Path(tempfile.mkdtemp(prefix="ballast-launcher-"))
     directory.chmod(0o711)
@@ -29,10 +30,18 @@ def open_directory() -> Iterator[Path]:
     shutil.rmtree(directory, ignore_errors=True)
 
 
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory of this test, which any account may pass through."""
+    with make_open_directory() as directory:
+        yield directory
+
+
 class FakeProject:
     """A checkout with a Procfile of tiny servers and a manage.py that notes what it was asked."""
 
     def __init__(self, directory: Path) -> None:
+        directory.chmod(0o755)
         self.directory = directory
         self.data_dir = directory / "var"
         self.console_port, self.gateway_port, self.simulator_port = pick_free(), pick_free(), pick_free()
@@ -66,6 +75,11 @@ class FakeProject:
             )
         self._launchers.append(launcher)
         return launcher
+
+    @property
+    def launcher(self) -> subprocess.Popen[str]:
+        """The launcher that was started last."""
+        return self._launchers[-1]
 
     def start_and_wait(self) -> subprocess.Popen[str]:
         """Start `run` and return once it says that Ctrl-C stops everything."""
@@ -131,7 +145,6 @@ class FakeProject:
 @pytest.fixture
 def project(open_directory: Path) -> Iterator[FakeProject]:
     """A small project to launch; nothing of it outlives the test."""
-    open_directory.chmod(0o755)
     fake = FakeProject(open_directory)
     yield fake
     fake.close()

@@ -15,6 +15,7 @@ from launcher.ports import pick_free
 from launcher.postgres import STOP_SIGNAL, EmbeddedPostgres, account_for, find_programs, may_traverse, wait_until
 from launcher.redis import EmbeddedRedis
 from launcher.spawn import Account, spawn, stop_child
+from tests.launcher.conftest import make_open_directory
 
 pytestmark = pytest.mark.end_to_end
 START_SECONDS = 60.0
@@ -64,9 +65,25 @@ def bench(open_directory: Path) -> Iterator[Bench]:
 
 
 @pytest.fixture
-def postgres(bench: Bench) -> EmbeddedPostgres:
+def absent(bench: Bench) -> EmbeddedPostgres:
     """A cluster that is not there yet."""
     return EmbeddedPostgres.at(bench.directory / "postgres", secrets=bench.secrets, port=pick_free())
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Path]:
+    """Where a cluster was made and never started, with its secrets: making one takes longer than all that is tested."""
+    with make_open_directory() as directory:
+        bench = Bench(directory, [])
+        EmbeddedPostgres.at(directory / "postgres", secrets=bench.secrets, port=pick_free()).initialise()
+        yield directory
+
+
+@pytest.fixture
+def postgres(made: Path, bench: Bench, absent: EmbeddedPostgres) -> EmbeddedPostgres:
+    """A cluster that was just made: a copy of the one in `made`, of the same owner."""
+    subprocess.run(["cp", "-a", f"{made}/.", str(bench.directory)], check=True)
+    return absent
 
 
 def ask(server: EmbeddedPostgres, query: str) -> object:
@@ -138,28 +155,28 @@ def test_an_orphaned_server_of_the_same_cluster_is_stopped(bench: Bench, postgre
     assert orphan.wait(30) == 0
 
 
-def test_a_half_made_cluster_is_made_again(bench: Bench, postgres: EmbeddedPostgres) -> None:
+def test_a_half_made_cluster_is_made_again(bench: Bench, absent: EmbeddedPostgres) -> None:
     """initdb works beside the cluster's place; what a kill left there is thrown away."""
-    left = postgres.cluster.parent / "initialising" / "cluster"
+    left = absent.cluster.parent / "initialising" / "cluster"
     left.mkdir(parents=True)
     (left / "PG_VERSION").write_text("18")
 
-    assert postgres.initialise()
+    assert absent.initialise()
 
-    bench.run(postgres)
+    bench.run(absent)
 
 
 @pytest.mark.skipif(
     not IS_ROOT, reason="only root lends PostgreSQL another account; all tests here run it as ourselves"
 )
 def test_root_runs_postgres_as_nobody_where_there_is_no_postgres_account(
-    bench: Bench, postgres: EmbeddedPostgres
+    bench: Bench, absent: EmbeddedPostgres
 ) -> None:
     """Any account will do that can reach the cluster."""
     import pwd
 
     entry = pwd.getpwnam("nobody")
-    server = replace(postgres, account=Account("nobody", entry.pw_uid, entry.pw_gid))
+    server = replace(absent, account=Account("nobody", entry.pw_uid, entry.pw_gid))
 
     bench.run(server)
 

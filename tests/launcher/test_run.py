@@ -4,33 +4,44 @@ import os
 import signal
 import socket
 import urllib.request
+from collections.abc import Iterator
 
 import psutil
 import pytest
 
 from launcher.postgres import wait_until
 from launcher.record import wait_gone
-from tests.launcher.conftest import FakeProject
+from tests.launcher.conftest import FakeProject, make_open_directory
 
 pytestmark = pytest.mark.end_to_end
 STOP_SECONDS = 30
 
 
-def test_first_run_prepares_everything_and_says_how_to_use_it(project: FakeProject) -> None:
-    """Migrations and demo data come before the processes; address, logins, keys and snippet are printed."""
-    project.start_and_wait()
+@pytest.fixture(scope="module")
+def running() -> Iterator[FakeProject]:
+    """A project that was started once, for tests that leave it running as it was."""
+    with make_open_directory() as directory:
+        fake = FakeProject(directory)
+        try:
+            fake.start_and_wait()
+            yield fake
+        finally:
+            fake.close()
 
-    with urllib.request.urlopen(f"http://127.0.0.1:{project.console_port}/readyz") as answer:
+
+def test_first_run_prepares_everything_and_says_how_to_use_it(running: FakeProject) -> None:
+    """Migrations and demo data come before the processes; address, logins, keys and snippet are printed."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{running.console_port}/readyz") as answer:
         assert answer.status == 200
-    assert project.managed == ["migrate", "collectstatic", "seed_demo"]
+    assert running.managed == ["migrate", "collectstatic", "seed_demo"]
     for said in (
-        f"http://127.0.0.1:{project.console_port}",
+        f"http://127.0.0.1:{running.console_port}",
         "approver-two",
         "ballast-demo",
         "bk-demo-initech",
         "OpenAI(",
     ):
-        assert said in project.output
+        assert said in running.output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
@@ -85,15 +96,13 @@ def test_run_after_kill_9_of_the_launcher(project: FakeProject) -> None:
     assert project.processes() == []
 
 
-def test_second_launcher_of_the_same_data_is_refused(project: FakeProject) -> None:
+def test_second_launcher_of_the_same_data_is_refused(running: FakeProject) -> None:
     """One line names the running one; it goes on undisturbed."""
-    running = project.start_and_wait()
-
-    refused = project.finish()
+    refused = running.finish()
 
     assert refused.returncode == 1
-    assert f"already running (pid {running.pid})" in refused.stderr
-    assert running.poll() is None
+    assert f"already running (pid {running.launcher.pid})" in refused.stderr
+    assert running.launcher.poll() is None
 
 
 def test_stop_ends_a_running_copy(project: FakeProject) -> None:
@@ -134,37 +143,35 @@ def test_clean_refuses_a_directory_that_is_not_ours(project: FakeProject) -> Non
     assert (theirs / "letter.txt").exists()
 
 
-def test_a_process_that_dies_is_named_and_started_again(project: FakeProject) -> None:
+def test_a_process_that_dies_is_named_and_started_again(running: FakeProject) -> None:
     """A killed process comes back under a new pid, and the terminal says which one it was."""
-    project.start_and_wait()
-    (victim,) = [one for one in project.processes() if one.cmdline()[-2:] == ["server.py", str(project.console_port)]]
+    (victim,) = [one for one in running.processes() if one.cmdline()[-2:] == ["server.py", str(running.console_port)]]
 
     victim.kill()
 
     def is_back() -> bool:
         with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", project.console_port)) == 0 and not victim.is_running()
+            return probe.connect_ex(("127.0.0.1", running.console_port)) == 0 and not victim.is_running()
 
     assert wait_until(is_back, alive=lambda: True, seconds=20)
-    assert "console was ended by SIGKILL" in project.output
+    assert "console was ended by SIGKILL" in running.output
 
 
-def test_a_killed_database_comes_back_with_its_data(project: FakeProject) -> None:
+def test_a_killed_database_comes_back_with_its_data(running: FakeProject) -> None:
     """kill -9 of the embedded PostgreSQL costs a moment, not the copy."""
-    launcher = project.start_and_wait()
-    pid = int((project.data_dir / "postgres" / "cluster" / "postmaster.pid").read_text().split()[0])
+    lock_file = running.data_dir / "postgres" / "cluster" / "postmaster.pid"
+    pid = int(lock_file.read_text().split()[0])
 
     os.kill(pid, signal.SIGKILL)
 
     def is_back() -> bool:
-        lock_file = project.data_dir / "postgres" / "cluster" / "postmaster.pid"
         try:
             lines = lock_file.read_text().splitlines()
         except FileNotFoundError:  # between the old server's lock and the new one's
             return False
         return bool(lines) and lines[0] != str(pid) and lines[-1].strip() == "ready"
 
-    assert wait_until(is_back, alive=lambda: launcher.poll() is None, seconds=20), project.output
+    assert wait_until(is_back, alive=lambda: running.launcher.poll() is None, seconds=20), running.output
 
 
 def test_a_port_in_use_is_one_line(project: FakeProject) -> None:

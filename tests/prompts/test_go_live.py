@@ -20,7 +20,7 @@ from tests.factories import (
     sign,
 )
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deployment")]
 
 
 @pytest.fixture

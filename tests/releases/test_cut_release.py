@@ -16,7 +16,7 @@ from controlplane.rollouts.operations import promote_canary
 from dataplane.release import Envelope, parse_trusted_keys, verify
 from tests.factories import EVERYBODY, NOW, SETUP, crew, make_deployment, make_tenant, run_canary, sign
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deployment")]
 
 
 def trusted():

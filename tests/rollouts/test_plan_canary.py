@@ -32,14 +32,13 @@ from tests.factories import (
     make_canary,
     make_deployment,
     make_live_version,
-    make_policy,
     make_prompt,
     make_version,
     run_canary,
     sign,
 )
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deployment")]
 
 
 def stage(name="stage", **changes):
@@ -78,10 +77,8 @@ def test_stages_that_make_no_canary_are_refused(stages, place):
 
 def test_a_canary_needs_something_to_compare_with():
     """A prompt's first version goes live by its own way."""
-    make_policy()
-
     with pytest.raises(InvalidPlan, match="propose to go live instead"):
-        plan(make_prompt(), [stage()])
+        plan(make_prompt("greeting"), [stage()])
 
 
 def test_what_is_live_is_no_candidate():

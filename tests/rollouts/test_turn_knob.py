@@ -8,7 +8,7 @@ from controlplane.rollouts.errors import InvalidPlan, KnobMoved
 from controlplane.rollouts.operations import turn_knob
 from tests.factories import EVERYBODY, FIVE_PERCENT, HALF, INTERNAL, NOW, ONE_PERCENT, QUARTER, crew, run_canary
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deployment")]
 
 
 def test_knob_does_not_leave_internal_without_sign_offs():

@@ -9,14 +9,9 @@ from controlplane.routing.errors import AlteredTable, InvalidRouting, NeverInFor
 from controlplane.routing.models import RoutingTable
 from controlplane.routing.operations import activate, active_table, propose_table, return_to, submit_table
 from dataplane.release import canonical, digest_of
-from tests.factories import NOW, crew, make_deployment, routing_document, sign
+from tests.factories import NOW, crew, routing_document, sign
 
-pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def deployment():
-    make_deployment()
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deployment")]
 
 
 def submit(document):

@@ -186,6 +186,18 @@ def test_every_event_has_its_number_and_the_end_is_one(http, client):
     assert (beyond.status_code, beyond.json()["error"]["param"]) == (400, "starting_after")
 
 
+def test_who_has_more_than_was_kept_of_a_broken_stream_is_told_that_it_is_over(http, client):
+    """Its process died while the log was away, with frames that only this caller was shown: one end more, for it."""
+    name, _, _ = ended(client, CUT)
+    last = events_of(http.get(f"/v1/streams/{name}", headers=EVENTS))[-1][0]
+
+    beyond = http.get(f"/v1/streams/{name}", headers=EVENTS | {"Last-Event-ID": str(last + 3)})
+
+    [(number, _, data)] = events_of(beyond)
+    error = json.loads(data)["error"]
+    assert (number, error["code"], error["reason"]) == (last + 4, "upstream_interrupted", "owner_lost")
+
+
 def test_a_browser_reads_by_its_cursor_alone(stranger, client):
     """From any page; what it says of its own place wins over the address it was made with."""
     name, cursor, _ = ended(client)
