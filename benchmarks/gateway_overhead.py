@@ -2,11 +2,11 @@
 
     python -m benchmarks.gateway_overhead [--stream] [--managed] [--rounds 12] [--seconds 1] [--upstream simulator]
 
-The gateway is the real one (`python -m dataplane serve`, one process) with a signed release that has the breaker and
-retry policies of the demo. The relay (`benchmarks/bare_relay.py`) is the same server and the same client with nothing
-in between: the limit of what this stack can give. Each has one core to itself in turn, round by round, since shared
-machines change their speed by the minute; load generator and upstream have the other. Where these cannot keep a core
-busy, the throughput that it would give is reckoned from the processor time per request.
+The gateway is the real one (`python -m dataplane serve`, one process) with a signed release that has the breaker,
+retry and quota policies of the demo. The relay (`benchmarks/bare_relay.py`) is the same server and the same client with
+nothing in between: the limit of what this stack can give. Each has one core to itself in turn, round by round, since
+shared machines change their speed by the minute; load generator and upstream have the other. Where these cannot keep a
+core busy, the throughput that it would give is reckoned from the processor time per request.
 """
 
 from __future__ import annotations
@@ -49,6 +49,10 @@ PROVENANCE = {
 }
 KEY = "bk-benchmark"
 QUESTION = "How long does a refund take after the parcel has come back to you?"
+AMPLE = {
+    name: {"value": value}
+    for name, value in {"requests": 10**9, "tokens": 10**12, "concurrency": 10**6, "fleet_workers": 1}.items()
+}
 VERSION = {
     "digest": "0" * 64,
     "messages": [
@@ -73,8 +77,9 @@ def free_port() -> int:
 
 
 def release_document(base_url: str) -> dict[str, Any]:
-    """A release before it is signed: one route with three lanes on two wires, under the breaker and retry policies and
-    the limits of the demo. The first lane answers; the others are there to be considered.
+    """A release before it is signed: one route with three lanes on two wires, under the breaker, retry and quota
+    policies and the limits of the demo. The first lane answers; the others are there to be considered. What the account
+    is admitted is more than a core can ask for.
     """
     demo = yaml.safe_load(DEMO.read_text())["routing"]
     lane = {
@@ -93,6 +98,7 @@ def release_document(base_url: str) -> dict[str, Any]:
         "first_byte_timeout_seconds": 10,
         "idle_timeout_seconds": 10,
         "breaker": "hosted-chat",
+        "quota": "shared",
     }
     lanes = {
         "openai/eu-west/main/gpt-4o": lane,
@@ -131,6 +137,7 @@ def release_document(base_url: str) -> dict[str, Any]:
                 "routes": {"chat": route},
                 "breakers": {"hosted-chat": undated(demo["breakers"]["hosted-chat"])},
                 "retries": {"patient": undated(demo["retries"]["patient"])},
+                "quotas": {"shared": undated(demo["quotas"]["shared"] | AMPLE)},
             },
         },
     }

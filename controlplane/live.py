@@ -1,8 +1,8 @@
 """Live topics: how a change reaches the pages that show it.
 
-A topic is a Channels group of the same name: "fleet", "overview", "lanes", "reviews", "canary.<slug>"; and, for the
-lines themselves, "operator.<id>", which says that what this operator may hear has changed. A message is a hint with
-data, never the truth: pages poll when no message comes, so a lost one costs seconds, and `notify` never raises.
+A topic is a Channels group of the same name: "fleet", "overview", "lanes", "quotas", "reviews", "canary.<slug>"; and,
+for the lines themselves, "operator.<id>", which says that what this operator may hear has changed. A message is a hint
+with data, never the truth: pages poll when no message comes, so a lost one costs seconds, and `notify` never raises.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from channels.layers import get_channel_layer  # type: ignore[import-untyped]  #
 FLEET: Final = "fleet"
 OVERVIEW: Final = "overview"
 LANES: Final = "lanes"
+QUOTAS: Final = "quotas"
 REVIEWS: Final = "reviews"
 CANARY_PREFIX: Final = "canary."
 OPERATOR_PREFIX: Final = "operator."

@@ -1,4 +1,4 @@
-"""`python -m dataplane serve | agent | simulator`: the only place that reads the environment."""
+"""`python -m dataplane serve | agent | jobs | simulator`: the only place that reads the environment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from dataplane.cursors import BadCursorKeys
-from dataplane.settings import AgentSettings, GatewaySettings, ReportSettings, SupervisorSettings
+from dataplane.settings import AgentSettings, GatewaySettings, ReportSettings, RunnerSettings, SupervisorSettings
 
 REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
 DATABASE_SCHEMES = frozenset({"postgresql", "postgres"})
@@ -93,6 +93,18 @@ def _trusted_keys_file(environment: Environment) -> Path:
     return environment.path("BALLAST_TRUSTED_KEYS_FILE", _data_dir(environment) / "keys" / "trusted-keys.json")
 
 
+def _cursor_keys_file(environment: Environment) -> Path:
+    return environment.path("BALLAST_CURSOR_KEYS_FILE", _data_dir(environment) / "keys" / "cursor-keys")
+
+
+def _broker_url(environment: Environment, *, who: str) -> str:
+    broker_url = environment.url("CELERY_BROKER_URL", schemes=BROKER_SCHEMES)
+    broker_url = broker_url or environment.url("REDIS_URL", schemes=REDIS_SCHEMES)
+    if broker_url is None:
+        raise BadVariable("CELERY_BROKER_URL", f"neither it nor REDIS_URL is set; {who} needs a broker")
+    return broker_url
+
+
 def _report_settings(environment: Environment) -> ReportSettings:
     return ReportSettings(
         redis_url=environment.url("REDIS_URL", schemes=REDIS_SCHEMES),
@@ -114,9 +126,10 @@ def gateway_settings(environment: Environment, *, slot: int) -> GatewaySettings:
         slot=slot,
         release_file=_release_file(environment),
         trusted_keys_file=_trusted_keys_file(environment),
-        cursor_keys_file=environment.path("BALLAST_CURSOR_KEYS_FILE", _data_dir(environment) / "keys" / "cursor-keys"),
+        cursor_keys_file=_cursor_keys_file(environment),
         database_url=environment.url("DATABASE_URL", schemes=DATABASE_SCHEMES),
         reports=_report_settings(environment),
+        job_limit=environment.integer("BALLAST_JOB_LIMIT", 10_000, minimum=1, maximum=1_000_000),
     )
 
 
@@ -139,9 +152,7 @@ def agent_settings(environment: Environment) -> AgentSettings:
         BadVariable: naming the first variable that is wrong.
     """
     reports = _report_settings(environment)
-    broker_url = environment.url("CELERY_BROKER_URL", schemes=BROKER_SCHEMES) or reports.redis_url
-    if broker_url is None:
-        raise BadVariable("CELERY_BROKER_URL", "neither it nor REDIS_URL is set; the agent needs a broker")
+    broker_url = _broker_url(environment, who="the agent")
     console_port = environment.integer("BALLAST_CONSOLE_PORT", 8000, minimum=1, maximum=65535)
     console_url = environment.url("BALLAST_CONSOLE_URL", schemes=frozenset({"http", "https"}))
     token = environment.text("BALLAST_AGENT_TOKEN", "")
@@ -155,6 +166,29 @@ def agent_settings(environment: Environment) -> AgentSettings:
         release_file=_release_file(environment),
         trusted_keys_file=_trusted_keys_file(environment),
         reports=reports,
+    )
+
+
+def runner_settings(environment: Environment) -> RunnerSettings:
+    """Settings of a runner of jobs.
+
+    Raises:
+        BadVariable: naming the first variable that is wrong.
+    """
+    broker_url = _broker_url(environment, who="a runner of jobs")
+    database_url = environment.url("DATABASE_URL", schemes=DATABASE_SCHEMES)
+    if database_url is None:
+        raise BadVariable("DATABASE_URL", "not set; jobs are kept there")
+    gateway_port = environment.integer("BALLAST_GATEWAY_PORT", 8080, minimum=1, maximum=65535)
+    gateway_url = environment.url("BALLAST_GATEWAY_URL", schemes=frozenset({"http", "https"}))
+    return RunnerSettings(
+        host_name=environment.host_name(),
+        broker_url=broker_url,
+        database_url=database_url,
+        gateway_url=gateway_url or f"http://127.0.0.1:{gateway_port}",
+        cursor_keys_file=_cursor_keys_file(environment),
+        concurrency=environment.integer("BALLAST_JOB_CONCURRENCY", 8, minimum=1, maximum=1000),
+        keep_seconds=environment.integer("BALLAST_JOB_KEEP_HOURS", 24, minimum=1, maximum=24 * 365) * 3600.0,
     )
 
 
@@ -191,6 +225,14 @@ def _agent(environment: Environment) -> None:
     run_agent(settings)
 
 
+def _jobs(environment: Environment) -> None:
+    settings = runner_settings(environment)
+    from dataplane.job_worker import run_jobs
+    from dataplane.stores.cursor_keys import read_cursor_keys
+
+    run_jobs(settings, keys=read_cursor_keys(settings.cursor_keys_file))
+
+
 def _simulator(environment: Environment) -> None:
     from dataplane.simulator.server import SimulatorSettings, serve
 
@@ -206,6 +248,7 @@ def main(argv: Sequence[str] | None = None, variables: Mapping[str, str] | None 
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="the gateway: BALLAST_GATEWAY_PROCESSES processes on one port")
     commands.add_parser("agent", help="takes releases for this host, one per host")
+    commands.add_parser("jobs", help="runs jobs, one or more per fleet")
     commands.add_parser("simulator", help="the provider simulator, for demo and tests")
     process = commands.add_parser("gateway-process", help="one gateway process; `serve` starts these")
     process.add_argument("--slot", type=int, required=True)
@@ -222,6 +265,8 @@ def main(argv: Sequence[str] | None = None, variables: Mapping[str, str] | None 
                 _serve(environment)
             case "agent":
                 _agent(environment)
+            case "jobs":
+                _jobs(environment)
             case "simulator":
                 _simulator(environment)
             case _:

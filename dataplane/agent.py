@@ -20,14 +20,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx
-from celery import Celery, bootsteps
-from celery.app.amqp import AMQP
-from kombu import Connection
+from celery import Celery
 from kombu.common import Broadcast
 
+from dataplane.broker import WORKER, EagerAMQP, announce_connections
 from dataplane.documents import MalformedRelease
 from dataplane.release import (
     Envelope,
@@ -44,7 +43,6 @@ from dataplane.watcher import Acknowledge, claimed_revision
 
 PUSH_TASK: Final = "ballast.release.push"
 PUSH_EXCHANGE: Final = "ballast.releases"
-BROKER_RETRY_SECONDS: Final = 0.5
 
 log = logging.getLogger("ballast.agent")
 
@@ -297,36 +295,6 @@ class ReportThread(threading.Thread):
         await shipper.stop()
 
 
-class _EagerConnection(Connection):
-    """A broker connection that is tried again every half second; kombu's own pause grows to 30 s."""
-
-    def ensure_connection(
-        self,
-        errback: Any = None,
-        max_retries: Any = None,
-        interval_start: float = BROKER_RETRY_SECONDS,
-        interval_step: float = 0,
-        interval_max: float = BROKER_RETRY_SECONDS,
-        callback: Any = None,
-        reraise_as_library_errors: bool = True,
-        timeout: Any = None,
-    ) -> Any:
-        return super().ensure_connection(
-            errback,
-            max_retries,
-            interval_start,  # type: ignore[arg-type]  # the stubs say int, kombu sleeps any number of seconds
-            interval_step,  # type: ignore[arg-type]
-            interval_max,  # type: ignore[arg-type]
-            callback,
-            reraise_as_library_errors,
-            timeout,
-        )
-
-
-class _EagerAMQP(AMQP):
-    Connection = _EagerConnection
-
-
 def build_app(*, broker_url: str, receive: Callable[[object], object], on_connect: Callable[[], None]) -> Celery:
     """The data plane's Celery application: one task, one broadcast queue, nothing kept.
 
@@ -334,21 +302,11 @@ def build_app(*, broker_url: str, receive: Callable[[object], object], on_connec
         receive: Takes a pushed envelope.
         on_connect: Called each time the worker begins to consume, at first and after every loss of the broker.
     """
-    app = Celery("ballast-dataplane", broker=broker_url, amqp=_EagerAMQP, set_as_current=False)
+    app = Celery("ballast-dataplane", broker=broker_url, amqp=EagerAMQP, set_as_current=False)
     app.conf.update(
         task_queues=(Broadcast(PUSH_EXCHANGE),),
         task_default_queue=PUSH_EXCHANGE,
-        task_ignore_result=True,
-        accept_content=["json"],
-        worker_enable_remote_control=False,
-        worker_send_task_events=False,
-        worker_hijack_root_logger=False,
-        worker_redirect_stdouts=False,
-        worker_prefetch_multiplier=1,
-        broker_connection_retry=True,
-        broker_connection_retry_on_startup=True,
-        broker_connection_max_retries=None,
-        broker_connection_timeout=2,
+        **WORKER,
         broker_transport_options={
             "socket_connect_timeout": 2,
             "socket_keepalive": True,
@@ -365,15 +323,7 @@ def build_app(*, broker_url: str, receive: Callable[[object], object], on_connec
         except OSError:
             log.exception("a pushed release cannot be written; reconciling will try again")
 
-    class AnnounceConnection(bootsteps.StartStopStep):
-        """Runs after the consumer has subscribed, so that nothing falls between the asking and the listening."""
-
-        requires = ("celery.worker.consumer.tasks:Tasks",)
-
-        def start(self, parent: object) -> None:
-            on_connect()
-
-    app.steps["consumer"].add(AnnounceConnection)
+    announce_connections(app, on_connect)
     return app
 
 

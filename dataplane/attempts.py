@@ -6,17 +6,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from math import inf
 from random import Random
 from typing import Any, Final, Protocol, TypeVar
 
+from dataplane.access import OURSELVES
 from dataplane.aggregation import Aggregation
 from dataplane.blame import Blame, blame_for, timed_out
 from dataplane.breaker import Observation, Permit
-from dataplane.errors import BreakerOpen, DeadlineExceeded, GatewayError, NoLaneLeft, UpstreamError
+from dataplane.errors import (
+    BreakerOpen,
+    DeadlineExceeded,
+    GatewayError,
+    NoLaneLeft,
+    QuotaExhausted,
+    UpstreamError,
+    UpstreamRateLimited,
+)
 from dataplane.fleet import FleetBreakers
 from dataplane.journey import Attempt, Journey, attempt_id
 from dataplane.policies import PREFERENCE, RetryPolicy, Steering
 from dataplane.providers.base import Adapter, UpstreamCall
+from dataplane.quota import BATCH
+from dataplane.quota_desk import QuotaDesk
+from dataplane.quota_grants import Asking, Grant
 from dataplane.retry import Next, RetryBudget, Situation, Step, next_step, region_share
 from dataplane.routing import Lane
 from dataplane.steering import Speeds, order_lanes
@@ -30,6 +43,8 @@ ON_THE_NEXT: Final = Step(Next.ELSEWHERE)
 
 Answer = TypeVar("Answer")
 Prepare = Callable[[Lane], tuple[UpstreamCall, Adapter]]
+# An estimate of the tokens that a request sends to a lane, and how many it lets be generated; None: it does not say.
+Size = Callable[[Lane], tuple[int, int | None]]
 Make = Callable[[Attempt, UpstreamCall, Adapter], Awaitable[Answer]]
 
 
@@ -39,6 +54,10 @@ def _never() -> bool:
 
 def _always(_: Lane) -> bool:
     return True
+
+
+def _small(_: Lane) -> tuple[int, int | None]:
+    return 16, 16
 
 
 class _NotSent(Exception):
@@ -63,6 +82,7 @@ class Attempts:
         self,
         *,
         breakers: FleetBreakers,
+        quotas: QuotaDesk,
         aggregation: Aggregation,
         usage: UsageSink,
         region: str,
@@ -72,6 +92,7 @@ class Attempts:
     ) -> None:
         """`clock` is monotonic seconds, `wall` epoch seconds."""
         self._breakers = breakers
+        self._quotas = quotas
         self._aggregation = aggregation
         self._usage = usage
         self._clock = clock
@@ -107,6 +128,7 @@ class Attempts:
         is_repeatable: bool = True,
         limit: Threshold | None = None,
         has_fallback: bool = True,
+        size: Size = _small,
     ) -> Answer:
         """Try `lanes` in order, each as often as `policy` says, and return the first answer.
 
@@ -123,11 +145,15 @@ class Attempts:
             limit: How long one attempt may take to show that it works, in seconds; so long a probe is leased.
             has_fallback: Whether something is left when every lane is held back. If nothing is, the lane that will be
                 tried again first is tried now, whatever its breaker says: a failure is no worse than none.
+            size: What the request takes of a lane's quota.
         Raises:
             NoLaneLeft: every lane is held back by its breaker, or by an operator.
+            QuotaExhausted: every other lane's account has nothing left that the request could wait for.
             GatewayError: what the last attempt failed with; else why no lane could carry the request.
         """
         held_back: dict[str, BreakerOpen] = {}
+        short: dict[str, QuotaExhausted] = {}
+        hurried: list[Lane] = []
         refusal: GatewayError | None = None
         failure: GatewayError | None = None
         for place, lane in enumerate(lanes):
@@ -140,18 +166,39 @@ class Attempts:
                     journey.stage = "waiting to try again"
                     await asyncio.sleep(step.wait_seconds)
                 step = ON_THE_NEXT
+                grant: Grant | None = None
                 try:
                     permit = self._breakers.acquire_nowait(lane.id)
+                    if lane.quota is not None:
+                        asking = _asking(journey, size(lane))
+                        grant = self._quotas.take_nowait(lane, asking)
+                        if grant is None:
+                            self._breakers.give_back(permit)  # nobody is kept from the lane by somebody who waits
+                            others_left = any(map(fits, lanes[place + 1 :]))
+                            if others_left:
+                                hurried.append(lane)
+                            seconds = _may_wait(journey, lane, others_left, deadline, policy)
+                            grant = await self._wait(journey, lane, asking, seconds)
+                            permit = self._breakers.acquire_nowait(lane.id)
                     if permit is not None and permit.is_probe:
                         await self._lease(permit, lane, limit, deadline_ms)
                 except BreakerOpen as exc:
                     held_back[lane.id] = exc
+                    if grant is not None:
+                        grant.give_back()
                     break
+                except QuotaExhausted as exc:
+                    short[lane.id] = exc
+                    break
+                except BaseException:
+                    if grant is not None:
+                        grant.give_back()
+                    raise
                 on_lane += 1
                 if on_lane == 1 and policy is not None:
                     self._budget(lane).pay_in(policy.budget_share.value)
                 try:
-                    return await self._once(journey, lane, permit, prepare, make, deadline, deadline_ms)
+                    return await self._once(journey, lane, permit, grant, prepare, make, deadline, deadline_ms)
                 except _NotSent as exc:
                     refusal = refusal or exc.refusal
                 except GatewayError as exc:
@@ -176,10 +223,35 @@ class Attempts:
                     failure = exc
         if failure is not None:
             raise failure
+        if short:
+            best = _shortest([lane for lane in hurried if lane.id in short], short)
+            if best is None:
+                raise min(short.values(), key=_eta)
+            # As long as another lane was left, none was waited for in earnest.
+            return await self.until_answered(
+                journey,
+                [best],
+                prepare=prepare,
+                make=make,
+                deadline=deadline,
+                deadline_ms=deadline_ms,
+                is_committed=is_committed,
+                policy=policy,
+                is_repeatable=is_repeatable,
+                limit=limit,
+                has_fallback=has_fallback,
+                size=size,
+            )
         if held_back and not has_fallback and (last := self._breakers.last_resort(held_back)) is not None:
             lane = next(lane for lane in lanes if lane.id == last)
+            grant = None
+            if lane.quota is not None:
+                asking = _asking(journey, size(lane))
+                grant = self._quotas.take_nowait(lane, asking) or await self._wait(
+                    journey, lane, asking, _may_wait(journey, lane, False, deadline, policy)
+                )
             try:
-                return await self._once(journey, lane, None, prepare, make, deadline, deadline_ms)
+                return await self._once(journey, lane, None, grant, prepare, make, deadline, deadline_ms)
             except _NotSent as exc:
                 refusal = refusal or exc.refusal
         if refusal is not None and not held_back:
@@ -192,6 +264,7 @@ class Attempts:
         journey: Journey,
         lane: Lane,
         permit: Permit | None,
+        grant: Grant | None,
         prepare: Prepare,
         make: Make[Answer],
         deadline: Deadline,
@@ -227,8 +300,20 @@ class Attempts:
         finally:
             if attempt is None:
                 self._breakers.give_back(permit)
+                if grant is not None:
+                    grant.give_back()
             else:
-                self._finish(journey, attempt, permit)
+                self._finish(journey, attempt, permit, grant)
+
+    async def _wait(self, journey: Journey, lane: Lane, asking: Asking, seconds: float) -> Grant:
+        """Wait for the quota of the lane's account, and say so to whoever asks where the request is."""
+        journey.stage = f"waiting for the quota of account {lane.account!r}"
+        announce = journey.inbound.announce if journey.stream else None
+        grant = await self._quotas.wait(lane, asking, seconds=seconds, announce=announce)
+        if grant.position:
+            journey.queue_position = journey.queue_position or grant.position
+            journey.queued_ms += grant.waited_ms
+        return grant
 
     async def _lease(self, permit: Permit, lane: Lane, limit: Threshold | None, deadline_ms: float) -> None:
         """Ask the fleet for a probe, for as long as it takes the lane to show whether it works."""
@@ -245,7 +330,7 @@ class Attempts:
             budget = self._budgets[lane.id] = RetryBudget()
         return budget
 
-    def _finish(self, journey: Journey, attempt: Attempt, permit: Permit | None) -> None:
+    def _finish(self, journey: Journey, attempt: Attempt, permit: Permit | None, grant: Grant | None) -> None:
         # No await in here: a cancelled task still runs it to the end, once.
         attempt.ended = now = self._clock()
         lane, error, ttft_ms = attempt.lane, attempt.error, attempt.ttft_ms
@@ -259,6 +344,13 @@ class Attempts:
         if permit is not None:
             self._breakers.record(permit, Observation(blame, is_late, latency_ms, ttft_ms, tokens_per_second))
         billed = attempt.billed()
+        if isinstance(error, UpstreamRateLimited):
+            self._quotas.refused(lane, error)
+        if grant is not None:
+            if attempt.sent_bytes:
+                grant.settle(billed, is_complete=attempt.outcome == "ok")
+            else:
+                grant.give_back()
         cost_micros = lane.cost_micros(input_tokens=billed.input_tokens, output_tokens=billed.output_tokens)
         series = journey.series(lane.id)
         if series is not None:
@@ -279,3 +371,26 @@ class Attempts:
             self._usage.add_usage(
                 journey.usage_row(attempt, billed, cost_micros=cost_micros, attempt_id=name, at=self._wall())
             )
+
+
+def _asking(journey: Journey, size: tuple[int, int | None]) -> Asking:
+    tenant = journey.tenant or OURSELVES
+    return Asking(tenant.slug, tenant.tier, journey.workload, *size)
+
+
+def _may_wait(journey: Journey, lane: Lane, others_left: bool, deadline: Deadline, policy: RetryPolicy | None) -> float:
+    """How long a request may wait for a lane's quota, in seconds. Batch work has nowhere else to be: what others could
+    go on with, it leaves to them.
+    """
+    left = max(0.0, deadline.remaining_seconds - (0.0 if policy is None else policy.least_seconds.value))
+    if journey.workload == BATCH or lane.quota is None:
+        return left
+    return min(left, (lane.quota.spill_seconds if others_left else lane.quota.max_wait_seconds).value)
+
+
+def _eta(error: QuotaExhausted) -> float:
+    return inf if error.eta_seconds is None else error.eta_seconds
+
+
+def _shortest(lanes: Sequence[Lane], short: Mapping[str, QuotaExhausted]) -> Lane | None:
+    return min(lanes, key=lambda lane: _eta(short[lane.id]), default=None)

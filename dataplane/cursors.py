@@ -21,6 +21,7 @@ _VERSION: Final = 1
 # Version, stream id, sequence number, expiry in epoch seconds; the tenant's slug and the MAC follow.
 _HEAD: Final = struct.Struct(">B16sQQ")
 _MAC_BYTES: Final = 16
+_PURPOSE: Final = b"ballast.cursor\n"
 MIN_KEY_BYTES: Final = 32
 
 
@@ -54,8 +55,7 @@ class CursorKeys:
     def sign(self, cursor: Cursor) -> str:
         """Write a cursor; `stream` is 32 hex digits."""
         body = _HEAD.pack(_VERSION, bytes.fromhex(cursor.stream), cursor.after, cursor.expires_at)
-        body += cursor.tenant.encode()
-        return base64.urlsafe_b64encode(body + _mac(self._keys[0], body)).rstrip(b"=").decode()
+        return self.seal(_PURPOSE, body + cursor.tenant.encode())
 
     def read(self, text: str, *, now: float) -> Cursor:
         """Read what `sign` wrote, with any of the keys. `now` is epoch seconds.
@@ -64,12 +64,8 @@ class CursorKeys:
             InvalidCursor: it was not written by this gateway, or was altered.
             CursorExpired: it was good until then.
         """
-        try:
-            data = base64.b64decode(text.encode() + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        except (binascii.Error, UnicodeError) as exc:
-            raise InvalidCursor from exc
-        body, mac = data[:-_MAC_BYTES], data[-_MAC_BYTES:]
-        if len(body) < _HEAD.size or not any(hmac.compare_digest(mac, _mac(key, body)) for key in self._keys):
+        body = self.unseal(_PURPOSE, text)
+        if body is None or len(body) < _HEAD.size:
             raise InvalidCursor
         version, stream, after, expires_at = _HEAD.unpack_from(body)
         if version != _VERSION:
@@ -77,6 +73,19 @@ class CursorKeys:
         if expires_at <= now:
             raise CursorExpired(expired_seconds=now - expires_at)
         return Cursor(stream.hex(), body[_HEAD.size :].decode(), after, expires_at)
+
+    def seal(self, purpose: bytes, body: bytes) -> str:
+        """Write `body` so that it can be read and not altered; what is sealed for one purpose is none for another."""
+        return base64.urlsafe_b64encode(body + _mac(self._keys[0], purpose + body)).rstrip(b"=").decode()
+
+    def unseal(self, purpose: bytes, text: str) -> bytes | None:
+        """Return what `seal` was given, with any of the keys; None for what it did not write."""
+        try:
+            data = base64.b64decode(text.encode() + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        except (binascii.Error, UnicodeError):
+            return None
+        body, mac = data[:-_MAC_BYTES], data[-_MAC_BYTES:]
+        return body if any(hmac.compare_digest(mac, _mac(key, purpose + body)) for key in self._keys) else None
 
 
 def parse_cursor_keys(text: str) -> CursorKeys:
@@ -92,4 +101,4 @@ def parse_cursor_keys(text: str) -> CursorKeys:
 
 
 def _mac(key: bytes, body: bytes) -> bytes:
-    return hmac.digest(key, b"ballast.cursor\n" + body, hashlib.sha256)[:_MAC_BYTES]
+    return hmac.digest(key, body, hashlib.sha256)[:_MAC_BYTES]

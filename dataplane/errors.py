@@ -164,6 +164,42 @@ class NoLaneLeft(GatewayError):
         self.retry_after_seconds = min(waits, default=None)
 
 
+class QuotaExhausted(GatewayError):
+    """What an account is admitted by its provider is used up, and to wait for more takes longer than the request may.
+
+    `position` counts who goes before, this one included; it and `eta_seconds` are None while nobody can say.
+    """
+
+    code = "quota_exhausted"
+
+    def __init__(
+        self,
+        *,
+        account: str,
+        policy: str,
+        position: int | None,
+        eta_seconds: float | None,
+        waited_seconds: float,
+        allowed_seconds: float,
+    ) -> None:
+        if eta_seconds is None:
+            fact = f"nothing came free in {waited_seconds:.1f} s"
+        else:
+            fact = f"place {position} in the queue, about {eta_seconds:.1f} s to go"
+        super().__init__(
+            f"account {account!r} is at its limit (quota policy {policy!r}): {fact}, and this request may wait "
+            f"{allowed_seconds:.1f} s; retry later, raise ballast-deadline-ms, or send it as a job"
+        )
+        self.account = account
+        self.policy = policy
+        self.position = position
+        self.eta_seconds = eta_seconds
+        self.waited_seconds = waited_seconds
+        self.allowed_seconds = allowed_seconds
+        self.retry_after_seconds = eta_seconds
+        self.members = {"position": position, "eta_seconds": None if eta_seconds is None else round(eta_seconds, 2)}
+
+
 class UnsupportedRequest(InvalidRequest):
     """No lane of the route can do what the request asks. `excluded` maps each lane id to the reason."""
 
@@ -365,6 +401,52 @@ class IdempotencyUnavailable(GatewayError):
             "without one if it may be executed twice"
         )
         self.reason = reason
+
+
+# Work that may wait.
+
+
+class JobNotFound(GatewayError):
+    """The tenant has no such job."""
+
+    code = "job_not_found"
+
+    def __init__(self, job: str) -> None:
+        super().__init__(f"job {job[:64]!r} does not exist; POST /v1/jobs gives the id of each")
+        self.job = job
+
+
+class JobQueueFull(GatewayError):
+    """The tenant has as many jobs in the queue as one may have."""
+
+    code = "job_queue_full"
+
+    def __init__(self, *, limit: int) -> None:
+        super().__init__(f"{limit} jobs of yours are queued, the most that may be; hand in more when some have ended")
+        self.limit = limit
+        self.members = {"limit": limit}
+
+
+class JobsUnavailable(GatewayError):
+    """Jobs can neither be stored nor looked up now; nothing was accepted. `reason` says why."""
+
+    code = "jobs_unavailable"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"jobs cannot be stored or looked up now: {reason}; nothing was accepted, retry in a moment")
+        self.reason = reason
+
+
+class JobTokenRefused(GatewayError):
+    """What a runner shows for a job is not signed by a key of this gateway, has expired, or is for something else."""
+
+    code = "job_token_refused"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the token is for another job, has expired, or was signed with another key; runners and gateways share "
+            "the file BALLAST_CURSOR_KEYS_FILE"
+        )
 
 
 # What the upstream did. Raised in one place, transport.py, with the vendor's or the client's error as `__cause__`.

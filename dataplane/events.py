@@ -115,3 +115,49 @@ class StreamLogBack(Event):
     """The log of streams is written again, with what it lacked."""
 
     kind = "streams.log_back"
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaPaused(Event):
+    """A provider said 429 on `lane`: nobody of the fleet asks the account of the pool for `seconds` (0: it named no
+    time).
+    """
+
+    kind = "quota.paused"
+
+    pool: str
+    account: str
+    lane: str
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaLearned(Event):
+    """A provider names a limit that is lower than the declared one, or that nobody declared."""
+
+    kind = "quota.learned"
+
+    pool: str
+    limit: str
+    declared: float | None
+    learned: float
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaAlone(Event):
+    """The pool cannot be shared; this worker keeps to its part of the limits. `reason` says why."""
+
+    kind = "quota.alone"
+
+    pool: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaShared(Event):
+    """The pool is shared with the fleet again."""
+
+    kind = "quota.shared"
+
+    pool: str

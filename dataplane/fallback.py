@@ -14,6 +14,7 @@ import orjson
 
 from dataplane.errors import GatewayError
 from dataplane.messages import ChatRequest, Json
+from dataplane.quota import INTERACTIVE, Workload
 from dataplane.routing import Lane
 from dataplane.schema_check import SchemaChecker
 from dataplane.signed_copy import SignedCopy, Words, choose_locale
@@ -60,8 +61,12 @@ class OutageNotice:
         }
 
 
-def answers_from_copy(error: GatewayError) -> bool:
-    """True when `error` says that no lane could answer, rather than that the request itself is wrong."""
+def answers_from_copy(error: GatewayError, workload: Workload = INTERACTIVE) -> bool:
+    """True when `error` says that no lane could answer, rather than that the request itself is wrong. Batch work that
+    found no place in a queue comes again; nobody waits for it who would be helped by other words.
+    """
+    if error.code == "quota_exhausted":
+        return workload == INTERACTIVE
     return error.code in _NO_ANSWER
 
 

@@ -11,11 +11,13 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, Protocol, cast
 
 import orjson
 
 from dataplane.aggregation import Aggregation
+from dataplane.asgi_reply import AsgiReply, Message, QueueReply, Send
 from dataplane.attempts import Attempts, UsageSink
 from dataplane.copy_desk import CopyDesk
 from dataplane.credentials import Secrets
@@ -33,8 +35,8 @@ from dataplane.envelope import (
 )
 from dataplane.errors import GatewayError, UnknownRoute
 from dataplane.fleet import FleetBreakers
-from dataplane.frames import Ending, encode_events
 from dataplane.idempotency import single_key
+from dataplane.job_desk import JOBS_PATH, JobCall, JobDesk
 from dataplane.journey import Inbound, new_id
 from dataplane.keyed import KeyedWork
 from dataplane.known_questions import KnownQuestions
@@ -43,11 +45,14 @@ from dataplane.metrics import GatewayMetrics
 from dataplane.pipeline import Pipeline
 from dataplane.probes import LaneProbes
 from dataplane.providers import ADAPTERS
+from dataplane.quota_desk import QuotaDesk
 from dataplane.release import Release
 from dataplane.schema_check import SchemaChecker
 from dataplane.settings import GatewaySettings
 from dataplane.stores.breakers import BreakerStore
 from dataplane.stores.idempotency import IdempotencyStore
+from dataplane.stores.jobs import JobStore
+from dataplane.stores.quota import QuotaStore
 from dataplane.stores.streams import StreamLog
 from dataplane.stream_desk import ANY_ORIGIN, StreamCall, StreamDesk, shows_cursor
 from dataplane.streams import StreamReports, Streams
@@ -57,16 +62,14 @@ from dataplane.transport import Http1Transport, Transport
 log = logging.getLogger("ballast.gateway")
 
 Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 TEXT: Final[Header] = (b"content-type", b"text/plain; charset=utf-8")
 PROMETHEUS: Final[Header] = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 GC_THRESHOLD: Final = 20_000
-NO_CONTENT: Final = 204
 STREAMS: Final = "/v1/streams/"
 STREAM_ACTIONS: Final = {"": "GET", "ack": "POST", "cancel": "POST", "continue": "POST"}
+JOB_ACTIONS: Final = {"": "GET", "cancel": "POST"}
 WATCH_AFTER_SECONDS: Final = 0.05
 METHODS: Final = {
     "/v1/chat/completions": "POST",
@@ -99,6 +102,7 @@ class Reports(UsageSink, StreamReports, Protocol):
 
     in_flight: int
     lanes: Callable[[], list[dict[str, Any]]] | None
+    quotas: Callable[[], list[dict[str, Any]]] | None
 
     async def start(self) -> None:
         """Begin to ship."""
@@ -123,10 +127,13 @@ def create_app(
     stream_log: StreamLog | None = None,
     cursors: CursorKeys | None = None,
     idempotency_store: IdempotencyStore | None = None,
+    quota_store: QuotaStore | None = None,
+    job_store: JobStore | None = None,
 ) -> Gateway:
     """Return the application of one gateway process. Its lifespan starts and stops `watcher`, `reports`, `transport`
     and the stores. Without `breaker_store`, breakers are this process' own; without `stream_log` and `cursors`, no
-    stream outlives its caller's connection; without `idempotency_store`, requests with a key are refused.
+    stream outlives its caller's connection; without `idempotency_store`, requests with a key are refused; without
+    `quota_store`, this process keeps to its part of each quota; without `job_store`, it takes no jobs.
     """
     timers = TimerWheel()
     return Gateway(
@@ -140,6 +147,8 @@ def create_app(
         stream_log=stream_log,
         cursors=cursors,
         idempotency_store=idempotency_store,
+        quota_store=quota_store,
+        job_store=job_store,
         timers=timers,
     )
 
@@ -160,6 +169,8 @@ class Gateway:
         stream_log: StreamLog | None,
         cursors: CursorKeys | None,
         idempotency_store: IdempotencyStore | None,
+        quota_store: QuotaStore | None,
+        job_store: JobStore | None,
         timers: TimerWheel,
     ) -> None:
         self._settings = settings
@@ -172,13 +183,28 @@ class Gateway:
         schemas = SchemaChecker()
         self._breakers = FleetBreakers(store=breaker_store, report=reports.add_event, clock=clock, wall=wall)
         self._metrics = GatewayMetrics(
-            release=lambda: watcher.current, breakers=self._breakers.states, streams=lambda: self._streams
+            release=lambda: watcher.current,
+            breakers=self._breakers.states,
+            quotas=lambda: self._quotas.shares(),
+            streams=lambda: self._streams,
+            jobs=lambda: self._job_desk.figures,
         )
         caller = LaneCaller(
-            transport=transport, secrets=secrets, adapters=ADAPTERS, timers=timers, clock=clock, wall=wall
+            transport=transport,
+            secrets=secrets,
+            adapters=ADAPTERS,
+            timers=timers,
+            clock=clock,
+            wall=wall,
+            learn=lambda lane, limits: self._quotas.learn(lane, limits),
+        )
+        owner = f"{settings.worker}/{uuid.uuid4().hex}"
+        self._quotas = QuotaDesk(
+            store=quota_store, worker=owner, report=reports.add_event, timers=timers, clock=clock, wall=wall
         )
         attempts = Attempts(
             breakers=self._breakers,
+            quotas=self._quotas,
             aggregation=aggregation,
             usage=reports,
             region=settings.region,
@@ -186,7 +212,7 @@ class Gateway:
             wall=wall,
         )
         reports.lanes = lambda: with_waits(self._breakers.states(), attempts)
-        owner = f"{settings.worker}/{uuid.uuid4().hex}"
+        reports.quotas = self._quotas.states
         self._streams: Streams | None = None
         if stream_log is not None and cursors is not None:
             self._streams = Streams(
@@ -216,10 +242,12 @@ class Gateway:
             timers=timers,
             streams=self._streams,
             keyed=self._keyed,
+            job_keys=cursors,
             clock=clock,
             wall=wall,
         )
         self._stream_desk = StreamDesk(self._streams, self._pipeline)
+        self._job_desk = JobDesk(job_store, self._pipeline, limit=settings.job_limit, clock=clock, wall=wall)
         self._probes = LaneProbes(
             attempts=attempts,
             caller=caller,
@@ -230,6 +258,7 @@ class Gateway:
             wall=wall,
         )
         watcher.subscribe(self._breakers.adopt)
+        watcher.subscribe(self._quotas.adopt)
         watcher.subscribe(self._probes.adopt)
         watcher.subscribe(self._known_questions.adopt)
 
@@ -256,6 +285,8 @@ class Gateway:
             await self._serve("embeddings", self._pipeline.serve_embeddings, scope, receive, send)
         elif path.startswith(STREAMS):
             await self._serve_stream(scope, receive, send)
+        elif path == JOBS_PATH or path.startswith(f"{JOBS_PATH}/"):
+            await self._serve_job(scope, receive, send)
         else:
             await self._serve_small(scope, send)
 
@@ -271,6 +302,7 @@ class Gateway:
                         await self._streams.start()
                     if self._keyed is not None:
                         await self._keyed.start()
+                    await self._job_desk.start()
                     await self._known_questions.start()
                     await self._probes.start()
                 except Exception as exc:
@@ -292,7 +324,9 @@ class Gateway:
                     await self._streams.stop()
                 if self._keyed is not None:
                     await self._keyed.stop()
+                await self._job_desk.stop()
                 await self._breakers.stop()
+                await self._quotas.stop()
                 await self._transport.close()
                 await self._reports.stop()
                 await send({"type": "lifespan.shutdown.complete"})
@@ -315,7 +349,11 @@ class Gateway:
         try:
             inbound = await self._read(scope, receive, request_id=request_id, started=started)
             watch = CallerWatch(receive, self._timers)
-            await serve(inbound, AsgiReply(send))
+            reply = AsgiReply(send)
+            if inbound.queue is not None:
+                reply = queue_reply = QueueReply(send)
+                inbound = replace(inbound, announce=queue_reply.announce)
+            await serve(inbound, reply)
         except CallerLeft:
             self._metrics.count(operation, "cancelled", time.monotonic() - started)
         except GatewayError as exc:
@@ -376,13 +414,43 @@ class Gateway:
             if outcome is not None:  # else the pipeline has counted it
                 self._metrics.count(operation, outcome, time.monotonic() - started)
 
+    async def _serve_job(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request about jobs: one is handed in, looked at, or cancelled."""
+        started = time.monotonic()
+        request_id = "req_" + new_id(time.time())
+        method, path = scope["method"], scope["path"]
+        job, _, action = path.removeprefix(JOBS_PATH).removeprefix("/").partition("/")
+        operation = f"job_{action or ('look' if job else 'submit')}"
+        outcome = "ok"
+        try:
+            allowed = JOB_ACTIONS.get(action) if job else "POST" if path == JOBS_PATH else None
+            if allowed is None:
+                operation = "unknown"
+                raise UnknownPath(f"{method} {path[:200]} does not exist")
+            if method != allowed:
+                raise MethodNotAllowed(method, path[:200], allowed=allowed)
+            if job:
+                authorization = next((value for name, value in scope["headers"] if name == b"authorization"), None)
+                shown = None if authorization is None else authorization.decode("latin-1")
+                inbound = Inbound(request_id, b"", started, shown)
+            else:
+                inbound = await self._read(scope, receive, request_id=request_id, started=started)
+            await self._job_desk.serve(JobCall(inbound, job, action), AsgiReply(send))
+        except CallerLeft:
+            outcome = "cancelled"
+        except GatewayError as exc:
+            outcome = exc.code
+            await _send_error(send, exc, request_id=request_id)
+        finally:
+            self._metrics.count(operation, outcome, time.monotonic() - started)
+
     async def _read(self, scope: Scope, receive: Receive, *, request_id: str, started: float) -> Inbound:
         """Read headers and body.
 
         Raises:
             UnsupportedMediaType, BodyTooLarge, InvalidRequest, CallerLeft.
         """
-        authorization = user = deadline_ms = accept_language = None
+        authorization = user = deadline_ms = accept_language = workload = queue = None
         idempotency_keys: tuple[str, ...] = ()
         media_type = ""
         length = 0
@@ -397,6 +465,10 @@ class Gateway:
                 user = value.decode("latin-1")
             elif name == b"ballast-deadline-ms":
                 deadline_ms = value.decode("latin-1")
+            elif name == b"ballast-class":
+                workload = value.decode("latin-1")
+            elif name == b"ballast-queue":
+                queue = value.decode("latin-1")
             elif name == b"accept-language":
                 accept_language = value.decode("latin-1")
             elif name == b"idempotency-key":
@@ -408,7 +480,16 @@ class Gateway:
         idempotency_key = single_key(idempotency_keys)
         body = await self._read_body(receive)
         return Inbound(
-            request_id, body, started, authorization, user or None, deadline_ms, accept_language, idempotency_key
+            request_id,
+            body,
+            started,
+            authorization,
+            user or None,
+            deadline_ms,
+            accept_language,
+            idempotency_key,
+            workload,
+            queue,
         )
 
     async def _read_body(self, receive: Receive) -> bytes:
@@ -448,6 +529,7 @@ class Gateway:
             if path.startswith("/v1/models"):
                 await self._send_models(scope, send, request_id=request_id)
             elif path == "/metrics":
+                await self._job_desk.look()
                 await _send(send, 200, [PROMETHEUS], self._metrics.render())
             else:
                 await self._send_health(path, send)
@@ -488,42 +570,6 @@ def with_waits(states: list[dict[str, Any]], attempts: Attempts) -> list[dict[st
     """Add to each lane's state how long its callers waited lately, in milliseconds, as `wait_ms`; null: not known."""
     waits = attempts.waits_ms(state["lane"] for state in states)
     return [{**state, "wait_ms": waits[state["lane"]]} for state in states]
-
-
-class AsgiReply:
-    """The caller's side of one request."""
-
-    __slots__ = ("_send", "opened", "position")
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.opened = False
-        self.position = 0
-
-    async def send_whole(self, status: int, headers: list[Header], body: bytes) -> None:
-        """As `Reply.send_whole`."""
-        self.opened = True
-        if status != NO_CONTENT:
-            headers.append((b"content-length", b"%d" % len(body)))
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
-
-    async def open_stream(self, headers: list[Header]) -> None:
-        """As `Reply.open_stream`."""
-        self.opened = True
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-
-    async def send_events(self, payloads: Sequence[bytes], *, ending: Ending | None = None) -> None:
-        """As `Reply.send_events`."""
-        first = self.position + 1
-        self.position += len(payloads)
-        body = encode_events(first, payloads)
-        await self._send({"type": "http.response.body", "body": body, "more_body": ending is None})
-
-    async def send_unnumbered(self, event: str, data: bytes) -> None:
-        """As `EventReply.send_unnumbered`."""
-        body = b"event: %b\ndata: %b\n\n" % (event.encode(), data)
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
 
 class CallerWatch:

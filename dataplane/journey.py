@@ -7,7 +7,7 @@ end.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import getrandbits
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -19,6 +19,7 @@ from dataplane.fallback import OutageNotice
 from dataplane.frames import Ending
 from dataplane.messages import Usage
 from dataplane.prompts import PromptVersion
+from dataplane.quota import INTERACTIVE, Place, Workload
 from dataplane.records import record
 from dataplane.release import Release
 from dataplane.routing import Lane
@@ -37,7 +38,7 @@ MIN_TIMED_TOKENS: Final = 16
 @record
 class Inbound:
     """One request as the edge read it: the headers that matter, the whole body, and when it began (monotonic
-    seconds).
+    seconds). `announce` tells a caller who asked for it where a stream stands that waits for an account's quota.
     """
 
     request_id: str
@@ -48,6 +49,9 @@ class Inbound:
     deadline_ms: str | None = None
     accept_language: str | None = None
     idempotency_key: str | None = None
+    workload: str | None = None
+    queue: str | None = None
+    announce: Callable[[Place], None] | None = None
 
 
 class Reply(Protocol):
@@ -176,7 +180,10 @@ class Journey:
     `kind` is what the first attempt is recorded as: primary, or probe for a question of our own. `fallback` says what
     answered, as the header `ballast-fallback` does; `copy` is the signed copy that did, `notice` the signed words that
     go with an error. `production` is the stream that outlives the caller's connection, if the answer is one, and
-    `taking_up` the kind of attempts that take it up again. `is_detached`: the request lives on in a task of its own.
+    `taking_up` the kind of attempts that take it up again. `is_detached`: the request lives on in a task of its own;
+    `is_job`: a runner asks, who comes again later.
+    `queue_position` is where it stood when it began to wait for an account's quota, 0 if it never did, and `queued_ms`
+    how long it waited.
     """
 
     __slots__ = (
@@ -190,6 +197,7 @@ class Journey:
         "fallback",
         "inbound",
         "is_detached",
+        "is_job",
         "key_id",
         "kind",
         "lanes",
@@ -197,6 +205,8 @@ class Journey:
         "outcome",
         "production",
         "prompt_version",
+        "queue_position",
+        "queued_ms",
         "refused",
         "release",
         "route",
@@ -207,6 +217,7 @@ class Journey:
         "tenant",
         "unkeyed",
         "user",
+        "workload",
     )
 
     def __init__(self, inbound: Inbound) -> None:
@@ -229,7 +240,11 @@ class Journey:
         self.stream = False
         self.deadline_ms = 0.0
         self.stage = "authentication"
+        self.workload: Workload = INTERACTIVE
+        self.queue_position = 0
+        self.queued_ms = 0.0
         self.is_detached = False
+        self.is_job = False
         self.production: Production | None = None
         self.taking_up = ""
         self.schema_passed: bool | None = None
@@ -286,6 +301,9 @@ class Journey:
             headers.append((b"ballast-cohort", b"control" if self.unkeyed else self.cohort.encode()))
             headers.append((b"ballast-rung", b"0"))
             headers.append((b"ballast-fallback", self.fallback.encode()))
+        if self.queue_position:
+            headers.append((b"ballast-queue-position", b"%d" % self.queue_position))
+            headers.append((b"ballast-queue-wait-ms", b"%d" % self.queued_ms))
         return headers
 
     def series(self, lane: str) -> Series | None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from dataplane.attempts import Attempts
 from dataplane.errors import GatewayError, NoEligibleLane, UnsupportedRequest, UpstreamMalformed
-from dataplane.journey import Attempt, Journey, own_journey
+from dataplane.journey import CHARACTERS_PER_TOKEN, Attempt, Journey, own_journey
 from dataplane.lane_caller import LaneCaller
 from dataplane.messages import EmbeddingRequest, EmbeddingResponse
 from dataplane.policies import CachedAnswers
@@ -211,6 +211,7 @@ class KnownQuestions:
                 make=make,
                 deadline=deadline,
                 deadline_ms=seconds * 1000,
+                size=lambda _: (sum(map(len, texts)) // CHARACTERS_PER_TOKEN, 0),
             )
         return unit_vectors(response.raw, count=len(texts))
 

@@ -28,7 +28,7 @@ from dataplane.messages import (
     ToolCallDelta,
     UsageDelta,
 )
-from dataplane.providers.base import Adapter, StreamParser, UpstreamCall
+from dataplane.providers.base import Adapter, StreamParser, UpstreamCall, read_limits
 from dataplane.release import Release
 from dataplane.routing import Account, Lane, Route
 from dataplane.thresholds import Threshold
@@ -36,6 +36,8 @@ from dataplane.timers import TimerWheel
 from dataplane.transport import Exchange, Limits, Transport
 
 NO_LIMIT: Final = nullcontext()
+# Limits of an account change rarely: the headers that name them are read once in so long.
+LEARN_EVERY_SECONDS: Final = 5.0
 
 
 class LaneCaller:
@@ -50,9 +52,14 @@ class LaneCaller:
         timers: TimerWheel,
         clock: Callable[[], float],
         wall: Callable[[], float],
+        learn: Callable[[Lane, Mapping[int, float]], None] | None = None,
     ) -> None:
-        """`clock` is monotonic seconds, `wall` epoch seconds."""
+        """`clock` is monotonic seconds, `wall` epoch seconds; `learn` is told of the limits per minute that providers
+        name, by their place in QUOTA_RATES.
+        """
         self._transport = transport
+        self._learn = learn
+        self._learn_at: dict[str, float] = {}
         self._secrets = secrets
         self._adapters = adapters
         self._timers = timers
@@ -138,6 +145,8 @@ class LaneCaller:
                     )
                     if not 200 <= exchange.status < 300:
                         raise await self._read_failure(exchange, adapter, attempt.lane)
+                    if attempt.lane.quota is not None:
+                        self._learn_limits(attempt.lane, exchange)
                     await run.read_until(lambda run: run.tally.began)
             except TimeoutError:
                 raise UpstreamTimeout(
@@ -170,6 +179,8 @@ class LaneCaller:
                 try:
                     if not 200 <= exchange.status < 300:
                         raise await self._read_failure(exchange, adapter, attempt.lane)
+                    if attempt.lane.quota is not None:
+                        self._learn_limits(attempt.lane, exchange)
                     return await exchange.read()
                 finally:
                     exchange.close()
@@ -191,6 +202,13 @@ class LaneCaller:
     async def _read_failure(self, exchange: Exchange, adapter: Adapter, lane: Lane) -> GatewayError:
         body = await exchange.read()
         return adapter.error(exchange.status, exchange.headers(), body, lane=lane.id, wall=self._wall())
+
+    def _learn_limits(self, lane: Lane, exchange: Exchange) -> None:
+        now = self._clock()
+        if self._learn is None or now < self._learn_at.get(lane.quota_pool, now):
+            return
+        self._learn_at[lane.quota_pool] = now + LEARN_EVERY_SECONDS
+        self._learn(lane, read_limits(exchange.headers()))
 
     def _limit(self, seconds: float | None) -> AbstractContextManager[object]:
         return NO_LIMIT if seconds is None else self._timers.deadline(seconds)

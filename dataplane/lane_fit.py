@@ -78,6 +78,13 @@ class LaneFit:
         self._lost: dict[str, str | None] = {}
         self._estimate: int | None = None
 
+    @property
+    def estimated_tokens(self) -> int:
+        """See `estimate_tokens`; counted once, if anybody asks."""
+        if self._estimate is None:
+            self._estimate = estimate_tokens(self._request)
+        return self._estimate
+
     def fits(self, lane: Lane) -> bool:
         """True when `lane` can carry the request."""
         return self.misfit(lane) is None
@@ -103,9 +110,8 @@ class LaneFit:
         wire = self._providers[lane.provider].wire
         if wire not in self._lost:
             self._lost[wire] = lost_on(wire, self._request)
-        if lane.context_tokens is not None and self._estimate is None:
-            self._estimate = estimate_tokens(self._request)
-        return misfit_of(self._request, lane, wire=wire, lost=self._lost[wire], estimate=self._estimate or 0)
+        estimate = 0 if lane.context_tokens is None else self.estimated_tokens
+        return misfit_of(self._request, lane, wire=wire, lost=self._lost[wire], estimate=estimate)
 
 
 def misfit_of(request: ChatRequest, lane: Lane, *, wire: str, lost: str | None, estimate: int) -> InvalidRequest | None:

@@ -12,6 +12,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from dataplane.job_metrics import job_families
+from dataplane.jobs import Figures
 from dataplane.release import Release
 
 
@@ -35,6 +37,26 @@ class StreamCounts(Protocol):
         """How many ended, and how."""
 
 
+class QuotaCounts(Protocol):
+    """What a process can say of a quota that it shares, such as `QuotaShare`."""
+
+    name: str
+    granted: int
+    throttled: int
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait here."""
+
+    @property
+    def paused_seconds(self) -> float:
+        """How long nobody may go."""
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the fleet cannot be asked."""
+
+
 class GatewayMetrics(Collector):
     """Counts requests by operation and outcome; an outcome is `ok`, `cancelled` or an error code."""
 
@@ -43,10 +65,13 @@ class GatewayMetrics(Collector):
         *,
         release: Callable[[], Release | None],
         breakers: Callable[[], list[dict[str, Any]]] = list,
+        quotas: Callable[[], Iterable[QuotaCounts]] = list,
         streams: Callable[[], StreamCounts | None] = lambda: None,
+        jobs: Callable[[], Figures | None] = lambda: None,
     ) -> None:
         """`breakers` gives the states of the lanes' breakers: see `BreakerBoard.states`. `streams` gives None where no
-        stream outlives its caller's connection; their series are absent then.
+        stream outlives its caller's connection; their series are absent then, as are those of jobs where
+        `jobs` gives None.
         """
         self.in_flight = 0
         self._release = release
@@ -56,6 +81,8 @@ class GatewayMetrics(Collector):
         self._fallbacks: dict[tuple[str, str], int] = {}
         self._fields: dict[tuple[str, str, str], int] = {}
         self._breakers = breakers
+        self._quotas = quotas
+        self._jobs = jobs
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -119,9 +146,13 @@ class GatewayMetrics(Collector):
         for one in self._breakers():
             breakers.add_metric([one["lane"], one["state"]], 1)
         yield breakers
+        yield from quota_families(self._quotas())
         streams = self._streams()
         if streams is not None:
             yield from stream_families(streams)
+        jobs = self._jobs()
+        if jobs is not None:
+            yield from job_families(jobs)
         yield GaugeMetricFamily("ballast_gateway_in_flight", "Requests being served now.", value=self.in_flight)
         release = self._release()
         yield GaugeMetricFamily(
@@ -129,6 +160,26 @@ class GatewayMetrics(Collector):
             "Revision of the release being served; 0 while there is none.",
             value=0 if release is None else release.revision,
         )
+
+
+def quota_families(quotas: Iterable[QuotaCounts]) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+    """Yield what is shown of quotas."""
+    granted = CounterMetricFamily("ballast_gateway_quota_grants", "Attempts that a quota let go.", labels=["pool"])
+    throttled = CounterMetricFamily("ballast_gateway_quota_throttled", "429s of providers, by quota.", labels=["pool"])
+    waiting = GaugeMetricFamily("ballast_gateway_quota_waiting", "Requests that wait for a quota.", labels=["pool"])
+    paused = GaugeMetricFamily("ballast_gateway_quota_paused_seconds", "How long a quota rests.", labels=["pool"])
+    shared = GaugeMetricFamily(
+        "ballast_gateway_quota_shared",
+        "1 while the quota is shared with the fleet; else this process keeps to its part.",
+        labels=["pool"],
+    )
+    for one in quotas:
+        granted.add_metric([one.name], one.granted)
+        throttled.add_metric([one.name], one.throttled)
+        waiting.add_metric([one.name], one.waiting)
+        paused.add_metric([one.name], one.paused_seconds)
+        shared.add_metric([one.name], int(not one.is_alone))
+    yield from (granted, throttled, waiting, paused, shared)
 
 
 def stream_families(streams: StreamCounts) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:

@@ -1,7 +1,7 @@
 """The life of one request, top to bottom. This is the only place that orders the policies.
 
-    authenticate -> prompt and cohort -> route -> breaker and attempt, lane by lane -> stream or answer -> measure
-    -> respond, from signed copy if no lane could answer -> record
+    authenticate -> prompt and cohort -> route -> quota, breaker and attempt, lane by lane -> stream or answer
+    -> measure -> respond, from signed copy if no lane could answer -> record
 
 The edge (`gateway.py`) reads HTTP and cancels the task when the caller leaves; the deciders say what should happen;
 this module only says in which order, and makes sure that whatever happens is recorded exactly once.
@@ -23,12 +23,14 @@ from dataplane.attempts import Attempts
 from dataplane.cohorts import Arm, assign
 from dataplane.continuation import why_not
 from dataplane.copy_desk import CopyDesk
+from dataplane.cursors import CursorKeys
 from dataplane.envelope import JSON_TYPE, error_body, error_headers, face_of
 from dataplane.errors import (
     DeadlineExceeded,
     GatewayError,
     IdempotencyUnavailable,
     InvalidRequest,
+    JobTokenRefused,
     NoRelease,
     StreamNotContinuable,
     Unauthorized,
@@ -38,7 +40,8 @@ from dataplane.errors import (
 from dataplane.fallback import answers_from_copy
 from dataplane.frames import DONE, Ending
 from dataplane.idempotency import HEADER, parse_key
-from dataplane.journey import Attempt, Inbound, Journey, Reply
+from dataplane.job_tokens import is_job_token, read_token
+from dataplane.journey import CHARACTERS_PER_TOKEN, Attempt, Inbound, Journey, Reply
 from dataplane.keyed import KeyedRequest, KeyedWork
 from dataplane.lane_caller import LaneCaller
 from dataplane.lane_fit import LaneFit, refuse_unknown_fields
@@ -62,11 +65,13 @@ from dataplane.policies import FallbackStack
 from dataplane.productions import Witness
 from dataplane.prompts import PromptVersion, render
 from dataplane.providers.base import Adapter, UpstreamCall
+from dataplane.quota import INTERACTIVE, WORKLOADS, Workload
 from dataplane.relay import EVENT_STREAM, NO_CACHE, Chat, Relay, chat_needs
 from dataplane.release import Release
 from dataplane.retry import is_repeatable
 from dataplane.routing import MAX_DEADLINE_MS, Lane, Route, eligible_lanes
 from dataplane.schema_check import SchemaChecker
+from dataplane.sharding import lanes_of_tenant
 from dataplane.streams import EndedStream, Life, Streams
 from dataplane.timers import TimerWheel
 
@@ -104,11 +109,13 @@ class Pipeline:
         timers: TimerWheel,
         streams: Streams | None = None,
         keyed: KeyedWork | None = None,
+        job_keys: CursorKeys | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         """`clock` is monotonic seconds, `wall` epoch seconds; `region` stands in for a tenant without one. Without
-        `streams`, no stream outlives its caller's connection; without `keyed`, idempotency keys are refused.
+        `streams`, no stream outlives its caller's connection; without `keyed`, idempotency keys are refused, without
+        `job_keys`, which read the tokens of runners, runners are.
         """
         self._releases = releases
         self._caller = caller
@@ -120,6 +127,7 @@ class Pipeline:
         self._region = region
         self._streams = streams
         self._keyed = keyed
+        self._job_keys = job_keys
         self._clock = clock
         self._wall = wall
         self._timers = timers
@@ -138,11 +146,27 @@ class Pipeline:
         """Answer one `POST /v1/embeddings`; as `serve_chat`."""
         await self._record_whatever_happens("embeddings", inbound, reply, self._embeddings)
 
-    def authenticate(self, authorization: str | None) -> tuple[Release, ApiKey]:
-        """Return the release being served and the key that was shown, which knows whose it is.
+    def check(self, inbound: Inbound, *, path: str) -> Journey:
+        """Decide about a request as if it were served, so that what is wrong with it shows before it is. Who asks
+        stands in what is returned.
 
         Raises:
-            NoRelease, Unauthorized.
+            NoRelease, Unauthorized, NoEligibleLane, InvalidRequest.
+        """
+        journey = Journey(inbound)
+        if path == CHAT_PATH:
+            self._decide(journey)
+        else:
+            self._decide_embeddings(journey)
+        return journey
+
+    def authenticate(self, authorization: str | None, *, job: str | None = None) -> tuple[Release, ApiKey]:
+        """Return the release being served and the key that was shown, which knows whose it is.
+
+        Args:
+            job: The idempotency key of the request, where a runner may ask in the place of whoever handed in that job.
+        Raises:
+            NoRelease, Unauthorized, JobTokenRefused.
         """
         release = self._releases.current
         if release is None:
@@ -150,10 +174,21 @@ class Pipeline:
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not key:
             raise Unauthorized("no API key; send 'Authorization: Bearer <key>'")
-        known = release.api_key(key_digest(key.strip()))
+        if is_job_token(key) and job is not None:
+            known = self._key_of_job(release, key.strip(), job=job)
+        else:
+            known = release.api_key(key_digest(key.strip()))
         if known is None:
             raise Unauthorized("the API key is unknown or revoked")
         return release, known
+
+    def _key_of_job(self, release: Release, token: str, *, job: str) -> ApiKey | None:
+        """The API key that a job was handed in with, as long as it is admitted."""
+        if self._job_keys is None:
+            raise JobTokenRefused
+        shown = read_token(self._job_keys, token, job=job, now=self._wall())
+        known = (key for key in release.access.keys.values() if key.id == shown.key_id)
+        return next((key for key in known if key.tenant.slug == shown.tenant), None)
 
     async def _chat(self, journey: Journey, reply: Reply) -> None:
         chat = self._decide(journey)
@@ -283,7 +318,8 @@ class Pipeline:
                         policy=route.retry,
                         is_repeatable=chat.is_repeatable,
                         limit=route.first_token_seconds if request.stream else route.whole_answer_seconds,
-                        has_fallback=route.fallback is not None,
+                        has_fallback=journey.is_job or route.fallback is not None,
+                        size=chat.size,
                     )
                 except UpstreamError as cut:
                     if journey.production is None or not reply.opened:
@@ -295,18 +331,24 @@ class Pipeline:
                     await self._respond(journey, reply, response.to_openai())
         except (GatewayError, TimeoutError) as exc:
             error = self._as_error(journey, exc)
-            if reply.opened or not answers_from_copy(error) or route.fallback is None:
+            stack = None if journey.is_job else route.fallback  # a runner comes again, and no other words help it
+            if reply.opened or not answers_from_copy(error, journey.workload) or stack is None:
                 raise error from exc
             journey.lanes = tuple(filter(chat.fit.fits, journey.lanes))  # whose return the notice may promise
-            await self._answer_from_copy(journey, reply, request, route.fallback, error)
+            await self._answer_from_copy(journey, reply, request, stack, error)
 
-    async def _embeddings(self, journey: Journey, reply: Reply) -> None:
+    def _decide_embeddings(self, journey: Journey) -> tuple[EmbeddingRequest, Release, Route]:
+        """As `_decide`."""
         release, tenant = self._admit(journey)
         request = parse_embedding_request(journey.inbound.body)
         journey.user = journey.inbound.user or request.user
         route = self._choose_lanes(journey, release, tenant, route=request.route, needs=EMBEDDINGS)
         if route.unknown_fields == "refuse":
             refuse_unknown_fields(request)
+        return request, release, route
+
+    async def _embeddings(self, journey: Journey, reply: Reply) -> None:
+        request, release, route = self._decide_embeddings(journey)
 
         async def life(journey: Journey, reply: Reply) -> None:
             await self._embed(journey, reply, request, release, route)
@@ -339,23 +381,30 @@ class Pipeline:
                     deadline_ms=journey.deadline_ms,
                     policy=route.retry,
                     limit=route.whole_answer_seconds,
-                    has_fallback=route.fallback is not None,
+                    has_fallback=journey.is_job or route.fallback is not None,
+                    size=lambda _: (len(journey.inbound.body) // CHARACTERS_PER_TOKEN, 0),
                 )
                 await self._respond(journey, reply, response.raw)
         except (GatewayError, TimeoutError) as exc:
             error = self._as_error(journey, exc)
-            if reply.opened or not answers_from_copy(error) or route.fallback is None:
+            stack = None if journey.is_job else route.fallback  # a runner comes again, and no other words help it
+            if reply.opened or not answers_from_copy(error, journey.workload) or stack is None:
                 raise error from exc
-            self._give_notice(journey, route.fallback, error)
+            self._give_notice(journey, stack, error)
             raise error from exc
 
     # Authenticate.
 
     def _admit(self, journey: Journey) -> tuple[Release, Tenant]:
-        release, key = self.authenticate(journey.inbound.authorization)
+        authorization, job = journey.inbound.authorization, journey.inbound.idempotency_key
+        release, key = self.authenticate(authorization, job=job)
+        journey.is_job = job is not None and is_job_token((authorization or "").partition(" ")[2])
         journey.release = release
         journey.tenant = key.tenant
         journey.key_id = key.id
+        journey.workload = read_workload(journey.inbound.workload)
+        if journey.inbound.queue not in (None, "comments"):
+            raise InvalidRequest("ballast-queue asks for comments, or is left out", param="ballast-queue")
         journey.stage = "reading the request"
         return release, key.tenant
 
@@ -420,6 +469,7 @@ class Pipeline:
         lanes = eligible_lanes(release.routing, route=route, residency=tenant.residency, needs=needs)
         journey.route = route
         chosen = release.routing.routes[route]
+        lanes = lanes_of_tenant(lanes, tenant=tenant.slug, accounts=chosen.accounts_per_tenant)
         journey.lanes = self._attempts.in_order(lanes, chosen.steering)
         journey.deadline_ms = read_deadline(journey.inbound.deadline_ms, default_ms=chosen.deadline_ms)
         return chosen
@@ -590,3 +640,19 @@ def read_deadline(header: str | None, *, default_ms: int) -> float:
             param="ballast-deadline-ms",
         )
     return value
+
+
+def read_workload(header: str | None) -> Workload:
+    """Return the class of the request: interactive unless the caller says batch.
+
+    Raises:
+        InvalidRequest: the header says something else.
+    """
+    if header is None:
+        return INTERACTIVE
+    for workload in WORKLOADS:
+        if header == workload:
+            return workload
+    raise InvalidRequest(
+        f"ballast-class is {header[:40]!r}; send interactive or batch, or leave it out", param="ballast-class"
+    )

@@ -1,4 +1,5 @@
-"""What people decide about lanes and routes: their order, probes, breaker, retry and stream policies, fallback stacks.
+"""What people decide about lanes and routes: their order, probes, breaker, retry, quota and stream policies, fallback
+stacks.
 
 All are parts of the routing table, reviewed and signed with it, and referred to by name from lanes and routes.
 """
@@ -364,3 +365,129 @@ class StreamPolicy:
 
 
 STREAM_THRESHOLDS: Final = ("retention_seconds", "abandon_seconds", "continuations")
+
+
+MAX_QUOTA_WINDOW_SECONDS: Final = 86_400.0
+MAX_QUOTA: Final = 10**12
+MAX_HEADROOM: Final = 0.5
+MAX_WAIT_SECONDS: Final = 3600.0
+MAX_WEIGHT_OF_TIER: Final = 1000.0
+# What a provider counts over a window; besides, it may bound how many requests are under way at once.
+QUOTA_RATES: Final = ("requests", "tokens", "input_tokens", "output_tokens")
+CONCURRENCY: Final = "concurrency"
+QUOTA_LIMITS: Final = (*QUOTA_RATES, CONCURRENCY)
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaPolicy:
+    """What an account may ask of its provider, and how the fleet shares it. Lanes of one account that name the same
+    policy share one quota.
+
+    Attributes:
+        window_seconds: Over which the provider counts.
+        requests, tokens, input_tokens, output_tokens: What it admits in one window; `tokens` counts both directions
+            together. None: not bounded here; with `learn`, as the provider's headers say.
+        concurrency: How many requests may be under way at once; None: not bounded.
+        headroom: Share (0..0.5) of each limit that is left alone, so that clocks, counts and leases may be a bit off.
+        batch_share: Share (0..0.5) that batch work gets while interactive callers wait; alone, either class has it all.
+        vip_concurrency: Of `concurrency`, what only interactive callers of tier VIP may use; None: nothing.
+        vip_weight, standard_weight, free_weight: How much a tenant of the tier gets beside one of another, while both
+            wait.
+        spill_seconds: With another lane left, a caller waits at most so long for this one.
+        max_wait_seconds: With no other lane left, an interactive caller waits at most so long. Batch work waits as long
+            as its deadline allows.
+        ramp_seconds: After a 429, the time from a tenth of the limits to all of them.
+        fleet_workers: How many gateway processes there are at most. While they cannot ask one another, each takes its
+            part of the limits.
+        learn: Whether a lower limit that the provider's headers name is kept to.
+    """
+
+    slug: str
+    window_seconds: Threshold
+    requests: Threshold | None
+    tokens: Threshold | None
+    input_tokens: Threshold | None
+    output_tokens: Threshold | None
+    concurrency: Threshold | None
+    headroom: Threshold
+    batch_share: Threshold
+    vip_concurrency: Threshold | None
+    vip_weight: Threshold
+    standard_weight: Threshold
+    free_weight: Threshold
+    spill_seconds: Threshold
+    max_wait_seconds: Threshold
+    ramp_seconds: Threshold
+    fleet_workers: Threshold
+    learn: bool
+
+    @classmethod
+    def parse(cls, slug: str, node: Node) -> QuotaPolicy:
+        """Read one policy, or raise MalformedRelease.
+
+        Shape: {"learn": bool, name of each other attribute: see `Threshold.parse`}; the limits and `vip_concurrency`
+        may be null.
+        """
+        members = node.members(*QUOTA_THRESHOLDS, "learn")
+
+        def limit(name: str, *, minimum: int = 1) -> Threshold | None:
+            if members[name].value is None:
+                return None
+            return Threshold.parse_whole(members[name], minimum=minimum, maximum=MAX_QUOTA)
+
+        def number(name: str, maximum: float) -> Threshold:
+            return Threshold.parse(members[name], above=0, maximum=maximum)
+
+        policy = cls(
+            slug=slug,
+            window_seconds=number("window_seconds", MAX_QUOTA_WINDOW_SECONDS),
+            requests=limit("requests"),
+            tokens=limit("tokens"),
+            input_tokens=limit("input_tokens"),
+            output_tokens=limit("output_tokens"),
+            concurrency=limit("concurrency"),
+            headroom=number("headroom", MAX_HEADROOM),
+            batch_share=number("batch_share", MAX_HEADROOM),
+            vip_concurrency=limit("vip_concurrency"),
+            vip_weight=number("vip_weight", MAX_WEIGHT_OF_TIER),
+            standard_weight=number("standard_weight", MAX_WEIGHT_OF_TIER),
+            free_weight=number("free_weight", MAX_WEIGHT_OF_TIER),
+            spill_seconds=number("spill_seconds", MAX_WAIT_SECONDS),
+            max_wait_seconds=number("max_wait_seconds", MAX_WAIT_SECONDS),
+            ramp_seconds=number("ramp_seconds", MAX_WAIT_SECONDS),
+            fleet_workers=Threshold.parse_whole(members["fleet_workers"], minimum=1, maximum=100_000),
+            learn=members["learn"].flag(),
+        )
+        if not policy.learn and not policy.limits():
+            node.refuse("it bounds nothing; name a limit, or let it learn the provider's")
+        policy._check_concurrency(members)
+        return policy
+
+    def _check_concurrency(self, members: Mapping[str, Node]) -> None:
+        if self.concurrency is None:
+            if self.vip_concurrency is not None:
+                members["vip_concurrency"].refuse("there is no concurrency to take it from; set that, or this to null")
+            return
+        if self.concurrency.value < self.fleet_workers.value:
+            members["concurrency"].refuse(
+                f"less than fleet_workers, {self.fleet_workers.value:g}; alone, a worker could send nothing"
+            )
+        if self.vip_concurrency is not None and self.vip_concurrency.value >= self.concurrency.value:
+            members["vip_concurrency"].refuse(f"leaves nobody else any of concurrency, {self.concurrency.value:g}")
+
+    def limits(self) -> dict[str, float]:
+        """What is bounded: name of QUOTA_LIMITS -> how much."""
+        return {name: limit.value for name in QUOTA_LIMITS if (limit := getattr(self, name)) is not None}
+
+    def weight(self, tier: str) -> float:
+        """What a tenant of `tier` weighs."""
+        weight: Threshold = getattr(self, f"{tier}_weight")
+        return weight.value
+
+    def thresholds(self) -> Mapping[str, Threshold]:
+        """Every number of the policy that is set, by its name, in the order of the class."""
+        named = {name: getattr(self, name) for name in QUOTA_THRESHOLDS}
+        return {name: threshold for name, threshold in named.items() if threshold is not None}
+
+
+QUOTA_THRESHOLDS: Final = tuple(name for name in QuotaPolicy.__dataclass_fields__ if name not in ("slug", "learn"))

@@ -10,21 +10,21 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
 
 from dataplane.aggregation import Aggregation
 from dataplane.credentials import Secrets
-from dataplane.cursors import MIN_KEY_BYTES, BadCursorKeys, CursorKeys, parse_cursor_keys
 from dataplane.gateway import create_app
 from dataplane.release import Release
 from dataplane.reports import ReportShipper
 from dataplane.settings import GatewaySettings
 from dataplane.stores.breakers import RedisBreakerStore
-from dataplane.stores.files import read_or_make_key
+from dataplane.stores.cursor_keys import read_cursor_keys
 from dataplane.stores.idempotency import PostgresIdempotencyStore
+from dataplane.stores.jobs import PostgresJobStore
+from dataplane.stores.quota import RedisQuotaStore
 from dataplane.stores.streams import RedisStreamLog
 from dataplane.watcher import ReleaseWatcher
 
@@ -107,7 +107,9 @@ def run_gateway(settings: GatewaySettings, *, secrets: Secrets, listener: socket
         breaker_store=None if redis_url is None else RedisBreakerStore(redis_url),
         stream_log=None if redis_url is None else RedisStreamLog(redis_url),
         idempotency_store=None if settings.database_url is None else PostgresIdempotencyStore(settings.database_url),
-        cursors=None if redis_url is None else _cursor_keys(settings.cursor_keys_file),
+        quota_store=None if redis_url is None else RedisQuotaStore(redis_url),
+        job_store=None if settings.database_url is None else PostgresJobStore(settings.database_url),
+        cursors=read_cursor_keys(settings.cursor_keys_file),
     )
     if lifeline is not None:
         threading.Thread(target=_stop_with_supervisor, args=(lifeline,), name="lifeline", daemon=True).start()
@@ -119,13 +121,6 @@ def run_gateway(settings: GatewaySettings, *, secrets: Secrets, listener: socket
         **SERVER,
     )
     DrainingServer(config, reports=reports, interrupt=app.interrupt_streams).run(sockets=[listener])
-
-
-def _cursor_keys(path: Path) -> CursorKeys:
-    try:
-        return parse_cursor_keys(read_or_make_key(path, size_bytes=MIN_KEY_BYTES))
-    except (BadCursorKeys, UnicodeDecodeError) as exc:
-        raise BadCursorKeys(f"{path} (BALLAST_CURSOR_KEYS_FILE): {exc}") from exc
 
 
 def _stop_with_supervisor(lifeline: int) -> None:

@@ -16,7 +16,7 @@ from dataplane.errors import ContextLengthExceeded, GatewayError, UpstreamContex
 from dataplane.frames import Ending
 from dataplane.journey import Attempt, Journey, Reply
 from dataplane.lane_caller import LaneCaller, StreamRun
-from dataplane.lane_fit import LaneFit, is_roomier
+from dataplane.lane_fit import LaneFit, asked_output, is_roomier
 from dataplane.messages import ChatRequest, TakesUp
 from dataplane.metrics import GatewayMetrics
 from dataplane.productions import Production
@@ -45,6 +45,10 @@ class Chat:
     route: Route
     fit: LaneFit
     is_repeatable: bool
+
+    def size(self, lane: Lane) -> tuple[int, int | None]:
+        """See `attempts.Size`."""
+        return self.fit.estimated_tokens, asked_output(self.request, lane)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +252,7 @@ class Relay:
             is_committed=lambda: len(production.segments) > segments,
             is_repeatable=chat.is_repeatable,
             limit=chat.route.first_token_seconds,
+            size=chat.size,
         )
 
 

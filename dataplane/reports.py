@@ -114,8 +114,9 @@ class NoSink:
 class ReportShipper:
     """One worker's reports. Everything but `start` and `stop` is called on the event loop that `start` ran on.
 
-    `status`, `serving`, `in_flight` and `lanes` are plain attributes: whoever knows them sets them, the next heartbeat
-    says them. `lanes` is asked each time how this worker holds the lanes that have a breaker; None: it holds none.
+    `status`, `serving`, `in_flight`, `lanes` and `quotas` are plain attributes: whoever knows them sets them, the next
+    heartbeat says them. `lanes` is asked each time how this worker holds the lanes that have a breaker, `quotas` how
+    the quotas stand that it shares; None: there are none.
     Shape of its answer: [{"lane": str, "state": "closed"|"open"|"half_open"|"forced_open"|"forced_closed",
     "open_for_seconds": float or null, "probes", "attempts", "failures": int, "cause": str}].
     """
@@ -137,6 +138,7 @@ class ReportShipper:
         self.serving: Release | None = None
         self.in_flight = 0
         self.lanes: Callable[[], list[dict[str, Any]]] | None = None
+        self.quotas: Callable[[], list[dict[str, Any]]] | None = None
         self._kind = kind
         self._host = host
         self._settings = settings
@@ -383,7 +385,8 @@ class ReportShipper:
                     "digest": None if release is None else release.digest,
                     "started_at": self._started_at,
                     "in_flight": self.in_flight,
-                    **self._lanes_now(),
+                    **self._told("lanes", self.lanes),
+                    **self._told("quotas", self.quotas),
                 },
                 "acks": acks,
                 "rollups": rollups,
@@ -394,14 +397,14 @@ class ReportShipper:
             }
         )
 
-    def _lanes_now(self) -> dict[str, Any]:
-        """The member `lanes` of the state; absent when there is none to tell of."""
-        if self.lanes is None:
+    def _told(self, name: str, tell: Callable[[], list[dict[str, Any]]] | None) -> dict[str, Any]:
+        """One member of the state; absent when there is none to tell of."""
+        if tell is None:
             return {}
         try:
-            return {"lanes": self.lanes()}
+            return {name: tell()}
         except Exception:  # the batch may hold rollups that nobody else has: they must not be lost with this
-            log.exception("the lanes of %s could not be told", self.worker)
+            log.exception("the %s of %s could not be told", name, self.worker)
             return {}
 
 

@@ -15,7 +15,16 @@ from dataplane.documents import Node, child_path
 from dataplane.errors import NoEligibleLane, UnknownRoute, UnsupportedRequest
 from dataplane.fields import OMITTABLE
 from dataplane.fields import WIRES as _WIRES
-from dataplane.policies import BreakerPolicy, FallbackStack, ProbePolicy, RetryPolicy, Steering, StreamPolicy
+from dataplane.policies import (
+    BreakerPolicy,
+    FallbackStack,
+    ProbePolicy,
+    QuotaPolicy,
+    RetryPolicy,
+    Steering,
+    StreamPolicy,
+)
+from dataplane.sharding import groups_of_twins
 from dataplane.thresholds import Threshold
 
 WIRES: Final = frozenset(_WIRES)
@@ -46,7 +55,7 @@ MAX_TIMEOUT_SECONDS: Final = 3600.0
 MAX_DEADLINE_MS: Final = 3_600_000
 MAX_HELD_TOKENS: Final = 1000
 # The parts of a table that lanes and routes refer to by name; a table without them is complete too.
-POLICY_PARTS: Final = ("breakers", "retries", "probes", "streams", "fallbacks")
+POLICY_PARTS: Final = ("breakers", "retries", "probes", "quotas", "streams", "fallbacks")
 _SECRET: Final = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*\Z|file:/.+\Z")
 
 
@@ -74,9 +83,9 @@ class Lane:
     """Provider x region x account x model: the unit of health. Prices are micro-units of money per million tokens.
 
     `breaker` None: nothing is ever held back from the lane, however it does. `probe` None: it is only known by what
-    callers ask it. `context_tokens` bounds a conversation with its answer, `max_output_tokens` the answer: a caller who
-    asks for more is given this; None: nobody said. `unsupported_fields` are those that its model refuses, so they are
-    not sent there, and the caller is told.
+    callers ask it. `quota` None: nobody waits for what its account is admitted. `context_tokens` bounds a conversation
+    with its answer, `max_output_tokens` the answer: a caller who asks for more is given this; None: nobody said.
+    `unsupported_fields` are those that its model refuses, so they are not sent there, and the caller is told.
     """
 
     id: str
@@ -94,9 +103,15 @@ class Lane:
     idle_timeout_seconds: float
     breaker: BreakerPolicy | None = None
     probe: ProbePolicy | None = None
+    quota: QuotaPolicy | None = None
     context_tokens: int | None = None
     max_output_tokens: int | None = None
     unsupported_fields: frozenset[str] = frozenset()
+
+    @property
+    def quota_pool(self) -> str:
+        """The name of the quota that the lane shares with others: its account's, of its policy."""
+        return f"{self.account}/{'' if self.quota is None else self.quota.slug}"
 
     def cost_micros(self, *, input_tokens: int, output_tokens: int) -> int:
         """What these tokens cost on this lane, in micro-units of money, rounded half up to a whole micro."""
@@ -121,6 +136,8 @@ class Route:
         retry: How failed attempts are made again; None: every lane once.
         streams: How its streams are kept and taken up again; None: they end with the caller's connection.
         steering: How the lanes are ordered.
+        accounts_per_tenant: Of lanes that differ by their account alone, how many accounts each tenant reaches, so that
+            a tenant that exhausts its own leaves others theirs: see `sharding`. None: all of them.
         unknown_fields: What becomes of a request with fields that the gateway does not know: "pass" sends them to lanes
             that speak OpenAI's JSON, and only there; "refuse" refuses the request.
     """
@@ -136,6 +153,7 @@ class Route:
     retry: RetryPolicy | None = None
     streams: StreamPolicy | None = None
     steering: Steering = field(default_factory=Steering)
+    accounts_per_tenant: int | None = None
     unknown_fields: str = "pass"
 
     def thresholds(self) -> dict[str, Threshold]:
@@ -160,6 +178,7 @@ class RoutingTable:
     retries: dict[str, RetryPolicy] = field(default_factory=dict)
     probes: dict[str, ProbePolicy] = field(default_factory=dict)
     streams: dict[str, StreamPolicy] = field(default_factory=dict)
+    quotas: dict[str, QuotaPolicy] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, section: object, *, path: str = "$.sections.routing") -> RoutingTable:
@@ -169,7 +188,7 @@ class RoutingTable:
                 "lanes": {id: {...}}, "routes": {slug: {"lanes": [lane id, ...], "deadline_ms": int, ...}}} and, where
                 there are such policies, {"breakers": {slug: see BreakerPolicy}, "fallbacks": {slug: see
                 FallbackStack}, "retries": {slug: see RetryPolicy}, "probes": {slug: see ProbePolicy}, "streams":
-                {slug: see StreamPolicy}}.
+                {slug: see StreamPolicy}, "quotas": {slug: see QuotaPolicy}}.
         Raises:
             MalformedRelease: an unknown or missing key, a dangling reference, a duplicate or a number out of range,
                 naming the JSON path.
@@ -185,10 +204,11 @@ class RoutingTable:
         retries = _parse_policies(members.get("retries"), RetryPolicy.parse)
         probes = _parse_policies(members.get("probes"), ProbePolicy.parse)
         streams = _parse_policies(members.get("streams"), StreamPolicy.parse)
+        quotas = _parse_policies(members.get("quotas"), QuotaPolicy.parse)
         lanes: dict[str, Lane] = {}
         identities: dict[tuple[str, str, str, str], str] = {}
         for lane_id, node in members["lanes"].entries():
-            lane = _parse_lane(lane_id, node, providers, accounts, breakers, probes)
+            lane = _parse_lane(lane_id, node, providers, accounts, breakers, probes, quotas)
             identity = (lane.provider, lane.region, lane.account, lane.model)
             if identity in identities:
                 node.refuse(f"same provider, region, account and model as lane {identities[identity]!r}")
@@ -201,7 +221,7 @@ class RoutingTable:
         for slug, stack in fallbacks.items():
             if stack.answers is not None and stack.answers.embedding_route is not None:
                 _check_embedding_route(members["fallbacks"], slug, stack.answers.embedding_route, routes)
-        return cls(providers, accounts, lanes, routes, breakers, fallbacks, retries, probes, streams)
+        return cls(providers, accounts, lanes, routes, breakers, fallbacks, retries, probes, streams, quotas)
 
 
 _Policy = TypeVar("_Policy")
@@ -247,6 +267,7 @@ def _parse_lane(
     accounts: dict[str, Account],
     breakers: dict[str, BreakerPolicy],
     probes: dict[str, ProbePolicy],
+    quotas: dict[str, QuotaPolicy],
 ) -> Lane:
     members = node.members(
         "provider",
@@ -261,7 +282,7 @@ def _parse_lane(
         "connect_timeout_seconds",
         "first_byte_timeout_seconds",
         "idle_timeout_seconds",
-        optional=("breaker", "probe", "context_tokens", "max_output_tokens", "unsupported_fields"),
+        optional=("breaker", "probe", "quota", "context_tokens", "max_output_tokens", "unsupported_fields"),
     )
     if not lane_id or not lane_id.isascii() or not lane_id.isprintable() or " " in lane_id:
         node.refuse(f"{lane_id!r} is not a lane id (printable ASCII without spaces)")
@@ -292,6 +313,7 @@ def _parse_lane(
         idle_timeout_seconds=members["idle_timeout_seconds"].number(above=0, maximum=MAX_TIMEOUT_SECONDS),
         breaker=_optional_reference(members.get("breaker"), breakers, to="breaker policy"),
         probe=_optional_reference(members.get("probe"), probes, to="probe policy"),
+        quota=_optional_reference(members.get("quota"), quotas, to="quota policy"),
         context_tokens=_optional_tokens(members.get("context_tokens")),
         max_output_tokens=_optional_tokens(members.get("max_output_tokens")),
         unsupported_fields=frozenset(() if unsupported is None else unsupported.texts()),
@@ -336,6 +358,7 @@ def _parse_route(
             "retry",
             "streams",
             "steering",
+            "accounts_per_tenant",
             "unknown_fields",
         ),
     )
@@ -363,12 +386,22 @@ def _parse_route(
         retry=_optional_reference(members.get("retry"), retries, to="retry policy"),
         streams=stream_policy,
         steering=_parse_steering(members.get("steering"), chosen),
+        accounts_per_tenant=_parse_spread(members.get("accounts_per_tenant"), chosen),
         unknown_fields="pass" if unknown_fields is None else unknown_fields.one_of(UNKNOWN_FIELDS),
     )
 
 
 def _parse_steering(node: Node | None, lanes: tuple[Lane, ...]) -> Steering:
     return Steering() if node is None or node.value is None else Steering.parse(node, [lane.id for lane in lanes])
+
+
+def _parse_spread(node: Node | None, lanes: tuple[Lane, ...]) -> int | None:
+    if node is None or node.value is None:
+        return None
+    most = max(map(len, groups_of_twins(lanes)))
+    if most < 2:
+        node.refuse("no two lanes of this route differ by their account alone, so there is nothing to spread over")
+    return node.integer(minimum=1, maximum=most)
 
 
 def eligible_lanes(

@@ -27,7 +27,8 @@ class ReportSettings:
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """One gateway process. `slot` counts processes on this host from 0. `database_url` None: no idempotency keys.
+    """One gateway process. `slot` counts processes on this host from 0. `database_url` None: no idempotency keys and
+    no jobs; a tenant may have `job_limit` jobs in the queue.
 
     The worker id is `<host_name>/gateway-<slot>`.
     """
@@ -45,6 +46,7 @@ class GatewaySettings:
     release_poll_seconds: float = 0.020
     drain_seconds: float = 30.0
     max_body_bytes: int = 8 * 1024 * 1024
+    job_limit: int = 10_000
 
     @property
     def worker(self) -> str:
@@ -59,6 +61,21 @@ class SupervisorSettings:
     processes: int
     gateway: GatewaySettings
     restart_seconds: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerSettings:
+    """A runner of jobs. `concurrency` is how many it has at once, which is how many of them wait for quota at the
+    gateway; `keep_seconds` after its end a job's words are deleted.
+    """
+
+    host_name: str
+    broker_url: str
+    database_url: str
+    gateway_url: str
+    cursor_keys_file: Path
+    concurrency: int = 8
+    keep_seconds: float = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)

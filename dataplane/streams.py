@@ -27,13 +27,15 @@ from dataplane.errors import (
     StreamNotContinuable,
     StreamNotFound,
 )
-from dataplane.frames import Ending, FrameBuffer, text_of
+from dataplane.frames import Ending, FrameBuffer
 from dataplane.journey import Journey, Reply, new_id
-from dataplane.policies import KEEP, StreamPolicy
+from dataplane.policies import StreamPolicy
 from dataplane.productions import Production, View, Witness
-from dataplane.stores.streams import Append, Lease, Standing, StoredStream, StreamLog
+from dataplane.stores.streams import Lease, Standing, StoredStream, StreamLog
+from dataplane.stream_deliveries import Deliveries
 from dataplane.stream_follower import StreamFollower
-from dataplane.stream_rows import Origin, finished_row, origin_of, orphan_rows, tokens_through, with_delivery
+from dataplane.stream_orphans import Orphans, Unsettled
+from dataplane.stream_rows import Origin, origin_of, with_delivery
 from dataplane.stream_writer import LEASE_SECONDS, EventSink, StreamWriter
 from dataplane.timers import TimerWheel
 
@@ -44,15 +46,11 @@ TICK_SECONDS: Final = 1.0
 ROW_PATIENCE_SECONDS: Final = 5.0
 # A remote reader was there at least so lately: it says so with every tick of its process.
 READ_LATELY_SECONDS: Final = 3 * TICK_SECONDS
-# Rows are with the log of reports, or in the spool, at most two of its rounds after they were handed over.
-SETTLE_TICKS: Final = 4
 # So long, and so many, streams that ended while the log was away wait for it, of which it has nothing yet.
 UNWRITTEN_SECONDS: Final = 60.0
 MAX_UNWRITTEN: Final = 2000
 # Whoever asked for a stream reads it within so many ticks, or asks for it again.
 KEPT_TICKS: Final = 5
-OWED_GRACE_SECONDS: Final = 30.0
-MAX_CLAIMS: Final = 50
 # Together with the time that requests have to drain, less than the supervisor waits.
 STOP_SECONDS: Final = 2.0
 # A caller who takes nothing for so long is gone; the stream can be read again.
@@ -124,10 +122,20 @@ class Streams:
         self._productions: dict[str, Production] = {}
         self._views: dict[str, View] = {}
         self._ended_at: dict[str, float] = {}
-        self._unsettled: list[tuple[int, str]] = []
+        self._unsettled = Unsettled(store)
+        self._deliveries = Deliveries(store=store, reports=reports, wall=wall)
         self._ticks = 0
         self._tasks: list[asyncio.Task[None]] = []
         self.endings: dict[str, int] = {}
+        self._orphans = Orphans(
+            store=store,
+            owner=owner,
+            reports=reports,
+            unsettled=self._unsettled,
+            endings=self.endings,
+            cursor=lambda stream, stored, after: self.sign(self._view_of(stream, stored), after),
+            wall=wall,
+        )
         self.resumes = 0
 
     # A process' life.
@@ -518,8 +526,10 @@ class Streams:
     async def tick(self) -> None:
         """Look after all streams: what is done once a second."""
         self._ticks += 1
+        self._unsettled.ticks += 1
         self._cancel_unread()
-        for chore in (self._report_ended, self._renew, self._tell_deliveries, self._end_orphans, self._settle):
+        settle = self._unsettled.settle
+        for chore in (self._report_ended, self._renew, self._tell_deliveries, self._end_orphans, settle):
             try:
                 await chore()
             except StreamLogUnavailable as exc:
@@ -587,46 +597,11 @@ class Streams:
             if view.id in self._productions:
                 continue
             if view.is_dirty or (view.readers and not view.buffer.is_over):
-                await self._tell_delivery(view)
+                await self._deliveries.tell(view)
             if not view.readers and not view.is_dirty and self._ticks - view.wanted_at > KEPT_TICKS:
                 self._follower.let_go(view)
                 if self._views.get(view.id) is view:
                     del self._views[view.id]
-
-    async def _tell_delivery(self, view: View) -> None:
-        is_dirty, view.is_dirty = view.is_dirty, False
-        try:
-            reading = view.readers > 0 and not view.buffer.is_over
-            checkpoint = await self._store.touch(view.id, delivered=view.delivered, acked=view.acked, reading=reading)
-            if checkpoint is None:
-                view.lose()
-            # Once it is over its owner may have sent the row, which takes no notice of what comes later.
-            is_over = view.buffer.is_over or (checkpoint is not None and checkpoint.ending is not None)
-            if is_dirty and is_over:
-                self._reports.add_delivery(await self._delivery_of(view))
-        except BaseException:
-            view.is_dirty = view.is_dirty or is_dirty
-            raise
-
-    async def _delivery_of(self, view: View) -> dict[str, Any]:
-        payloads = list(view.buffer.payloads)
-        if "row" not in view.about or not view.buffer.is_over:  # it ended after it was read here first
-            stored = await self._store.read(view.id, after=len(payloads))
-            if stored is not None:
-                view.about = orjson.loads(stored.about)
-                payloads += stored.payloads
-        segments = view.about.get("row", view.about).get("segments", ())
-        return {
-            "delivery_id": new_id(self._wall()),
-            "stream_id": view.id,
-            "tenant": view.tenant,
-            "at": self._wall(),
-            "delivered": view.delivered,
-            "acked": view.acked,
-            "delivered_tokens": tokens_through(segments, payloads, view.delivered),
-            "acked_tokens": tokens_through(segments, payloads, view.acked),
-            "reader": view.moved_by,
-        }
 
     async def _report_ended(self, *, everything: bool = False) -> None:
         """Send the rows of streams that have ended and been read, or that waited long enough, and let go of those whose
@@ -649,7 +624,7 @@ class Streams:
             elif production.is_fenced and not production.is_handed_over:
                 production.lose()
             elif production.is_reported and not production.is_unwritten:
-                self._unsettled.append((self._ticks, stream))
+                self._unsettled.add(stream)
 
     def _patience(self, production: Production) -> float:
         """How long a stream that has ended waits for the log to be written, in seconds."""
@@ -678,89 +653,7 @@ class Streams:
         self._reports.add_stream(with_delivery(row, payloads, delivered=production.delivered, acked=production.acked))
         self.endings[ending] = self.endings.get(ending, 0) + 1
 
-    async def _settle(self) -> None:
-        """Say of rows that are out for long enough that nobody owes them."""
-        due = {stream for tick, stream in self._unsettled if self._ticks - tick >= SETTLE_TICKS}
-        if due:
-            await self._store.settle(list(due))
-            self._unsettled = [entry for entry in self._unsettled if entry[1] not in due]
-
-    # What dead processes leave behind.
-
     async def _end_orphans(self) -> None:
-        """End streams whose owner is gone, and send the rows that it owes."""
         # Nobody could renew while the log was away, so right after that no lease says that its owner is dead.
-        if self._writer.is_down or self._clock() - self._writer.up_since < 2 * LEASE_SECONDS:
-            return
-        claimed = await self._store.claim_orphans(owner=self._owner, lease_seconds=LEASE_SECONDS, limit=MAX_CLAIMS)
-        for stream, epoch in claimed.items():
-            stored = await self._store.read(stream, after=0)
-            if stored is not None and stored.about:
-                await self._end_orphan(stream, epoch, stored)
-        for stream in await self._store.claim_owed(grace_seconds=OWED_GRACE_SECONDS, limit=MAX_CLAIMS):
-            if any(stream == mine for _, mine in self._unsettled) or stream in self._productions:
-                continue
-            stored = await self._store.read(stream, after=0)
-            if stored is None or not stored.about:
-                await self._store.settle([stream])  # it is kept no more, so nobody can tell of it
-            else:
-                self._report_stored(stream, stored)
-
-    async def _end_orphan(self, stream: str, epoch: int, stored: StoredStream) -> None:
-        about = orjson.loads(stored.about)
-        identity = about["identity"]
-        segments, usage = orphan_rows(
-            about["segments"], about["usage"], stored.payloads, output_price=about["output_price"]
-        )
-        after = len(stored.payloads) + 1
-        body = error_body(
-            OwnerLost(),
-            request_id=identity["request_id"],
-            code="upstream_interrupted",
-            resume_cursor=self.sign(self._view_of(stream, stored), after),
-        )
-        payloads = [*stored.payloads, body]
-        row = finished_row(
-            identity,
-            at=self._wall(),
-            ending=Ending.INTERRUPTED,
-            code="upstream_interrupted",
-            segments=segments,
-            usage=usage,
-            payloads=payloads,
-            words="".join(map(text_of, stored.payloads)),
-            transcript=about["transcript"],
-        )
-        about |= {"segments": segments, "usage": usage, "row": {**row, "transcript": None}}
-        append = Append(
-            stream=stream,
-            epoch=epoch,
-            first=after,
-            payloads=[body],
-            keep_seconds=about["retention_seconds"],
-            about=orjson.dumps(about),
-            ending=Ending.INTERRUPTED,
-        )
-        [answer] = await self._store.append([append], owner=self._owner, lease_seconds=LEASE_SECONDS)
-        if answer.standing is not Standing.OK:
-            return  # whoever claimed it after us does it
-        log.warning("stream %s of request %s was left behind by its owner", stream, identity["request_id"])
-        self.endings[Ending.INTERRUPTED] = self.endings.get(Ending.INTERRUPTED, 0) + 1
-        ended = await self._store.read(stream, after=0)
-        if ended is not None:
-            self._report_stored(stream, ended)
-
-    def _report_stored(self, stream: str, stored: StoredStream) -> None:
-        about = orjson.loads(stored.about)
-        row = about.get("row")
-        if row is None:
-            return
-        if about["transcript"] == KEEP:
-            row["transcript"] = [payload.decode() for payload in stored.payloads]
-        checkpoint = stored.checkpoint
-        for usage in about["usage"]:
-            self._reports.add_usage(usage)
-        self._reports.add_stream(
-            with_delivery(row, stored.payloads, delivered=checkpoint.delivered, acked=checkpoint.acked)
-        )
-        self._unsettled.append((self._ticks, stream))
+        if not self._writer.is_down and self._clock() - self._writer.up_since >= 2 * LEASE_SECONDS:
+            await self._orphans.end(is_ours=lambda stream: stream in self._productions)

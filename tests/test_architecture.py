@@ -69,10 +69,13 @@ DECIDERS = (
     "cohorts",
     "fallback",
     "idempotency",
+    "jobs",
     "policies",
     "prompts",
+    "quota",
     "retry",
     "routing",
+    "sharding",
     "signed_copy",
 )
 CLOCKS_AND_WAITS = {"asyncio", "socket", "threading", "time", "redis", "psycopg", "httptools"}

@@ -72,6 +72,7 @@ def report(
     usage: tuple[dict[str, Any], ...] = (),
     events: tuple[dict[str, Any], ...] = (),
     lanes: tuple[dict[str, Any], ...] | None = None,
+    quotas: tuple[dict[str, Any], ...] | None = None,
     streams: tuple[dict[str, Any], ...] = (),
     deliveries: tuple[dict[str, Any], ...] = (),
 ) -> dict[str, Any]:
@@ -91,6 +92,7 @@ def report(
             "started_at": started_at.timestamp(),
             "in_flight": 3,
             **({} if lanes is None else {"lanes": list(lanes)}),
+            **({} if quotas is None else {"quotas": list(quotas)}),
         },
         "acks": list(acks),
         "rollups": list(rollups),
@@ -112,6 +114,28 @@ def lane_state(lane: str = "openai/eu-west/main/gpt-4o", state: str = "closed", 
         "failures": 0,
         "cause": "",
         "wait_ms": None,
+    } | fields
+
+
+def quota_state(account: str = "openai-main", policy: str = "shared", **fields: Any) -> dict[str, Any]:
+    """What a worker knows of one pool: within its limits, and nobody waits."""
+    return {
+        "pool": f"{account}/{policy}",
+        "account": account,
+        "policy": policy,
+        "limits": {"requests": 10_000, "tokens": 2_000_000, "concurrency": 200},
+        "learned": {},
+        "paused_seconds": 0,
+        "ramp": 1.0,
+        "is_alone": False,
+        "waiting": {"interactive": 0, "batch": 0},
+        "eta_seconds": {"interactive": 0.0, "batch": 0.0},
+        "in_flight": 5,
+        "used_share": 0.4,
+        "granted": 20,
+        "throttled": 0,
+        "waited_ms_p50": None,
+        "waited_ms_p95": None,
     } | fields
 
 

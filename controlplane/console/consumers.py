@@ -41,8 +41,9 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # its base ha
     From the browser: {"subscribe": [topic, …]} and {"unsubscribe": [topic, …]}.
     To it: {"topic": str, "data": {…}}; {"refused": topic} for one that is unknown, not theirs or over the limit of 20;
     {"topic": "clock", "data": {"now": ISO-8601}} on connecting and every 5 s. Closes with 4401 when signed out.
-    Topics and who may see them: "fleet" and "overview" with releases.view_release; "lanes" with
-    routing.view_routingtable; "canary.<slug>" with prompts.view_prompt on its prompt; "reviews" every operator.
+    Topics and who may see them: "fleet" and "overview" with releases.view_release; "lanes" and
+    "quotas" with routing.view_routingtable; "canary.<slug>" with prompts.view_prompt on its prompt; "reviews" every
+    operator.
     """
 
     def __init__(
@@ -190,7 +191,7 @@ def _may_watch(operator: Operator, topic: str) -> bool:
     """The same rule as the page that shows the topic; False for a topic that does not exist."""
     if topic in (live.FLEET, live.OVERVIEW):
         return may(operator, "releases.view_release")
-    if topic == live.LANES:
+    if topic in (live.LANES, live.QUOTAS):
         return may(operator, "routing.view_routingtable")
     if topic == live.REVIEWS:
         return True

@@ -63,11 +63,13 @@ def _acts(operator: Operator) -> Iterator[Entry]:
         yield Entry("Drill leaving a provider", reverse("drill-new"), "Act", "box-arrow-right")
     if may(operator, "routing.view_routingtable"):
         yield Entry("Thresholds and where they come from", reverse("thresholds"), "Pages", "sliders")
+        yield Entry("Quotas and who waits", reverse("quotas"), "Pages", "hourglass-split")
         yield Entry("Drills and what they showed", reverse("drills"), "Pages", "box-arrow-right")
     if may_somewhere(operator, "accounts.view_usage"):
         yield Entry("Retries and what they cost", reverse("usage-retries"), "Pages", "arrow-repeat")
         yield Entry("Find a stream", reverse("streams"), "Pages", "search")
         yield Entry("Find an idempotency key", reverse("idempotency-keys"), "Pages", "search")
+        yield Entry("Jobs and how they go", reverse("jobs"), "Pages", "hourglass-split")
         yield Entry("Billed against delivered tokens of streams", reverse("streams-drift"), "Pages", "graph-up")
     if may(operator, "prompts.add_prompt"):
         yield Entry("Create a prompt", reverse("prompt-new"), "Act", "plus-lg")

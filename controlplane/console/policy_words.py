@@ -1,13 +1,14 @@
 """What policies of a routing table do to callers, in words: beside the numbers, and for who reviews a change. Pure."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from controlplane.console.threshold_content import duration, moved_numbers
-from controlplane.routing.thresholds import NOUNS, PARTS, owners_of
-from dataplane.policies import CONTINUE, END, StreamPolicy
-from dataplane.routing import Lane, RoutingTable
+from controlplane.routing.thresholds import NOUNS, PARTS, QUOTA, STREAM, owners_of
+from dataplane.policies import CONCURRENCY, CONTINUE, END, QUOTA_RATES, QuotaPolicy, StreamPolicy
+from dataplane.routing import Lane, Route, RoutingTable
+from dataplane.sharding import blast_radius, groups_of_twins
 
 # What a route names: the attribute, what that is called, and what becomes of requests without one.
 _NAMED: Final = (
@@ -15,6 +16,7 @@ _NAMED: Final = (
     ("streams", "stream policy", "its streams end with the caller's connection and cannot be read again"),
     ("fallback", "fallback stack", "an error says that no lane is left"),
 )
+WITHOUT_QUOTA: Final = "nobody waits for what its account is admitted; its 429s are met by each worker for itself"
 _TRANSCRIPT: Final = {
     "keep": "Its words stay in the record",
     "digest": "Of its words only a digest and counts stay in the record",
@@ -27,6 +29,13 @@ _REFUND: Final = {
 
 
 # --- one policy ------------------------------------------------------------------------------------------------------
+def policy_sentences(table: RoutingTable, kind: str, slug: str) -> list[str]:
+    """What a policy does, a sentence for each thing that it decides; none for one whose numbers say it all."""
+    if kind == STREAM:
+        return stream_sentences(table.streams[slug])
+    return quota_sentences(table.quotas[slug]) if kind == QUOTA else []
+
+
 def stream_sentences(policy: StreamPolicy) -> list[str]:
     """What becomes of a stream under the policy, a sentence for each thing that it decides."""
     unread, kept = _span(policy.abandon_seconds.value), _span(policy.retention_seconds.value)
@@ -44,6 +53,88 @@ def stream_note(policy: StreamPolicy) -> str:
     unread, kept = _span(policy.abandon_seconds.value), _span(policy.retention_seconds.value)
     cut = "end when they are cut" if policy.on_cut == END else "go on elsewhere after a cut"
     return f"go on for {unread} unread, are kept for {kept}, and {cut}"
+
+
+def quota_sentences(policy: QuotaPolicy) -> list[str]:
+    """What becomes of requests to an account under the policy, a sentence for each thing that it decides."""
+    spill, most = _span(policy.spill_seconds.value), _span(policy.max_wait_seconds.value)
+    return [
+        _admitted(policy),
+        "A lower limit that the provider's headers name is kept to"
+        if policy.learn
+        else "What the provider's headers say of its limits is not heeded",
+        f"While interactive callers wait, batch work gets {_percent(policy.batch_share.value)} of what is given out; "
+        "alone, either has all of it",
+        _set_aside(policy),
+        f"Of tenants that wait, one of tier VIP counts as {policy.vip_weight.value:g}, of standard as "
+        f"{policy.standard_weight.value:g}, of free as {policy.free_weight.value:g}",
+        f"A caller waits {spill} at most while another lane is left, and {most} when none is; batch work waits as long "
+        "as its deadline allows",
+        f"A 429 pauses the account for the whole fleet; after that, its limits open from a tenth to all within "
+        f"{_span(policy.ramp_seconds.value)}",
+        f"Workers that cannot ask one another keep to 1 of {policy.fleet_workers.value:,.0f} parts of the limits each",
+    ]
+
+
+def limit_words(name: str, value: float, window_seconds: float) -> str:
+    """One limit with its units: '10,000 requests in 60 s', '200 requests at once'."""
+    if name == CONCURRENCY:
+        return f"{value:,.10g} requests at once"
+    return f"{value:,.10g} {name.replace('_', ' ')} in {_span(window_seconds)}"
+
+
+def _admitted(policy: QuotaPolicy) -> str:
+    limits = policy.limits()
+    if not limits:
+        return "Only what the provider's headers say bounds what the account is sent"
+    rates = [f"{limits[name]:,.10g} {name.replace('_', ' ')}" for name in QUOTA_RATES if name in limits]
+    said = [f"{listed(rates)} in {_span(policy.window_seconds.value)}"] if rates else []
+    if CONCURRENCY in limits:
+        said.append(limit_words(CONCURRENCY, limits[CONCURRENCY], policy.window_seconds.value))
+    spared = f"; {_percent(policy.headroom.value)} of that is never used"
+    return f"All workers together send an account at most {', and '.join(said)}{spared}"
+
+
+def _set_aside(policy: QuotaPolicy) -> str:
+    if policy.vip_concurrency is None:
+        return "Nothing is set aside for tier VIP"
+    kept = f"{policy.vip_concurrency.value:,.0f}"
+    whole = f" of {policy.concurrency.value:,.0f}" if policy.concurrency is not None else ""
+    return f"{kept}{whole} requests at once are for interactive callers of tier VIP alone"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Some words as one reads them out: 'a, b and c'."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g} %"
+
+
+def spread_note(route: Route) -> str:
+    """Which accounts a tenant reaches, and whom it takes along: 'each tenant reaches 2 of 4 accounts; one that exhausts
+    its own takes along 17 % of the others'. Empty where no lanes differ by their account alone.
+    """
+    groups = [group for group in groups_of_twins(route.lanes) if len(group) > 1]
+    said = []
+    for group in groups:
+        of_which = f" of {group[0].model} in {group[0].region}" if len(groups) > 1 else ""
+        said.append(f"each tenant reaches {_spread(len(group), route.accounts_per_tenant, of_which)}")
+    return "; ".join(said)
+
+
+def _spread(accounts: int, limit: int | None, of_which: str) -> str:
+    reached = accounts if limit is None else min(limit, accounts)
+    if reached == accounts:
+        return f"all {accounts} accounts{of_which}; one that exhausts them takes along all the others"
+    share = _rounded(blast_radius(accounts, reached))
+    return f"{reached} of {accounts} accounts{of_which}; one that exhausts its own takes along {share} of the others"
+
+
+def _rounded(share: float) -> str:
+    # Never "0 %" of what is somebody.
+    return f"{100 * share:.0f} %" if share >= 0.01 else f"{100 * share:.2g} %"
 
 
 def _after_a_cut(policy: StreamPolicy) -> str:
@@ -72,7 +163,12 @@ class Effect:
 
 def table_effects(before: RoutingTable | None, after: RoutingTable) -> list[Effect]:
     """What putting `after` in force changes about policies: which ones routes get and lose, and which numbers move."""
-    return [*_named_effects(before, after), *_number_effects(before, after)]
+    return [
+        *_named_effects(before, after),
+        *_quota_effects(before, after),
+        *_spread_effects(before, after),
+        *_number_effects(before, after),
+    ]
 
 
 def _named_effects(before: RoutingTable | None, after: RoutingTable) -> Iterator[Effect]:
@@ -85,6 +181,32 @@ def _named_effects(before: RoutingTable | None, after: RoutingTable) -> Iterator
                 yield Effect(f"Route {slug} takes {noun} {new.slug}{instead}", _details(new, route.lanes))
             elif old is not None and new is None:
                 yield Effect(f"Route {slug} loses {noun} {old.slug}: {without}")
+
+
+def _quota_effects(before: RoutingTable | None, after: RoutingTable) -> Iterator[Effect]:
+    """Which lanes get another quota policy, or none: one effect for all lanes with the same change."""
+    moved: dict[tuple[str | None, str | None], list[str]] = {}
+    for lane_id, lane in after.lanes.items():
+        known = before.lanes.get(lane_id) if before else None
+        old, new = (one.quota.slug if one is not None and one.quota else None for one in (known, lane))
+        if old != new:
+            moved.setdefault((old, new), []).append(lane_id)
+    for (old, new), lanes in moved.items():
+        who = f"Lane {lanes[0]}" if len(lanes) == 1 else f"Lanes {listed(lanes)}"
+        if new is None:
+            yield Effect(f"{who} {'loses' if len(lanes) == 1 else 'lose'} quota policy {old}: {WITHOUT_QUOTA}")
+            continue
+        instead = f" instead of {old}" if old is not None else ""
+        verb = "takes" if len(lanes) == 1 else "take"
+        yield Effect(f"{who} {verb} quota policy {new}{instead}", tuple(quota_sentences(after.quotas[new])))
+
+
+def _spread_effects(before: RoutingTable | None, after: RoutingTable) -> Iterator[Effect]:
+    for slug, route in after.routes.items():
+        known = before.routes.get(slug) if before else None
+        old, new = (spread_note(one) if one is not None else "" for one in (known, route))
+        if new and new != old and (known is not None or route.accounts_per_tenant is not None):
+            yield Effect(f"Route {slug}: {new}", (f"Until now: {old}",) if old else ())
 
 
 def _details(policy: Any, lanes: Iterable[Lane]) -> tuple[str, ...]:
@@ -113,7 +235,11 @@ def _number_effects(before: RoutingTable | None, after: RoutingTable) -> Iterato
 
 
 def _said_anew(before: Any, after: Any) -> tuple[str, ...]:
-    """Of a stream policy, the sentences that are no longer the same."""
-    if not isinstance(before, StreamPolicy) or not isinstance(after, StreamPolicy):
+    """Of a stream or quota policy, the sentences that are no longer the same."""
+    if isinstance(before, StreamPolicy) and isinstance(after, StreamPolicy):
+        known, said = stream_sentences(before), stream_sentences(after)
+    elif isinstance(before, QuotaPolicy) and isinstance(after, QuotaPolicy):
+        known, said = quota_sentences(before), quota_sentences(after)
+    else:
         return ()
-    return tuple(line for line in stream_sentences(after) if line not in stream_sentences(before))
+    return tuple(line for line in said if line not in known)

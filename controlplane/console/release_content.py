@@ -16,13 +16,18 @@ _ROUTING_PARTS: Final = {
     "breakers": "breaker policy",
     "retries": "retry policy",
     "probes": "probe policy",
+    "quotas": "quota policy",
     "streams": "stream policy",
     "fallbacks": "fallback stack",
     "accounts": "account",
     "providers": "provider",
 }
 
-_NAMED_BY_ROUTES: Final = {"retry": "retry policy", "streams": "stream policy", "fallback": "fallback stack"}
+# What an entry of a part names: the member, and what that is called.
+_NAMED: Final = {
+    "routes": {"retry": "retry policy", "streams": "stream policy", "fallback": "fallback stack"},
+    "lanes": {"breaker": "breaker policy", "probe": "probe policy", "quota": "quota policy"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +128,7 @@ def _routing_words(before: Mapping[str, Any], after: Mapping[str, Any]) -> Itera
             ("changes", sorted(name for name in set(old) & set(new) if old[name] != new[name])),
         ):
             for name in names:
-                yield f"{noun} {name} {verb}{_route_words(part, old.get(name), new.get(name))}"
+                yield f"{noun} {name} {verb}{_entry_words(part, old.get(name), new.get(name))}"
 
 
 def _hold_words(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
@@ -135,15 +140,20 @@ def _hold_words(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator
             yield f"lane {lane} is held {held['mode']} until {held['until']}"
 
 
-def _route_words(part: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> str:
-    """Of a route that changes, its new order and the policies that it names now."""
-    if part != "routes" or not old or not new:
+def _entry_words(part: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> str:
+    """Of a route or lane that changes, the policies that it names now; of a route also its order and its spread."""
+    if part not in _NAMED or not old or not new:
         return ""
-    said = [" → ".join(new["lanes"])] if old["lanes"] != new["lanes"] else []
-    for member, noun in _NAMED_BY_ROUTES.items():
+    said = []
+    if part == "routes" and old["lanes"] != new["lanes"]:
+        said.append(" → ".join(new["lanes"]))
+    for member, noun in _NAMED[part].items():
         before, after = old.get(member), new.get(member)
         if before != after:
             said.append(f"takes {noun} {after}" if after else f"loses {noun} {before}")
+    if part == "routes" and old.get("accounts_per_tenant") != (reached := new.get("accounts_per_tenant")):
+        some = "all accounts" if reached is None else f"{reached} account{'' if reached == 1 else 's'}"
+        said.append(f"each tenant reaches {some}")
     return f": {', '.join(said)}" if said else ""
 
 

@@ -8,7 +8,7 @@ from controlplane.accounts.models import Tenant
 from controlplane.console.diffs import diff_json
 from controlplane.console.fires import FAILURE_RATE, MIN_ATTEMPTS
 from controlplane.console.lane_content import Lamp, lamp, lane_url
-from controlplane.console.policy_words import stream_note
+from controlplane.console.policy_words import spread_note, stream_note
 from controlplane.console.previews import Difference
 from controlplane.ladder.models import CopyActivation
 from controlplane.routing.models import LaneHold
@@ -20,9 +20,10 @@ from controlplane.telemetry.traffic import LaneHealth
 from dataplane.errors import GatewayError
 from dataplane.policies import COST, PREFERENCE, WEIGHT, FallbackStack
 from dataplane.routing import Lane, Route, RoutingTable, eligible_lanes
+from dataplane.sharding import lanes_of_tenant
 from dataplane.steering import by_cost, by_speed
 
-PARTS = ("routes", "lanes", "breakers", "retries", "probes", "streams", "fallbacks", "accounts", "providers")
+PARTS = ("routes", "lanes", "breakers", "retries", "probes", "quotas", "streams", "fallbacks", "accounts", "providers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,11 @@ class RouteRows:
             return stream_note(self.route.streams)
         streaming = any("stream" in lane.capabilities for lane in self.route.lanes)
         return "end with the caller's connection" if streaming else ""
+
+    @property
+    def spread(self) -> str:
+        """Which accounts a tenant reaches, and whom it takes along; empty where there is nothing to choose from."""
+        return spread_note(self.route)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,9 +228,10 @@ def live_copy() -> dict[str, CopyActivation]:
 def reaches(table: RoutingTable, tenant: Tenant) -> list[Reach]:
     """Per route, where the tenant's bytes may go."""
     found = []
-    for slug in table.routes:
+    for slug, route in table.routes.items():
         try:
             lanes = eligible_lanes(table, route=slug, residency=frozenset(tenant.residency), needs=frozenset())
+            lanes = lanes_of_tenant(lanes, tenant=tenant.slug, accounts=route.accounts_per_tenant)
             found.append(Reach(slug, tuple(lane.id for lane in lanes), ""))
         except GatewayError as exc:
             found.append(Reach(slug, (), str(exc)))

@@ -10,7 +10,17 @@ from django.urls import reverse
 from controlplane.console.charts import MAX_SERIES, Figure, Series, line_chart
 from controlplane.console.charts import Threshold as Line
 from controlplane.console.threshold_words import ORIGINS, WORDS, Words, chart_id
-from controlplane.routing.thresholds import BREAKER, PARTS, RETRY, ROUTE, STREAM, Placed, placed_thresholds
+from controlplane.routing.thresholds import (
+    BREAKER,
+    PARTS,
+    PROBE,
+    QUOTA,
+    RETRY,
+    ROUTE,
+    STREAM,
+    Placed,
+    placed_thresholds,
+)
 from controlplane.telemetry.lane_counts import counted_minutes
 from controlplane.telemetry.measures import BY_KEY, Figures, figures
 from controlplane.telemetry.models import MINUTE
@@ -24,6 +34,7 @@ SPAN: Final = timedelta(hours=3)
 REPLAYED: Final = timedelta(days=30)
 # Kinds of policies that routes name, not lanes: the attribute of a route.
 _NAMED_BY_ROUTES: Final = {RETRY: "retry", STREAM: "streams"}
+_NAMED_BY_LANES: Final = {BREAKER: "breaker", PROBE: "probe", QUOTA: "quota"}
 
 
 # --- the metric under the line ---------------------------------------------------------------------------------------
@@ -230,7 +241,7 @@ def lanes_using(table: RoutingTable, kind: str, slug: str) -> list[str]:
         return [lane.id for lane in table.routes[slug].lanes]
     if kind in _NAMED_BY_ROUTES:
         return sorted({lane.id for route in routes_naming(table, kind, slug) for lane in route.lanes})
-    policies = {lane.id: lane.breaker if kind == BREAKER else lane.probe for lane in table.lanes.values()}
+    policies = {lane.id: getattr(lane, _NAMED_BY_LANES[kind]) for lane in table.lanes.values()}
     return sorted(lane for lane, policy in policies.items() if policy is not None and policy.slug == slug)
 
 

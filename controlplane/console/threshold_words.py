@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
+from controlplane.routing.thresholds import QUOTA
+
 
 @dataclass(frozen=True, slots=True)
 class Words:
@@ -71,6 +73,24 @@ WORDS: Final[Mapping[str, Words]] = {
     # probe policies
     "idle_seconds": Words("Asked after", "s", "A lane that answered nobody for so long is asked a short question"),
     "timeout_seconds": Words("Answer within", "s", "How long that may take"),
+    # quota policies
+    "requests": Words("Requests", "per window", "What the provider admits of an account, over all workers"),
+    "tokens": Words("Tokens", "per window", "The same in tokens, those of questions and answers together"),
+    "input_tokens": Words("Input tokens", "per window", "The same for the tokens of questions alone"),
+    "output_tokens": Words("Output tokens", "per window", "The same for the tokens of answers alone"),
+    "concurrency": Words("Under way at once", "requests", "At most, over all workers"),
+    "headroom": Words("Headroom", "%", "This share of each limit is never used: clocks and counts may be off", 100),
+    "batch_share": Words("Share of batch work", "%", "While interactive callers wait; alone, either has it all", 100),
+    "vip_concurrency": Words("Kept for VIP", "requests", "Of those under way, for interactive VIP callers only"),
+    "vip_weight": Words("Weight of VIP", "", "What a tenant of tier VIP gets beside others while they wait"),
+    "standard_weight": Words("Weight of standard", "", "The same for a tenant of tier standard"),
+    "free_weight": Words("Weight of free", "", "The same for a tenant of tier free"),
+    "spill_seconds": Words("Spill after", "s", "With another lane left, a caller waits no longer for this one"),
+    "max_wait_seconds": Words("Wait at most", "s", "With no other lane left; batch work waits up to its deadline"),
+    "ramp_seconds": Words("Back within", "s", "After a 429, from a tenth of the limits to all of them"),
+    "fleet_workers": Words(
+        "Workers at most", "workers", "While they cannot ask one another, each takes its part of the limits"
+    ),
     # stream policies
     "retention_seconds": Words("Kept for", "s", "So long after its end a stream can be read again"),
     "abandon_seconds": Words("Given up after", "s", "A stream that nobody reads is generated on for so long"),
@@ -88,6 +108,8 @@ WORDS: Final[Mapping[str, Words]] = {
     # fallback stacks
     "minimum_score": Words("Likeness", "", "A question this near to a signed one gets its answer (cosine)"),
 }
+# Where the same name means another thing for one kind; label and unit are the same, so that only its meaning differs.
+_OF_KIND: Final = {(QUOTA, "window_seconds"): Words("Window", "s", "Over which the provider counts")}
 # Our own names for where a number comes from, and those of `components/_provenance.html`.
 ORIGINS: Final[Mapping[str, tuple[str, str]]] = {
     "incident": ("incident", "Incident"),
@@ -95,6 +117,11 @@ ORIGINS: Final[Mapping[str, tuple[str, str]]] = {
     "vendor_limit": ("vendor", "Vendor limit"),
     "guess": ("guess", "Guess"),
 }
+
+
+def words_of(kind: str, name: str) -> Words:
+    """The words for the threshold `name` of a policy of this kind."""
+    return _OF_KIND.get((kind, name), WORDS[name])
 
 
 def chart_id(name: str) -> str:

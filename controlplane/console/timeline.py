@@ -1,4 +1,4 @@
-"""Audit events as a timeline: what happened, in words, with a link to where it happened."""
+"""What people and workers did as a timeline: in words, with a link to where it happened."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,6 +8,7 @@ from django.urls import reverse
 
 from controlplane.audit.models import AuditEvent
 from controlplane.console.templatetags.ballast import short_id
+from controlplane.telemetry.models import WorkerEvent
 
 # Action -> (words, tone, icon). `{field}` comes from the event's data, `{target}` is its target.
 WORDS: dict[str, tuple[str, str, str]] = {
@@ -69,11 +70,54 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "second_factor.added": ("{target} set up {kind} as second factor", "info", "shield-lock"),
     "second_factor.removed": ("{target} removed {kind} as second factor", "watch", "shield-lock"),
 }
+# The same for what happened in workers, by kind.
+WORKER_WORDS: dict[str, tuple[str, str, str]] = {
+    "quota.paused": ("Paused account {account} for {seconds} s after a 429 on {lane}", "bad", "pause-fill"),
+    "quota.alone": ("Cannot share {pool} with the other workers; keeps to its part", "watch", "wifi-off"),
+    "quota.shared": ("Shares {pool} with the other workers again", "good", "people"),
+    "quota.learned": ("Learned that {pool} is admitted {learned} {limit}; declared: {declared}", "info", "graph-up"),
+}
+# Of a 429 that said for how long nothing, so that nobody waits it out.
+_NO_TIME = (
+    "Opened account {account} anew, from a tenth, after a 429 on {lane} that named no time",
+    "watch",
+    "pause-fill",
+)
 
 
 def timeline(events: Iterable[AuditEvent]) -> list[dict[str, Any]]:
     """Events as `components/_timeline.html` takes them; an action without words of its own shows its name."""
     return [_entry(event) for event in events]
+
+
+def worker_timeline(events: Iterable[WorkerEvent]) -> list[dict[str, Any]]:
+    """Events of workers, as `timeline` gives those of people."""
+    return [_worker_entry(event) for event in events]
+
+
+def _worker_entry(event: WorkerEvent) -> dict[str, Any]:
+    words, tone, icon = WORKER_WORDS.get(event.kind, (event.kind, "off", ""))
+    if event.kind == "quota.paused" and event.data.get("seconds") == 0:
+        words, tone, icon = _NO_TIME
+    values = {name: _said(name, value) for name, value in event.data.items()}
+    return {
+        "at": event.at,
+        "text": words.format_map(_Lenient(values)),
+        "actor": event.worker,
+        "reason": str(event.data.get("reason", "")),
+        "url": "",
+        "tone": tone,
+        "icon": icon,
+    }
+
+
+def _said(name: str, value: Any) -> str:
+    """A value of an event as people read it."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, int | float):
+        return f"{value:,.10g}" if float(value).is_integer() else f"{value:,.1f}"
+    return str(value).replace("_", " ") if name == "limit" else str(value)
 
 
 def _entry(event: AuditEvent) -> dict[str, Any]:

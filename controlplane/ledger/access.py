@@ -1,5 +1,5 @@
-"""Who may see which usage, streams and idempotency keys: those of the tenants on which they hold the permission, and of
-no other.
+"""Who may see which usage, streams, jobs and idempotency keys: those of the tenants on which they hold the
+permission, and of no other.
 
 The words of a stream are for whoever holds another permission besides. What Ballast asked providers by itself is billed
 to nobody's tenant; it is seen by whoever sees everybody's.
@@ -13,6 +13,7 @@ from django.http import Http404
 from controlplane.accounts.access import may, require, visible
 from controlplane.accounts.models import ApiKey, Operator, Tenant
 from controlplane.ledger.idempotency import IdempotencyEvidence
+from controlplane.ledger.jobs import Job
 from controlplane.ledger.models import UsageRow
 from controlplane.ledger.stream_rows import StreamRow
 from dataplane.access import OURSELVES
@@ -73,6 +74,18 @@ def access_evidence(operator: Operator, record: UUID) -> IdempotencyEvidence:
         Http404: there is none, or its tenant's usage is not for the operator to see.
     """
     row = IdempotencyEvidence.objects.matching(tenants=_billed(operator)).of_record(record).first()
+    if row is None:
+        raise Http404("there is no such thing here, or you may not see it")
+    return row
+
+
+def access_job(operator: Operator, job: UUID) -> Job:
+    """One job, without its words.
+
+    Raises:
+        Http404: there is none, or its tenant's usage is not for the operator to see.
+    """
+    row = Job.objects.without_words().matching(tenants=_billed(operator)).filter(pk=job).first()
     if row is None:
         raise Http404("there is no such thing here, or you may not see it")
     return row

@@ -9,7 +9,8 @@ from controlplane.routing.effects import Pins
 from controlplane.routing.errors import RouteWithoutLanes, UnknownProvider
 from dataplane.errors import GatewayError
 from dataplane.policies import CONTINUE
-from dataplane.routing import Route, RoutingTable, eligible_lanes
+from dataplane.routing import Lane, Route, RoutingTable, eligible_lanes
+from dataplane.sharding import groups_of_twins
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +101,15 @@ def _has_none(table: RoutingTable, route: Route, pin: frozenset[str], absent: Co
 def without_provider(document: Mapping[str, Any], provider: str) -> dict[str, Any]:
     """A copy of a routing document without a provider: its lanes, its accounts and its name.
 
-    Policies that only its lanes used stay; they hurt nobody, and the next lane may want them.
+    Policies that only its lanes used stay; they hurt nobody, and the next lane may want them. A route goes on spreading
+    its tenants over accounts as far as there are accounts left to choose from.
 
     Raises:
         UnknownProvider: the document has no lane of it.
         RouteWithoutLanes: naming the routes that have no other lanes.
     """
     changed = copy.deepcopy(dict(document))
+    known = RoutingTable.parse(document).lanes
     gone = {lane for lane, entry in changed["lanes"].items() if entry["provider"] == provider}
     if not gone:
         raise UnknownProvider(f"the table in force has no lane of a provider {provider!r}")
@@ -122,7 +125,16 @@ def without_provider(document: Mapping[str, Any], provider: str) -> dict[str, An
         weights = (route.get("steering") or {}).get("weights")
         if weights:
             route["steering"]["weights"] = {lane: weight for lane, weight in weights.items() if lane not in gone}
+        if route.get("accounts_per_tenant"):
+            spread = _spread(route["accounts_per_tenant"], [known[lane] for lane in route["lanes"]])
+            route["accounts_per_tenant"] = spread
     changed["lanes"] = {lane: entry for lane, entry in changed["lanes"].items() if lane not in gone}
     changed["accounts"] = {slug: entry for slug, entry in changed["accounts"].items() if entry["provider"] != provider}
     changed["providers"] = {slug: entry for slug, entry in changed["providers"].items() if slug != provider}
     return changed
+
+
+def _spread(reached: int, lanes: Collection[Lane]) -> int | None:
+    """How many accounts a tenant can still reach; None where no lanes differ by their account alone any more."""
+    most = max(map(len, groups_of_twins(lanes)))
+    return min(reached, most) if most > 1 else None

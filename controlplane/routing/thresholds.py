@@ -7,7 +7,13 @@ from datetime import date
 from typing import Any, Final, Protocol
 
 from controlplane.routing.errors import InvalidThreshold, UnknownPolicy
-from dataplane.policies import BREAKER_THRESHOLDS, PROBE_THRESHOLDS, RETRY_THRESHOLDS, STREAM_THRESHOLDS
+from dataplane.policies import (
+    BREAKER_THRESHOLDS,
+    PROBE_THRESHOLDS,
+    QUOTA_THRESHOLDS,
+    RETRY_THRESHOLDS,
+    STREAM_THRESHOLDS,
+)
 from dataplane.routing import ROUTE_THRESHOLDS, RoutingTable
 from dataplane.thresholds import Provenance, Threshold
 
@@ -15,15 +21,24 @@ BREAKER: Final = "breaker"
 ROUTE: Final = "route"
 RETRY: Final = "retry"
 PROBE: Final = "probe"
+QUOTA: Final = "quota"
 STREAM: Final = "stream"
 FALLBACK: Final = "fallback"
 # Which part of the document holds the thresholds of a kind; those of a fallback stack are changed with its copy only.
-PARTS: Final = {BREAKER: "breakers", ROUTE: "routes", RETRY: "retries", PROBE: "probes", STREAM: "streams"}
+PARTS: Final = {
+    BREAKER: "breakers",
+    ROUTE: "routes",
+    RETRY: "retries",
+    PROBE: "probes",
+    QUOTA: "quotas",
+    STREAM: "streams",
+}
 _NAMES: Final = {
     BREAKER: BREAKER_THRESHOLDS,
     ROUTE: ROUTE_THRESHOLDS,
     RETRY: RETRY_THRESHOLDS,
     PROBE: PROBE_THRESHOLDS,
+    QUOTA: QUOTA_THRESHOLDS,
     STREAM: STREAM_THRESHOLDS,
 }
 # What people call one of a kind.
@@ -32,6 +47,7 @@ NOUNS: Final = {
     ROUTE: "route",
     RETRY: "retry policy",
     PROBE: "probe policy",
+    QUOTA: "quota policy",
     STREAM: "stream policy",
 }
 

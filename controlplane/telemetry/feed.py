@@ -1,5 +1,5 @@
 """What live pages are told, computed once for all who watch: of traffic a sliding window, of which only the newest part
-is read again; of lanes those that stand differently.
+is read again; of lanes and quotas those that stand differently.
 """
 
 from collections.abc import Iterable
@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from controlplane.telemetry.lanes import lane_states
 from controlplane.telemetry.models import BUCKET
+from controlplane.telemetry.quotas import quota_states
 from controlplane.telemetry.traffic import (
     Comparison,
     Narrow,
@@ -121,6 +122,18 @@ def lanes_message(lanes: Iterable[str], *, now: datetime) -> dict[str, Any]:
     return {
         "now": now.isoformat(),
         "lanes": {lane: standings[lane].to_json() if lane in standings else None for lane in sorted(lanes)},
+    }
+
+
+def quotas_message(pools: Iterable[str], *, now: datetime) -> dict[str, Any]:
+    """What the topic "quotas" carries: how these pools stand now; null for one that no worker tells of any more.
+
+    Shape: {"now": ISO-8601, "pools": {"<account>/<policy>": see `QuotaStanding.to_json`, or null}}.
+    """
+    standings = quota_states(now)
+    return {
+        "now": now.isoformat(),
+        "pools": {pool: standings[pool].to_json() if pool in standings else None for pool in sorted(pools)},
     }
 
 

@@ -1,4 +1,6 @@
-"""What workers measured, per 10 seconds as it came and per minute for the past; how they hold lanes; what happened."""
+"""What workers measured, per 10 seconds as it came and per minute for the past; how they hold lanes and quotas; what
+happened.
+"""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -38,8 +40,10 @@ TEXTS: Final = tuple(f"{name}_text" for name in SKETCHES)
 # Of the breaker of a lane, the worst first: what a page shows when workers differ.
 LANE_STATES: Final = ("forced_open", "open", "half_open", "forced_closed", "closed")
 BREAKER_KINDS: Final = "breaker."
+QUOTA_KINDS: Final = "quota."
 
 M = TypeVar("M", bound="Counted")
+S = TypeVar("S", bound="State")
 
 
 def empty_sketch() -> dict[str, Any]:
@@ -209,24 +213,34 @@ class Source(models.Model):
         return f"{self.worker} {self.boot}"
 
 
-class LaneStateQuerySet(models.QuerySet["LaneState"]):
-    def fresh(self, now: datetime) -> "LaneStateQuerySet":
+class StateQuerySet(models.QuerySet[S]):
+    """Reads of what workers last said of something."""
+
+    def fresh(self, now: datetime) -> "StateQuerySet[S]":
         """What workers that are heard of say; the word of a silent one is believed no longer."""
         return self.filter(reported_at__gt=now - SILENT_AFTER)
 
 
-class LaneState(models.Model):
-    """How one worker holds one lane that has a breaker, as it last said; replaced every second.
+class State(models.Model):
+    """Whose word a row is, and how new; replaced every second.
 
-    No index but that of the constraint: rows are workers x lanes, and one on what changes would make each of them cost
-    more.
+    No index but that of the constraint: rows are workers x what they tell of, and one on what changes would make each
+    of them cost more.
     """
 
     worker = models.CharField(max_length=120)
-    lane = models.CharField(max_length=200)
     started_at = models.DateTimeField(help_text="Of the worker: a later boot knows better than an earlier one")
     seq = models.BigIntegerField(help_text="Of the report, per boot")
     reported_at = models.DateTimeField()
+
+    class Meta:
+        abstract = True
+
+
+class LaneState(State):
+    """How one worker holds one lane that has a breaker, as it last said."""
+
+    lane = models.CharField(max_length=200)
     state = models.CharField(max_length=20, help_text="closed, open, half_open, forced_open or forced_closed")
     open_until_at = models.DateTimeField(null=True, blank=True)
     probes = models.IntegerField(help_text="In flight, of this worker")
@@ -235,13 +249,48 @@ class LaneState(models.Model):
     cause = models.CharField(max_length=200, blank=True, help_text="What opened it")
     wait_ms = models.FloatField(null=True, blank=True, help_text="What its callers waited for lately; null: too few")
 
-    objects = LaneStateQuerySet.as_manager()
+    objects = StateQuerySet["LaneState"].as_manager()
 
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["worker", "lane"], name="one_lane_state")]
 
     def __str__(self) -> str:
         return f"{self.worker} {self.lane} {self.state}"
+
+
+class QuotaState(State):
+    """What one worker knows of one pool: the quota that lanes of one account with the same policy share.
+
+    Limits, what waits, the times and the share used are of the whole fleet, as this worker knows them; a worker that is
+    alone, so that it cannot ask the others, knows its own part only.
+    """
+
+    pool = models.CharField(max_length=200, help_text="account/policy")
+    account = models.CharField(max_length=200)
+    policy = models.CharField(max_length=200)
+    limits = models.JSONField(help_text="In effect: {name of QUOTA_LIMITS: number}")
+    learned = models.JSONField(help_text="What the provider's headers said, in the same shape")
+    paused_until_at = models.DateTimeField(null=True, blank=True)
+    ramp = models.FloatField(help_text="Share (0..1) of the limits that is open; 1: all of them")
+    is_alone = models.BooleanField()
+    waiting_interactive = models.BigIntegerField()
+    waiting_batch = models.BigIntegerField()
+    eta_interactive_seconds = models.FloatField(null=True, blank=True, help_text="For one who came then")
+    eta_batch_seconds = models.FloatField(null=True, blank=True)
+    in_flight = models.IntegerField(help_text="Of this worker")
+    used_share = models.FloatField(help_text="Of the scarcest limit, over its last window")
+    granted = models.BigIntegerField(help_text="By this worker since its report before, as the three below")
+    throttled = models.BigIntegerField(help_text="Answers 429")
+    waited_ms_p50 = models.FloatField(null=True, blank=True)
+    waited_ms_p95 = models.FloatField(null=True, blank=True)
+
+    objects = StateQuerySet["QuotaState"].as_manager()
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["worker", "pool"], name="one_quota_state")]
+
+    def __str__(self) -> str:
+        return f"{self.worker} {self.pool}"
 
 
 class WorkerEventQuerySet(models.QuerySet["WorkerEvent"]):
@@ -255,13 +304,17 @@ class WorkerEventQuerySet(models.QuerySet["WorkerEvent"]):
         """What breakers of one lane did, in every worker."""
         return self.alias(of=KT("data__lane")).filter(kind__startswith=BREAKER_KINDS, of=lane)
 
+    def of_quotas(self) -> "WorkerEventQuerySet":
+        """What happened to quotas, in every worker."""
+        return self.filter(kind__startswith=QUOTA_KINDS)
+
 
 class WorkerEvent(models.Model):
     """Something that happened in a worker, or in taking in its reports, once however often it is delivered.
 
     `kind` is stable, such as 'reports.dropped' (data: {"batches": int, "bytes": int}) or, from the ingest itself,
     'ingest.refused' (data: {"entry": str, "problem": str, "bytes": int}). A kind that begins with 'breaker.' is of a
-    lane (data: {"lane": str, …}).
+    lane (data: {"lane": str, …}), one that begins with 'quota.' of a pool (data: {"pool": str, …}) or of the worker.
     """
 
     at = models.DateTimeField()
@@ -287,6 +340,7 @@ class WorkerEvent(models.Model):
                 condition=Q(kind__startswith=BREAKER_KINDS),
                 name="event_of_lane",
             ),
+            models.Index(fields=["-at"], condition=Q(kind__startswith=QUOTA_KINDS), name="event_of_quotas"),
         ]
 
     def __str__(self) -> str:

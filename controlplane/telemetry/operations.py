@@ -1,7 +1,7 @@
 """Take in what workers measured, and keep the past small."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -21,6 +21,7 @@ from controlplane.telemetry.models import (
     LaneRollup,
     LaneState,
     MinuteRollup,
+    QuotaState,
     Rollup,
     Source,
     WorkerEvent,
@@ -37,6 +38,8 @@ MINUTES_PER_RUN: Final = 240
 DELETIONS_PER_RUN: Final = 20_000
 # Remaining seconds, and the report's way, are measured: a breaker that is open until later than this is open anew.
 MOVED_SECONDS: Final = 2.0
+# A share of a limit that moves by less is no news.
+MOVED_SHARE: Final = 0.05
 # Any constant would do; it only has to be the same in every process of this deployment.
 _COMPACTION_LOCK: Final = 0x0BA11A58
 
@@ -136,12 +139,10 @@ def merge_rollups(reports: Iterable[Mapping[str, Any]], *, now: datetime) -> Mer
     return merged
 
 
-_STATE_COLUMNS: Final = {
-    "worker": "text",
+_SOURCE_COLUMNS: Final = {"worker": "text", "started_at": "timestamptz", "seq": "bigint", "reported_at": "timestamptz"}
+_LANE_COLUMNS: Final = {
+    **_SOURCE_COLUMNS,
     "lane": "text",
-    "started_at": "timestamptz",
-    "seq": "bigint",
-    "reported_at": "timestamptz",
     "state": "text",
     "open_until_at": "timestamptz",
     "probes": "integer",
@@ -150,36 +151,77 @@ _STATE_COLUMNS: Final = {
     "cause": "text",
     "wait_ms": "double precision",
 }
-_STATE_NAMES: Final = ", ".join(_STATE_COLUMNS)
-_STATES: Final = LaneState._meta.db_table
-# What is older than the report, by the worker's boot and the number within it, gives way to it, and a lane that it does
-# not name is not held any more. The last SELECT sees the table as it was before. Sorted as in `_MERGE`.
-_TAKE_LANE_STATES: Final = f"""
+_QUOTA_COLUMNS: Final = {
+    **_SOURCE_COLUMNS,
+    **dict.fromkeys(("pool", "account", "policy"), "text"),
+    **dict.fromkeys(("limits", "learned"), "jsonb"),
+    "paused_until_at": "timestamptz",
+    "is_alone": "boolean",
+    "in_flight": "integer",
+    **dict.fromkeys(("waiting_interactive", "waiting_batch", "granted", "throttled"), "bigint"),
+    **dict.fromkeys(("ramp", "eta_interactive_seconds", "eta_batch_seconds", "used_share"), "double precision"),
+    **dict.fromkeys(("waited_ms_p50", "waited_ms_p95"), "double precision"),
+}
+
+
+def _take_states(table: str, columns: Mapping[str, str], *, key: str, differs: str) -> str:
+    """The statement that takes in what workers say of things: lanes, or pools.
+
+    What is older than the report, by the worker's boot and the number within it, gives way to it, and what it does not
+    name is not there any more. The last SELECT sees the table as it was before. Sorted as in `_MERGE`.
+
+    Args:
+        key: The column that names the thing.
+        differs: Whether it stands differently now: `t` is the new row, `b` the one before, nulls where there was none.
+    """
+    names = ", ".join(columns)
+    return f"""
 WITH heard AS (
     SELECT * FROM json_to_recordset(%(heard)s::json) AS h(worker text, started_at timestamptz, seq bigint)
 ), said AS (
-    SELECT * FROM json_to_recordset(%(said)s::json) AS r({", ".join(f"{k} {v}" for k, v in _STATE_COLUMNS.items())})
+    SELECT * FROM json_to_recordset(%(said)s::json) AS r({", ".join(f"{k} {v}" for k, v in columns.items())})
 ), gone AS (
-    DELETE FROM {_STATES} s USING heard h
+    DELETE FROM {table} s USING heard h
     WHERE s.worker = h.worker AND (s.started_at, s.seq) < (h.started_at, h.seq)
-    AND NOT EXISTS (SELECT 1 FROM said r WHERE r.worker = s.worker AND r.lane = s.lane)
-    RETURNING s.lane
+    AND NOT EXISTS (SELECT 1 FROM said r WHERE r.worker = s.worker AND r.{key} = s.{key})
+    RETURNING s.{key}
 ), taken AS (
-    INSERT INTO {_STATES} AS s ({_STATE_NAMES})
-    SELECT {_STATE_NAMES} FROM said r
+    INSERT INTO {table} AS s ({names})
+    SELECT {names} FROM said r
     WHERE NOT EXISTS (
-        SELECT 1 FROM {_STATES} n WHERE n.worker = r.worker AND (n.started_at, n.seq) > (r.started_at, r.seq)
+        SELECT 1 FROM {table} n WHERE n.worker = r.worker AND (n.started_at, n.seq) > (r.started_at, r.seq)
     )
-    ORDER BY r.worker, r.lane
-    ON CONFLICT (worker, lane) DO UPDATE SET
-        {", ".join(f"{name} = excluded.{name}" for name in _STATE_COLUMNS if name not in ("worker", "lane"))}
+    ORDER BY r.worker, r.{key}
+    ON CONFLICT (worker, {key}) DO UPDATE SET
+        {", ".join(f"{name} = excluded.{name}" for name in columns if name not in ("worker", key))}
     WHERE (excluded.started_at, excluded.seq) > (s.started_at, s.seq)
-    RETURNING s.worker, s.lane, s.state, s.open_until_at
+    RETURNING s.*
 )
-SELECT t.lane FROM taken t LEFT JOIN {_STATES} b ON b.worker = t.worker AND b.lane = t.lane
-WHERE b.state IS DISTINCT FROM t.state OR abs(extract(epoch FROM t.open_until_at - b.open_until_at)) > %(moved)s
-UNION SELECT lane FROM gone
+SELECT t.{key} FROM taken t LEFT JOIN {table} b ON b.worker = t.worker AND b.{key} = t.{key}
+WHERE {differs}
+UNION SELECT {key} FROM gone
 """  # noqa: S608 - as above
+
+
+_TAKE_LANE_STATES: Final = _take_states(
+    LaneState._meta.db_table,
+    _LANE_COLUMNS,
+    key="lane",
+    differs="""
+    b.state IS DISTINCT FROM t.state OR abs(extract(epoch FROM t.open_until_at - b.open_until_at)) > %(moved)s""",
+)
+_QUOTA_FACTS: Final = ("limits", "learned", "ramp", "is_alone", "waiting_interactive", "waiting_batch")
+_TAKE_QUOTA_STATES: Final = _take_states(
+    QuotaState._meta.db_table,
+    _QUOTA_COLUMNS,
+    key="pool",
+    differs=f"""
+    {" OR ".join(f"b.{name} IS DISTINCT FROM t.{name}" for name in _QUOTA_FACTS)}
+    OR (b.paused_until_at IS NULL) <> (t.paused_until_at IS NULL)
+    OR abs(extract(epoch FROM t.paused_until_at - b.paused_until_at)) > %(moved)s
+    OR abs(t.used_share - b.used_share) > %(moved_share)s""",
+)
+_States = tuple[list[dict[str, Any]], list[dict[str, Any]]]
 
 
 def record_lane_states(reports: Iterable[Mapping[str, Any]], *, now: datetime) -> set[str]:
@@ -193,14 +235,36 @@ def record_lane_states(reports: Iterable[Mapping[str, Any]], *, now: datetime) -
     Returns:
         The lanes that stand differently now: in another state, open until another moment, new, or gone.
     """
+    heard, said = _newest_states(reports, "lanes", key="lane", columns=_lane_state, now=now)
+    return _taken(_TAKE_LANE_STATES, heard, said)
+
+
+def record_quota_states(reports: Iterable[Mapping[str, Any]], *, now: datetime) -> set[str]:
+    """Take in what workers know of their pools; otherwise as `record_lane_states`.
+
+    Returns:
+        The pools that stand differently now: their limits, what waits, paused or open until another moment, a worker
+        alone or not, a share used that has moved by 5 %, new, or gone.
+    """
+    heard, said = _newest_states(reports, "quotas", key="pool", columns=_quota_state, now=now)
+    return _taken(_TAKE_QUOTA_STATES, heard, said)
+
+
+def _newest_states(
+    reports: Iterable[Mapping[str, Any]],
+    member: str,
+    *,
+    key: str,
+    columns: Callable[[Mapping[str, Any], datetime], dict[str, Any]],
+    now: datetime,
+) -> _States:
+    """Of each worker that tells of `member`, which report is its newest, and the rows that it says."""
     newest: dict[str, Mapping[str, Any]] = {}
     for report in reports:
-        if "lanes" in report["state"] or report["state"]["status"] == "stopped":
+        if member in report["state"] or report["state"]["status"] == "stopped":
             known = newest.get(report["worker"])
             if known is None or _age(report) > _age(known):
                 newest[report["worker"]] = report
-    if not newest:
-        return set()
     heard: list[dict[str, Any]] = []
     said: list[dict[str, Any]] = []
     for worker, report in newest.items():
@@ -215,12 +279,23 @@ def record_lane_states(reports: Iterable[Mapping[str, Any]], *, now: datetime) -
             continue
         # A spool replayed after an outage must not give out an old state as that of now.
         reported_at = min(now, datetime.fromtimestamp(report["sent_at"], UTC))
-        lanes = {lane["lane"]: lane for lane in state["lanes"]}
-        said += [{**source, "reported_at": reported_at, **_lane_state(lane, reported_at)} for lane in lanes.values()]
+        things = {thing[key]: thing for thing in state[member]}
+        said += [{**source, "reported_at": reported_at, **columns(thing, reported_at)} for thing in things.values()]
+    return heard, said
+
+
+def _taken(statement: str, heard: list[dict[str, Any]], said: list[dict[str, Any]]) -> set[str]:
+    if not heard:
+        return set()
+    parameters: dict[str, str | float] = {
+        "heard": orjson.dumps(heard).decode(),
+        "said": orjson.dumps(said).decode(),
+        "moved": MOVED_SECONDS,
+        "moved_share": MOVED_SHARE,
+    }
     with connection.cursor() as cursor:
-        parameters = {"heard": orjson.dumps(heard).decode(), "said": orjson.dumps(said).decode()}
-        cursor.execute(_TAKE_LANE_STATES, parameters | {"moved": MOVED_SECONDS})
-        return {lane for (lane,) in cursor.fetchall()}
+        cursor.execute(statement, parameters)
+        return {name for (name,) in cursor.fetchall()}
 
 
 def _age(report: Mapping[str, Any]) -> tuple[float, int]:
@@ -233,6 +308,24 @@ def _lane_state(lane: Mapping[str, Any], reported_at: datetime) -> dict[str, Any
         "open_until_at": None if seconds is None else reported_at + timedelta(seconds=seconds),
         **{name: lane[name] for name in ("lane", "state", "probes", "attempts", "failures", "cause")},
         "wait_ms": lane.get("wait_ms"),
+    }
+
+
+_QUOTA_MEMBERS: Final = (
+    *("pool", "account", "policy", "limits", "learned", "ramp", "is_alone", "in_flight", "used_share"),
+    *("granted", "throttled", "waited_ms_p50", "waited_ms_p95"),
+)
+
+
+def _quota_state(quota: Mapping[str, Any], reported_at: datetime) -> dict[str, Any]:
+    seconds, waiting, etas = quota["paused_seconds"], quota["waiting"], quota["eta_seconds"]
+    return {
+        **{name: quota[name] for name in _QUOTA_MEMBERS},
+        "paused_until_at": reported_at + timedelta(seconds=seconds) if seconds else None,
+        "waiting_interactive": waiting["interactive"],
+        "waiting_batch": waiting["batch"],
+        "eta_interactive_seconds": etas["interactive"],
+        "eta_batch_seconds": etas["batch"],
     }
 
 
@@ -467,8 +560,10 @@ def _write(minute: datetime, tallies: Mapping[tuple[Any, ...], Tally], *, sealed
 def _delete_old(now: datetime) -> int:
     """Delete what is past its retention, oldest first and at most so many rows of each table."""
     horizon = now - KEEP_MINUTES
-    # A worker that is gone took its breakers with it.
-    deleted = LaneState.objects.filter(reported_at__lt=now - GONE_AFTER).delete()[0]
+    # A worker that is gone took its breakers with it, and its part of every quota.
+    deleted = sum(
+        model._default_manager.filter(reported_at__lt=now - GONE_AFTER).delete()[0] for model in (LaneState, QuotaState)
+    )
     targets: Sequence[tuple[type[Model], str]] = (
         (MinuteRollup, "bucket_at"),
         (LaneRollup, "bucket_at"),

@@ -8,6 +8,7 @@ import orjson
 
 from controlplane.telemetry.models import COUNTS, LANE_STATES, SKETCHES, empty_sketch
 from dataplane.frames import Ending
+from dataplane.policies import QUOTA_LIMITS
 from dataplane.sketches import Sketch
 
 Report = dict[str, Any]
@@ -66,6 +67,11 @@ def parse_report(raw: bytes) -> Report:
             _object(segment, _SEGMENT, f"$.streams[{position}].segments[{number}]")
     for position, lane in enumerate(report["state"].get("lanes", ())):
         _object(lane, _LANE, f"$.state.lanes[{position}]")
+    for position, quota in enumerate(report["state"].get("quotas", ())):
+        place = f"$.state.quotas[{position}]"
+        _object(quota, _QUOTA, place)
+        _object(quota["waiting"], _WAITING, f"{place}.waiting")
+        _object(quota["eta_seconds"], _ETAS, f"{place}.eta_seconds")
     for position, rollup in enumerate(report["rollups"]):
         for name in _NEWER_COUNTS:
             rollup.setdefault(name, 0)
@@ -128,6 +134,7 @@ def _optional(member: tuple[Check, str]) -> tuple[Check, str]:
 
 
 _EPOCH = _number(_YEAR_3000)
+_LIMIT: Check = _number(1e15)[0]
 _ROWS: tuple[Check, str] = (lambda value: isinstance(value, list), "a list")
 _OBJECT: tuple[Check, str] = (lambda value: isinstance(value, dict), "an object")
 _TEXTS: tuple[Check, str] = (
@@ -167,6 +174,7 @@ _STATE: Final = {
     "started_at": _EPOCH,
     "in_flight": _integer(_MAX_SMALL),
     "lanes": _optional(_ROWS),
+    "quotas": _optional(_ROWS),
 }
 _LANE: Final = {
     "lane": _text(200, minimum=1),
@@ -178,6 +186,32 @@ _LANE: Final = {
     "cause": _text(200),
     "wait_ms": _optional(_or_null(_number(1e15))),
 }
+_LIMITS: tuple[Check, str] = (
+    lambda value: (
+        isinstance(value, dict) and all(name in QUOTA_LIMITS and _LIMIT(limit) for name, limit in value.items())
+    ),
+    f"an object with numbers for any of {', '.join(QUOTA_LIMITS)}",
+)
+_QUOTA: Final = {
+    "pool": _text(200, minimum=1),
+    "account": _text(200, minimum=1),
+    "policy": _text(200, minimum=1),
+    "limits": _LIMITS,
+    "learned": _LIMITS,
+    "paused_seconds": _number(_MAX_OPEN_SECONDS),
+    "ramp": _number(1),
+    "is_alone": _BOOLEAN,
+    "waiting": _OBJECT,
+    "eta_seconds": _OBJECT,
+    "in_flight": _integer(_MAX_SMALL),
+    "used_share": _number(1e15),
+    "granted": _integer(),
+    "throttled": _integer(),
+    "waited_ms_p50": _or_null(_number(1e15)),
+    "waited_ms_p95": _or_null(_number(1e15)),
+}
+_WAITING: Final = dict.fromkeys(("interactive", "batch"), _integer())
+_ETAS: Final = dict.fromkeys(("interactive", "batch"), _or_null(_number(1e15)))
 _ACK: Final = {
     "revision": _or_null(_integer()),
     "digest": _or_null(_text(64)),

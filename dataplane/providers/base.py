@@ -259,6 +259,29 @@ def read_retry_after(headers: Mapping[str, str], *, wall: float) -> float | None
     return max(waits, default=None)
 
 
+# Of each of QUOTA_RATES, what a vendor calls its limit.
+_LIMIT_HEADERS: Final = {
+    "x-ratelimit-limit-requests": 0,
+    "x-ratelimit-limit-tokens": 1,
+    "anthropic-ratelimit-requests-limit": 0,
+    "anthropic-ratelimit-input-tokens-limit": 2,
+    "anthropic-ratelimit-output-tokens-limit": 3,
+}
+
+
+def read_limits(headers: Mapping[str, str]) -> dict[int, float]:
+    """Return the limits per minute that the vendor says the account has, by their place in QUOTA_RATES.
+
+    Args:
+        headers: Names in lower case.
+    """
+    return {
+        rate: limit
+        for name, rate in _LIMIT_HEADERS.items()
+        if (limit := _number(headers.get(name))) is not None and limit >= 1
+    }
+
+
 def _reset_of(name: str) -> str | None:
     """Return the header that says how much is left, for a header that says when the limit resets."""
     if name.startswith("x-ratelimit-reset-"):

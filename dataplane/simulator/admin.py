@@ -1,4 +1,4 @@
-"""The admin calls: fault rules, counters, a fresh start. JSON in, JSON out."""
+"""The admin calls: fault rules, limits, counters, a fresh start. JSON in, JSON out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import orjson
 
 from dataplane.simulator.fault_rules import FaultBook
 from dataplane.simulator.faults import FAULTS, BadFault
+from dataplane.simulator.limit_book import BadLimit, LimitBook
 from dataplane.simulator.state import SimulatorState
 
 _RULES = "/admin/faults"
@@ -25,12 +26,13 @@ def may_administer(headers: Mapping[bytes, bytes], token: str | None) -> bool:
 
 
 def handle_admin(
-    method: str, path: str, body: bytes, *, book: FaultBook, state: SimulatorState, now: float
+    method: str, path: str, body: bytes, *, book: FaultBook, limits: LimitBook, state: SimulatorState, now: float
 ) -> tuple[int, Any]:
     """Carry out one admin call and return its status and JSON value.
 
-    GET /admin/faults, POST /admin/faults, DELETE /admin/faults, DELETE /admin/faults/{id}, GET /admin/catalogue,
-    GET /admin/state, POST /admin/reset (counters and rules).
+    GET /admin/faults, POST /admin/faults, DELETE /admin/faults, DELETE /admin/faults/{id}, GET /admin/limits,
+    POST /admin/limits, DELETE /admin/limits, GET /admin/catalogue, GET /admin/state, POST /admin/reset (counters, rules
+    and limits).
     """
     match method, path:
         case "GET", "/admin/faults":
@@ -44,12 +46,19 @@ def handle_admin(
             if rule_id.isdecimal() and book.remove(int(rule_id)):
                 return 200, {"removed": 1}
             return 404, _error(f"no fault rule {rule_id!r}")
+        case "GET", "/admin/limits":
+            return 200, {"limits": [limit.to_json() for limit in limits.list_limits()]}
+        case "POST", "/admin/limits":
+            return _add_limits(body, limits=limits, now=now)
+        case "DELETE", "/admin/limits":
+            return 200, {"removed": limits.clear()}
         case "GET", "/admin/catalogue":
             return 200, {"faults": describe_faults()}
         case "GET", "/admin/state":
-            return 200, state.to_json()
+            return 200, state.to_json(limits.books(now=now))
         case "POST", "/admin/reset":
             state.reset()
+            limits.clear()
             return 200, {"removed": book.clear()}
         case _:
             return 404, _error(f"no admin call {method} {path}")
@@ -81,6 +90,16 @@ def _add_rules(body: bytes, *, book: FaultBook, now: float) -> tuple[int, Any]:
     except BadFault as exc:
         return 400, _error(str(exc))
     return 201, {"rules": [rule.to_json() for rule in rules]}
+
+
+def _add_limits(body: bytes, *, limits: LimitBook, now: float) -> tuple[int, Any]:
+    try:
+        added = limits.add(orjson.loads(body), now=now)
+    except orjson.JSONDecodeError as exc:
+        return 400, _error(f"the body is not JSON: {exc}")
+    except BadLimit as exc:
+        return 400, _error(str(exc))
+    return 201, {"limits": [limit.to_json() for limit in added]}
 
 
 def _error(message: str) -> dict[str, Any]:

@@ -11,8 +11,9 @@ import orjson
 
 from dataplane.simulator.conversation import Answer, Ask, BadRequest, Kind, Stop, Tool, Wire
 from dataplane.simulator.faults import Fault
+from dataplane.simulator.limits import CONCURRENCY, Shortage
 from dataplane.simulator.profiles import SNAPSHOTS
-from dataplane.simulator.rate_limits import limited_headers, standing_headers
+from dataplane.simulator.rate_limits import limited_headers, standing_headers, wait_headers
 from dataplane.simulator.reading import (
     MISSING_MODEL_PREFIX,
     body_directive,
@@ -195,6 +196,17 @@ class AnthropicWire:
         }[fault.word("scope")]
         reply = self.give_error(429, stamp, message=f"This request would exceed {limit} (model: {model}).")
         return Reply(429, (*reply.headers, *limited_headers(self.wire, fault, now=stamp.now)), reply.frames)
+
+    def give_limited(self, shortage: Shortage, stamp: Stamp, *, model: str) -> Reply:
+        """Return Anthropic's 429 with what is limited."""
+        if shortage.dimension == CONCURRENCY:
+            limit = f"concurrent connections rate limit of {shortage.limit}"
+        else:
+            per = "minute" if shortage.window_seconds == 60 else f"{shortage.window_seconds:g} seconds"
+            limit = f"rate limit of {shortage.limit:,} {shortage.dimension.replace('_', ' ')} per {per}"
+        message = f"This request would exceed your organization's {limit} (model: {model})."
+        reply = self.give_error(429, stamp, message=message)
+        return Reply(429, (*reply.headers, *wait_headers(self.wire, shortage.wait_seconds)), reply.frames)
 
     def give_content_filter(self, stamp: Stamp) -> Reply:
         """Return the filter's 400."""

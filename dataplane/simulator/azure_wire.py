@@ -4,6 +4,7 @@ errors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,8 +12,9 @@ import orjson
 
 from dataplane.simulator.conversation import Answer, Ask, Kind, Stop, Wire
 from dataplane.simulator.faults import Fault
+from dataplane.simulator.limits import CONCURRENCY, NEVER, Shortage
 from dataplane.simulator.openai_wire import OpenAIWire
-from dataplane.simulator.rate_limits import limited_headers, standing_headers
+from dataplane.simulator.rate_limits import limited_headers, standing_headers, wait_headers
 from dataplane.simulator.wire import (
     HTML_TYPE,
     JSON_TYPE,
@@ -101,17 +103,25 @@ class AzureWire(OpenAIWire):
     def give_rate_limit(self, fault: Fault, stamp: Stamp, *, model: str) -> Reply:
         """Return Azure's 429."""
         what = "token rate limit" if fault.word("scope") == "tokens" else "call rate limit"
+        wait = round(fault.number("retry_after_seconds"))
+        return self._too_many(what, wait, limited_headers(self.wire, fault, now=stamp.now), stamp)
+
+    def give_limited(self, shortage: Shortage, stamp: Stamp, *, model: str) -> Reply:
+        """Return Azure's 429 for a limit that was reached."""
+        what = "call rate limit" if shortage.dimension in ("requests", CONCURRENCY) else "token rate limit"
+        wait = None if shortage.wait_seconds == NEVER else math.ceil(shortage.wait_seconds)
+        return self._too_many(what, wait, wait_headers(self.wire, shortage.wait_seconds), stamp)
+
+    def _too_many(self, what: str, wait: int | None, headers: tuple[Header, ...], stamp: Stamp) -> Reply:
+        advice = "Please reduce the tokens asked for. " if wait is None else f"Please retry after {wait} seconds. "
         message = (
             "Requests to the ChatCompletions_Create Operation under Azure OpenAI API version 2024-10-21 have exceeded "
-            f"{what} of your current OpenAI S0 pricing tier. Please retry after "
-            f"{round(fault.number('retry_after_seconds'))} seconds. "
+            f"{what} of your current OpenAI S0 pricing tier. {advice}"
             "Please go here: https://aka.ms/oai/quotaincrease if you would like to further increase the default "
             "rate limit."
         )
-        headers = (JSON_TYPE, *self._error_headers(stamp), *limited_headers(self.wire, fault, now=stamp.now))
-        return Reply(
-            429, headers, (Frame(FrameKind.CONTENT, orjson.dumps({"error": {"code": "429", "message": message}})),)
-        )
+        body = orjson.dumps({"error": {"code": "429", "message": message}})
+        return Reply(429, (JSON_TYPE, *self._error_headers(stamp), *headers), (Frame(FrameKind.CONTENT, body),))
 
     def give_content_filter(self, stamp: Stamp) -> Reply:
         """Return the content filter's 400 with its findings."""

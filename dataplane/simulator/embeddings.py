@@ -69,6 +69,11 @@ def read_embeddings(body: Any, *, model: str | None) -> tuple[str, list[str], in
     return model, inputs, dimensions, body.get("encoding_format") == "base64", body_directive(body)
 
 
+def count_input_tokens(inputs: list[str]) -> int:
+    """Return what an embeddings answer says was used."""
+    return sum(count_tokens(text) for text in inputs)
+
+
 def embeddings_body(model: str, inputs: list[str], dimensions: int, *, in_base64: bool) -> bytes:
     """Return the body of an embeddings answer; base64 is of little-endian 32-bit floats."""
     data: list[Mapping[str, Any]] = []
@@ -81,7 +86,7 @@ def embeddings_body(model: str, inputs: list[str], dimensions: int, *, in_base64
                 "embedding": base64.b64encode(vector.tobytes()).decode() if in_base64 else vector.tolist(),
             }
         )
-    tokens = sum(count_tokens(text) for text in inputs)
+    tokens = count_input_tokens(inputs)
     return orjson.dumps(
         {"object": "list", "data": data, "model": model, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
     )

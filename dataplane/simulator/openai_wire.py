@@ -4,6 +4,7 @@ and the openai package.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,8 +12,9 @@ import orjson
 
 from dataplane.simulator.conversation import Answer, Ask, BadRequest, Kind, Stop, Tool, Usage, Wire
 from dataplane.simulator.faults import Fault
+from dataplane.simulator.limits import CONCURRENCY, NEVER, Shortage
 from dataplane.simulator.profiles import SNAPSHOTS
-from dataplane.simulator.rate_limits import go_duration, limited_headers, standing_headers
+from dataplane.simulator.rate_limits import go_duration, limited_headers, standing_headers, wait_headers
 from dataplane.simulator.reading import (
     MISSING_MODEL_PREFIX,
     body_directive,
@@ -219,6 +221,24 @@ class OpenAIWire:
         headers = (JSON_TYPE, *self._error_headers(stamp), *limited_headers(self.wire, fault, now=stamp.now))
         return Reply(429, headers, (Frame(FrameKind.CONTENT, body),))
 
+    def give_limited(self, shortage: Shortage, stamp: Stamp, *, model: str) -> Reply:
+        """Return OpenAI's 429 with what is limited, and when to come again."""
+        kind = "requests" if shortage.dimension in ("requests", CONCURRENCY) else "tokens"
+        where = f"{model} in organization org-simulator on {_per(shortage)}"
+        figures = f"Limit {shortage.limit}, Used {shortage.used}, Requested {shortage.asked}"
+        if shortage.wait_seconds == NEVER:
+            message = (
+                f"Request too large for {where}: Limit {shortage.limit}, Requested {shortage.asked}. "
+                "The input or output tokens must be reduced in order to run successfully."
+            )
+        else:
+            wait = go_duration(math.ceil(shortage.wait_seconds * 1000) / 1000)
+            message = f"Rate limit reached for {where}: {figures}. Please try again in {wait}."
+        message += " Visit https://platform.openai.com/account/rate-limits to learn more."
+        error = {"message": message, "type": kind, "param": None, "code": "rate_limit_exceeded"}
+        headers = (JSON_TYPE, *self._error_headers(stamp), *wait_headers(self.wire, shortage.wait_seconds))
+        return Reply(429, headers, (Frame(FrameKind.CONTENT, orjson.dumps({"error": error})),))
+
     def give_content_filter(self, stamp: Stamp) -> Reply:
         """Return the safety system's 400."""
         message = (
@@ -293,6 +313,16 @@ class OpenAIWire:
 
     def _chunk_extras(self, kind: FrameKind, answer: Answer) -> dict[str, Any]:
         return {}
+
+
+def _per(shortage: Shortage) -> str:
+    """Return what is limited as OpenAI names it, with the window where it is not the usual minute."""
+    if shortage.dimension == CONCURRENCY:
+        return "concurrent requests"
+    unit = shortage.dimension.replace("_", " ")
+    if shortage.window_seconds != 60:
+        return f"{unit} per {shortage.window_seconds:g} s"
+    return f"{unit} per min" + {"requests": " (RPM)", "tokens": " (TPM)"}.get(shortage.dimension, "")
 
 
 def _message(answer: Answer, serial: str) -> dict[str, Any]:

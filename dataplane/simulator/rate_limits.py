@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from email.utils import formatdate
 from functools import lru_cache
 
 from dataplane.simulator.conversation import Wire
 from dataplane.simulator.faults import Fault
+from dataplane.simulator.limits import NEVER, Standing
 from dataplane.simulator.wire import Header
 
 REQUEST_LIMIT = 10_000
 TOKEN_LIMIT = 2_000_000
 
+_PREFIXES = (b"x-ratelimit-", b"anthropic-ratelimit-")
 _VENDOR_DIALECTS = {Wire.OPENAI: "openai+milliseconds", Wire.AZURE: "azure", Wire.ANTHROPIC: "anthropic+seconds"}
 
 
@@ -88,6 +91,43 @@ def standing_headers(wire: Wire, *, prompt_tokens: int, now: float) -> tuple[Hea
     if wire is Wire.AZURE:
         return _azure_standing(tokens)
     return _openai(requests=REQUEST_LIMIT - 1, tokens=tokens, wait=0.006)
+
+
+def true_headers(headers: Iterable[Header], told: Sequence[Header]) -> tuple[Header, ...]:
+    """Return `headers` with those that only look like a rate limit's replaced by `told`."""
+    return (*(header for header in headers if not header[0].startswith(_PREFIXES)), *told)
+
+
+def told_headers(wire: Wire, standings: Iterable[Standing], *, now: float) -> tuple[Header, ...]:
+    """Return how an account stands, as its vendor tells it.
+
+    What is not limited, or what the vendor has no word for, is left out. Anthropic rounds tokens to thousands, which is
+    not done here, so that small limits can be read.
+    """
+    headers: list[Header] = []
+    for standing in standings:
+        name = standing.dimension.replace("_", "-")
+        if wire is Wire.ANTHROPIC:
+            pattern, reset = f"anthropic-ratelimit-{name}-%s", rfc3339(now + standing.reset_seconds)
+        elif name in ("requests", "tokens"):
+            pattern, reset = f"x-ratelimit-%s-{name}", go_duration(_whole_ms(standing.reset_seconds) / 1000)
+        else:
+            continue
+        for what, value in (("limit", standing.limit), ("remaining", standing.left), ("reset", reset)):
+            headers.append(((pattern % what).encode(), str(value).encode()))
+    return tuple(headers)
+
+
+def wait_headers(wire: Wire, seconds: float) -> tuple[Header, ...]:
+    """Return how long to wait, as this vendor says it with a 429, never too short; nothing where no waiting helps."""
+    if seconds == NEVER:
+        return ()
+    whole = (b"retry-after", str(math.ceil(seconds)).encode())
+    return (whole,) if wire is Wire.ANTHROPIC else (whole, (b"retry-after-ms", str(_whole_ms(seconds)).encode()))
+
+
+def _whole_ms(seconds: float) -> int:
+    return math.ceil(seconds * 1000)
 
 
 @lru_cache(maxsize=8)

@@ -63,8 +63,16 @@ class Silence:
 Step = Pause | Head | Chunk | End | Reset | Close | Silence
 
 
-def write_script(reply: Reply, plan: FaultPlan, pacing: Pacing) -> Iterator[Step]:
-    """Yield the steps that deliver `reply` at the model's pace under `plan`."""
+@dataclass(slots=True)
+class Progress:
+    """How many tokens of a reply have been generated so far."""
+
+    tokens: int = 0
+
+
+def write_script(reply: Reply, plan: FaultPlan, pacing: Pacing, *, progress: Progress | None = None) -> Iterator[Step]:
+    """Yield the steps that deliver `reply` at the model's pace under `plan`, and keep `progress` as they are taken."""
+    progress = progress or Progress()
     latency = plan.get("latency")
     extra = latency.number("ms") / 1000 if latency else 0.0
     before_head = latency is not None and latency.word("before") == "head"
@@ -81,16 +89,18 @@ def write_script(reply: Reply, plan: FaultPlan, pacing: Pacing) -> Iterator[Step
         yield Silence()
         return
     reply = _apply_whole_faults(reply, plan)
+    if not reply.streamed:
+        progress.tokens = reply.tokens
     yield Head(
         reply.status,
         reply.headers if reply.streamed else (*reply.headers, (b"content-length", str(_body_length(reply)).encode())),
     )
     if extra and not before_head:
         yield Pause(extra)
-    yield from _write_body(reply, plan, waits)
+    yield from _write_body(reply, plan, waits, progress)
 
 
-def _write_body(reply: Reply, plan: FaultPlan, waits: Iterator[float]) -> Iterator[Step]:
+def _write_body(reply: Reply, plan: FaultPlan, waits: Iterator[float], progress: Progress) -> Iterator[Step]:
     drip = plan["slow_drip"].number("ms") / 1000 if "slow_drip" in plan else 0.0
     fault = _mid_fault(reply, plan)
     contents = sum(frame.kind is FrameKind.CONTENT for frame in reply.frames)
@@ -108,6 +118,8 @@ def _write_body(reply: Reply, plan: FaultPlan, waits: Iterator[float]) -> Iterat
                 return
             frame, fault = replace(frame, data=_garble(frame.data)), None
         sent += is_content
+        if reply.streamed:
+            progress.tokens = sent
         yield Chunk(frame.data)
     yield End()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from urllib.parse import parse_qs
 
@@ -31,12 +31,15 @@ from dataplane.simulator.azure_wire import AzureWire
 from dataplane.simulator.connection import EXTENSION, Connection, SimulatorProtocol
 from dataplane.simulator.conversation import Answer, Ask, BadRequest
 from dataplane.simulator.distortion import distort_answer
-from dataplane.simulator.embeddings import embeddings_body, read_embeddings
+from dataplane.simulator.embeddings import count_input_tokens, embeddings_body, read_embeddings
 from dataplane.simulator.fault_rules import FaultBook
 from dataplane.simulator.faults import NO_FAULTS, BadFault, FaultPlan, parse_faults, plan_faults
+from dataplane.simulator.limit_book import LimitBook, LimitReached
+from dataplane.simulator.limits import Charge, Standing
 from dataplane.simulator.openai_wire import OpenAIWire
 from dataplane.simulator.profiles import INSTANT, LISTED_MODELS, LatencyProfile, Pacing, profile_for
-from dataplane.simulator.script import write_script
+from dataplane.simulator.rate_limits import told_headers, true_headers
+from dataplane.simulator.script import Progress, write_script
 from dataplane.simulator.state import SimulatorState
 from dataplane.simulator.wire import EVENT_TYPE, JSON_TYPE, Frame, FrameKind, Reply, Stamp, Unauthorized, VendorWire
 
@@ -91,13 +94,14 @@ class _Call:
 
 
 class Simulator:
-    """Three vendors, their faults, and the admin calls, in one ASGI application."""
+    """Three vendors, their faults and limits, and the admin calls, in one ASGI application."""
 
     def __init__(self, settings: SimulatorSettings, *, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
         self._clock = clock
         self.state = SimulatorState()
         self.book = FaultBook(seed=settings.seed)
+        self.limits = LimitBook()
         openai: VendorWire = OpenAIWire()
         self._azure: VendorWire = AzureWire()
         anthropic: VendorWire = AnthropicWire()
@@ -181,7 +185,7 @@ class Simulator:
             await self._refuse(wire, wire.give_error(bad.status, stamp, message=bad.message), "", send)
             return
         except BodyTooLarge:
-            await self._refuse(wire, wire.give_error(413, stamp), account, send)
+            await self._refuse(wire, self._told(wire, wire.give_error(413, stamp), account, "", stamp), account, send)
             return
         connection: Connection = scope["extensions"][EXTENSION]
         call = _Call(wire, operation, deployment, headers, account, stamp, connection, receive, send)
@@ -193,6 +197,7 @@ class Simulator:
             and prepared.template is not None
             and self.book.empty
             and b"x-simulator-fault" not in headers
+            and not self.limits.bounds(account)
         ):
             await self._serve_template(call, scope, prepared.ask, prepared.template)
             return
@@ -203,10 +208,15 @@ class Simulator:
                 await self._embed(call, _load(body))
         except BadRequest as bad:
             reply = wire.give_error(bad.status, stamp, message=bad.message, param=bad.param, code=bad.code)
-            await self._refuse(wire, reply, account, send)
+            await self._refuse(wire, self._told(wire, reply, account, "", stamp), account, send)
         except BadFault as bad_fault:
             reply = wire.give_error(400, stamp, message=f"simulator fault: {bad_fault}", code="bad_simulator_fault")
-            await self._refuse(wire, reply, account, send)
+            await self._refuse(wire, self._told(wire, reply, account, "", stamp), account, send)
+        except LimitReached as reached:
+            reply = wire.give_limited(reached.shortage, stamp, model=reached.model)
+            reply = _tell(wire, reply, reached.standings, stamp)
+            self.state.count_request(wire.wire.value, reached.model, account, reply.status)
+            await self._send_reply(send, reply)
 
     async def _serve_template(self, call: _Call, scope: Scope, ask: Ask, template: bytes) -> None:
         """Answer where nothing is left to decide, as in a benchmark: fill in the serial and the time, and write."""
@@ -243,22 +253,27 @@ class Simulator:
         plan = self._plan(call, ask.model, ask.directive)
         pacing = Pacing(prepared.profile, self._settings.seed ^ ask.fingerprint)
         reply = self._reply_instead(call, ask.model, plan)
-        if reply is None:
-            answer = refuse_ask(ask, seed=self._settings.seed) if "refusal" in plan else prepared.answer
+        if reply is not None:
+            await self._deliver(call, ask.model, reply, plan, Pacing(INSTANT, 0))
+            return
+        answer = refuse_ask(ask, seed=self._settings.seed) if "refusal" in plan else prepared.answer
+        charge = Charge(ask.prompt_tokens, ask.max_tokens or len(answer.pieces))
+        with self._admitted(call, ask.model, charge) as (standings, progress):
             if plan:
                 answer = distort_answer(answer, plan)
             processing_ms = round(pacing.first_token_seconds() * 1000)
             reply = call.wire.give_answer(ask, answer, call.stamp, processing_ms=processing_ms)
-        else:
-            pacing = Pacing(INSTANT, 0)
-        await self._deliver(call, ask.model, reply, plan, pacing)
+            reply = _tell(call.wire, reply, standings, call.stamp)
+            await self._deliver(call, ask.model, reply, plan, pacing, progress)
 
     async def _embed(self, call: _Call, body: object) -> None:
         model, inputs, dimensions, in_base64, directive = read_embeddings(body, model=call.deployment)
         plan = self._plan(call, model, directive)
         reply = self._reply_instead(call, model, plan)
-        pacing = Pacing(INSTANT, 0)
-        if reply is None:
+        if reply is not None:
+            await self._deliver(call, model, reply, plan, Pacing(INSTANT, 0))
+            return
+        with self._admitted(call, model, Charge(count_input_tokens(inputs), 0)) as (standings, progress):
             pacing = Pacing(profile_for(model, wire=call.wire.wire), self._settings.seed ^ len(inputs))
             data = embeddings_body(model, inputs, dimensions, in_base64=in_base64)
             header = (b"openai-processing-ms", str(round(pacing.first_token_seconds() * 1000)).encode())
@@ -269,7 +284,22 @@ class Simulator:
                 header,
             )
             reply = Reply(200, headers, (Frame(FrameKind.CONTENT, data),))
-        await self._deliver(call, model, reply, plan, pacing)
+            reply = _tell(call.wire, reply, standings, call.stamp)
+            await self._deliver(call, model, reply, plan, pacing, progress)
+
+    @contextlib.contextmanager
+    def _admitted(
+        self, call: _Call, model: str, charge: Charge
+    ) -> Iterator[tuple[tuple[Standing, ...] | None, Progress]]:
+        """Count one answer against its account's limits, as `charge` while it is under way and then as its progress
+        says; raise LimitReached.
+        """
+        permit = self.limits.admit(call.account, model, charge, now=call.stamp.now)
+        progress = Progress()
+        try:
+            yield permit.standings, progress
+        finally:
+            permit.close(Charge(charge.input_tokens, progress.tokens), now=self._clock())
 
     def _plan(self, call: _Call, model: str, directive: str | None) -> FaultPlan:
         """Return the request's faults: admin rules, then the body's, then the header's, the later overriding one
@@ -295,17 +325,33 @@ class Simulator:
         if fault := plan.get("rate_limit"):
             return call.wire.give_rate_limit(fault, call.stamp, model=model)
         if fault := plan.get("status"):
-            return call.wire.give_error(int(fault.number("code")), call.stamp)
-        if (fault := plan.get("content_filter")) and fault.word("at") == "prompt":
-            return call.wire.give_content_filter(call.stamp)
-        return None
+            reply = call.wire.give_error(int(fault.number("code")), call.stamp)
+        elif (fault := plan.get("content_filter")) and fault.word("at") == "prompt":
+            reply = call.wire.give_content_filter(call.stamp)
+        else:
+            return None
+        return self._told(call.wire, reply, call.account, model, call.stamp)
 
-    async def _deliver(self, call: _Call, model: str, reply: Reply, plan: FaultPlan, pacing: Pacing) -> None:
+    def _told(self, wire: VendorWire, reply: Reply, account: str, model: str, stamp: Stamp) -> Reply:
+        """Return a reply that is not counted with how its account stands, if it is limited."""
+        if not self.limits.bounds(account):
+            return reply
+        return _tell(wire, reply, self.limits.standings(account, model, now=stamp.now), stamp)
+
+    async def _deliver(
+        self,
+        call: _Call,
+        model: str,
+        reply: Reply,
+        plan: FaultPlan,
+        pacing: Pacing,
+        progress: Progress | None = None,
+    ) -> None:
         status = _NO_ANSWER if "reset" in plan or "silence" in plan else reply.status
         self.state.count_request(call.wire.wire.value, model, call.account, status)
         self.state.active_streams += reply.streamed
         try:
-            steps = write_script(reply, plan, pacing)
+            steps = write_script(reply, plan, pacing, progress=progress)
             await play_script(steps, receive=call.receive, send=call.send, connection=call.connection)
         finally:
             self.state.active_streams -= reply.streamed
@@ -348,7 +394,9 @@ class Simulator:
                 },
             )
             return
-        status, value = handle_admin(method, path, body, book=self.book, state=self.state, now=self._clock())
+        status, value = handle_admin(
+            method, path, body, book=self.book, limits=self.limits, state=self.state, now=self._clock()
+        )
         await send_json(send, status, value)
 
     async def _serve_models(self, path: str, headers: Mapping[bytes, bytes], send: Send) -> None:
@@ -376,6 +424,13 @@ class Simulator:
 
     def _stamp(self) -> Stamp:
         return Stamp(f"{self._serial_head}{next(self._serials):012x}", self._clock())
+
+
+def _tell(wire: VendorWire, reply: Reply, standings: tuple[Standing, ...] | None, stamp: Stamp) -> Reply:
+    if standings is None:
+        return reply
+    told = told_headers(wire.wire, standings, now=stamp.now)
+    return replace(reply, headers=true_headers(reply.headers, told))
 
 
 def _load(body: bytes) -> object:

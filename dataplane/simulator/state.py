@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _ACCOUNT_SUFFIX = 8
@@ -39,8 +40,10 @@ class SimulatorState:
         self._faults.clear()
         self._clients_left = 0
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the counters; accounts by the last eight characters of their key."""
+    def to_json(self, books: Iterable[tuple[str, Mapping[str, Any]]] = ()) -> dict[str, Any]:
+        """Return the counters, and what each limited account has used; accounts by the last eight characters of their
+        key.
+        """
         return {
             "requests": [
                 {"wire": wire, "model": model, "status": status, "count": count}
@@ -55,4 +58,5 @@ class SimulatorState:
             "active_requests": self.active_requests,
             "active_streams": self.active_streams,
             "clients_left": self._clients_left,
+            "limits": [{"account": account[-_ACCOUNT_SUFFIX:], **book} for account, book in books],
         }

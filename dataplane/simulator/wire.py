@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from dataplane.simulator.conversation import Answer, Ask, Wire
 from dataplane.simulator.faults import Fault
+from dataplane.simulator.limits import Shortage
 
 Header = tuple[bytes, bytes]
 JSON_TYPE: Header = (b"content-type", b"application/json")
@@ -103,6 +104,11 @@ class VendorWire(Protocol):
 
     def give_rate_limit(self, fault: Fault, stamp: Stamp, *, model: str) -> Reply:
         """Return the vendor's 429 for a `rate_limit` fault."""
+
+    def give_limited(self, shortage: Shortage, stamp: Stamp, *, model: str) -> Reply:
+        """Return the vendor's 429 for a limit that was reached; the headers say how long to wait, not yet how the
+        account stands.
+        """
 
     def give_content_filter(self, stamp: Stamp) -> Reply:
         """Return the vendor's refusal of a prompt by its content filter."""

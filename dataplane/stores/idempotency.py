@@ -44,6 +44,7 @@ from dataplane.idempotency import (
 from dataplane.journey import new_id
 from dataplane.stores import idempotency_sql as sql
 from dataplane.stores.lookout import LISTENING, Lookout, Sight
+from dataplane.stores.postgres import KEEPING
 
 log = logging.getLogger("ballast.idempotency")
 
@@ -146,7 +147,7 @@ class PostgresIdempotencyStore:
             timeout=timeout_seconds,
             open=False,
             name=WORKING,
-            kwargs={**_KEEPING, "application_name": WORKING, "row_factory": dict_row},
+            kwargs={**KEEPING, "application_name": WORKING, "row_factory": dict_row},
         )
         self._lookout = Lookout(self._connect, self._look, channel=sql.CHANNEL, poll_seconds=poll_seconds)
         self._late: set[asyncio.Task[Any]] = set()
@@ -331,18 +332,7 @@ class PostgresIdempotencyStore:
         return {row["id"]: Sight(row["is_running"], row["epoch"], row["stream_id"]) for row in rows}
 
     async def _connect(self) -> psycopg.AsyncConnection[Any]:
-        return await psycopg.AsyncConnection.connect(self._url, application_name=LISTENING, **_KEEPING)
-
-
-# One statement is one transaction; and a host that is gone without a word is noticed in seconds, not hours.
-_KEEPING: Final[dict[str, Any]] = {
-    "autocommit": True,
-    "connect_timeout": 5,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-}
+        return await psycopg.AsyncConnection.connect(self._url, application_name=LISTENING, **KEEPING)
 
 
 def _answer(row: DictRow, *, key: str) -> Owned | Running | Done:

@@ -44,7 +44,7 @@ def test_lane_is_held_seen_and_let_go(as_operator):
     assert (rows[ANTHROPIC]["hold"]["mode"], rows[ANTHROPIC]["hold"]["by"]) == ("open", "oncall")
     assert (rows[OPENAI]["standing"]["state"], rows[OPENAI]["hold"]) == ("open", None)
     assert (rows[AZURE]["standing"], rows[AZURE]["breaker"]) == (None, "hosted-chat")
-    assert rows[AZURE]["routes"] == ["chat", "summaries"]
+    assert (rows[AZURE]["routes"], rows[AZURE]["quota"]) == (["chat", "summaries"], "shared")
     assert held == {AZURE, ANTHROPIC}
     assert set(current_release().content["sections"]["lane_overrides"]) == {AZURE}
 

@@ -46,6 +46,11 @@ class Caller:
         text = raw.parse().choices[0].message.content or ""
         return Answer(int(headers["ballast-release"]), headers["ballast-prompt"], headers["ballast-cohort"], text)
 
+    def hand_in(self, question: str = QUESTION) -> None:
+        """Hand a question in as a job."""
+        body = {"model": "chat", "messages": [{"role": "user", "content": question}]}
+        self._client.post("/jobs", body={"endpoint": "/v1/chat/completions", "body": body}, cast_to=object)
+
     def ask_as_each(self, users: Sequence[str]) -> dict[str, Answer]:
         """Ask as every one of `users`, several at a time, as an application does."""
         with ThreadPoolExecutor(max_workers=AT_A_TIME) as pool:

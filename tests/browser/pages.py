@@ -74,6 +74,7 @@ COPY = "/ladder/copy/"
 REQUEST = "SELECT request_id FROM ledger_usagerow ORDER BY attempt DESC, at DESC LIMIT 1"
 STREAM = "SELECT stream_id FROM ledger_streamtranscript ORDER BY at DESC LIMIT 1"
 KEY = "SELECT record FROM ledger_idempotencyevidence WHERE event = 'replayed' ORDER BY id DESC LIMIT 1"
+JOB = "SELECT id FROM ledger_job WHERE state = 'completed' ORDER BY id DESC LIMIT 1"
 SIGNED = "SELECT id FROM approvals_changerequest WHERE kind = 'copy.version' ORDER BY id DESC LIMIT 1"
 
 PAGES = (
@@ -106,12 +107,15 @@ PAGES = (
     Page("routing-table", "oncall", _fixed("/routing/tables/1/")),
     Page("lane, all", "oncall", _fixed("/routing/lanes/")),
     Page("lane", "oncall", _fixed("/routing/lanes/?lane=openai/us-east/main/gpt-4o")),
+    Page("quotas", "oncall", _fixed("/routing/quotas/")),
     Page("drills", "oncall", _fixed("/routing/drills/")),
     Page("drill-new", "oncall", _fixed("/routing/drills/new/?target=provider:azure")),
     Page("drill", "oncall", _latest(DRILL, "/routing/drills/{}/")),
     Page("thresholds", "oncall", _fixed("/routing/thresholds/")),
     Page("routing-policy", "oncall", _fixed("/routing/breakers/hosted-chat/")),
     Page("routing-policy, route", "legal", _fixed("/routing/routes/chat/")),
+    Page("quotas, workers", "oncall", _fixed("/routing/quotas/?pool=anthropic-main/shared")),
+    Page("routing-policy, quotas", "oncall", _fixed("/routing/quotas/shared/")),
     Page("routing-policy, streams", "oncall", _fixed("/routing/streams/resumable/")),
     Page("review-backtest", "approver-one", _latest(ROUTING_CHANGE, "/reviews/{}/backtest/")),
     Page("releases", "oncall", _fixed("/releases/")),
@@ -128,6 +132,8 @@ PAGES = (
     Page("stream-transcript", "auditor", _latest(STREAM, "/usage/streams/{}/transcript/")),
     Page("idempotency-keys", "admin", _fixed("/usage/idempotency/")),
     Page("idempotency-key", "admin", _latest(KEY, "/usage/idempotency/{}/")),
+    Page("jobs", "admin", _fixed("/usage/jobs/")),
+    Page("job", "admin", _latest(JOB, "/usage/jobs/{}/")),
     Page("access", "admin", _fixed("/access/")),
     Page("operator", "admin", _fixed("/access/people/owner/")),
     Page("operator-new", "admin", _fixed("/access/new-operator/")),

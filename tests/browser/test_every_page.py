@@ -15,10 +15,18 @@ from tests.browser.conftest import PHONE, WIDE
 from tests.browser.pages import PAGES, Page, names_without_sample
 from tests.browser.people import House, Person
 from tests.end_to_end.stack import Stack
-from tests.worker_reports import FRAMES, delivery, segment, stream_row
+from tests.worker_reports import FRAMES, delivery, quota_state, report, segment, stream_row
 
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
-RECORD = "import json; from controlplane.ledger.streams import record_streams; "
+RECORD = """
+import json
+from datetime import datetime, timedelta, UTC
+from controlplane.ledger.streams import record_streams
+from controlplane.telemetry.operations import record_events, record_quota_states
+record_streams(**json.loads({streams!r}))
+record_quota_states(json.loads({reports!r}), now=datetime.now(UTC) + timedelta(hours=1))
+record_events(json.loads({reports!r}))
+"""
 STANDARD = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 MOST_BYTES = 150_000
 PHONE_TARGET_PX = 40
@@ -57,16 +65,41 @@ def streams() -> dict[str, Any]:
     }
 
 
+def reports() -> list[dict[str, Any]]:
+    """What two workers would report of a quota: paused, with callers waiting, and one of them alone. They are heard of
+    for an hour, so that they are not silent before somebody looks.
+    """
+    now = datetime.now(UTC)
+    waits = {"waiting": {"interactive": 31, "batch": 120}, "eta_seconds": {"interactive": 14.0, "batch": None}}
+    learned = {"limits": {"requests": 8000, "concurrency": 200}, "learned": {"requests": 8000}, "waited_ms_p95": 900.5}
+    known = quota_state("anthropic-main", **waits, **learned, used_share=0.96, paused_seconds=12)
+    lone = quota_state("anthropic-main", is_alone=True, ramp=0.4)
+    paused = {"pool": known["pool"], "account": "anthropic-main", "lane": "anthropic/eu-west/main/claude-sonnet-4-5"}
+    events = (
+        {"at": now.timestamp(), "kind": "quota.paused", "data": {**paused, "seconds": 12, "reason": "answered 429"}},
+        {"at": now.timestamp() - 60, "kind": "quota.alone", "data": {**paused, "reason": "redis does not answer"}},
+    )
+    later = now + timedelta(hours=1)
+    return [
+        report(worker="walker/gateway-0", sent_at=later, quotas=(known,), events=events),
+        report(worker="walker/gateway-1", sent_at=later, quotas=(lone,)),
+    ]
+
+
 @pytest.fixture(scope="module")
 def furnished(house: House) -> Stack:
-    """The demo, with a planned canary beside the running one, a drill, and attempts, a key and streams on record."""
+    """The demo, with a planned canary beside the running one, a drill, and attempts, a key, a job, streams and a quota
+    that callers wait for on record.
+    """
     stack = house.stack
     caller = Caller(stack)
     for _ in range(2):
         caller.ask("walker", key="order-8e03978e-40d5-43e8-bc93-6894a57f9324")
+    caller.hand_in()
     caller.close()
     stack.wait_for(lambda: stack.query("SELECT 1 FROM ledger_usagerow LIMIT 1") != [], "the attempt is recorded")
-    stack.manage("shell", "-c", f"{RECORD}record_streams(**json.loads({json.dumps(streams())!r}))")
+    stack.wait_for(lambda: stack.query("SELECT 1 FROM ledger_job WHERE state = 'completed'") != [], "the job is done")
+    stack.manage("shell", "-c", RECORD.format(streams=json.dumps(streams()), reports=json.dumps(reports())))
     with stack.api("owner") as api:
         planned = api.get("/canaries", params={"state": "planned"}).json()["results"]
         if not planned:

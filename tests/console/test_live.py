@@ -180,10 +180,10 @@ async def test_a_topic_that_is_not_watched_any_more_stays_quiet():
 @pytest.mark.parametrize(
     ("role", "on_prompt", "refused"),
     [
-        (None, False, ["fleet", "overview", CANARY, "canary.none-such", "lanes"]),
+        (None, False, ["fleet", "overview", CANARY, "canary.none-such", "lanes", "quotas"]),
         (Role.AUDITOR, False, ["canary.none-such"]),
-        (Role.PROMPT_OWNER, True, ["fleet", "overview", "canary.none-such", "lanes"]),
-        (Role.PROMPT_OWNER, "other", ["fleet", "overview", CANARY, "canary.none-such", "lanes"]),
+        (Role.PROMPT_OWNER, True, ["fleet", "overview", "canary.none-such", "lanes", "quotas"]),
+        (Role.PROMPT_OWNER, "other", ["fleet", "overview", CANARY, "canary.none-such", "lanes", "quotas"]),
     ],
 )
 async def test_topics_are_given_by_the_same_permissions_as_pages(role, on_prompt, refused):
@@ -197,7 +197,10 @@ async def test_topics_are_given_by_the_same_permissions_as_pages(role, on_prompt
 
     _, session = await database_sync_to_async(prepare)()
     async with Page(session) as page:
-        assert await page.subscribed("fleet", "overview", CANARY, "canary.none-such", "reviews", "lanes") == refused
+        assert (
+            await page.subscribed("fleet", "overview", CANARY, "canary.none-such", "reviews", "lanes", "quotas")
+            == refused
+        )
 
 
 async def test_one_page_holds_a_bounded_number_of_topics():

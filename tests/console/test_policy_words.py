@@ -2,9 +2,17 @@
 
 import pytest
 
-from controlplane.console.policy_words import Effect, stream_note, stream_sentences, table_effects
+from controlplane.console.policy_words import (
+    WITHOUT_QUOTA,
+    Effect,
+    quota_sentences,
+    spread_note,
+    stream_note,
+    stream_sentences,
+    table_effects,
+)
 from dataplane.documents import Node
-from dataplane.policies import StreamPolicy
+from dataplane.policies import QuotaPolicy, StreamPolicy
 from dataplane.routing import RoutingTable
 from tests.dataplane.conftest import stream_policy
 from tests.factories import routing_document
@@ -128,3 +136,127 @@ def test_reviewer_reads_that_streams_have_nowhere_to_go_on():
     details = first["Route chat takes stream policy resumable"]
     assert details[-1] == "No lane of the route can be given the words so far, so none goes on after that"
     assert first["Route summaries takes retry policy patient"] == ()
+
+
+def quota(**changes):
+    """The demo's quota policy with other numbers; None: without one."""
+    document = routing_document()["quotas"]["shared"]
+    for name, value in changes.items():
+        document[name] = value if value is None or name == "learn" else {**document["window_seconds"], "value": value}
+    return QuotaPolicy.parse("shared", Node(document, "$"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {},
+            "All workers together send an account at most 10,000 requests and 2,000,000 tokens in 1 min, and "
+            "200 requests at once; 10 % of that is never used",
+        ),
+        (
+            {"requests": None, "tokens": None, "concurrency": None, "vip_concurrency": None, "output_tokens": 5000},
+            "All workers together send an account at most 5,000 output tokens in 1 min; 10 % of that is never used",
+        ),
+        (
+            {"requests": None, "tokens": None, "concurrency": None, "vip_concurrency": None},
+            "Only what the provider's headers say bounds what the account is sent",
+        ),
+        ({}, "A lower limit that the provider's headers name is kept to"),
+        ({"learn": False}, "What the provider's headers say of its limits is not heeded"),
+        ({}, "While interactive callers wait, batch work gets 20 % of what is given out; alone, either has all of it"),
+        ({}, "20 of 200 requests at once are for interactive callers of tier VIP alone"),
+        ({"vip_concurrency": None}, "Nothing is set aside for tier VIP"),
+        ({}, "Of tenants that wait, one of tier VIP counts as 4, of standard as 2, of free as 1"),
+        (
+            {"max_wait_seconds": 90},
+            "A caller waits 1 s at most while another lane is left, and 1 min 30 s when none is; batch work waits as "
+            "long as its deadline allows",
+        ),
+        (
+            {},
+            "A 429 pauses the account for the whole fleet; after that, its limits open from a tenth to all within 10 s",
+        ),
+        ({}, "Workers that cannot ask one another keep to 1 of 8 parts of the limits each"),
+    ],
+)
+def test_quota_policy_reads_as_what_becomes_of_requests(changes, sentence):
+    """A sentence for each thing that it decides."""
+    assert sentence in quota_sentences(quota(**changes))
+
+
+def twins(document, *, accounts, reached=None, model="gpt-4o"):
+    """Give route chat as many accounts for one of its lanes, of which each tenant reaches some."""
+    lane = document["lanes"][f"openai/us-east/main/{model}"] | {"model": model}
+    for number in range(accounts - (model == "gpt-4o")):
+        document["accounts"][f"more-{number}"] = document["accounts"]["openai-main"]
+        document["lanes"][f"openai/us-east/{number}/{model}"] = lane | {"account": f"more-{number}"}
+        document["routes"]["chat"]["lanes"].append(f"openai/us-east/{number}/{model}")
+    document["routes"]["chat"]["accounts_per_tenant"] = reached
+
+
+@pytest.mark.parametrize(
+    ("accounts", "reached", "said"),
+    [
+        (1, None, ""),
+        (4, 2, "each tenant reaches 2 of 4 accounts; one that exhausts its own takes along 17 % of the others"),
+        (16, 8, "each tenant reaches 8 of 16 accounts; one that exhausts its own takes along 0.0078 % of the others"),
+        (4, None, "each tenant reaches all 4 accounts; one that exhausts them takes along all the others"),
+        (4, 4, "each tenant reaches all 4 accounts; one that exhausts them takes along all the others"),
+    ],
+)
+def test_spread_over_accounts_is_said_by_whom_a_tenant_takes_along(accounts, reached, said):
+    """Nothing is said where no lanes differ by their account alone."""
+    assert (
+        spread_note(table(lambda document: twins(document, accounts=accounts, reached=reached)).routes["chat"]) == said
+    )
+
+
+def test_spread_over_accounts_of_several_models_is_said_of_each():
+    """With the model and the region, since a tenant's accounts are chosen for each of them."""
+
+    def both(document):
+        twins(document, accounts=3)
+        twins(document, accounts=2, model="text-embedding-3-small", reached=2)
+
+    assert spread_note(table(both).routes["chat"]) == (
+        "each tenant reaches 2 of 3 accounts of gpt-4o in us-east; one that exhausts its own takes along 33 % of the "
+        "others; each tenant reaches all 2 accounts of text-embedding-3-small in us-east; one that exhausts them takes "
+        "along all the others"
+    )
+
+
+def without_quota(document):
+    for lane in document["lanes"].values():
+        lane.pop("quota")
+
+
+def tighter(document):
+    document["quotas"]["tight"] = {**document["quotas"]["shared"], "learn": False}
+    document["lanes"]["azure/eu-west/eu/gpt-4o"]["quota"] = "tight"
+    document["quotas"]["shared"]["max_wait_seconds"]["value"] = 5
+
+
+def test_reviewer_reads_which_lanes_get_and_lose_a_quota_and_whom_a_tenant_takes_along():
+    """Lanes with the same change in one sentence, with what the policy decides; a number with what it now means."""
+    (gained,) = effects(without_quota, back=True)
+    (lost,) = effects(without_quota)
+    other, moved = effects(tighter)
+    (spread,) = effects(lambda document: twins(document, accounts=4, reached=2))[-1:]
+
+    assert gained.sentence.startswith("Lanes openai/us-east/main/gpt-4o, azure/eu-west/eu/gpt-4o, ")
+    assert gained.sentence.endswith(" take quota policy shared")
+    assert gained.details == tuple(quota_sentences(quota()))
+    assert (lost.sentence.partition(" lose ")[2], lost.details) == (f"quota policy shared: {WITHOUT_QUOTA}", ())
+    assert other.sentence == "Lane azure/eu-west/eu/gpt-4o takes quota policy tight instead of shared"
+    assert "What the provider's headers say of its limits is not heeded" in other.details
+    assert moved == Effect(
+        "Quota policy shared: Wait at most 10 s → 5 s",
+        (
+            "A caller waits 1 s at most while another lane is left, and 5 s when none is; batch work waits as long as "
+            "its deadline allows",
+        ),
+    )
+    assert spread == Effect(
+        "Route chat: each tenant reaches 2 of 4 accounts; one that exhausts its own takes along 17 % of the others"
+    )

@@ -47,6 +47,17 @@ def canary(*stages):
             {"routing": {"routes": {"chat": {"lanes": ["b"], "streams": "kept", "fallback": None}}}},
             "route chat changes: b, loses retry policy patient, takes stream policy kept",
         ),
+        (
+            {"routing": {"routes": {"chat": {"lanes": ["a"]}}}},
+            {"routing": {"routes": {"chat": {"lanes": ["a"], "accounts_per_tenant": 2}}}},
+            "route chat changes: each tenant reaches 2 accounts",
+        ),
+        (
+            {"routing": {"lanes": {"x": {"breaker": "b", "quota": "shared"}}}},
+            {"routing": {"lanes": {"x": {"breaker": "b", "probe": "idle", "quota": None}}}},
+            "lane x changes: takes probe policy idle, loses quota policy shared",
+        ),
+        ({"routing": {}}, {"routing": {"quotas": {"shared": {}}}}, "quota policy shared is added"),
         ({"routing": {"lanes": {"x": {}}}}, {"routing": {"lanes": {}}}, "lane x is removed"),
         ({"routing": {}}, {"routing": {"breakers": {"slow": {}}}}, "breaker policy slow is added"),
         (

@@ -25,6 +25,7 @@ from dataplane.metrics import GatewayMetrics
 from dataplane.overrides import LaneOverride
 from dataplane.pipeline import Pipeline
 from dataplane.providers import ADAPTERS
+from dataplane.quota_desk import QuotaDesk
 from dataplane.release import parse_document
 from dataplane.schema_check import SchemaChecker
 from dataplane.streams import READER_SECONDS, Streams
@@ -234,6 +235,7 @@ class Bench:
         clock=time.monotonic,
         log=None,
         keys=None,
+        quota_store=None,
         owner="a",
         stream_clock=time.monotonic,
         reader_seconds=READER_SECONDS,
@@ -255,8 +257,19 @@ class Bench:
         caller = LaneCaller(
             transport=self.transport, secrets=FixedSecrets(), adapters=ADAPTERS, timers=timers, clock=clock, wall=wall
         )
+        self.quotas = QuotaDesk(
+            store=quota_store,
+            worker=owner,
+            report=self.events.append,
+            timers=timers,
+            clock=stream_clock,
+            wall=wall,
+            rng=Random(7),
+        )
+        self.quotas.adopt(self.current)
         self.attempts = attempts = Attempts(
             breakers=self.breakers,
+            quotas=self.quotas,
             aggregation=self.aggregation,
             usage=self.rows,
             region="eu-west",
@@ -303,10 +316,11 @@ class Bench:
             timers=timers,
             streams=self.streams,
             keyed=self.keyed,
+            clock=lambda: asyncio.get_running_loop().time(),
             wall=wall,
         )
 
-    def start(self, *, deadline_ms=None, key="bk-acme", language=None, **fields):
+    def start(self, *, deadline_ms=None, key="bk-acme", language=None, workload=None, **fields):
         self.reply = FakeReply(self.gate)
         inbound = Inbound(
             "req_1",
@@ -316,6 +330,7 @@ class Bench:
             user="ada",
             deadline_ms=deadline_ms,
             accept_language=language,
+            workload=workload,
         )
         return asyncio.create_task(self.pipeline.serve_chat(inbound, self.reply))
 

@@ -192,6 +192,9 @@ ERRORS: tuple[errors.GatewayError, ...] = (
     errors.NoEligibleLane("chat", excluded={"l": "lacks chat"}),
     errors.UnsupportedRequest("chat", excluded={"l": "lacks chat"}),
     errors.BreakerOpen("l", open_seconds=4.0),
+    errors.QuotaExhausted(
+        account="a", policy="p", position=3, eta_seconds=4.0, waited_seconds=0.1, allowed_seconds=2.0
+    ),
     errors.NoLaneLeft("chat", held_back={"l": errors.BreakerOpen("l", open_seconds=4.0)}),
     errors.Draining(),
     errors.DeadlineExceeded(deadline_ms=30_000, stage="waiting"),
@@ -209,6 +212,10 @@ ERRORS: tuple[errors.GatewayError, ...] = (
     errors.IdempotencyIndeterminate("k"),
     errors.IdempotencyOutcomeNotKept("k", body_bytes=9, limit_bytes=8),
     errors.IdempotencyUnavailable("no"),
+    errors.JobNotFound("job_1"),
+    errors.JobQueueFull(limit=3),
+    errors.JobsUnavailable("no"),
+    errors.JobTokenRefused(),
     errors.UpstreamError("no", lane="l"),
     errors.UpstreamUnreachable("no", lane="l"),
     errors.UpstreamTimeout(lane="l", phase="first_byte", waited_seconds=10),

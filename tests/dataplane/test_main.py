@@ -13,6 +13,7 @@ from dataplane.__main__ import (
     agent_settings,
     gateway_settings,
     main,
+    runner_settings,
     supervisor_settings,
 )
 
@@ -74,6 +75,22 @@ def test_bad_variable_is_one_line_with_its_name_and_exit_status_one(capsys, name
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert name in lines[0]
+
+
+def test_runner_of_jobs_asks_the_gateway_of_its_machine_unless_told():
+    """What it needs besides is a broker and the database; how much it does at once, and keeps how long, can be set."""
+    given = {"REDIS_URL": "redis://127.0.0.1:6379/0", "DATABASE_URL": "postgresql://u@db/b", "BALLAST_HOST_NAME": "h"}
+    settings = runner_settings(Environment(given))
+
+    assert (settings.gateway_url, settings.broker_url) == ("http://127.0.0.1:8080", given["REDIS_URL"])
+    assert (settings.concurrency, settings.keep_seconds) == (8, 24 * 3600)
+    more = {"BALLAST_GATEWAY_URL": "https://gw", "BALLAST_JOB_CONCURRENCY": "200", "BALLAST_JOB_KEEP_HOURS": "1"}
+    told = runner_settings(Environment(given | more))
+    assert (told.gateway_url, told.concurrency, told.keep_seconds) == ("https://gw", 200, 3600)
+    assert gateway_settings(Environment({"BALLAST_JOB_LIMIT": "7"}), slot=0).job_limit == 7
+    for name in ("REDIS_URL", "DATABASE_URL"):
+        with pytest.raises(BadVariable, match=r"DATABASE_URL|CELERY_BROKER_URL"):
+            runner_settings(Environment({key: value for key, value in given.items() if key != name}))
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from launcher.postgres import wait_until
 from launcher.redis import EmbeddedRedis
 
 KEY = "bk-demo"
+DEMO_TENANT = {KEY: "demo"}
 HOST = "127.0.0.1"
 PROJECT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 30.0
@@ -158,6 +159,28 @@ def resumable(*, on_cut: str = "end", model: str = "gpt-4o-instant", abandon_sec
     return routing
 
 
+def under_quota(quota: Mapping[str, float | None], *, model: str = "gpt-4o-instant", learn: bool = False) -> Routing:
+    """The route `chat` with one lane, `chat/only`, of the account `chat-only`, whose calls the fleet shares under a
+    quota policy of these numbers.
+    """
+
+    def routing(simulator_url: str) -> dict[str, Any]:
+        table = two_lanes(["chat"], policy={}, model=model)(simulator_url)
+        lane, account = table["lanes"].pop("chat/primary"), table["accounts"].pop("chat-primary")
+        lane |= {"account": "chat-only", "quota": "shared"}
+        del lane["breaker"]
+        numbers = {name: None if value is None else _threshold(value) for name, value in quota.items()}
+        return {
+            "providers": table["providers"],
+            "accounts": {"chat-only": account | {"secret": f"env:{_variable('chat-only')}"}},
+            "lanes": {"chat/only": lane},
+            "quotas": {"shared": numbers | {"learn": learn}},
+            "routes": {"chat": {"lanes": ["chat/only"], "deadline_ms": 60_000}},
+        }
+
+    return routing
+
+
 class Gateways:
     """See the module.
 
@@ -166,18 +189,32 @@ class Gateways:
         routing: Gives the release's section `routing` once the simulator's address is known.
         processes: Gateway processes.
         database_url: Where idempotency keys are kept; None: nowhere.
+        tenants: Who may ask, by API key.
+        runners: Processes that run jobs; each asks the gateway process of its number.
     """
 
-    def __init__(self, directory: Path, routing: Routing, *, processes: int, database_url: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        routing: Routing,
+        *,
+        processes: int,
+        database_url: str | None = None,
+        tenants: Mapping[str, str] = DEMO_TENANT,
+        runners: int = 0,
+    ) -> None:
         self.database_url = database_url or ""
         self.redis = OwnRedis(directory / "redis")
         self.simulator_url = f"http://{HOST}:{pick_free()}"
         self.urls: list[str] = []
+        self._tenants = tenants
         self._directory = directory
         self._routing = routing(self.simulator_url)
         self._processes = processes
+        self._runners = runners
         self._children: list[subprocess.Popen[bytes]] = []
         self._gateway_children: dict[int, subprocess.Popen[bytes]] = {}
+        self._runner_children: dict[int, subprocess.Popen[bytes]] = {}
         self._environment: dict[str, str] = {}
         self._lifeline: int | None = None
         self._lifeline_end = -1
@@ -258,6 +295,20 @@ class Gateways:
         self._spawn_gateway(process)
         self._wait_ready(f"{self.urls[process]}/readyz")
 
+    def kill_runner(self, number: int) -> None:
+        """End a runner of jobs with SIGKILL."""
+        child = self._runner_children.pop(number)
+        child.kill()
+        child.wait()
+        self._children.remove(child)
+
+    def stop_runner(self, number: int) -> int:
+        """Tell a runner of jobs to stop, with SIGTERM; returns its exit status."""
+        child = self._runner_children.pop(number)
+        child.terminate()
+        self._children.remove(child)
+        return child.wait(STOP_SECONDS)
+
     def reported(self, kind: str) -> list[dict[str, Any]]:
         """The rows of a kind (streams, usage, ...) that the processes have reported so far."""
         with redis.Redis.from_url(self.redis.url) as client:
@@ -302,6 +353,10 @@ class Gateways:
                 self._spawn_gateway(slot)
         for url in (self.simulator_url, *self.urls):
             self._wait_ready(f"{url}/readyz")
+        for number in range(self._runners):
+            more = {"BALLAST_GATEWAY_URL": self.urls[number], "BALLAST_HOST_NAME": f"runner-{number}"}
+            self._spawn([sys.executable, "-m", "dataplane", "jobs"], more=more | {"BALLAST_JOB_CONCURRENCY": "4"})
+            self._runner_children[number] = self._children[-1]
 
     def _spawn_gateway(self, slot: int) -> None:
         with bind(HOST, int(self.urls[slot].rpartition(":")[2])) as listener:
@@ -310,12 +365,13 @@ class Gateways:
             self._spawn([*gateway_command(), *options], inherited)
         self._gateway_children[slot] = self._children[-1]
 
-    def _spawn(self, command: list[str], inherited: Sequence[int] = ()) -> None:
+    def _spawn(
+        self, command: list[str], inherited: Sequence[int] = (), *, more: Mapping[str, str] | None = None
+    ) -> None:
+        environment = self._environment | dict(more or {})
         with (self._directory / f"{len(self._children)}.log").open("wb") as log:
             self._children.append(
-                subprocess.Popen(
-                    command, cwd=PROJECT, env=self._environment, pass_fds=inherited, stdout=log, stderr=log
-                )
+                subprocess.Popen(command, cwd=PROJECT, env=environment, pass_fds=inherited, stdout=log, stderr=log)
             )
 
     def _wait_ready(self, url: str) -> None:
@@ -341,8 +397,11 @@ class Gateways:
             "audit_head": {"seq": 1, "hash": "ab" * 32},
             "sections": {
                 "access": {
-                    "tenants": {"demo": anyone},
-                    "keys": {hashlib.sha256(KEY.encode()).hexdigest(): {"tenant": "demo", "id": "k1"}},
+                    "tenants": dict.fromkeys(self._tenants.values(), anyone),
+                    "keys": {
+                        hashlib.sha256(key.encode()).hexdigest(): {"tenant": tenant, "id": f"k{number}"}
+                        for number, (key, tenant) in enumerate(self._tenants.items(), start=1)
+                    },
                 },
                 "prompts": {},
                 "canaries": {},

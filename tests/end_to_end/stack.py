@@ -44,7 +44,19 @@ PREPARE_SECONDS = 120
 READY_SECONDS = 60.0
 STOP_SECONDS = 20.0
 # Who asks stops before who answers, as in `make run`.
-STOP_ORDER = ("traffic", "beat", "worker", "gateway", "agent", "ingest", "console", "simulator", "broker", "redis")
+STOP_ORDER = (
+    "traffic",
+    "beat",
+    "worker",
+    "jobs",
+    "gateway",
+    "agent",
+    "ingest",
+    "console",
+    "simulator",
+    "broker",
+    "redis",
+)
 
 
 @dataclass(frozen=True, slots=True)

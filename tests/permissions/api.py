@@ -51,6 +51,10 @@ def probe_policy(side):
     return {"slug": "idle"}
 
 
+def quota_policy(side):
+    return {"slug": "shared"}
+
+
 def stream_policy(side):
     return {"slug": "resumable"}
 
@@ -183,9 +187,12 @@ TABLE = Table(
         Row("PATCH", "api:retry-policy", "--+---+.", GONE, GONE, retry_policy),
         Row("GET", "api:probe-policy", SEEN, GONE, GONE, probe_policy),
         Row("PATCH", "api:probe-policy", "--+---+.", GONE, GONE, probe_policy),
+        Row("GET", "api:quota-policy", SEEN, GONE, GONE, quota_policy),
+        Row("PATCH", "api:quota-policy", "--+---+.", GONE, GONE, quota_policy),
         Row("GET", "api:stream-policy", SEEN, GONE, GONE, stream_policy),
         Row("PATCH", "api:stream-policy", "--+---+.", GONE, GONE, stream_policy),
         Row("GET", "api:lanes", SEEN, GONE, GONE),
+        Row("GET", "api:quotas", SEEN, GONE, GONE),
         Row("POST", "api:lane-hold", "--+---+-", REFUSED, REFUSED),
         Row("POST", "api:lane-let-go", "--+---+-", REFUSED, REFUSED),
         Row("GET", "api:drills", READER, REFUSED, REFUSED),
@@ -218,6 +225,7 @@ TABLE = Table(
         Row("GET", "api:stream-transcript", READS, READS, GONE, stream),
         Row("GET", "api:idempotency-keys", BILLED, BILLED, BILLED),
         Row("GET", "api:idempotency-evidence", ".....++.", ".....++.", GONE, record),
+        Row("GET", "api:jobs", BILLED, BILLED, BILLED),
         # people
         Row("GET", "api:roles", ALL, ALL, ALL),
         Row("GET", "api:operators", "-----++-", REFUSED, REFUSED),

@@ -104,6 +104,7 @@ TABLE = Table(
         Row("GET", "lane", SEEN, GONE, GONE),
         Row("POST", "lane-hold", "--+---+-", REFUSED, REFUSED),
         Row("POST", "lane-let-go", "--+---+-", REFUSED, REFUSED),
+        Row("GET", "quotas", SEEN, GONE, GONE),
         Row("GET", "drills", READER, REFUSED, REFUSED),
         Row("GET", "drill-new", "--+---+-", REFUSED, REFUSED),
         Row("POST", "drill-new", "--+---+-", REFUSED, REFUSED),
@@ -150,6 +151,8 @@ TABLE = Table(
         Row("GET", "idempotency-keys-export", BILLED, BILLED, BILLED),
         Row("GET", "idempotency-key", ".....++.", ".....++.", GONE, record),
         Row("GET", "idempotency-evidence", ".....++.", ".....++.", GONE, record),
+        Row("GET", "jobs", BILLED, BILLED, BILLED),
+        Row("GET", "job", ".....++.", ".....++.", GONE, lambda side: {"job_id": side.job.pk}),
         # people
         Row("GET", "access", ALL, ALL, ALL),
         Row("GET", "operator", ".....++.", GONE, GONE, operator),

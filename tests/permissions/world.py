@@ -13,6 +13,7 @@ from controlplane.approvals import operations as approvals
 from controlplane.approvals.models import BreakGlass, ChangeRequest
 from controlplane.approvals.policy_kind import propose_policy
 from controlplane.ladder import operations as ladder
+from controlplane.ledger.jobs import Job
 from controlplane.ledger.operations import record_usage
 from controlplane.ledger.streams import record_streams
 from controlplane.prompts.models import Prompt
@@ -37,6 +38,7 @@ from tests.factories import (
     make_tenant,
     routing_document,
 )
+from tests.job_rows import make_job
 from tests.keyed_requests import claim
 from tests.permissions.table import WHO
 from tests.worker_reports import FRAMES, stream_row, usage_row
@@ -53,6 +55,7 @@ class Side:
     tenant: Tenant
     key: ApiKey
     record: UUID
+    job: Job
     routing_change: ChangeRequest
     policy_change: ChangeRequest
     copy_change: ChangeRequest
@@ -130,6 +133,7 @@ def _make_side(prompt: Prompt, shared: dict[str, Any]) -> Side:
         tenant=tenant,
         key=key,
         record=claim(tenant=tenant.slug),
+        job=make_job(tenant=tenant.slug),
         release=Release.objects.latest("revision"),
         **shared,
     )

@@ -161,6 +161,26 @@ def test_table_without_a_provider_is_the_same_but_for_its_lanes_accounts_and_nam
         without_provider(left, "openai")
 
 
+def test_route_goes_on_spreading_its_tenants_as_far_as_it_can():
+    """A route whose accounts all go spreads no more; one that keeps fewer than each tenant reached reaches these."""
+    document = routing_document()
+    for original, twins in ((OPENAI, ("b", "c")), (AZURE, ("d",))):
+        lane = document["lanes"][original]
+        for name in twins:
+            document["accounts"][name] = document["accounts"][lane["account"]]
+            document["lanes"][f"twin/{name}"] = lane | {"account": name}
+            document["routes"]["chat"]["lanes"].append(f"twin/{name}")
+    document["routes"]["chat"]["accounts_per_tenant"] = 3
+
+    left = without_provider(document, "openai")
+    then = without_provider({**left, "routes": {"chat": left["routes"]["chat"]}}, "azure")
+
+    assert left["routes"]["chat"]["accounts_per_tenant"] == 2
+    assert then["routes"]["chat"]["accounts_per_tenant"] is None
+    for table in (left, then):
+        Routing.parse({**table, "fallbacks": {}})
+
+
 def figure(value, n=500):
     return {"value": value, "n": n}
 

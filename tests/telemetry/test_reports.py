@@ -6,7 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.telemetry.reports import MalformedReport, parse_report
-from tests.worker_reports import FRAMES, ack, delivery, lane_state, report, rollup, sketch, stream_row, usage_row
+from tests.worker_reports import (
+    FRAMES,
+    ack,
+    delivery,
+    lane_state,
+    quota_state,
+    report,
+    rollup,
+    sketch,
+    stream_row,
+    usage_row,
+)
 
 WHOLE = report(
     rollup(),
@@ -14,6 +25,7 @@ WHOLE = report(
     usage=(usage_row(),),
     events=({"at": 1.5, "kind": "reports.delayed", "data": {"reason": "x"}},),
     lanes=(lane_state(), lane_state("azure/x", "open")),
+    quotas=(quota_state(learned={"requests": 8000.5}),),
     streams=(stream_row(transcript=FRAMES), stream_row("6" * 32, resumed=True)),
     deliveries=(delivery(),),
 )
@@ -43,7 +55,8 @@ def test_a_report_of_an_older_worker_is_taken_in():
     newer = ("fallbacks", "attempts", "failures", "timeouts", "throttled", "drain_tps")
     for name in newer:
         del older["rollups"][0][name]
-    del older["state"]["lanes"], older["usage"][0]["cause"], older["streams"], older["deliveries"]
+    del older["state"]["lanes"], older["state"]["quotas"], older["usage"][0]["cause"]
+    del older["streams"], older["deliveries"]
 
     read = parse_report(orjson.dumps(older))
 
@@ -102,6 +115,14 @@ def test_transcript_may_quote_what_no_column_could_hold():
         (("state", "lanes", 0, "state"), "ajar", r"\$\.state\.lanes\[0\]\.state"),
         (("state", "lanes", 0, "probes"), ..., r"\$\.state\.lanes\[0\]\.probes"),
         (("state", "lanes", 0, "open_for_seconds"), -1, r"\$\.state\.lanes\[0\]\.open_for_seconds"),
+        (("state", "quotas"), {}, r"\$\.state\.quotas"),
+        (("state", "quotas", 0, "pool"), "", r"\$\.state\.quotas\[0\]\.pool"),
+        (("state", "quotas", 0, "limits"), {"hunger": 1}, r"\$\.state\.quotas\[0\]\.limits"),
+        (("state", "quotas", 0, "learned", "requests"), "8000", r"\$\.state\.quotas\[0\]\.learned"),
+        (("state", "quotas", 0, "ramp"), 1.1, r"\$\.state\.quotas\[0\]\.ramp"),
+        (("state", "quotas", 0, "paused_seconds"), None, r"\$\.state\.quotas\[0\]\.paused_seconds"),
+        (("state", "quotas", 0, "waiting", "batch"), ..., r"\$\.state\.quotas\[0\]\.waiting\.batch"),
+        (("state", "quotas", 0, "eta_seconds", "batch"), -1, r"\$\.state\.quotas\[0\]\.eta_seconds\.batch"),
     ],
 )
 def test_what_no_column_could_hold_is_refused_with_its_place(path, value, place):

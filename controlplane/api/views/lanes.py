@@ -44,6 +44,7 @@ class LaneRow(serializers.Serializer[Any]):
     routes = serializers.ListField(child=serializers.CharField())
     residency = serializers.CharField()
     breaker = serializers.CharField(allow_null=True, help_text="Its policy; null: nothing is ever held back from it")
+    quota = serializers.CharField(allow_null=True, help_text="Its policy; null: nobody waits for what it is admitted")
     standing = LaneStandingRow(allow_null=True, help_text="Null: no worker tells of it")
     hold = HoldRow(allow_null=True, help_text="Null: nobody holds it")
 
@@ -85,6 +86,7 @@ class Lanes(OperatorView):
                 "routes": _routes(table, lane.id),
                 "residency": lane.residency,
                 "breaker": lane.breaker.slug if lane.breaker else None,
+                "quota": lane.quota.slug if lane.quota else None,
                 "standing": standings[lane.id].to_json() if lane.id in standings else None,
                 "hold": held.get(lane.id),
             }

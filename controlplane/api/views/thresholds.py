@@ -12,7 +12,7 @@ from controlplane.api.base import OperatorView, Strict, describe, read
 from controlplane.api.views.changes import ChangeRow
 from controlplane.routing import operations
 from controlplane.routing.access import access_policy
-from controlplane.routing.thresholds import BREAKER, PROBE, RETRY, ROUTE, STREAM, NewValue, owners_of
+from controlplane.routing.thresholds import BREAKER, PROBE, QUOTA, RETRY, ROUTE, STREAM, NewValue, owners_of
 from dataplane.thresholds import ORIGINS, Threshold
 
 TAG = "routing"
@@ -144,6 +144,32 @@ class OneProbePolicy(_Policy):
     @describe(
         "probes_propose",
         "Propose other thresholds of a probe policy: a new routing table and its change request",
+        tag=TAG,
+        takes=NewThresholds,
+        gives=ChangeRow,
+        status=201,
+    )
+    def patch(self, request: Request, slug: str) -> Response:
+        return self._patch(request, slug)
+
+
+class OneQuotaPolicy(_Policy):
+    kind = QUOTA
+
+    @describe(
+        "quota_policies_retrieve",
+        "The thresholds of one quota policy of the table in force; a limit that it does not bound is left out",
+        tag=TAG,
+        gives=Thresholds,
+        refuses=(404,),
+    )
+    def get(self, request: Request, slug: str) -> Response:
+        return self._get(slug)
+
+    @describe(
+        "quota_policies_propose",
+        "Propose other thresholds of a quota policy, or limits that it did not have: a new routing table and its "
+        "change request",
         tag=TAG,
         takes=NewThresholds,
         gives=ChangeRow,

@@ -10,7 +10,7 @@ from django import forms
 from django.forms import BoundField
 
 from controlplane.console.forms.fields import ReasonForm
-from controlplane.console.threshold_words import ORIGINS, WORDS, Words, chart_id
+from controlplane.console.threshold_words import ORIGINS, WORDS, Words, chart_id, words_of
 from controlplane.routing.thresholds import PARTS, NewValue, with_thresholds
 from dataplane.documents import MalformedRelease, child_path
 from dataplane.routing import RoutingTable
@@ -92,7 +92,7 @@ class ThresholdsForm(ReasonForm):
         return [
             Row(
                 name=name,
-                words=WORDS[name],
+                words=words_of(self._kind, name),
                 threshold=threshold,
                 value=self[name],
                 source=tuple(self[f"{name}-{part}"] for part in SOURCE),
@@ -133,7 +133,7 @@ class ThresholdsForm(ReasonForm):
             max_digits=15,
             widget=forms.NumberInput(
                 attrs={
-                    "class": "form-control narrow",
+                    "class": f"form-control narrow{' is-long' if len(words.typed(threshold.value)) > 5 else ''}",
                     "step": "any",
                     "data-threshold": name,
                     "data-in-force": words.typed(threshold.value),

@@ -5,6 +5,7 @@ from typing import Any
 from django import forms
 
 from controlplane.console.idempotency_content import STEPS
+from controlplane.ledger.jobs import STATES
 from controlplane.ledger.stream_rows import OUTCOMES
 from dataplane.idempotency import MAX_KEY_CHARACTERS, Event, full_user_hash
 
@@ -101,6 +102,18 @@ class KeysForm(forms.Form):
         if user := self.cleaned_data["user"]:
             asked["user_hash"] = full_user_hash(user)
         return {name: value for name, value in asked.items() if value}
+
+
+class JobsForm(forms.Form):
+    """Which jobs; everything given must fit."""
+
+    job = forms.CharField(label="Job id", required=False, max_length=64)
+    tenant = forms.ChoiceField(label="Tenant", required=False)
+    status = forms.ChoiceField(label="Status", required=False, choices=[("", "All"), *((s, s) for s in STATES)])
+
+    def __init__(self, *args: Any, tenants: list[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _dress(self, tenants)
 
 
 class DriftForm(forms.Form):

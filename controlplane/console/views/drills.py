@@ -18,6 +18,7 @@ from controlplane.console.drill_content import lane_rows, leavable, preview, pro
 from controlplane.console.forms.drills import DrillForm, subject_of
 from controlplane.console.requests import actor_of, reason_given, refused_as_message, refused_into_form, went_through
 from controlplane.console.timeline import timeline
+from controlplane.console.views.routing import tabs
 from controlplane.routing import drills, operations
 from controlplane.routing.access import access_drill, access_routing, require_holder, visible_drills
 from controlplane.routing.drill_words import findings
@@ -42,6 +43,7 @@ def drill_list(request: HttpRequest) -> HttpResponse:
     running = drills.running_drill(now)
     active = operations.active_table()
     context = {
+        "tabs": tabs("drills") if active is not None else [],
         "page": page,
         "rows": [
             {

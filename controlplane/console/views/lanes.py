@@ -23,8 +23,10 @@ from controlplane.console.lane_content import (
     scope_words,
     steps,
 )
+from controlplane.console.policy_words import WITHOUT_QUOTA
 from controlplane.console.requests import actor_of, went_through
 from controlplane.console.routing_content import lane_rows
+from controlplane.console.views.routing import tabs
 from controlplane.routing import holds
 from controlplane.routing.access import access_lane, access_routing, require_holder
 from controlplane.routing.effects import pins_of
@@ -52,7 +54,7 @@ def lane_page(request: HttpRequest) -> HttpResponse:
     health = lane_health(since=now - HEALTH_WINDOW, until=now)
     context: dict[str, Any] = {"active": found.row, "may_hold": may(operator, HOLD), "generated_at": now}
     if not lane_id:
-        context["rows"] = lane_rows(found.table, health, standings, held)
+        context |= {"rows": lane_rows(found.table, health, standings, held), "tabs": tabs("lane")}
         return render(request, "routing/lanes.html", context)
     lane = found.table.lanes[lane_id]
     events = lane_events(lane_id)
@@ -61,6 +63,7 @@ def lane_page(request: HttpRequest) -> HttpResponse:
         "abilities": abilities(lane, known_of(found.table, lane)),
         "lamp": lamp(lane, standings.get(lane_id), held.get(lane_id)),
         "hold": held.get(lane_id),
+        "without_quota": WITHOUT_QUOTA,
         "workers": LaneState.objects.fresh(now).filter(lane=lane_id).order_by("worker"),
         "places": [
             {"route": route.slug, "place": place}

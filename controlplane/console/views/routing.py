@@ -9,6 +9,7 @@ from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
@@ -68,6 +69,7 @@ def routing_page(request: HttpRequest) -> HttpResponse:
         health = lane_health(since=now - HEALTH_WINDOW, until=now)
         standings, held = lane_states(now), active_holds(now)
         context |= {
+            "tabs": tabs("routing"),
             "routes": route_rows(table, health, standings, held, live_copy()),
             "idle": idle_rows(table, lane_rows(table, health, standings, held)),
             "policies": policies_of(table),
@@ -188,6 +190,12 @@ def table_return(request: HttpRequest, number: int) -> HttpResponse:
 
 
 # --- what the pages show ----------------------------------------------------------------------------------------------
+def tabs(active: str) -> list[dict[str, Any]]:
+    """The pages of routing, the one named `active` marked."""
+    pages = {"routing": "Routes", "lane": "Lanes", "quotas": "Quota", "drills": "Drills"}
+    return [{"label": label, "url": reverse(name), "active": name == active} for name, label in pages.items()]
+
+
 def _history(tables: Sequence[RoutingTable], active: RoutingTable | None) -> list[dict[str, Any]]:
     """Each table with where it stands; two queries however many.
 

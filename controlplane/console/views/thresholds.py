@@ -12,7 +12,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from controlplane.accounts.access import may
 from controlplane.console.forms.thresholds import ThresholdsForm
 from controlplane.console.lane_content import lane_url
-from controlplane.console.policy_words import stream_sentences
+from controlplane.console.policy_words import policy_sentences, spread_note
 from controlplane.console.requests import actor_of, refused_into_form
 from controlplane.console.threshold_content import (
     REPLAYED,
@@ -25,7 +25,7 @@ from controlplane.console.threshold_content import (
 from controlplane.console.threshold_words import ORIGINS
 from controlplane.routing import operations
 from controlplane.routing.access import access_policy, access_routing
-from controlplane.routing.thresholds import BREAKER, NOUNS, PARTS, STREAM, census, owners_of
+from controlplane.routing.thresholds import BREAKER, NOUNS, PARTS, ROUTE, census, owners_of
 from dataplane.routing import RoutingTable as Routing
 
 PROPOSE: Final = "routing.propose_routing"
@@ -71,7 +71,7 @@ def policy_page(request: HttpRequest, part: str, slug: str) -> HttpResponse:
     """One policy's or route's numbers: each with its origin, what its lanes did, and what other numbers would do.
 
     Args:
-        part: Of the routing table: breakers, routes, retries, probes or streams.
+        part: Of the routing table: breakers, routes, retries, probes, quotas or streams.
     """
     now = timezone.now()
     kind = _KINDS.get(part)
@@ -102,7 +102,8 @@ def policy_page(request: HttpRequest, part: str, slug: str) -> HttpResponse:
         "form": form,
         "lanes": [{"id": lane, "url": lane_url(lane)} for lane in lanes],
         "routes": [route.slug for route in routes_naming(found.table, kind, slug)],
-        "sentences": stream_sentences(found.table.streams[slug]) if kind == STREAM else [],
+        "spread": spread_note(found.table.routes[slug]) if kind == ROUTE else "",
+        "sentences": policy_sentences(found.table, kind, slug),
         "may_propose": may(operator, PROPOSE),
         "days": REPLAYED.days,
     }

@@ -82,6 +82,7 @@ def tabs(active: str) -> list[dict[str, Any]]:
         "streams": "Streams",
         "streams-drift": "Drift",
         "idempotency-keys": "Idempotency",
+        "jobs": "Jobs",
         "stream-try": "Try a dropped connection",
     }
     return [{"label": label, "url": reverse(name), "active": name == active} for name, label in pages.items()]

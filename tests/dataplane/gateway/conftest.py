@@ -322,10 +322,10 @@ def simulator_url() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="session")
-def live_gateway(simulator_url: str) -> Iterator[LiveGateway]:
-    """One gateway for the session, with a stub for what verifies releases and ships reports."""
-    watcher = StubWatcher(make_release(release_sections(simulator_url)))
+@contextmanager
+def run_gateway(sections: dict[str, Any], **stores: Any) -> Iterator[LiveGateway]:
+    """A gateway with a stub for what verifies releases and ships reports; `stores` are further ones of `create_app`."""
+    watcher = StubWatcher(make_release(sections))
     reports = StubReports()
     wall = [1_760_000_000.0]
     aggregation = Aggregation(wall=lambda: wall[0])
@@ -335,12 +335,20 @@ def live_gateway(simulator_url: str) -> Iterator[LiveGateway]:
         reports=reports,
         aggregation=aggregation,
         secrets=SecretStore({"SIM_KEY": "sk-sim", "REFUSED_KEY": "invalid"}),
+        **stores,
     )
     config = uvicorn.Config(
         app, loop="uvloop", http="httptools", lifespan="on", log_level="warning", access_log=False, server_header=False
     )
     with serve(config) as url:
         yield LiveGateway(url, watcher, reports, aggregation, wall)
+
+
+@pytest.fixture(scope="session")
+def live_gateway(simulator_url: str) -> Iterator[LiveGateway]:
+    """One gateway for the session, which asks nobody but the providers."""
+    with run_gateway(release_sections(simulator_url)) as gateway:
+        yield gateway
 
 
 @pytest.fixture

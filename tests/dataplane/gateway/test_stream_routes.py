@@ -20,26 +20,13 @@ from urllib.parse import urlsplit
 import httpx
 import openai
 import pytest
-import uvicorn
 from openai.types.chat import ChatCompletionChunk
 
-from dataplane.aggregation import Aggregation
-from dataplane.credentials import SecretStore
 from dataplane.cursors import Cursor, CursorKeys, parse_cursor_keys
-from dataplane.gateway import create_app
 from dataplane.stores.streams import RedisStreamLog
 from tests.dataplane.conftest import stream_policy
 
-from .conftest import (
-    LiveGateway,
-    StubReports,
-    StubWatcher,
-    make_release,
-    make_settings,
-    release_sections,
-    serve,
-    wait_until,
-)
+from .conftest import release_sections, run_gateway, wait_until
 
 QUESTION = "How do I get a refund?"
 DRIPPING = f"{QUESTION} [[fault slow_drip:ms=30]]"
@@ -58,24 +45,10 @@ def streaming_gateway(simulator_url, redis_url):
     for route in ("kept", "chat"):
         routing["routes"][route] = routing["routes"]["chat"] | {"streams": "kept"}
     sections["access"]["keys"][hashlib.sha256(b"bk-demo-acme").hexdigest()] = {"tenant": "globex", "id": "k-guide"}
-    watcher, reports = StubWatcher(make_release(sections)), StubReports()
-    wall = [1_760_000_000.0]
-    aggregation = Aggregation(wall=lambda: wall[0])
     keys = "\n".join(base64.b64encode(key).decode() for key in (NEW, OLD))
-    app = create_app(
-        settings=make_settings(),
-        watcher=watcher,
-        reports=reports,
-        aggregation=aggregation,
-        secrets=SecretStore({"SIM_KEY": "sk-sim"}),
-        stream_log=RedisStreamLog(redis_url, timeout_seconds=5),
-        cursors=parse_cursor_keys(keys),
-    )
-    config = uvicorn.Config(
-        app, loop="uvloop", http="httptools", lifespan="on", log_level="warning", access_log=False, server_header=False
-    )
-    with serve(config) as url:
-        yield LiveGateway(url, watcher, reports, aggregation, wall)
+    log = RedisStreamLog(redis_url, timeout_seconds=5)
+    with run_gateway(sections, stream_log=log, cursors=parse_cursor_keys(keys)) as gateway:
+        yield gateway
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from dataplane.messages import (
 )
 from dataplane.providers import ADAPTERS
 from dataplane.providers.anthropic_schema import reduce_schema
-from dataplane.providers.base import MAX_EVENT_BYTES, SseDecoder, read_retry_after
+from dataplane.providers.base import MAX_EVENT_BYTES, SseDecoder, read_limits, read_retry_after
 from dataplane.routing import Account, Lane
 
 WALL = 1_760_000_000.0
@@ -551,6 +551,28 @@ def test_status_becomes_an_error(wire, status, error, body):
 def test_retry_after_in_every_dialect(headers, seconds):
     """The vendor's wait in seconds, or None when it does not say."""
     assert read_retry_after(headers, wall=WALL) == (None if seconds is None else pytest.approx(seconds))
+
+
+@pytest.mark.parametrize(
+    ("headers", "limits"),
+    [
+        ({"x-ratelimit-limit-requests": "10000", "x-ratelimit-limit-tokens": "2000000"}, {0: 10_000, 1: 2_000_000}),
+        (
+            {
+                "anthropic-ratelimit-requests-limit": "50",
+                "anthropic-ratelimit-tokens-limit": "99",
+                "anthropic-ratelimit-input-tokens-limit": "30000",
+                "anthropic-ratelimit-output-tokens-limit": "8000",
+            },
+            {0: 50, 2: 30_000, 3: 8_000},
+        ),
+        ({"x-ratelimit-limit-requests": "0", "x-ratelimit-limit-tokens": "soon"}, {}),
+        ({}, {}),
+    ],
+)
+def test_limits_in_every_dialect(headers, limits):
+    """Requests, tokens, and tokens in either direction; what is no limit is none."""
+    assert read_limits(headers) == limits
 
 
 def test_endless_event_is_refused():

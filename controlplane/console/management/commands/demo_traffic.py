@@ -27,6 +27,8 @@ QUESTIONS = (
 )
 # The share of requests with an idempotency key, and of those the share that comes twice.
 KEYED, DOUBLED = 0.1, 0.3
+# Beside each request, the share that is handed in as a job by somebody who does not wait for it.
+HANDED_IN = 0.02
 COUNTRIES = ("Germany", "France", "Spain", "Norway")
 # Tenant key -> its share of the traffic and how many users it has.
 CALLERS = {"bk-demo-acme": (3, 300), "bk-demo-globex": (5, 800), "bk-demo-initech": (2, 200), "bk-demo-staff": (1, 40)}
@@ -58,6 +60,8 @@ async def _send(*, rate: float, rng: random.Random) -> None:
             tasks.create_task(_ask(client, **drawn))
             if "idempotency-key" in drawn["headers"] and rng.random() < DOUBLED:
                 tasks.create_task(_ask(client, **drawn))  # a form that was submitted twice
+            if rng.random() < HANDED_IN:
+                tasks.create_task(_hand_in(client, **_draw(rng)))
             try:
                 await asyncio.wait_for(stop.wait(), timeout=rng.expovariate(rate))
             except TimeoutError:
@@ -89,3 +93,11 @@ async def _ask(client: httpx.AsyncClient, *, headers: dict[str, str], body: dict
                 pass
     except httpx.HTTPError as exc:
         logger.info("demo request failed: %r", exc)
+
+
+async def _hand_in(client: httpx.AsyncClient, *, headers: dict[str, str], body: dict[str, Any]) -> None:
+    whole = {name: value for name, value in body.items() if name not in ("stream", "stream_options")}
+    try:
+        await client.post("/v1/jobs", json={"endpoint": "/v1/chat/completions", "body": whole}, headers=headers)
+    except httpx.HTTPError as exc:
+        logger.info("demo job cannot be handed in: %r", exc)

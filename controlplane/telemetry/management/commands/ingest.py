@@ -30,7 +30,7 @@ from controlplane.releases import operations as releases
 from controlplane.releases.fleet import fleet
 from controlplane.rollouts.models import Canary
 from controlplane.telemetry import operations as telemetry
-from controlplane.telemetry.feed import CanaryFeed, OverviewFeed, lanes_message
+from controlplane.telemetry.feed import CanaryFeed, OverviewFeed, lanes_message, quotas_message
 from controlplane.telemetry.reports import MalformedReport, Report, parse_report
 from controlplane.telemetry.stream import Entry, ReportStream
 
@@ -48,6 +48,8 @@ FLEET_NEWS_SECONDS: Final = 0.05
 OVERVIEW_SECONDS: Final = 1.0
 # The first breaker that moves is told at once, and a fleet whose workers follow within a second in few messages.
 LANES_SECONDS: Final = 0.25
+# While callers wait, their number changes with every report.
+QUOTAS_SECONDS: Final = 1.0
 # With the second that a worker waits before it reports, a point is on the page within two.
 CANARY_SECONDS: Final = 0.75
 # The last reports of a canary that has just ended still belong on its page.
@@ -63,12 +65,13 @@ Notify = Callable[[str, dict[str, Any]], bool]
 
 @dataclass(slots=True)
 class Touched:
-    """What pages have not been told yet: workers heard of, lanes that stand differently, and the oldest bucket that
-    changed, in all and by canary.
+    """What pages have not been told yet: workers heard of, lanes and pools that stand differently, and the oldest
+    bucket that changed, in all and by canary.
     """
 
     workers: set[str] = field(default_factory=set)
     lanes: set[str] = field(default_factory=set)
+    pools: set[str] = field(default_factory=set)
     since: datetime | None = None
     canaries: dict[str, datetime] = field(default_factory=dict)
 
@@ -194,6 +197,7 @@ class Ingest:
             merged = telemetry.merge_rollups(batch, now=now)
             telemetry.record_events(batch)
             lanes = telemetry.record_lane_states(batch, now=now)
+            pools = telemetry.record_quota_states(batch, now=now)
             usage = [row for report in batch for row in report["usage"]]
             if usage:
                 ledger.record_usage(usage)
@@ -214,6 +218,7 @@ class Ingest:
                 )
         self._touched.add(merged)
         self._touched.lanes |= lanes
+        self._touched.pools |= pools
 
     def _has_news(self, batch: Sequence[Report]) -> bool:
         """Whether pages should hear of it before anything else: a verdict, or a worker that changed what it does."""
@@ -234,6 +239,9 @@ class Ingest:
         if self._touched.lanes and self._is_due(live.LANES, LANES_SECONDS):
             lanes, self._touched.lanes = self._touched.lanes, set()
             self._send(live.LANES, lanes_message(lanes, now=self._now()))
+        if self._touched.pools and self._is_due(live.QUOTAS, QUOTAS_SECONDS):
+            pools, self._touched.pools = self._touched.pools, set()
+            self._send(live.QUOTAS, quotas_message(pools, now=self._now()))
         if self._touched.since is not None and self._is_due(live.OVERVIEW, OVERVIEW_SECONDS):
             since, self._touched.since = self._touched.since, None
             self._send(live.OVERVIEW, self._overview.message(now=self._now(), touched=since))
@@ -284,6 +292,8 @@ class Ingest:
             waits.append(self._seconds_until(live.FLEET, FLEET_NEWS_SECONDS))
         if self._touched.lanes:
             waits.append(self._seconds_until(live.LANES, LANES_SECONDS))
+        if self._touched.pools:
+            waits.append(self._seconds_until(live.QUOTAS, QUOTAS_SECONDS))
         if self._touched.since is not None:
             waits.append(self._seconds_until(live.OVERVIEW, OVERVIEW_SECONDS))
         waits += [self._seconds_until(live.canary_topic(slug), CANARY_SECONDS) for slug in self._touched.canaries]

@@ -1,0 +1,102 @@
+"""The pages of jobs: who handed in what when, how each goes, and why one failed. Nobody's words are on them."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+from django.utils.http import urlencode
+from django.views.decorators.http import require_safe
+
+from controlplane.console.forms.usage import JobsForm
+from controlplane.console.requests import actor_of
+from controlplane.console.views.usage import PAGE_SIZE, tabs
+from controlplane.ledger.access import access_job, billed_tenants
+from controlplane.ledger.jobs import Job, uuid_of
+from dataplane.jobs import State
+
+TONES: Final = {
+    State.QUEUED: "off",
+    State.RUNNING: "info",
+    State.COMPLETED: "good",
+    State.FAILED: "bad",
+    State.CANCELLED: "off",
+    State.EXPIRED: "watch",
+}
+
+
+@login_required
+@require_safe
+def jobs(request: HttpRequest) -> HttpResponse:
+    """Jobs newest first, found by id, tenant and status; pages by key, so a late page costs no more."""
+    tenants = billed_tenants(actor_of(request))
+    form = JobsForm(request.GET, tenants=tenants)
+    found = form.cleaned_data if form.is_valid() else {}
+    rows = Job.objects.without_words().matching(
+        job=found.get("job", ""),
+        tenants=[found["tenant"]] if found.get("tenant") else tenants,
+        state=found.get("status", ""),
+    )
+    before = uuid_of(request.GET.get("before", ""))
+    page = list((rows if before is None else rows.before(before)).newest()[: PAGE_SIZE + 1])
+    shown = page[:PAGE_SIZE]
+    kept = {name: value for name, value in found.items() if value}
+    context = {
+        "form": form,
+        "lines": [(job, TONES[State(job.state)]) for job in shown],
+        "older": "?" + urlencode({**kept, "before": shown[-1].pk}) if len(page) > PAGE_SIZE else "",
+        "narrowed": bool(kept),
+        "tabs": tabs("jobs"),
+    }
+    return render(request, "usage/jobs.html", context)
+
+
+@login_required
+@require_safe
+def job(request: HttpRequest, job_id: UUID) -> HttpResponse:
+    """One job: what became of it in a sentence, and the facts of its attempts."""
+    row = access_job(actor_of(request), job_id)
+    tone, sentence = story_of(row)
+    return render(request, "usage/job.html", {"job": row, "tone": tone, "sentence": sentence, "facts": facts_of(row)})
+
+
+def story_of(row: Job) -> tuple[str, str]:
+    """What became of a job, in a tone and a sentence."""
+    tries = f"{row.epoch} attempt{'' if row.epoch == 1 else 's'}"
+    last = f"; the last one brought {row.error_code}" if row.error_code else ""
+    match State(row.state):
+        case State.QUEUED if row.epoch and row.not_before > timezone.now():
+            return "watch", f"Waits to be tried again after {tries}{last}."
+        case State.QUEUED:
+            return "info", f"Waits for its turn{f' after {tries}{last}' if row.epoch else ''}."
+        case State.RUNNING:
+            asked = "; it was asked to stop" if row.cancel_asked else ""
+            return "info", f"Runs, attempt {row.epoch}{asked}."
+        case State.COMPLETED:
+            return "good", f"Answered after {tries}."
+        case State.FAILED:
+            return "bad", f"Failed after {tries} with {row.error_code or 'no code'}."
+        case State.CANCELLED:
+            return "off", f"Cancelled after {tries}." if row.epoch else "Cancelled before it was tried."
+        case State.EXPIRED:
+            return "watch", f"Its time was over before there was an answer, after {tries}{last}."
+
+
+def facts_of(row: Job) -> Sequence[tuple[str, Any]]:
+    """What is on record of a job beside its times."""
+    usage = row.usage or {}
+    known = {"in": usage.get("prompt_tokens"), "out": usage.get("completion_tokens")}
+    tokens = ", ".join(f"{count} {way}" for way, count in known.items() if count is not None)
+    return (
+        ("Endpoint", row.endpoint),
+        ("API key", row.key_id),
+        ("Attempts", row.epoch),
+        ("Perhaps billed in vain", row.failures),
+        ("Request", f"{row.request_bytes} bytes"),
+        ("Answer", f"status {row.status}, {row.response_bytes} bytes" if row.response_bytes else "none"),
+        ("Tokens", tokens or "none told"),
+        ("Last runner", row.owner or "none yet"),
+    )
