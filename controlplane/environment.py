@@ -50,6 +50,13 @@ class Environment:
             raise ImproperlyConfigured(f"{name} is {text!r}; it must be a port, 1 to 65535")
         return int(text)
 
+    def whole(self, name: str, default: int, *, most: int) -> int:
+        """A whole number, 0..most."""
+        text = self.text(name, str(default))
+        if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) <= most):
+            raise ImproperlyConfigured(f"{name} is {text!r}; it must be a whole number, 0 to {most}")
+        return int(text)
+
     def names(self, name: str, default: Collection[str]) -> list[str]:
         """A list with commas between."""
         listed = [part.strip() for part in self.text(name, "").split(",")]

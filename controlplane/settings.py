@@ -154,7 +154,11 @@ CELERY_BEAT_SCHEDULE = {
     "lapse-break-glass": {"task": "rollouts.lapse_break_glass", "schedule": timedelta(seconds=15)},
     "compact-rollups": {"task": "telemetry.compact_rollups", "schedule": timedelta(seconds=60)},
     "measure-drills": {"task": "telemetry.measure_drills", "schedule": timedelta(seconds=15)},
+    "decide-credits": {"task": "ledger.decide_credits", "schedule": timedelta(hours=1)},
+    "forget-transcripts": {"task": "ledger.forget_transcripts", "schedule": timedelta(hours=6)},
 }
+# What is said in streams is kept for so long; 0: until somebody deletes it.
+TRANSCRIPT_DAYS = env.whole("BALLAST_TRANSCRIPT_DAYS", 0, most=36_500)
 
 # --- who may come in -------------------------------------------------------------------------------------------------
 AUTH_USER_MODEL = "accounts.Operator"

@@ -31,6 +31,8 @@ SEND_SECONDS: Final = 0.5
 SWEEP_SECONDS: Final = 2.0
 # Word that nobody has come for after so long counts as lost, and is sent again; word that comes later is void.
 LOST_SECONDS: Final = 60.0
+# A runner that has had no word for so long looks for itself, and as often.
+DEAF_SECONDS: Final = 5.0
 WRITE_AGAIN_SECONDS: Final = 1.0
 # Beyond the deadline that the gateway keeps itself; a gateway that says nothing for longer is not there.
 MARGIN_SECONDS: Final = 15.0
@@ -92,6 +94,8 @@ class JobRunner:
         self._wall = wall
         self._rng = rng
         self._holds: dict[Taken, _Hold] = {}
+        self._pulled: set[asyncio.Task[None]] = set()
+        self._heard_at = clock()
         self._chores: list[asyncio.Task[None]] = []
         self._is_idle = asyncio.Event()
         self._is_idle.set()
@@ -107,6 +111,7 @@ class JobRunner:
             asyncio.create_task(self._every(RENEW_SECONDS, self.renew), name="job-leases"),
             asyncio.create_task(self._every(SEND_SECONDS, self.send_due, hurry=self._is_due), name="job-sending"),
             asyncio.create_task(self._every(SWEEP_SECONDS, self.sweep), name="job-sweep"),
+            asyncio.create_task(self._every(DEAF_SECONDS, self.pull), name="job-pull"),
         ]
 
     async def stop(self) -> None:
@@ -146,15 +151,39 @@ class JobRunner:
         """Try the first job that is due, to the end of this attempt. `sent` is the job that word came of. False: there
         is none, or it cannot be known; then word is sent again.
         """
-        if self._stopping:
-            return False
-        try:
-            taken = await self._store.take(owner=self._owner, lease_seconds=LEASE_SECONDS, sent=sent)
-        except JobsUnavailable as exc:
-            log.warning("no job can be taken: %s", exc.reason)
-            return False
+        if sent is not None:
+            self._heard_at = self._clock()
+        taken = await self._take(sent)
         if taken is None:
             return False
+        await self._run(taken)
+        return True
+
+    async def pull(self) -> None:
+        """Look for jobs that are due when no word has come for a while: a broker that is away, or a consumer that is
+        deaf to it, costs seconds and not the night. Returns once they are begun.
+        """
+        if self._clock() - self._heard_at < DEAF_SECONDS:
+            return
+        while len(self._holds) < self._concurrency:
+            taken = await self._take(None)
+            if taken is None:
+                return
+            running = asyncio.create_task(self._run(taken))
+            self._pulled.add(running)
+            running.add_done_callback(self._pulled.discard)
+            await asyncio.sleep(0)  # it is among those that are held from here on
+
+    async def _take(self, sent: UUID | None) -> Taken | None:
+        if self._stopping:
+            return None
+        try:
+            return await self._store.take(owner=self._owner, lease_seconds=LEASE_SECONDS, sent=sent)
+        except JobsUnavailable as exc:
+            log.warning("no job can be taken: %s", exc.reason)
+            return None
+
+    async def _run(self, taken: Taken) -> None:
         expires_at = self._clock() + taken.expires_in_seconds
         hold = self._holds[taken] = _Hold(asyncio.create_task(self._ask(taken), name=f"job-{taken.id}"))
         self._is_idle.clear()
@@ -168,7 +197,6 @@ class JobRunner:
             if not self._holds:
                 self._is_idle.set()
             self._is_due.set()  # there is room for the next
-        return True
 
     async def _see_through(self, taken: Taken, hold: _Hold, *, expires_at: float) -> None:
         answer = UNREACHED

@@ -2,9 +2,10 @@
 
 Celery's threads wait for the runner, which lives on an event loop of its own. Word that comes twice, or never, changes
 nothing but the time until somebody looks: what a node had not begun when it died is sent again once its leases have
-run out, what a broker may have lost when a node is connected to it again. So word is acknowledged when it comes, not
-when the job is done: late would add nothing to that, and a node that lost its broker while its threads were busy would
-stay deaf afterwards, since it could not acknowledge any more.
+run out, what a broker may have lost when a node is connected to it again, and a runner that hears nothing for some
+seconds looks by itself. So word is acknowledged when it comes, not when the job is done: late would add nothing to
+that, and a node that lost its broker while its threads were busy would more often stay deaf afterwards, since it could
+not acknowledge any more and never asks again.
 """
 
 from __future__ import annotations

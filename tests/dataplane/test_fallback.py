@@ -68,6 +68,7 @@ def test_copy_answers_where_no_lane_could_and_never_a_mistake_of_the_caller() ->
         errors.BreakerOpen,
         errors.NoLaneLeft,
         errors.DeadlineExceeded,
+        errors.QuotaExhausted,
         errors.UpstreamError,
         errors.UpstreamUnreachable,
         errors.UpstreamTimeout,

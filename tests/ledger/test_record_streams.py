@@ -8,10 +8,12 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import InternalError, ProgrammingError, connection, transaction
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controlplane.audit.models import AuditEvent
+from controlplane.celery import app
 from controlplane.ledger import refunds
 from controlplane.ledger.stream_rows import (
     DAY_KEY,
@@ -24,6 +26,7 @@ from controlplane.ledger.stream_rows import (
     StreamTranscript,
 )
 from controlplane.ledger.streams import decide_credits, rebuild_stream_days, record_streams
+from controlplane.ledger.tasks import forget_transcripts
 from tests.worker_reports import FRAMES, NOON, delivery, stream_row
 
 DAY = date(2026, 3, 4)
@@ -171,6 +174,32 @@ def test_transcripts_are_forgotten_by_one_command_which_says_so_in_the_audit_rec
         ("admin", 1, ""),
     ]
     assert out.getvalue() == "forgot 1 transcripts\nforgot 1 transcripts\nforgot 0 transcripts\n"
+
+
+@pytest.mark.django_db
+def test_transcripts_go_by_themselves_when_their_days_are_over(settings):
+    """Those of a setting, which is what the audit record says; none go while nobody said how long they are kept."""
+    now = timezone.now()
+    take(
+        stream_row("a" * 32, transcript=FRAMES, at=now - 31 * 24 * HOUR),
+        stream_row("b" * 32, transcript=FRAMES, at=now - 29 * 24 * HOUR),
+    )
+
+    settings.TRANSCRIPT_DAYS = 0
+    assert forget_transcripts() == 0
+    settings.TRANSCRIPT_DAYS = 30
+    assert [forget_transcripts(), forget_transcripts()] == [1, 0]
+
+    assert [pk for (pk,) in StreamTranscript.objects.values_list("pk")] == ["b" * 32]
+    [said] = AuditEvent.objects.filter(action="transcripts.forgotten")
+    assert (said.actor, said.data["reason"]) == ("BALLAST_TRANSCRIPT_DAYS", "older than 30 days")
+
+
+def test_every_scheduled_task_is_one_that_there_is(settings):
+    """Beat sends names; a worker that knows none of them says so in its log only."""
+    app.loader.import_default_modules()
+
+    assert {entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()} <= app.tasks.keys()
 
 
 tokens = st.integers(0, 9)

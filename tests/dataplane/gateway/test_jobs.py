@@ -22,7 +22,7 @@ from dataplane.credentials import SecretStore
 from dataplane.cursors import CursorKeys
 from dataplane.errors import JobsUnavailable, JobTokenRefused
 from dataplane.gateway import create_app
-from dataplane.job_runner import JobRunner
+from dataplane.job_runner import DEAF_SECONDS, JobRunner
 from dataplane.job_tokens import JobToken, read_token, sign_token
 from dataplane.jobs import MAX_FAILURES
 from dataplane.stores.idempotency import PostgresIdempotencyStore
@@ -127,6 +127,7 @@ class RunnerOf:
         self.client = client or httpx.AsyncClient(base_url=gateway.url)
         self.sent = []
         self.keys = keys
+        self.seconds = 0.0  # by so much its clock is ahead
 
     async def __aenter__(self):
         async def send(jobs):
@@ -141,7 +142,7 @@ class RunnerOf:
             owner=f"test/jobs/{uuid.uuid4().hex}",
             concurrency=2,
             keep_seconds=3600,
-            clock=time.monotonic,
+            clock=lambda: time.monotonic() + self.seconds,
             wall=time.time,
             rng=random.Random(1),
         )
@@ -338,6 +339,29 @@ async def test_what_passes_is_waited_for_and_what_does_not_ends_the_job(http, ga
         due(sql)
     told = look(http, hopeless.json())
     assert (told["status"], told["attempts"], told["error"]["code"]) == ("failed", MAX_FAILURES, "upstream_unavailable")
+
+
+async def test_a_runner_that_hears_no_word_looks_for_itself(http, gateway, keys_url, sql):
+    """After five seconds, and for no more than it may have at once; while word comes, it leaves that to word."""
+    jobs = [hand_in(http).json() for _ in range(3)]
+    deaf = RunnerOf(gateway, keys_url)
+
+    async with deaf as runner:
+        await runner.pull()
+        assert {look(http, job)["status"] for job in jobs} == {"queued"}
+        deaf.seconds += DEAF_SECONDS
+        await runner.pull()
+        assert sql("SELECT count(*) FROM ledger_job WHERE state = 'queued'") == [(1,)]
+        await asyncio.gather(*runner._pulled)
+        await runner.pull()
+        await asyncio.gather(*runner._pulled)
+
+        assert [look(http, job)["status"] for job in jobs] == ["completed"] * 3
+        job = hand_in(http).json()
+        await runner.run_next(sent=uuid.UUID(hex=job["id"].removeprefix("job_")))
+        other = hand_in(http).json()
+        await runner.pull()
+        assert (look(http, job)["status"], look(http, other)["status"]) == ("completed", "queued")
 
 
 async def test_words_that_were_signed_for_people_who_wait_are_no_answer_to_a_job(http, gateway, runner, sql):
