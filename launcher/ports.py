@@ -2,12 +2,17 @@
 
 import errno
 import json
+import secrets
 import socket
 from pathlib import Path
 
 import psutil
 
 from launcher.errors import LauncherError
+
+FIRST_PICKED = 15_000
+LAST_PICKED = 32_000
+TRIES = 100
 
 
 def _family(host: str) -> socket.AddressFamily:
@@ -33,11 +38,18 @@ def is_free(host: str, port: int) -> bool:
 
 
 def pick_free(host: str = "127.0.0.1") -> int:
-    """Return a port nobody listens on at this moment; the kernel chooses."""
+    """Return a port nobody listens on at this moment.
+
+    It is none of those that kernels give to outgoing connections, of which any could take it before a server does.
+    """
+    for _ in range(TRIES):
+        port = FIRST_PICKED + secrets.randbelow(LAST_PICKED - FIRST_PICKED)
+        if is_free(host, port):
+            return port
     with socket.socket(_family(host), socket.SOCK_STREAM) as probe:
         probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+        chosen: int = probe.getsockname()[1]
+        return chosen
 
 
 def holder_of(port: int) -> str:

@@ -2,12 +2,14 @@
 // DOM event "ballast:live". When the socket is away, pages poll; the mark says live, polling, or stale since when.
 const POLL_MS = 5000;
 const REFRESH_MS = 1000;
+const CLICK_MS = 350;
 let socket = null;
 let attempt = 0;
 let subscribed = new Set();
 let pollTimer = null;
 let lastGood = Date.now();
 let pointerDownIn = null;
+let pointerUp = 0;
 const waiting = new Map();
 const refreshed = new Map(); // by address: a swap may replace the element itself
 
@@ -150,9 +152,20 @@ export function start() {
   document.addEventListener("htmx:afterRequest", (event) => {
     if (event.detail.elt?.matches?.("[data-live-refresh]")) { if (event.detail.successful) heard(); else failed(); }
   });
-  addEventListener("pointerdown", (event) => { pointerDownIn = event.target; }, true);
-  addEventListener("pointerup", () => { pointerDownIn = null; }, true);
-  addEventListener("pointercancel", () => { pointerDownIn = null; }, true);
+  // What was asked for before a finger came down may arrive while it is down: a tap must find what it was aimed at.
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const element = event.detail.target?.closest?.("[data-live-refresh]");
+    if (!element || !busy(element)) return;
+    event.detail.shouldSwap = false;
+    refresh(element);
+  });
+  addEventListener("pointerdown", (event) => { clearTimeout(pointerUp); pointerDownIn = event.target; }, true);
+  for (const over of ["pointerup", "pointercancel"]) {
+    addEventListener(over, () => {
+      clearTimeout(pointerUp);
+      pointerUp = setTimeout(() => { pointerDownIn = null; }, CLICK_MS); // the click of a tap comes after
+    }, true);
+  }
   addEventListener("offline", () => { socket?.close(); mark("stale"); });
   if (document.querySelector("[data-live-mark]") && (topics().size || document.querySelector("[data-live-poll]"))) connect();
 }

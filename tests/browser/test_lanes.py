@@ -35,6 +35,24 @@ def test_lane_is_held_in_two_taps_and_let_go_in_one(house, enter):
     expect(oncall.page.get_by_role("main").get_by_text("Held open")).to_have_count(0)
 
 
+def test_a_press_finds_what_it_was_aimed_at(enter):
+    """Fresh figures that arrive while the button is down wait until it is up: the link under it is not replaced."""
+    oncall = enter("oncall")
+    oncall.go("/routing/")
+    page, held = oncall.page, []
+    oncall.act(f"Hold open {LANE}").hover()
+    page.route("**/routing/", lambda route: held.append(route))
+    with page.expect_request("**/routing/"):
+        page.evaluate("() => htmx.trigger('#lanes', 'ballast:refresh')")
+    page.mouse.down()
+    with page.expect_response("**/routing/"):
+        held[0].continue_()
+
+    page.mouse.up()
+
+    oncall.dialog("Hold this lane open")
+
+
 def test_line_follows_the_threshold_as_it_is_typed(house, enter):
     """Over what the lanes did, beside the number in force; a changed number asks where it comes from."""
     caller = Caller(house.stack)
