@@ -9,13 +9,17 @@ from django.urls import reverse
 
 from controlplane.approvals.models import BreakGlass, ChangeRequest
 from controlplane.console.lane_content import OpenLane, lane_url
+from controlplane.console.quota_content import seconds_words, waiting_words
 from controlplane.releases.fleet import Fleet
 from controlplane.releases.models import Convergence
+from controlplane.telemetry.quotas import QuotaStanding
 from controlplane.telemetry.traffic import LaneHealth
 
 # A lane is on fire from this share of failed attempts on, once there were enough for the share to mean something.
 FAILURE_RATE: Final = 0.05
 MIN_ATTEMPTS: Final = 20
+# People who wait so long for an account's quota are somebody's to look at; a moment in a queue is what it is there for.
+LONG_WAIT_SECONDS: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +38,13 @@ def fires(
     fleet: Fleet | None,
     lanes: Iterable[LaneHealth],
     opened: Iterable[OpenLane],
+    quotas: Iterable[QuotaStanding],
     debts: Iterable[BreakGlass],
     drifted: Iterable[ChangeRequest],
     now: datetime,
 ) -> list[Fire]:
-    """Everything that burns, bad before watch, in the order workers, open lanes, failing lanes, debts, changes.
+    """Everything that burns, bad before watch; in the order workers, open lanes, failing lanes, accounts, debts,
+    changes.
 
     Args:
         fleet: None when the reader may not look at it.
@@ -51,6 +57,7 @@ def fires(
         *_opened(shut),
         # That an open lane failed until it opened is no second fire.
         *_lanes(lane for lane in lanes if lane.lane not in known),
+        *_accounts(quotas),
         *_debts(debts, now=now),
         *_drifted(drifted),
     ]
@@ -96,6 +103,20 @@ def _lanes(lanes: Iterable[LaneHealth]) -> Iterable[Fire]:
                 f"{FAILURE_RATE:.0%} is the threshold"
             )
             yield Fire("bad", f"Lane {lane.lane} fails", text, reverse("routing"), "Routing")
+
+
+def _accounts(quotas: Iterable[QuotaStanding]) -> Iterable[Fire]:
+    for one in quotas:
+        url, waits = reverse("quotas"), waiting_words([one]) or "nobody waits"
+        eta = one.eta_seconds["interactive"]
+        if one.paused_seconds:
+            text = f"for {seconds_words(one.paused_seconds)} more after a 429; {waits}"
+            yield Fire("bad", f"Account {one.account} is paused", text, url, "Quota")
+        elif one.waiting["interactive"] and eta is not None and eta >= LONG_WAIT_SECONDS:
+            yield Fire("watch", f"Callers wait for account {one.account}", waits, url, "Quota")
+        elif one.alone:
+            text = f"{one.alone} of {one.workers} workers cannot ask the others and keep to their part of the limits"
+            yield Fire("watch", f"The quota of account {one.account} is not shared", text, url, "Quota")
 
 
 def _debts(debts: Iterable[BreakGlass], *, now: datetime) -> Iterable[Fire]:

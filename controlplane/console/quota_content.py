@@ -77,7 +77,7 @@ class PoolRow:
         if standing is None:
             return {"tone": "off", "text": "not heard of"}
         if standing.paused_seconds:
-            return {"tone": "bad", "text": f"paused, {_seconds(standing.paused_seconds)} more"}
+            return {"tone": "bad", "text": f"paused, {seconds_words(standing.paused_seconds)} more"}
         if standing.ramp < 1:
             return {"tone": "watch", "text": f"open to {_percent(standing.ramp)}"}
         return {"tone": "good", "text": "open"}
@@ -112,7 +112,7 @@ class WorkerRow:
         """paused for so long, open in part, or open."""
         until = self.said.paused_until_at
         if until is not None and until > self.now:
-            return f"paused, {_seconds((until - self.now).total_seconds())} more"
+            return f"paused, {seconds_words((until - self.now).total_seconds())} more"
         return f"open to {_percent(self.said.ramp)}" if self.said.ramp < 1 else "open"
 
     @property
@@ -141,12 +141,12 @@ def sentence_of(pools: Sequence[Pool]) -> Sentence:
     unheard = [names[pool.name] for pool in pools if pool.standing is None]
     if not heard:
         return Sentence("off", f"No worker tells of {_accounts(unheard)}: none serves a release with its quotas.")
-    paused = [(name, _seconds(one.paused_seconds)) for name, one in heard if one.paused_seconds]
+    paused = [(name, seconds_words(one.paused_seconds)) for name, one in heard if one.paused_seconds]
     # Of one that is paused, nothing else matters until it is not.
     well = [(name, one) for name, one in heard if not one.paused_seconds]
     opening = [(name, _percent(one.ramp)) for name, one in well if one.ramp < 1]
     close = [(name, _percent(one.used_share)) for name, one in well if one.used_share >= CLOSE]
-    waiting = _waiting_words([one for _, one in heard])
+    waiting = waiting_words([one for _, one in heard])
     alone = _alone_words([one for _, one in heard])
     said = [
         *_said(paused, "is paused for {} more after a 429", "are paused after 429s"),
@@ -187,7 +187,7 @@ def _accounts(names: Sequence[str]) -> str:
     return f"account{'' if len(names) == 1 else 's'} {listed(names)}"
 
 
-def _waiting_words(standings: Sequence[QuotaStanding]) -> str:
+def waiting_words(standings: Sequence[QuotaStanding]) -> str:
     """Who waits, and how long one who comes now will at the slowest account; empty where nobody does."""
     counts = {name: sum(one.waiting[name] for one in standings) for name in CLASSES}
     shown = [f"{count:,} {name}" for name, count in counts.items() if count]
@@ -196,7 +196,7 @@ def _waiting_words(standings: Sequence[QuotaStanding]) -> str:
     total = sum(counts.values())
     first = next(name for name in CLASSES if counts[name])
     etas = [eta for one in standings if one.waiting[first] and (eta := one.eta_seconds[first]) is not None]
-    how_long = f", about {_seconds(max(etas))} for one who comes now" if etas else ""
+    how_long = f", about {seconds_words(max(etas))} for one who comes now" if etas else ""
     return f"{listed(shown)} request{' waits' if total == 1 else 's wait'}{how_long}"
 
 
@@ -213,13 +213,13 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _seconds(seconds: float) -> str:
+def seconds_words(seconds: float) -> str:
     """For reading: never less than is left, so that nobody is told 0 s of a pause."""
     return duration(max(ceil(seconds), 1))
 
 
 def _eta(seconds: float | None) -> str:
-    return "time not known" if seconds is None else f"about {_seconds(seconds)}"
+    return "time not known" if seconds is None else f"about {seconds_words(seconds)}"
 
 
 # --- what happened ---------------------------------------------------------------------------------------------------

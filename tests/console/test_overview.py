@@ -11,6 +11,7 @@ from controlplane.prompts import operations as prompts
 from controlplane.releases.fleet import fleet
 from controlplane.releases.operations import current_release, record_reports
 from controlplane.telemetry.operations import merge_rollups
+from controlplane.telemetry.quotas import QuotaStanding
 from controlplane.telemetry.traffic import lane_health
 from tests.factories import (
     FIVE_PERCENT,
@@ -44,7 +45,7 @@ def serve(*workers, digest=None):
 
 def burning(**given):
     now = timezone.now()
-    facts = {"fleet": None, "lanes": [], "opened": [], "debts": [], "drifted": [], "now": now} | given
+    facts = {"fleet": None, "lanes": [], "opened": [], "quotas": [], "debts": [], "drifted": [], "now": now} | given
     return fires(**facts)
 
 
@@ -198,6 +199,51 @@ def test_every_entry_of_the_palette_leads_somewhere(prompt, signed_in):
         browser = signed_in(operator)
         for entry in browser.get("/palette.json").json()["entries"]:
             assert browser.get(entry["url"]).status_code in {200, 302}, entry
+
+
+@pytest.mark.parametrize(
+    ("standing", "tone", "title", "text"),
+    [
+        (
+            {"paused_seconds": 47.2, "waiting": {"interactive": 3, "batch": 1}, "alone": 2},
+            "bad",
+            "Account main is paused",
+            "for 48 s more after a 429; 3 interactive and 1 batch requests wait",
+        ),
+        (
+            {"waiting": {"interactive": 12, "batch": 0}, "eta_seconds": {"interactive": 4.2, "batch": None}},
+            "watch",
+            "Callers wait for account main",
+            "12 interactive requests wait",
+        ),
+        ({"alone": 1}, "watch", "The quota of account main is not shared", "1 of 2 workers cannot ask the others"),
+        ({"waiting": {"interactive": 2, "batch": 900}, "eta_seconds": {"interactive": 0.4, "batch": 60}}, "", "", ""),
+    ],
+)
+def test_an_account_that_keeps_people_waiting_is_a_fire(standing, tone, title, text):
+    """A pause, a queue of seconds, or workers that share no more; a moment in a queue, and batch work, are none."""
+    calm = {
+        "pool": "main/shared",
+        "account": "main",
+        "policy": "shared",
+        "limits": {},
+        "learned": {},
+        "paused_seconds": 0.0,
+        "ramp": 1.0,
+        "waiting": {"interactive": 0, "batch": 0},
+        "eta_seconds": {"interactive": None, "batch": None},
+        "in_flight": 0,
+        "used_share": 0.5,
+        "workers": 2,
+        "alone": 0,
+    }
+
+    found = burning(quotas=[QuotaStanding(**(calm | standing))])
+
+    assert [(fire.tone, fire.title, fire.url) for fire in found] == (
+        [(tone, title, "/routing/quotas/")] if tone else []
+    )
+    assert all(text in fire.text for fire in found)
 
 
 def test_front_page_takes_as_many_queries_for_a_full_house_as_for_an_empty_one(prompt, signed_in, queries):

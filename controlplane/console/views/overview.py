@@ -28,6 +28,7 @@ from controlplane.routing.operations import active_table
 from controlplane.telemetry.feed import OVERVIEW_WINDOW
 from controlplane.telemetry.lanes import lane_states
 from controlplane.telemetry.measures import BY_KEY
+from controlplane.telemetry.quotas import quota_states
 from controlplane.telemetry.traffic import FLEET, Traffic, fleet_traffic, lane_health
 from dataplane.routing import RoutingTable as Routing
 
@@ -51,12 +52,14 @@ def overview(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
     operator = actor_of(request)
     sees_fleet = may(operator, "releases.view_release")
+    sees_routing = may(operator, "routing.view_routingtable")
     debts = list(visible_debts(operator).unpaid())
     waiting = list(inbox(operator)[: _MOST_WAITING + 1])
     burning = fires(
         fleet=fleet(now=now) if sees_fleet else None,
         lanes=lane_health(since=now - _LANE_WINDOW, until=now) if sees_fleet else [],
-        opened=_opened(now) if may(operator, "routing.view_routingtable") else [],
+        opened=_opened(now) if sees_routing else [],
+        quotas=quota_states(now).values() if sees_routing else [],
         debts=debts,
         drifted=_drifted(operator, now=now),
         now=now,
