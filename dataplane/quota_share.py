@@ -390,10 +390,9 @@ class QuotaShare:
         slots = int(self._demand * self._terms.lease_ms * SPARE + 0.5)
         if not slots:
             return NOTHING, 0
-        requests, tokens, input_tokens, output_tokens = self._mean_amounts
-        several = slots * 1.0
+        _, tokens, input_tokens, output_tokens = self._mean_amounts
         larger = slots * SPARE
-        return (requests * several, tokens * larger, input_tokens * larger, output_tokens * larger), slots
+        return (float(slots), tokens * larger, input_tokens * larger, output_tokens * larger), slots
 
     # Turns.
 
@@ -485,7 +484,8 @@ class QuotaShare:
         for ticket in heard.granted:
             waiter = self._waiting.pop(ticket, None)
             if waiter is None or waiter.future.done():
-                self._put_back(self._gone.pop(ticket, NOTHING))
+                # Who left, or has just been told that it takes too long.
+                self._put_back(self._gone.pop(ticket, NOTHING) if waiter is None else waiter.entry.amounts)
                 continue
             grant = self._begin(waiter.entry.amounts, waiter.asking, now, now - waiter.since)
             grant.position = 0 if waiter.first is None else waiter.first.position
@@ -493,8 +493,7 @@ class QuotaShare:
         open_ends = [*self._left, *self._owed]
         self._gone = {ticket: self._gone[ticket] for ticket in open_ends if ticket in self._gone}
         if heard.is_new:
-            known = {entry.ticket for entry in self._came}
-            self._came += [waiter.entry for ticket, waiter in self._waiting.items() if ticket not in known]
+            self._enter_all()
         if heard.slots and self._pause_ms is None:
             self._lease, self._lease_slots = list(heard.lease), heard.slots
             self._lease_until = told_at + self._terms.lease_ms
@@ -536,6 +535,10 @@ class QuotaShare:
         if self.in_flight and self._terms.concurrency is not None:
             self._hurry(ALIVE_MS)
 
+    def _enter_all(self) -> None:
+        """Whoever waits here is told anew, to a pool that may not know them."""
+        self._came = [waiter.entry for waiter in self._waiting.values()]
+
     def _exhausted(self, waiter: _Waiter, *, allowed_seconds: float) -> QuotaExhausted:
         place = waiter.place
         return QuotaExhausted(
@@ -557,8 +560,7 @@ class QuotaShare:
         if now < self._paused_until:
             # What the fleet knew of a pause holds here too.
             self._pause_ms = max(self._paused_until - now, self._pause_ms or 0.0)
-        known = {entry.ticket for entry in self._came}
-        self._came += [waiter.entry for ticket, waiter in self._waiting.items() if ticket not in known]
+        self._enter_all()
         self._returning = asyncio.create_task(self._try_to_return(), name=f"quota {self.name} return")
         self._hurry(0.0)
 
@@ -583,7 +585,7 @@ class QuotaShare:
         # Numbers went on meanwhile, so the next turn is a new one to the fleet.
         self._is_back = True
         self._left, self._owed = [*self._owed, *self._left], []
-        self._came = [waiter.entry for waiter in self._waiting.values()]
+        self._enter_all()
         self._hear(replace(heard, lease=NOTHING, slots=0), told_at=told_at)  # that lease is of long ago
         self._hurry(0.0)
 

@@ -224,6 +224,28 @@ async def test_leave_that_comes_with_the_cancellation_goes_back():
     await end(fleet)
 
 
+@in_virtual_time
+async def test_leave_for_who_has_just_been_told_that_it_takes_too_long_goes_back():
+    """All of it: the next request finds what it would have taken."""
+    fleet = Fleet(own_policy=policy(requests=None, tokens=60_000), limits={"tokens": 60_000}, workers=1)
+    [share] = fleet.shares
+    (await take(share)).give_back()
+    await asyncio.sleep(1)
+    real = share._hear
+
+    def hear(heard, *, told_at):
+        for waiter in share._waiting.values():
+            waiter.future.set_exception(share._exhausted(waiter, allowed_seconds=1.0))
+        real(heard, told_at=told_at)
+
+    share._hear = hear
+    with pytest.raises(QuotaExhausted):
+        await share.wait(ADA, seconds=5)
+
+    assert (share._settled[0], share._settled[1], share.granted) == (1.0, 150.0, 1)
+    await end(fleet)
+
+
 @pytest.mark.parametrize("how", ["is_away", "is_deaf"])
 @in_virtual_time
 async def test_without_the_store_all_parts_together_stay_within_the_limit(how):
