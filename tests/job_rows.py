@@ -1,8 +1,12 @@
 """Jobs as the data plane would leave them."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
+
+import psycopg
 
 from controlplane.ledger.jobs import Job
 from dataplane.jobs import OVER, State
@@ -37,3 +41,17 @@ def make_job(*, tenant: str = "acme", state: str = "queued", at: datetime = NOW,
         "status": 200 if state == State.COMPLETED else 0,
     }
     return Job.objects.create(tenant=tenant, state=state, **values | fields)
+
+
+@contextmanager
+def empty_table(database: str) -> Iterator[Callable[..., list[Any]]]:
+    """Runs SQL on an empty table of jobs, as somebody else, and returns its rows; what is left there goes."""
+    with psycopg.connect(database, autocommit=True) as other:
+
+        def run(statement: Any, *parameters: Any) -> list[Any]:
+            cursor = other.execute(statement, parameters)
+            return cursor.fetchall() if cursor.description else []
+
+        run("TRUNCATE ledger_job")
+        yield run
+        run("TRUNCATE ledger_job")

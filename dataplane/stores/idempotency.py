@@ -17,8 +17,7 @@ from uuid import UUID
 import orjson
 import psycopg
 import rfc8785
-from psycopg.rows import DictRow, dict_row
-from psycopg_pool import AsyncConnectionPool
+from psycopg.rows import DictRow
 
 from dataplane.errors import (
     IdempotencyIndeterminate,
@@ -44,7 +43,7 @@ from dataplane.idempotency import (
 from dataplane.journey import new_id
 from dataplane.stores import idempotency_sql as sql
 from dataplane.stores.lookout import LISTENING, Lookout, Sight
-from dataplane.stores.postgres import KEEPING
+from dataplane.stores.postgres import KEEPING, make_pool
 
 log = logging.getLogger("ballast.idempotency")
 
@@ -139,16 +138,7 @@ class PostgresIdempotencyStore:
         self._url = url
         self._wall = wall
         self._timeout_seconds = timeout_seconds
-        self._pool = AsyncConnectionPool(
-            url,
-            connection_class=psycopg.AsyncConnection[DictRow],
-            min_size=1,
-            max_size=connections,
-            timeout=timeout_seconds,
-            open=False,
-            name=WORKING,
-            kwargs={**KEEPING, "application_name": WORKING, "row_factory": dict_row},
-        )
+        self._pool = make_pool(url, name=WORKING, connections=connections, timeout_seconds=timeout_seconds)
         self._lookout = Lookout(self._connect, self._look, channel=sql.CHANNEL, poll_seconds=poll_seconds)
         self._late: set[asyncio.Task[Any]] = set()
 

@@ -14,14 +14,13 @@ from uuid import UUID
 
 import orjson
 import psycopg
-from psycopg.rows import DictRow, dict_row
-from psycopg_pool import AsyncConnectionPool
+from psycopg.rows import DictRow
 
 from dataplane.errors import IdempotencyMismatch, JobNotFound, JobQueueFull, JobsUnavailable
 from dataplane.idempotency import Fingerprint, Scope
 from dataplane.jobs import TRANSITIONS, UNREACHED, Answer, Event, Figures, Job, LeaseLost, State, Taken, Verdict
 from dataplane.stores import jobs_sql as sql
-from dataplane.stores.postgres import KEEPING
+from dataplane.stores.postgres import make_pool
 
 log = logging.getLogger("ballast.jobs")
 
@@ -114,16 +113,7 @@ class PostgresJobStore:
     def __init__(self, url: str, *, connections: int = 4, timeout_seconds: float = 5.0) -> None:
         """`timeout_seconds` bounds every call."""
         self._timeout_seconds = timeout_seconds
-        self._pool = AsyncConnectionPool(
-            url,
-            connection_class=psycopg.AsyncConnection[DictRow],
-            min_size=1,
-            max_size=connections,
-            timeout=timeout_seconds,
-            open=False,
-            name=WORKING,
-            kwargs={**KEEPING, "application_name": WORKING, "row_factory": dict_row},
-        )
+        self._pool = make_pool(url, name=WORKING, connections=connections, timeout_seconds=timeout_seconds)
 
     async def start(self) -> None:
         """As `JobStore.start`."""

@@ -18,6 +18,7 @@ from dataplane.jobs import MIN_ENDS, OVER, TRANSITIONS, Answer, Event, LeaseLost
 from dataplane.journey import new_id
 from dataplane.stores import jobs_sql
 from dataplane.stores.jobs import WORKING, PostgresJobStore, Submission
+from tests.job_rows import empty_table
 
 pytestmark = pytest.mark.django_db  # only reads; what a store writes is committed
 
@@ -35,16 +36,9 @@ ends = iter(range(1, 10**9))
 
 @pytest.fixture
 def sql(database):
-    """Runs SQL on an empty table, as somebody else, and returns its rows."""
-    with psycopg.connect(database, autocommit=True) as other:
-
-        def run(statement, *parameters):
-            cursor = other.execute(statement, parameters)
-            return cursor.fetchall() if cursor.description else []
-
-        run("TRUNCATE ledger_job")
+    """Runs SQL on an empty table of jobs, as somebody else."""
+    with empty_table(database) as run:
         yield run
-        run("TRUNCATE ledger_job")
 
 
 @pytest.fixture

@@ -323,14 +323,16 @@ def simulator_url() -> Iterator[str]:
 
 
 @contextmanager
-def run_gateway(sections: dict[str, Any], **stores: Any) -> Iterator[LiveGateway]:
+def run_gateway(
+    sections: dict[str, Any], *, settings: GatewaySettings | None = None, **stores: Any
+) -> Iterator[LiveGateway]:
     """A gateway with a stub for what verifies releases and ships reports; `stores` are further ones of `create_app`."""
     watcher = StubWatcher(make_release(sections))
     reports = StubReports()
     wall = [1_760_000_000.0]
     aggregation = Aggregation(wall=lambda: wall[0])
     app = create_app(
-        settings=make_settings(),
+        settings=settings or make_settings(),
         watcher=watcher,
         reports=reports,
         aggregation=aggregation,

@@ -13,26 +13,13 @@ import httpx
 import openai
 import psycopg
 import pytest
-import uvicorn
 
-from dataplane.aggregation import Aggregation
-from dataplane.credentials import SecretStore
 from dataplane.cursors import CursorKeys
-from dataplane.gateway import create_app
 from dataplane.stores.idempotency import PostgresIdempotencyStore
 from dataplane.stores.streams import RedisStreamLog
 from tests.dataplane.conftest import stream_policy
 
-from .conftest import (
-    LiveGateway,
-    StubReports,
-    StubWatcher,
-    make_release,
-    make_settings,
-    release_sections,
-    serve,
-    wait_until,
-)
+from .conftest import release_sections, run_gateway, wait_until
 
 pytestmark = pytest.mark.django_db  # asks for the tables; what the gateway writes there is committed
 
@@ -49,24 +36,13 @@ def keeping_gateway(simulator_url, keys_url, redis_url):
     routing = sections["routing"]
     routing["streams"] = {"kept": stream_policy()}
     routing["routes"]["kept"] = routing["routes"]["chat"] | {"streams": "kept"}
-    watcher, reports = StubWatcher(make_release(sections)), StubReports()
-    wall = [1_760_000_000.0]
-    aggregation = Aggregation(wall=lambda: wall[0])
-    app = create_app(
-        settings=make_settings(),
-        watcher=watcher,
-        reports=reports,
-        aggregation=aggregation,
-        secrets=SecretStore({"SIM_KEY": "sk-sim"}),
-        idempotency_store=PostgresIdempotencyStore(keys_url),
-        stream_log=RedisStreamLog(redis_url),
-        cursors=CursorKeys([b"k" * 32]),
-    )
-    config = uvicorn.Config(
-        app, loop="uvloop", http="httptools", lifespan="on", log_level="warning", access_log=False, server_header=False
-    )
-    with serve(config) as url:
-        yield LiveGateway(url, watcher, reports, aggregation, wall)
+    stores = {
+        "idempotency_store": PostgresIdempotencyStore(keys_url),
+        "stream_log": RedisStreamLog(redis_url),
+        "cursors": CursorKeys([b"k" * 32]),
+    }
+    with run_gateway(sections, **stores) as gateway:
+        yield gateway
 
 
 @pytest.fixture

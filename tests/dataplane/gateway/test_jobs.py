@@ -13,7 +13,6 @@ import uuid
 from pathlib import Path
 
 import httpx
-import psycopg
 import pytest
 import uvicorn
 
@@ -28,14 +27,15 @@ from dataplane.jobs import MAX_FAILURES
 from dataplane.stores.idempotency import PostgresIdempotencyStore
 from dataplane.stores.jobs import PostgresJobStore
 from tests.dataplane.conftest import copy_document
+from tests.job_rows import empty_table
 
 from .conftest import (
-    LiveGateway,
     StubReports,
     StubWatcher,
     make_release,
     make_settings,
     release_sections,
+    run_gateway,
     serve,
     wait_until,
 )
@@ -62,38 +62,20 @@ def working_gateway(simulator_url, keys_url):
     sections["copy"] = {
         kind: {"version": 3, "digest": "c" * 64, "document": copy_document(kind)} for kind in ("template", "outage")
     }
-    watcher, reports = StubWatcher(make_release(sections)), StubReports()
-    wall = [1_760_000_000.0]
-    aggregation = Aggregation(wall=lambda: wall[0])
-    app = create_app(
-        settings=make_settings(job_limit=5),
-        watcher=watcher,
-        reports=reports,
-        aggregation=aggregation,
-        secrets=SecretStore({"SIM_KEY": "sk-sim"}),
-        idempotency_store=PostgresIdempotencyStore(keys_url),
-        job_store=PostgresJobStore(keys_url),
-        cursors=KEYS,
-    )
-    config = uvicorn.Config(
-        app, loop="uvloop", http="httptools", lifespan="on", log_level="warning", access_log=False, server_header=False
-    )
-    with serve(config) as url:
-        yield LiveGateway(url, watcher, reports, aggregation, wall)
+    stores = {
+        "idempotency_store": PostgresIdempotencyStore(keys_url),
+        "job_store": PostgresJobStore(keys_url),
+        "cursors": KEYS,
+    }
+    with run_gateway(sections, settings=make_settings(job_limit=5), **stores) as gateway:
+        yield gateway
 
 
 @pytest.fixture
 def sql(keys_url):
-    """Runs SQL on an empty table of jobs, as somebody else, and returns its rows."""
-    with psycopg.connect(keys_url, autocommit=True) as other:
-
-        def run(statement, *parameters):
-            cursor = other.execute(statement, parameters)
-            return cursor.fetchall() if cursor.description else []
-
-        run("TRUNCATE ledger_job")
+    """Runs SQL on an empty table of jobs, as somebody else."""
+    with empty_table(keys_url) as run:
         yield run
-        run("TRUNCATE ledger_job")
 
 
 @pytest.fixture
