@@ -166,13 +166,12 @@ def test_palette_keeps_the_choice_when_its_list_comes_late(enter):
     """It opens with what it knew; the fresh list replaces that under the hand without moving what is chosen."""
     owner = enter("owner")
     owner.go("/")
-    keyboard, options = (
-        owner.page.keyboard,
-        owner.page.get_by_role("dialog", name="Command palette").get_by_role("option"),
-    )
+    keyboard, palette = owner.page.keyboard, owner.page.get_by_role("dialog", name="Command palette")
+    options = palette.get_by_role("option")
     keyboard.press("Control+k")
     expect(options.nth(2)).to_be_visible()
     keyboard.press("Escape")
+    expect(palette).to_be_hidden()
     held: list[Route] = []
     owner.page.route("**/palette.json", lambda route: held.append(route))
     with owner.page.expect_request("**/palette.json"):

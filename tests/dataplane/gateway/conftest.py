@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import socket
 import threading
@@ -191,6 +192,7 @@ class StubWatcher:
     def __init__(self, release: Release | None = None) -> None:
         self._callbacks: list[Callable[[Release], None]] = []
         self._current = release
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def current(self) -> Release | None:
@@ -198,6 +200,17 @@ class StubWatcher:
 
     @current.setter
     def current(self, release: Release | None) -> None:
+        if self._loop is None:
+            self._adopt(release)
+            return
+
+        # What subscribes belongs to the gateway's loop; a test sits in another thread, and waits for all of it.
+        async def adopt() -> None:
+            self._adopt(release)
+
+        asyncio.run_coroutine_threadsafe(adopt(), self._loop).result(timeout=20)
+
+    def _adopt(self, release: Release | None) -> None:
         self._current = release
         if release is not None:
             for callback in self._callbacks:
@@ -208,11 +221,18 @@ class StubWatcher:
         if self._current is not None:
             callback(self._current)
 
+    @property
+    def started(self) -> bool:
+        """Whether a gateway runs that hears of releases."""
+        return self._loop is not None
+
     async def start(self) -> None:
-        """Nothing to watch."""
+        """From now on releases are adopted on the loop that runs this."""
+        self._loop = asyncio.get_running_loop()
 
     async def stop(self) -> None:
-        """Nothing to stop."""
+        """The loop is about to end."""
+        self._loop = None
 
 
 @dataclass
@@ -343,6 +363,7 @@ def run_gateway(
         app, loop="uvloop", http="httptools", lifespan="on", log_level="warning", access_log=False, server_header=False
     )
     with serve(config) as url:
+        wait_until(lambda: watcher.started, seconds=20)
         yield LiveGateway(url, watcher, reports, aggregation, wall)
 
 
