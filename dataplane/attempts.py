@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from math import inf
 from random import Random
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from dataplane.access import OURSELVES
 from dataplane.aggregation import Aggregation
@@ -30,6 +30,7 @@ from dataplane.providers.base import Adapter, UpstreamCall
 from dataplane.quota import BATCH
 from dataplane.quota_desk import QuotaDesk
 from dataplane.quota_grants import Asking, Grant
+from dataplane.records import record
 from dataplane.retry import Next, RetryBudget, Situation, Step, next_step, region_share
 from dataplane.routing import Lane
 from dataplane.steering import Speeds, order_lanes
@@ -66,6 +67,60 @@ class _NotSent(Exception):
     def __init__(self, refusal: GatewayError) -> None:
         super().__init__(refusal.message)
         self.refusal = refusal
+
+
+@record
+class Work(Generic[Answer]):
+    """What is attempted until it is answered.
+
+    Attributes:
+        prepare: Builds the call for a lane; nothing is sent yet. A lane for which that is refused is passed over.
+        make: Makes one attempt.
+        deadline: Bounds all attempts together; an attempt that it cancels ends with DeadlineExceeded.
+        deadline_ms: How long that was to begin with, in milliseconds.
+        fits: Whether a lane can carry the request. The first of its lanes is known to; the others are asked about when
+            it has failed. One that cannot is none of the request's lanes.
+        is_committed: Whether the caller has been told anything; from then on there is no other attempt.
+        policy: None: every lane once.
+        is_repeatable: See `retry.is_repeatable`.
+        limit: How long one attempt may take to show that it works, in seconds; so long a probe is leased.
+        has_fallback: Whether something is left when every lane is held back. If nothing is, the lane that will be tried
+            again first is tried now, whatever its breaker says: a failure is no worse than none.
+        size: What the request takes of a lane's quota.
+    """
+
+    prepare: Prepare
+    make: Make[Answer]
+    deadline: Deadline
+    deadline_ms: float
+    fits: Callable[[Lane], bool] = _always
+    is_committed: Callable[[], bool] = _never
+    policy: RetryPolicy | None = None
+    is_repeatable: bool = True
+    limit: Threshold | None = None
+    has_fallback: bool = True
+    size: Size = _small
+
+
+@record
+class _Admission:
+    """What an attempt holds while it is made: the permit of its breaker, and a part of its account's quota."""
+
+    permit: Permit | None
+    grant: Grant | None
+
+
+class _PassedOver:
+    """Why the lanes of one request were not tried."""
+
+    __slots__ = ("held_back", "hurried", "refusal", "short")
+
+    def __init__(self) -> None:
+        self.held_back: dict[str, BreakerOpen] = {}
+        self.short: dict[str, QuotaExhausted] = {}
+        # Those of `short` that were not waited for in earnest, since others were left.
+        self.hurried: list[Lane] = []
+        self.refusal: GatewayError | None = None
 
 
 class UsageSink(Protocol):
@@ -113,52 +168,20 @@ class Attempts:
         now = self._clock()
         return {lane: self._speeds.wait_ms(lane, now=now) for lane in lanes}
 
-    async def until_answered(
-        self,
-        journey: Journey,
-        lanes: Sequence[Lane],
-        *,
-        prepare: Prepare,
-        make: Make[Answer],
-        deadline: Deadline,
-        deadline_ms: float,
-        fits: Callable[[Lane], bool] = _always,
-        is_committed: Callable[[], bool] = _never,
-        policy: RetryPolicy | None = None,
-        is_repeatable: bool = True,
-        limit: Threshold | None = None,
-        has_fallback: bool = True,
-        size: Size = _small,
-    ) -> Answer:
-        """Try `lanes` in order, each as often as `policy` says, and return the first answer.
+    async def until_answered(self, journey: Journey, lanes: Sequence[Lane], work: Work[Answer]) -> Answer:
+        """Try `lanes` in order, each as often as the work's policy says, and return the first answer.
 
-        Args:
-            prepare: Builds the call for a lane; nothing is sent yet. A lane for which that is refused is passed over.
-            make: Makes one attempt.
-            deadline: Bounds all attempts together; an attempt that it cancels ends with DeadlineExceeded.
-            deadline_ms: How long that was to begin with, in milliseconds.
-            fits: Whether a lane can carry the request. The first of `lanes` is known to; the others are asked about
-                when it has failed. One that cannot is none of the request's lanes.
-            is_committed: Whether the caller has been told anything; from then on there is no other attempt.
-            policy: None: every lane once.
-            is_repeatable: See `retry.is_repeatable`.
-            limit: How long one attempt may take to show that it works, in seconds; so long a probe is leased.
-            has_fallback: Whether something is left when every lane is held back. If nothing is, the lane that will be
-                tried again first is tried now, whatever its breaker says: a failure is no worse than none.
-            size: What the request takes of a lane's quota.
         Raises:
             NoLaneLeft: every lane is held back by its breaker, or by an operator.
             QuotaExhausted: every other lane's account has nothing left that the request could wait for.
             GatewayError: what the last attempt failed with; else why no lane could carry the request.
         """
-        held_back: dict[str, BreakerOpen] = {}
-        short: dict[str, QuotaExhausted] = {}
-        hurried: list[Lane] = []
-        refusal: GatewayError | None = None
+        passed_over = _PassedOver()
         failure: GatewayError | None = None
         for place, lane in enumerate(lanes):
-            if place and not fits(lane):
+            if place and not work.fits(lane):
                 continue
+            others = lanes[place + 1 :]
             on_lane = 0
             step = ON_THIS_LANE
             while step.what is Next.AGAIN:
@@ -166,92 +189,105 @@ class Attempts:
                     journey.stage = "waiting to try again"
                     await asyncio.sleep(step.wait_seconds)
                 step = ON_THE_NEXT
-                grant: Grant | None = None
-                try:
-                    permit = self._breakers.acquire_nowait(lane.id)
-                    if lane.quota is not None:
-                        asking = _asking(journey, size(lane))
-                        grant = self._quotas.take_nowait(lane, asking)
-                        if grant is None:
-                            self._breakers.give_back(permit)  # nobody is kept from the lane by somebody who waits
-                            others_left = any(map(fits, lanes[place + 1 :]))
-                            if others_left:
-                                hurried.append(lane)
-                            seconds = _may_wait(journey, lane, others_left, deadline, policy)
-                            grant = await self._wait(journey, lane, asking, seconds)
-                            permit = self._breakers.acquire_nowait(lane.id)
-                    if permit is not None and permit.is_probe:
-                        await self._lease(permit, lane, limit, deadline_ms)
-                except BreakerOpen as exc:
-                    held_back[lane.id] = exc
-                    if grant is not None:
-                        grant.give_back()
+                admission = await self._admit(journey, lane, work, others, passed_over)
+                if admission is None:
                     break
-                except QuotaExhausted as exc:
-                    short[lane.id] = exc
-                    break
-                except BaseException:
-                    if grant is not None:
-                        grant.give_back()
-                    raise
                 on_lane += 1
-                if on_lane == 1 and policy is not None:
-                    self._budget(lane).pay_in(policy.budget_share.value)
+                if on_lane == 1 and work.policy is not None:
+                    self._budget(lane).pay_in(work.policy.budget_share.value)
                 try:
-                    return await self._once(journey, lane, permit, grant, prepare, make, deadline, deadline_ms)
+                    return await self._once(journey, lane, admission, work)
                 except _NotSent as exc:
-                    refusal = refusal or exc.refusal
+                    passed_over.refusal = passed_over.refusal or exc.refusal
                 except GatewayError as exc:
-                    if is_committed():
-                        raise
-                    lanes_left = sum(map(fits, lanes[place + 1 :]))
-                    situation = Situation(
-                        len(journey.attempts), on_lane, lanes_left, deadline.remaining_seconds, is_repeatable
-                    )
-                    step = next_step(
-                        exc,
-                        situation,
-                        policy=policy,
-                        budget=self._budget(lane),
-                        floor_share=self._floor_share,
-                        rng=self._rng,
-                    )
-                    if step.what is Next.STOP:
-                        if isinstance(exc, UpstreamError) and not is_repeatable and exc.sent:
-                            exc.is_repeatable = False
-                        raise
                     failure = exc
+                    step = self._after(exc, journey, work, others, lane, on_lane)
         if failure is not None:
             raise failure
+        return await self._with_none_left(journey, lanes, work, passed_over)
+
+    async def _admit(
+        self, journey: Journey, lane: Lane, work: Work[Answer], others: Sequence[Lane], passed_over: _PassedOver
+    ) -> _Admission | None:
+        """Get what an attempt on `lane` must have beforehand, or note why it has to be passed over."""
+        grant: Grant | None = None
+        try:
+            permit = self._breakers.acquire_nowait(lane.id)
+            if lane.quota is not None:
+                asking = _asking(journey, work.size(lane))
+                grant = self._quotas.take_nowait(lane, asking)
+                if grant is None:
+                    self._breakers.give_back(permit)  # nobody is kept from the lane by somebody who waits
+                    others_left = any(map(work.fits, others))
+                    if others_left:
+                        passed_over.hurried.append(lane)
+                    grant = await self._wait(journey, lane, asking, _may_wait(journey, lane, others_left, work))
+                    permit = self._breakers.acquire_nowait(lane.id)
+            if permit is not None and permit.is_probe:
+                await self._lease(permit, lane, work)
+        except QuotaExhausted as exc:
+            passed_over.short[lane.id] = exc
+            return None
+        except BaseException as exc:
+            if grant is not None:
+                grant.give_back()
+            if not isinstance(exc, BreakerOpen):
+                raise
+            passed_over.held_back[lane.id] = exc
+            return None
+        return _Admission(permit, grant)
+
+    def _after(
+        self,
+        failure: GatewayError,
+        journey: Journey,
+        work: Work[Answer],
+        others: Sequence[Lane],
+        lane: Lane,
+        on_lane: int,
+    ) -> Step:
+        """Where to go on after a failure; raises it where there is no going on."""
+        if work.is_committed():
+            raise failure
+        lanes_left = sum(map(work.fits, others))
+        situation = Situation(
+            len(journey.attempts), on_lane, lanes_left, work.deadline.remaining_seconds, work.is_repeatable
+        )
+        step = next_step(
+            failure,
+            situation,
+            policy=work.policy,
+            budget=self._budget(lane),
+            floor_share=self._floor_share,
+            rng=self._rng,
+        )
+        if step.what is Next.STOP:
+            if isinstance(failure, UpstreamError) and not work.is_repeatable and failure.sent:
+                failure.is_repeatable = False
+            raise failure
+        return step
+
+    async def _with_none_left(
+        self, journey: Journey, lanes: Sequence[Lane], work: Work[Answer], passed_over: _PassedOver
+    ) -> Answer:
+        """What can still be done when every lane was passed over; raises why nothing can."""
+        short, held_back, refusal = passed_over.short, passed_over.held_back, passed_over.refusal
         if short:
-            best = _shortest([lane for lane in hurried if lane.id in short], short)
+            best = _shortest([lane for lane in passed_over.hurried if lane.id in short], short)
             if best is None:
                 raise min(short.values(), key=_eta)
             # As long as another lane was left, none was waited for in earnest.
-            return await self.until_answered(
-                journey,
-                [best],
-                prepare=prepare,
-                make=make,
-                deadline=deadline,
-                deadline_ms=deadline_ms,
-                is_committed=is_committed,
-                policy=policy,
-                is_repeatable=is_repeatable,
-                limit=limit,
-                has_fallback=has_fallback,
-                size=size,
-            )
-        if held_back and not has_fallback and (last := self._breakers.last_resort(held_back)) is not None:
+            return await self.until_answered(journey, [best], work)
+        if held_back and not work.has_fallback and (last := self._breakers.last_resort(held_back)) is not None:
             lane = next(lane for lane in lanes if lane.id == last)
             grant = None
             if lane.quota is not None:
-                asking = _asking(journey, size(lane))
+                asking = _asking(journey, work.size(lane))
                 grant = self._quotas.take_nowait(lane, asking) or await self._wait(
-                    journey, lane, asking, _may_wait(journey, lane, False, deadline, policy)
+                    journey, lane, asking, _may_wait(journey, lane, False, work)
                 )
             try:
-                return await self._once(journey, lane, None, grant, prepare, make, deadline, deadline_ms)
+                return await self._once(journey, lane, _Admission(None, grant), work)
             except _NotSent as exc:
                 refusal = refusal or exc.refusal
         if refusal is not None and not held_back:
@@ -259,17 +295,7 @@ class Attempts:
         # A lane that is held back might have carried what this one could not, so it is no mistake of the caller's.
         raise NoLaneLeft(journey.route, held_back=held_back) from refusal
 
-    async def _once(
-        self,
-        journey: Journey,
-        lane: Lane,
-        permit: Permit | None,
-        grant: Grant | None,
-        prepare: Prepare,
-        make: Make[Answer],
-        deadline: Deadline,
-        deadline_ms: float,
-    ) -> Answer:
+    async def _once(self, journey: Journey, lane: Lane, admission: _Admission, work: Work[Answer]) -> Answer:
         """Make one attempt, judge it and record it.
 
         Raises:
@@ -279,11 +305,11 @@ class Attempts:
         attempt: Attempt | None = None
         try:
             try:
-                call, adapter = prepare(lane)
+                call, adapter = work.prepare(lane)
             except GatewayError as exc:
                 raise _NotSent(exc) from exc
             attempt = journey.begin_attempt(lane, now=self._clock())
-            answer = await make(attempt, call, adapter)
+            answer = await work.make(attempt, call, adapter)
             attempt.outcome = "ok"
             return answer
         except GatewayError as exc:
@@ -292,18 +318,18 @@ class Attempts:
             raise
         except BaseException:
             if attempt is not None and not attempt.outcome:
-                if deadline.expired:
-                    attempt.fail(DeadlineExceeded(deadline_ms=deadline_ms, stage=journey.stage))
+                if work.deadline.expired:
+                    attempt.fail(DeadlineExceeded(deadline_ms=work.deadline_ms, stage=journey.stage))
                 else:
                     attempt.outcome = "cancelled"
             raise
         finally:
             if attempt is None:
-                self._breakers.give_back(permit)
-                if grant is not None:
-                    grant.give_back()
+                self._breakers.give_back(admission.permit)
+                if admission.grant is not None:
+                    admission.grant.give_back()
             else:
-                self._finish(journey, attempt, permit, grant)
+                self._finish(journey, attempt, admission)
 
     async def _wait(self, journey: Journey, lane: Lane, asking: Asking, seconds: float) -> Grant:
         """Wait for the quota of the lane's account, and say so to whoever asks where the request is."""
@@ -315,11 +341,11 @@ class Attempts:
             journey.queued_ms += grant.waited_ms
         return grant
 
-    async def _lease(self, permit: Permit, lane: Lane, limit: Threshold | None, deadline_ms: float) -> None:
+    async def _lease(self, permit: Permit, lane: Lane, work: Work[Answer]) -> None:
         """Ask the fleet for a probe, for as long as it takes the lane to show whether it works."""
-        seconds = lane.first_byte_timeout_seconds if limit is None else limit.value
+        seconds = lane.first_byte_timeout_seconds if work.limit is None else work.limit.value
         try:
-            await self._breakers.lease(permit, ttl_seconds=min(seconds, deadline_ms / 1000) + LEASE_GRACE_SECONDS)
+            await self._breakers.lease(permit, ttl_seconds=min(seconds, work.deadline_ms / 1000) + LEASE_GRACE_SECONDS)
         except BaseException:
             self._breakers.give_back(permit)
             raise
@@ -330,8 +356,9 @@ class Attempts:
             budget = self._budgets[lane.id] = RetryBudget()
         return budget
 
-    def _finish(self, journey: Journey, attempt: Attempt, permit: Permit | None, grant: Grant | None) -> None:
+    def _finish(self, journey: Journey, attempt: Attempt, admission: _Admission) -> None:
         # No await in here: a cancelled task still runs it to the end, once.
+        permit, grant = admission.permit, admission.grant
         attempt.ended = now = self._clock()
         lane, error, ttft_ms = attempt.lane, attempt.error, attempt.ttft_ms
         latency_ms, tokens_per_second = attempt.latency_ms, attempt.tokens_per_second
@@ -378,11 +405,12 @@ def _asking(journey: Journey, size: tuple[int, int | None]) -> Asking:
     return Asking(tenant.slug, tenant.tier, journey.workload, *size)
 
 
-def _may_wait(journey: Journey, lane: Lane, others_left: bool, deadline: Deadline, policy: RetryPolicy | None) -> float:
+def _may_wait(journey: Journey, lane: Lane, others_left: bool, work: Work[Any]) -> float:
     """How long a request may wait for a lane's quota, in seconds. Batch work has nowhere else to be: what others could
     go on with, it leaves to them.
     """
-    left = max(0.0, deadline.remaining_seconds - (0.0 if policy is None else policy.least_seconds.value))
+    least_seconds = 0.0 if work.policy is None else work.policy.least_seconds.value
+    left = max(0.0, work.deadline.remaining_seconds - least_seconds)
     if journey.workload == BATCH or lane.quota is None:
         return left
     return min(left, (lane.quota.spill_seconds if others_left else lane.quota.max_wait_seconds).value)

@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from dataplane.attempts import Attempts
+from dataplane.attempts import Attempts, Work
 from dataplane.errors import GatewayError, NoEligibleLane, UnsupportedRequest, UpstreamMalformed
 from dataplane.journey import CHARACTERS_PER_TOKEN, Attempt, Journey, own_journey
 from dataplane.lane_caller import LaneCaller
@@ -207,11 +207,13 @@ class KnownQuestions:
             response = await self._attempts.until_answered(
                 journey,
                 lanes,
-                prepare=prepare,
-                make=make,
-                deadline=deadline,
-                deadline_ms=seconds * 1000,
-                size=lambda _: (sum(map(len, texts)) // CHARACTERS_PER_TOKEN, 0),
+                Work(
+                    prepare=prepare,
+                    make=make,
+                    deadline=deadline,
+                    deadline_ms=seconds * 1000,
+                    size=lambda _: (sum(map(len, texts)) // CHARACTERS_PER_TOKEN, 0),
+                ),
             )
         return unit_vectors(response.raw, count=len(texts))
 

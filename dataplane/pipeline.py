@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 
 from dataplane.access import ApiKey, Tenant, key_digest
 from dataplane.aggregation import Aggregation
-from dataplane.attempts import Attempts
+from dataplane.attempts import Attempts, Work
 from dataplane.cohorts import Arm, assign
 from dataplane.continuation import why_not
 from dataplane.copy_desk import CopyDesk
@@ -309,17 +309,19 @@ class Pipeline:
                     response = await self._attempts.until_answered(
                         journey,
                         journey.lanes,
-                        prepare=self._relay.preparing(journey, chat, request),
-                        make=make,
-                        deadline=deadline,
-                        deadline_ms=journey.deadline_ms,
-                        fits=chat.fit.fits,
-                        is_committed=lambda: reply.opened,
-                        policy=route.retry,
-                        is_repeatable=chat.is_repeatable,
-                        limit=route.first_token_seconds if request.stream else route.whole_answer_seconds,
-                        has_fallback=journey.is_job or route.fallback is not None,
-                        size=chat.size,
+                        Work(
+                            prepare=self._relay.preparing(journey, chat, request),
+                            make=make,
+                            deadline=deadline,
+                            deadline_ms=journey.deadline_ms,
+                            fits=chat.fit.fits,
+                            is_committed=lambda: reply.opened,
+                            policy=route.retry,
+                            is_repeatable=chat.is_repeatable,
+                            limit=route.first_token_seconds if request.stream else route.whole_answer_seconds,
+                            has_fallback=journey.is_job or route.fallback is not None,
+                            size=chat.size,
+                        ),
                     )
                 except UpstreamError as cut:
                     if journey.production is None or not reply.opened:
@@ -375,14 +377,16 @@ class Pipeline:
                 response = await self._attempts.until_answered(
                     journey,
                     journey.lanes,
-                    prepare=prepare,
-                    make=make,
-                    deadline=deadline,
-                    deadline_ms=journey.deadline_ms,
-                    policy=route.retry,
-                    limit=route.whole_answer_seconds,
-                    has_fallback=journey.is_job or route.fallback is not None,
-                    size=lambda _: (len(journey.inbound.body) // CHARACTERS_PER_TOKEN, 0),
+                    Work(
+                        prepare=prepare,
+                        make=make,
+                        deadline=deadline,
+                        deadline_ms=journey.deadline_ms,
+                        policy=route.retry,
+                        limit=route.whole_answer_seconds,
+                        has_fallback=journey.is_job or route.fallback is not None,
+                        size=lambda _: (len(journey.inbound.body) // CHARACTERS_PER_TOKEN, 0),
+                    ),
                 )
                 await self._respond(journey, reply, response.raw)
         except (GatewayError, TimeoutError) as exc:

@@ -376,6 +376,8 @@ MAX_WEIGHT_OF_TIER: Final = 1000.0
 QUOTA_RATES: Final = ("requests", "tokens", "input_tokens", "output_tokens")
 CONCURRENCY: Final = "concurrency"
 QUOTA_LIMITS: Final = (*QUOTA_RATES, CONCURRENCY)
+# Thresholds of a quota policy that may be null.
+QUOTA_OPTIONAL: Final = (*QUOTA_LIMITS, "vip_concurrency")
 
 
 @dataclass(frozen=True, slots=True)

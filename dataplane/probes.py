@@ -13,7 +13,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final
 
-from dataplane.attempts import Attempts
+from dataplane.attempts import Attempts, Work
 from dataplane.breaker import ATTEMPTS, State
 from dataplane.errors import GatewayError
 from dataplane.fleet import FleetBreakers
@@ -153,11 +153,13 @@ class LaneProbes:
                 await self._attempts.until_answered(
                     journey,
                     journey.lanes,
-                    prepare=prepare,
-                    make=make,
-                    deadline=deadline,
-                    deadline_ms=seconds * 1000,
-                    limit=policy.timeout_seconds,
+                    Work(
+                        prepare=prepare,
+                        make=make,
+                        deadline=deadline,
+                        deadline_ms=seconds * 1000,
+                        limit=policy.timeout_seconds,
+                    ),
                 )
         except (GatewayError, TimeoutError) as exc:
             log.info("lane %r did not answer its probe: %s", lane.id, exc)

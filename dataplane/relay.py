@@ -8,7 +8,7 @@ import logging
 from dataclasses import dataclass
 from typing import Final
 
-from dataplane.attempts import Attempts, Prepare
+from dataplane.attempts import Attempts, Prepare, Work
 from dataplane.capabilities import needs_of
 from dataplane.continuation import Continuation, Overlap, note_of, ways_asked_for, ways_on, why_broken_off, why_not
 from dataplane.envelope import Header
@@ -244,15 +244,17 @@ class Relay:
         await self._attempts.until_answered(
             journey,
             way.lanes,
-            prepare=self.preparing(journey, chat, way.request),
-            make=make,
-            deadline=deadline,
-            deadline_ms=journey.deadline_ms,
-            fits=chat.fit.fits,
-            is_committed=lambda: len(production.segments) > segments,
-            is_repeatable=chat.is_repeatable,
-            limit=chat.route.first_token_seconds,
-            size=chat.size,
+            Work(
+                prepare=self.preparing(journey, chat, way.request),
+                make=make,
+                deadline=deadline,
+                deadline_ms=journey.deadline_ms,
+                fits=chat.fit.fits,
+                is_committed=lambda: len(production.segments) > segments,
+                is_repeatable=chat.is_repeatable,
+                limit=chat.route.first_token_seconds,
+                size=chat.size,
+            ),
         )
 
 

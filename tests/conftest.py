@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
@@ -38,11 +39,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Put the longest first; the others stay in their order."""
     places = [config.rootpath / place for place in LONGEST]
 
-    def rank(item: pytest.Item) -> int:
-        path: Path = item.path
+    @cache
+    def rank(path: Path) -> int:
         return next((at for at, place in enumerate(places) if path == place or place in path.parents), len(places))
 
-    items.sort(key=rank)
+    items.sort(key=lambda item: rank(item.path))
 
 
 class Files(LoadFileScheduling):

@@ -84,13 +84,13 @@ def propose_table(*, table: RoutingTable, reason: str, actor: Operator | str, no
 
 @audit.operation
 def propose_thresholds(
-    *, kind: str, slug: str, changes: Mapping[str, NewValue], reason: str, actor: Operator | str, now: datetime
+    *, kind: str, slug: str, changes: Mapping[str, NewValue | None], reason: str, actor: Operator | str, now: datetime
 ) -> ChangeRequest:
     """Submit the table in force with other thresholds of one policy or route, and open its change request.
 
     Args:
         kind: One of `thresholds.PARTS`.
-        changes: By the thresholds' names.
+        changes: By the thresholds' names; None unsets one of `thresholds.OPTIONAL`.
     Raises:
         UnknownPolicy, InvalidThreshold: as `thresholds.with_thresholds`; UnknownPolicy also when no table is in force.
         InvalidRouting, SameRouting, DigestRejected: as `submit_table`.
@@ -99,7 +99,7 @@ def propose_thresholds(
     if active is None:
         raise UnknownPolicy("no routing table is in force; propose one first")
     author, today = audit.name_of(actor), now.astimezone(UTC).date()
-    written = {name: new.to_json(author=author, on=today) for name, new in changes.items()}
+    written = {name: new and new.to_json(author=author, on=today) for name, new in changes.items()}
     document = with_thresholds(active.document, kind, slug, written)
     table = submit_table(document=document, rationale=reason, actor=actor, now=now)
     return propose_table(table=table, reason=reason, actor=actor, now=now)

@@ -10,6 +10,7 @@ from controlplane.routing.errors import InvalidThreshold, UnknownPolicy
 from dataplane.policies import (
     BREAKER_THRESHOLDS,
     PROBE_THRESHOLDS,
+    QUOTA_OPTIONAL,
     QUOTA_THRESHOLDS,
     RETRY_THRESHOLDS,
     STREAM_THRESHOLDS,
@@ -33,7 +34,8 @@ PARTS: Final = {
     QUOTA: "quotas",
     STREAM: "streams",
 }
-_NAMES: Final = {
+# Their names, in the order in which people read them.
+NAMES: Final = {
     BREAKER: BREAKER_THRESHOLDS,
     ROUTE: ROUTE_THRESHOLDS,
     RETRY: RETRY_THRESHOLDS,
@@ -41,6 +43,8 @@ _NAMES: Final = {
     QUOTA: QUOTA_THRESHOLDS,
     STREAM: STREAM_THRESHOLDS,
 }
+# Those that a policy or a route may do without.
+OPTIONAL: Final = {ROUTE: frozenset(ROUTE_THRESHOLDS), QUOTA: frozenset(QUOTA_OPTIONAL)}
 # What people call one of a kind.
 NOUNS: Final = {
     BREAKER: "breaker policy",
@@ -137,20 +141,22 @@ def with_thresholds(document: Mapping[str, Any], kind: str, slug: str, changes: 
 
     Args:
         kind: One of PARTS.
-        changes: From a threshold's name to what stands in its place: {"value", "provenance"}.
+        changes: From a threshold's name to what stands in its place: {"value", "provenance"}; None: it is unset.
     Raises:
         UnknownPolicy: the document has no such policy or route.
-        InvalidThreshold: it has no threshold of that name.
+        InvalidThreshold: it has no threshold of that name, or cannot do without it.
     """
     changed = copy.deepcopy(dict(document))
     owner = changed.get(PARTS[kind], {}).get(slug)
     if owner is None:
         raise UnknownPolicy(f"{slug!r} is not a {NOUNS[kind]} of this table")
     for name, threshold in changes.items():
-        if name not in _NAMES[kind]:
-            names = ", ".join(_NAMES[kind])
+        if name not in NAMES[kind]:
+            names = ", ".join(NAMES[kind])
             raise InvalidThreshold(f"{name!r} is not a threshold of {NOUNS[kind]} {slug!r}; it has {names}")
-        owner[name] = dict(threshold)
+        if threshold is None and name not in OPTIONAL.get(kind, ()):
+            raise InvalidThreshold(f"{NOUNS[kind]} {slug!r} cannot do without {name!r}; give it a number")
+        owner[name] = None if threshold is None else dict(threshold)
     return changed
 
 

@@ -3,12 +3,13 @@ import { typeThreshold } from "./charts.js";
 
 function follow(input) {
   const name = input.dataset.threshold;
-  const typed = Number.parseFloat(input.value);
+  const read = (text) => (text.trim() === "" ? null : Number.parseFloat(text)); // empty: the threshold is not set
+  const typed = read(input.value);
   const source = document.querySelector(`[data-threshold-source="${CSS.escape(name)}"]`);
   const chart = document.querySelector(`[data-threshold-name="${CSS.escape(name)}"]`);
-  const changed = Number.isFinite(typed) && typed !== Number(input.dataset.inForce);
+  const changed = !Number.isNaN(typed) && typed !== read(input.dataset.inForce);
   input.closest(".threshold").classList.toggle("is-changed", changed);
-  if (changed && source) source.open = true; // never closed again: something may stand in it
+  if (changed && typed !== null && source) source.open = true; // never closed again: something may stand in it
   if (!chart) return;
   const { thresholdChart: id, thresholdScale: scale, thresholdUnit: unit } = chart.dataset;
   typeThreshold(id, changed && typed > 0 ? { value: typed * Number(scale), label: `typed: ${typed} ${unit}` } : null);

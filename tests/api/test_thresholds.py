@@ -63,6 +63,17 @@ def test_numbers_of_every_kind_of_policy_are_read_and_proposed(as_operator):
         assert policy | {name: 0} == RoutingTable.objects.get(number=1).document[part][slug] | {name: 0}
 
 
+def test_limit_of_a_quota_is_unset_with_null(as_operator):
+    """What a policy may do without is gone from it then, and every other number is as it was."""
+    oncall = as_operator(crew.oncall)
+
+    proposed = oncall.patch("quota-policies/shared", {"thresholds": {"requests": None}, "reason": "no longer bounded"})
+
+    before, after = (RoutingTable.objects.get(number=number).document["quotas"]["shared"] for number in (1, 2))
+    assert proposed.status == 201
+    assert after == before | {"requests": None}
+
+
 @pytest.mark.parametrize(
     ("path", "thresholds", "status", "code"),
     [
@@ -75,6 +86,7 @@ def test_numbers_of_every_kind_of_policy_are_read_and_proposed(as_operator):
         ("breakers/hosted-chat", {"hunger": {"value": 2, **DRILL}}, 400, "invalid_threshold"),
         ("breakers/hosted-chat", {"failure_rate": {"value": 40, **DRILL}}, 400, "invalid_routing"),
         ("breakers/hosted-chat", {"failure_rate": {"value": 0.4}}, 400, "invalid"),
+        ("breakers/hosted-chat", {"failure_rate": None}, 400, "invalid_threshold"),
         ("breakers/hosted-chat", {}, 400, "invalid"),
     ],
 )

@@ -164,7 +164,30 @@ def test_route_has_its_own_numbers(table, signed_in):
     assert [row.shown for row in page.context["rows"]] == ["6 s", "25 s", "50 %"]
     assert page.context["charts"]["chart-first-token-seconds"].figure["layout"]["shapes"][0]["y0"] == 6000
     assert RoutingTable.objects.get(number=2).document["routes"]["chat"]["first_token_seconds"]["value"] == 4
-    assert "No thresholds" in words(browser.get("/routing/routes/embed/"))
+    assert [row.shown for row in browser.get("/routing/routes/embed/").context["rows"]] == ["not set"] * 3
+
+
+def test_limit_is_set_and_unset_where_a_policy_may_do_without(table, signed_in):
+    """A number in an empty field needs its origin, an emptied field only the reason; others must keep a number."""
+    browser, page = signed_in(crew.oncall), "/routing/quotas/shared/"
+    form = browser.get(page).context["form"]
+    as_shown = {name: form[name].value() for name in form.fields if "-" not in name} | {"reason": "a new contract"}
+    source = {name.replace("__", "-"): value for name, value in sourced("input_tokens").items()}
+
+    def propose(**changes):
+        return browser.post(page, as_shown | changes | {"action": "submit"})
+
+    without_origin = propose(input_tokens="90000")
+    without_headroom = propose(headroom="")
+    review = browser.get(propose(input_tokens="90000", requests="", **source).url)
+
+    before, after = (RoutingTable.objects.get(number=number).document["quotas"]["shared"] for number in (1, 2))
+    assert (before["input_tokens"], bool(before["requests"])) == (None, True)
+    assert "A changed number needs this" in without_origin.context["form"].errors["input_tokens-origin"][0]
+    assert (without_headroom.status_code, "headroom" in without_headroom.context["form"].errors) == (400, True)
+    assert (after["input_tokens"]["value"], after["requests"]) == (90_000, None)
+    assert before | {"input_tokens": 0, "requests": 0} == after | {"input_tokens": 0, "requests": 0}
+    assert "Requests 10,000 per window → none" in words(review)
 
 
 def test_stream_policy_says_what_it_does_and_its_numbers_are_changed_in_the_same_way(table, signed_in):

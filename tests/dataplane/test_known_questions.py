@@ -39,13 +39,13 @@ class Vendor:
         self.called = asyncio.Event()
 
     # As Attempts, for the first lane only.
-    async def until_answered(self, journey: Any, lanes: Any, *, prepare: Any, make: Any, **_: Any) -> Any:
-        call, adapter = prepare(lanes[0])
+    async def until_answered(self, journey: Any, lanes: Any, work: Any) -> Any:
+        call, adapter = work.prepare(lanes[0])
         self.calls.append((journey.tenant.slug, tuple(lane.id for lane in lanes), call.input))
         self.called.set()
         if lanes[0].id in self.failing:
             raise self.failing[lanes[0].id]
-        return await make(None, call, adapter)
+        return await work.make(None, call, adapter)
 
     # As LaneCaller.
     def access(self, release: Any, lane: Any) -> Any:

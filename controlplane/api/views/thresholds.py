@@ -1,7 +1,8 @@
 """The thresholds of policies and routes over HTTP: read them, and propose others."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from datetime import date
+from typing import Any
 
 from django.utils import timezone
 from rest_framework import serializers
@@ -48,162 +49,74 @@ class NewThreshold(Strict):
 
 
 class NewThresholds(Strict):
-    thresholds = serializers.DictField(child=NewThreshold(), allow_empty=False, help_text="Those to change, by name")
+    thresholds = serializers.DictField(
+        child=NewThreshold(allow_null=True),
+        allow_empty=False,
+        help_text="Those to change, by name; null unsets what may be unset",
+    )
     reason = serializers.CharField(max_length=1000)
 
 
-class _Policy(OperatorView):
-    kind: ClassVar[str]
+def _view(kind: str, operations_of: str, what: str, *, reading: str = "", proposing: str = "") -> type[OperatorView]:
+    """The endpoint of one kind of policies: read the thresholds of one that is in force, and propose others.
 
-    def _get(self, slug: str) -> Response:
-        today = timezone.now().date()
-        found = access_policy(self.operator, self.kind, slug)
-        rows = {
-            name: {"value": one.value, "provenance": {**_plain(one), "is_overdue": one.provenance.is_overdue(today)}}
-            for name, one in owners_of(found.table, self.kind)[slug].thresholds().items()
-        }
-        return Response(Thresholds({"slug": slug, "table": found.row.number, "thresholds": rows}).data)
+    Args:
+        operations_of: With which the names of its operations begin in the schema.
+        what: What the kind is called in a sentence, such as "retry policy".
+        reading, proposing: What else the schema says of each.
+    """
 
-    def _patch(self, request: Request, slug: str) -> Response:
-        now = timezone.now()
-        access_policy(self.operator, self.kind, slug, "propose_routing")
-        asked = read(NewThresholds, request)
-        changes = {name: NewValue(**new) for name, new in asked["thresholds"].items()}
-        change = operations.propose_thresholds(
-            kind=self.kind, slug=slug, changes=changes, reason=asked["reason"], actor=self.operator, now=now
+    class OneOfThem(OperatorView):
+        @describe(
+            f"{operations_of}_retrieve",
+            f"The thresholds of one {what} of the table in force{reading}",
+            tag=TAG,
+            gives=Thresholds,
+            refuses=(404,),
         )
-        return Response(ChangeRow(change).data, status=201)
+        def get(self, request: Request, slug: str) -> Response:
+            today = timezone.now().date()
+            found = access_policy(self.operator, kind, slug)
+            thresholds = owners_of(found.table, kind)[slug].thresholds()
+            rows = {name: _plain(threshold, today=today) for name, threshold in thresholds.items()}
+            return Response(Thresholds({"slug": slug, "table": found.row.number, "thresholds": rows}).data)
+
+        @describe(
+            f"{operations_of}_propose",
+            f"Propose other thresholds of a {what}{proposing}: a new routing table and its change request",
+            tag=TAG,
+            takes=NewThresholds,
+            gives=ChangeRow,
+            status=201,
+        )
+        def patch(self, request: Request, slug: str) -> Response:
+            now = timezone.now()
+            access_policy(self.operator, kind, slug, "propose_routing")
+            asked = read(NewThresholds, request)
+            changes = {name: new and NewValue(**new) for name, new in asked["thresholds"].items()}
+            change = operations.propose_thresholds(
+                kind=kind, slug=slug, changes=changes, reason=asked["reason"], actor=self.operator, now=now
+            )
+            return Response(ChangeRow(change).data, status=201)
+
+    return OneOfThem
 
 
-class OneBreaker(_Policy):
-    kind = BREAKER
-
-    @describe(
-        "breakers_retrieve", "One breaker policy of the table in force", tag=TAG, gives=Thresholds, refuses=(404,)
-    )
-    def get(self, request: Request, slug: str) -> Response:
-        return self._get(slug)
-
-    @describe(
-        "breakers_propose",
-        "Propose other thresholds of a breaker policy: a new routing table and its change request",
-        tag=TAG,
-        takes=NewThresholds,
-        gives=ChangeRow,
-        status=201,
-    )
-    def patch(self, request: Request, slug: str) -> Response:
-        return self._patch(request, slug)
-
-
-class OneRoute(_Policy):
-    kind = ROUTE
-
-    @describe("routes_retrieve", "The thresholds of one route in force", tag=TAG, gives=Thresholds, refuses=(404,))
-    def get(self, request: Request, slug: str) -> Response:
-        return self._get(slug)
-
-    @describe(
-        "routes_propose",
-        "Propose other thresholds of a route: a new routing table and its change request",
-        tag=TAG,
-        takes=NewThresholds,
-        gives=ChangeRow,
-        status=201,
-    )
-    def patch(self, request: Request, slug: str) -> Response:
-        return self._patch(request, slug)
-
-
-class OneRetryPolicy(_Policy):
-    kind = RETRY
-
-    @describe("retries_retrieve", "One retry policy of the table in force", tag=TAG, gives=Thresholds, refuses=(404,))
-    def get(self, request: Request, slug: str) -> Response:
-        return self._get(slug)
-
-    @describe(
-        "retries_propose",
-        "Propose other thresholds of a retry policy: a new routing table and its change request",
-        tag=TAG,
-        takes=NewThresholds,
-        gives=ChangeRow,
-        status=201,
-    )
-    def patch(self, request: Request, slug: str) -> Response:
-        return self._patch(request, slug)
-
-
-class OneProbePolicy(_Policy):
-    kind = PROBE
-
-    @describe("probes_retrieve", "One probe policy of the table in force", tag=TAG, gives=Thresholds, refuses=(404,))
-    def get(self, request: Request, slug: str) -> Response:
-        return self._get(slug)
-
-    @describe(
-        "probes_propose",
-        "Propose other thresholds of a probe policy: a new routing table and its change request",
-        tag=TAG,
-        takes=NewThresholds,
-        gives=ChangeRow,
-        status=201,
-    )
-    def patch(self, request: Request, slug: str) -> Response:
-        return self._patch(request, slug)
-
-
-class OneQuotaPolicy(_Policy):
-    kind = QUOTA
-
-    @describe(
-        "quota_policies_retrieve",
-        "The thresholds of one quota policy of the table in force; a limit that it does not bound is left out",
-        tag=TAG,
-        gives=Thresholds,
-        refuses=(404,),
-    )
-    def get(self, request: Request, slug: str) -> Response:
-        return self._get(slug)
-
-    @describe(
-        "quota_policies_propose",
-        "Propose other thresholds of a quota policy, or limits that it did not have: a new routing table and its "
-        "change request",
-        tag=TAG,
-        takes=NewThresholds,
-        gives=ChangeRow,
-        status=201,
-    )
-    def patch(self, request: Request, slug: str) -> Response:
-        return self._patch(request, slug)
-
-
-class OneStreamPolicy(_Policy):
-    kind = STREAM
-
-    @describe(
-        "stream_policies_retrieve",
-        "The thresholds of one stream policy of the table in force",
-        tag=TAG,
-        gives=Thresholds,
-        refuses=(404,),
-    )
-    def get(self, request: Request, slug: str) -> Response:
-        return self._get(slug)
-
-    @describe(
-        "stream_policies_propose",
-        "Propose other thresholds of a stream policy: a new routing table and its change request",
-        tag=TAG,
-        takes=NewThresholds,
-        gives=ChangeRow,
-        status=201,
-    )
-    def patch(self, request: Request, slug: str) -> Response:
-        return self._patch(request, slug)
-
-
-def _plain(threshold: Threshold) -> Mapping[str, Any]:
+def _plain(threshold: Threshold, *, today: date) -> Mapping[str, Any]:
     said = threshold.provenance
-    return {name: getattr(said, name) for name in ("origin", "note", "link", "author", "on", "review_by")}
+    provenance = {name: getattr(said, name) for name in ("origin", "note", "link", "author", "on", "review_by")}
+    return {"value": threshold.value, "provenance": provenance | {"is_overdue": said.is_overdue(today)}}
+
+
+OneBreaker = _view(BREAKER, "breakers", "breaker policy")
+OneRoute = _view(ROUTE, "routes", "route")
+OneRetryPolicy = _view(RETRY, "retries", "retry policy")
+OneProbePolicy = _view(PROBE, "probes", "probe policy")
+OneQuotaPolicy = _view(
+    QUOTA,
+    "quota_policies",
+    "quota policy",
+    reading="; a limit that it does not bound is left out",
+    proposing=", or limits that it did not have",
+)
+OneStreamPolicy = _view(STREAM, "stream_policies", "stream policy")

@@ -11,7 +11,7 @@ from django.forms import BoundField
 
 from controlplane.console.forms.fields import ReasonForm
 from controlplane.console.threshold_words import ORIGINS, WORDS, Words, chart_id, words_of
-from controlplane.routing.thresholds import PARTS, NewValue, with_thresholds
+from controlplane.routing.thresholds import NAMES, OPTIONAL, PARTS, NewValue, with_thresholds
 from dataplane.documents import MalformedRelease, child_path
 from dataplane.routing import RoutingTable
 from dataplane.thresholds import GUESS, Threshold
@@ -21,14 +21,17 @@ SOURCE: Final = ("origin", "note", "link", "review_by")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One threshold with its fields. `is_changed`: what is typed differs from what is in force."""
+    """One threshold with its fields. `threshold` None: it is not set. `is_changed`: what is typed differs from what is
+    in force.
+    """
 
     name: str
     words: Words
-    threshold: Threshold
+    threshold: Threshold | None
     value: BoundField
     source: tuple[BoundField, ...]
     is_changed: bool
+    is_optional: bool
     is_overdue: bool
 
     @property
@@ -38,7 +41,7 @@ class Row:
     @property
     def shown(self) -> str:
         """The number in force with its unit."""
-        return self.words.shown(self.threshold.value)
+        return self.words.shown(self.threshold.value) if self.threshold else "not set"
 
     @property
     def chart_id(self) -> str:
@@ -47,7 +50,7 @@ class Row:
     @property
     def tag(self) -> str:
         """Where it comes from, as `components/_provenance.html` names it."""
-        return ORIGINS[self.threshold.provenance.origin][0]
+        return ORIGINS[self.threshold.provenance.origin][0] if self.threshold else ""
 
 
 class ThresholdsForm(ReasonForm):
@@ -76,12 +79,13 @@ class ThresholdsForm(ReasonForm):
         super().__init__(data, **options)
         self._in_force = document
         self._kind, self._slug = kind, slug
-        self._thresholds = thresholds
         self._today = today
         self._previewing = previewing
-        self.changes: dict[str, NewValue] = {}
+        self.changes: dict[str, NewValue | None] = {}
         self.document: dict[str, Any] = {}
-        for name, threshold in thresholds.items():
+        self._optional = OPTIONAL.get(kind, frozenset())
+        self._in_order = {name: thresholds.get(name) for name in NAMES[kind]}
+        for name, threshold in self._in_order.items():
             self._add_fields(name, threshold)
         self.fields["reason"].label = "Why these numbers"
         self.fields["reason"].required = not previewing
@@ -97,27 +101,32 @@ class ThresholdsForm(ReasonForm):
                 value=self[name],
                 source=tuple(self[f"{name}-{part}"] for part in SOURCE),
                 is_changed=self._is_changed(name),
-                is_overdue=threshold.provenance.is_overdue(self._today),
+                is_optional=name in self._optional,
+                is_overdue=threshold is not None and threshold.provenance.is_overdue(self._today),
             )
-            for name, threshold in self._thresholds.items()
+            for name, threshold in self._in_order.items()
         ]
 
     def clean(self) -> dict[str, Any]:
         """Gather what changed, and let the workers' parser say whether the table is one."""
         cleaned = super().clean() or {}
-        for name, threshold in self._thresholds.items():
-            typed = cleaned.get(name)
-            if typed is None:
+        for name, threshold in self._in_order.items():
+            if name in self.errors:
                 continue
-            value = WORDS[name].stored(typed)
-            if value != threshold.value and (source := self._source(name, threshold, cleaned)) is not None:
-                self.changes[name] = NewValue(value=value, **source)
+            before = threshold.value if threshold else None
+            after = None if cleaned[name] is None else WORDS[name].stored(cleaned[name])
+            if before == after:
+                continue
+            if after is None:
+                self.changes[name] = None
+            elif (source := self._source(name, cleaned)) is not None:
+                self.changes[name] = NewValue(value=after, **source)
         if self.errors:
             return cleaned
         if not self.changes:
             self.add_error(None, "Nothing differs from what is in force; type another number first")
             return cleaned
-        written = {name: new.to_json(author="-", on=self._today) for name, new in self.changes.items()}
+        written = {name: new and new.to_json(author="-", on=self._today) for name, new in self.changes.items()}
         self.document = with_thresholds(self._in_force, self._kind, self._slug, written)
         try:
             RoutingTable.parse(self.document, path="$")
@@ -125,18 +134,20 @@ class ThresholdsForm(ReasonForm):
             self._place(exc)
         return cleaned
 
-    def _add_fields(self, name: str, threshold: Threshold) -> None:
+    def _add_fields(self, name: str, threshold: Threshold | None) -> None:
         words = WORDS[name]
+        in_force = words.typed(threshold.value) if threshold else ""
         self.fields[name] = forms.DecimalField(
             label=words.label,
-            initial=words.typed(threshold.value),
+            initial=in_force,
+            required=name not in self._optional,
             max_digits=15,
             widget=forms.NumberInput(
                 attrs={
-                    "class": f"form-control narrow{' is-long' if len(words.typed(threshold.value)) > 5 else ''}",
+                    "class": f"form-control narrow{' is-long' if len(in_force) > 5 else ''}",
                     "step": "any",
                     "data-threshold": name,
-                    "data-in-force": words.typed(threshold.value),
+                    "data-in-force": in_force,
                 }
             ),
         )
@@ -164,21 +175,18 @@ class ThresholdsForm(ReasonForm):
     def _is_changed(self, name: str) -> bool:
         if not self.is_bound:
             return False
+        typed, threshold = str(self.data.get(name, "")).strip(), self._in_order[name]
+        if not typed or threshold is None:
+            return bool(typed) != (threshold is not None)
         try:
-            return WORDS[name].stored(Decimal(str(self.data.get(name)))) != self._thresholds[name].value
+            return WORDS[name].stored(Decimal(typed)) != threshold.value
         except ArithmeticError:
             return True
 
-    def _source(self, name: str, threshold: Threshold, cleaned: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _source(self, name: str, cleaned: Mapping[str, Any]) -> dict[str, Any] | None:
         """Where the new number comes from; None when something is missing, which then stands beside its field."""
         if self._previewing:
-            said = threshold.provenance
-            return {
-                "origin": said.origin,
-                "note": said.note,
-                "link": said.link,
-                "review_by": date.max,  # not judged; only numbers are
-            }
+            return {"origin": GUESS, "note": "-", "link": "", "review_by": date.max}  # only numbers are judged
         source = {part: cleaned.get(f"{name}-{part}") for part in SOURCE}
         needed = [part for part in SOURCE if part != "link" or source["origin"] != GUESS]
         missing = [part for part in needed if not source[part] and f"{name}-{part}" not in self.errors]

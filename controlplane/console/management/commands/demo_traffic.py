@@ -36,6 +36,7 @@ CALLERS = {"bk-demo-acme": (3, 300), "bk-demo-globex": (5, 800), "bk-demo-initec
 
 class Command(BaseCommand):
     help = "Send demo traffic to the gateway until stopped."
+    requires_system_checks = ()  # those of `migrate` came before, and would load every page's code here
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--rate", type=float, default=4.0, help="requests per second (default 4)")

@@ -37,6 +37,7 @@ class Command(BaseCommand):
         "Load the demo: people, tenants, keys, signed copy, routing, prompts and a running canary. "
         "Does nothing the second time."
     )
+    requires_system_checks = ()  # those of `migrate` came before, and would load every page's code here
 
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.DEMO:

@@ -339,6 +339,7 @@ def _parse(entries: Sequence[Entry]) -> tuple[list[tuple[Entry, Report]], list[R
 
 class Command(BaseCommand):
     help = "Take workers' reports from Redis into PostgreSQL, and tell live pages, until SIGTERM."
+    requires_system_checks = ()  # those of `migrate` came before, and would load every page's code here
 
     def handle(self, *args: Any, **options: Any) -> None:
         stop = threading.Event()
