@@ -267,7 +267,7 @@ def test_quota_policy_says_what_it_does_and_its_numbers_are_changed_like_any_oth
     review = browser.get(changed("batch_share", "25").url)
 
     rows = {row.name: row for row in page.context["rows"]}
-    assert (len(rows), rows["requests"].shown, rows["batch_share"].shown) == (14, "10,000 per window", "20 %")
+    assert (len(rows), rows["requests"].shown, rows["batch_share"].shown) == (16, "10,000 per window", "20 %")
     assert rows["window_seconds"].words.meaning == "Over which the provider counts"
     assert rows["requests"].tag == "vendor"
     assert "While interactive callers wait, batch work gets 20 % of what is given out" in words(page)
