@@ -217,10 +217,22 @@ class Costs:
     latency: list[float] = field(default_factory=list)
 
 
-def processor_seconds(*processes: psutil.Process) -> float:
-    """Processor time that processes have used."""
-    times = [process.cpu_times() for process in processes]
-    return sum(one.user + one.system for one in times)
+class Stopwatch:
+    """Processor time that some processes use from now on, in seconds."""
+
+    def __init__(self, *processes: psutil.Process) -> None:
+        self._before = {process: self._seconds(process, 0.0) for process in processes}
+
+    def read(self) -> float:
+        """What they have used since; of one that has ended meanwhile, such as a vacuum of the database's, nothing."""
+        return sum(self._seconds(process, before) - before for process, before in self._before.items())
+
+    def _seconds(self, process: psutil.Process, otherwise: float) -> float:
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            return otherwise
+        return float(times.user + times.system)
 
 
 async def measure_cost(gateways: Gateways, postgres: psutil.Process, *, requests: int) -> dict[tuple[str, bool], Costs]:
@@ -232,10 +244,10 @@ async def measure_cost(gateways: Gateways, postgres: psutil.Process, *, requests
         for (kind, stream), cost in costs.items():
             key = {"without": "", "again": f"{done}-{stream}"}.get(kind)
             asked = [Answer(0, stream, str(uuid.uuid4()) if key is None else key, 0) for _ in range(requests)]
-            watched = ((gateway,), (postgres, *postgres.children(recursive=True)), (redis,))
-            before = [processor_seconds(*one) for one in watched]
+            database = (postgres, *postgres.children(recursive=True))
+            stopwatches = Stopwatch(gateway), Stopwatch(*database), Stopwatch(redis)
             answers = await drive(gateways.urls, iter(asked), callers=CONNECTIONS)
-            used = [(processor_seconds(*one) - was) / requests * 1000 for one, was in zip(watched, before, strict=True)]
+            used = [stopwatch.read() / requests * 1000 for stopwatch in stopwatches]
             if codes_in(answers) != "0":
                 raise SystemExit(f"{kind}: {codes_in(answers)}")
             if number < 0:
