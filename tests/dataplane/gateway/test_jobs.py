@@ -431,6 +431,22 @@ class Mortal:
         return step
 
 
+class UnansweredClient(httpx.AsyncClient):
+    """A client whose answers never come. `has_asked` once a request has gone out to the gateway."""
+
+    def __init__(self, base_url, gateway):
+        super().__init__(base_url=base_url)
+        self._gateway = gateway
+        self.has_asked = asyncio.Event()
+
+    async def post(self, *arguments, **options):
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(super().post(*arguments, **options))
+            await asyncio.to_thread(wait_until, lambda: self._gateway.reports.in_flight > 0 or asking.done())
+            self.has_asked.set()
+            await asyncio.Event().wait()
+
+
 class MortalClient(httpx.AsyncClient):
     """A client whose process dies once the request has gone out, or once the answer has come."""
 
@@ -482,17 +498,21 @@ async def test_runner_that_is_killed_between_two_writes_costs_nobody_an_answer(
     assert [row["outcome"] for row in gateway.rows()] == ["ok"]
 
 
-async def test_cancelled_while_it_runs_it_is_stopped_and_while_it_waits_it_is_gone(http, gateway, runner, sql):
+async def test_cancelled_while_it_runs_it_is_stopped_and_while_it_waits_it_is_gone(
+    http, gateway, keys_url, runner, sql
+):
     """202 says that it is asked for, and best effort; what is over stays as it is."""
     job = hand_in(http, {"model": "chat", "messages": SLOWLY}).json()
     waiting = hand_in(http).json()
-    running = asyncio.create_task(runner.run_next())
-    await asyncio.to_thread(wait_until, lambda: gateway.reports.in_flight > 0)
+    client = UnansweredClient(gateway.url, gateway)
+    async with RunnerOf(gateway, keys_url, client=client) as patient:
+        running = asyncio.create_task(patient.run_next())
+        await client.has_asked.wait()
 
-    asked = await asyncio.to_thread(http.post, f"/v1/jobs/{job['id']}/cancel")
-    gone = await asyncio.to_thread(http.post, f"/v1/jobs/{waiting['id']}/cancel")
-    await runner.renew()
-    await running
+        asked = await asyncio.to_thread(http.post, f"/v1/jobs/{job['id']}/cancel")
+        gone = await asyncio.to_thread(http.post, f"/v1/jobs/{waiting['id']}/cancel")
+        await patient.renew()
+        await running
 
     assert (asked.status_code, asked.json()["status"], asked.json()["cancelling"]) == (202, "running", True)
     assert (gone.status_code, gone.json()["status"]) == (200, "cancelled")
@@ -504,9 +524,10 @@ async def test_cancelled_while_it_runs_it_is_stopped_and_while_it_waits_it_is_go
 async def test_runner_that_is_told_to_stop_gives_its_jobs_back_at_once(http, gateway, keys_url, runner, simulator, sql):
     """The next one finds what the gateway went on with."""
     job = hand_in(http, {"model": "chat", "messages": SLOWLY}).json()
-    async with RunnerOf(gateway, keys_url) as stopping:
+    client = UnansweredClient(gateway.url, gateway)
+    async with RunnerOf(gateway, keys_url, client=client) as stopping:
         running = asyncio.create_task(stopping.run_next())
-        await asyncio.to_thread(wait_until, lambda: gateway.reports.in_flight > 0)
+        await client.has_asked.wait()
         await stopping.stop()
         await running
         assert not await stopping.run_next()
