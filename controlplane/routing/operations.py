@@ -90,7 +90,7 @@ def propose_thresholds(
 
     Args:
         kind: One of `thresholds.PARTS`.
-        changes: By the thresholds' names; None unsets one of `thresholds.OPTIONAL`.
+        changes: By the thresholds' names; None unsets one that `thresholds.is_optional`.
     Raises:
         UnknownPolicy, InvalidThreshold: as `thresholds.with_thresholds`; UnknownPolicy also when no table is in force.
         InvalidRouting, SameRouting, DigestRejected: as `submit_table`.

@@ -44,7 +44,7 @@ NAMES: Final = {
     STREAM: STREAM_THRESHOLDS,
 }
 # Those that a policy or a route may do without.
-OPTIONAL: Final = {ROUTE: frozenset(ROUTE_THRESHOLDS), QUOTA: frozenset(QUOTA_OPTIONAL)}
+_OPTIONAL: Final = {ROUTE: frozenset(ROUTE_THRESHOLDS), QUOTA: frozenset(QUOTA_OPTIONAL)}
 # What people call one of a kind.
 NOUNS: Final = {
     BREAKER: "breaker policy",
@@ -154,10 +154,15 @@ def with_thresholds(document: Mapping[str, Any], kind: str, slug: str, changes: 
         if name not in NAMES[kind]:
             names = ", ".join(NAMES[kind])
             raise InvalidThreshold(f"{name!r} is not a threshold of {NOUNS[kind]} {slug!r}; it has {names}")
-        if threshold is None and name not in OPTIONAL.get(kind, ()):
+        if threshold is None and not is_optional(kind, name):
             raise InvalidThreshold(f"{NOUNS[kind]} {slug!r} cannot do without {name!r}; give it a number")
         owner[name] = None if threshold is None else dict(threshold)
     return changed
+
+
+def is_optional(kind: str, name: str) -> bool:
+    """Whether a policy or a route of this kind may do without the threshold."""
+    return name in _OPTIONAL.get(kind, ())
 
 
 def owners_of(table: RoutingTable, kind: str) -> Mapping[str, Owner]:

@@ -1,9 +1,10 @@
 // A threshold as it is typed: its line moves over what was measured, and a changed number asks where it comes from.
 import { typeThreshold } from "./charts.js";
 
+const read = (text) => (text.trim() === "" ? null : Number.parseFloat(text)); // empty: the threshold is not set
+
 function follow(input) {
   const name = input.dataset.threshold;
-  const read = (text) => (text.trim() === "" ? null : Number.parseFloat(text)); // empty: the threshold is not set
   const typed = read(input.value);
   const source = document.querySelector(`[data-threshold-source="${CSS.escape(name)}"]`);
   const chart = document.querySelector(`[data-threshold-name="${CSS.escape(name)}"]`);

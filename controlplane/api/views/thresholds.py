@@ -13,7 +13,7 @@ from controlplane.api.base import OperatorView, Strict, describe, read
 from controlplane.api.views.changes import ChangeRow
 from controlplane.routing import operations
 from controlplane.routing.access import access_policy
-from controlplane.routing.thresholds import BREAKER, PROBE, QUOTA, RETRY, ROUTE, STREAM, NewValue, owners_of
+from controlplane.routing.thresholds import BREAKER, NOUNS, PROBE, QUOTA, RETRY, ROUTE, STREAM, NewValue, owners_of
 from dataplane.thresholds import ORIGINS, Threshold
 
 TAG = "routing"
@@ -57,19 +57,18 @@ class NewThresholds(Strict):
     reason = serializers.CharField(max_length=1000)
 
 
-def _view(kind: str, operations_of: str, what: str, *, reading: str = "", proposing: str = "") -> type[OperatorView]:
+def _view(kind: str, operations_of: str, *, reading: str = "", proposing: str = "") -> type[OperatorView]:
     """The endpoint of one kind of policies: read the thresholds of one that is in force, and propose others.
 
     Args:
         operations_of: With which the names of its operations begin in the schema.
-        what: What the kind is called in a sentence, such as "retry policy".
         reading, proposing: What else the schema says of each.
     """
 
     class OneOfThem(OperatorView):
         @describe(
             f"{operations_of}_retrieve",
-            f"The thresholds of one {what} of the table in force{reading}",
+            f"The thresholds of one {NOUNS[kind]} of the table in force{reading}",
             tag=TAG,
             gives=Thresholds,
             refuses=(404,),
@@ -83,7 +82,7 @@ def _view(kind: str, operations_of: str, what: str, *, reading: str = "", propos
 
         @describe(
             f"{operations_of}_propose",
-            f"Propose other thresholds of a {what}{proposing}: a new routing table and its change request",
+            f"Propose other thresholds of a {NOUNS[kind]}{proposing}: a new routing table and its change request",
             tag=TAG,
             takes=NewThresholds,
             gives=ChangeRow,
@@ -108,15 +107,14 @@ def _plain(threshold: Threshold, *, today: date) -> Mapping[str, Any]:
     return {"value": threshold.value, "provenance": provenance | {"is_overdue": said.is_overdue(today)}}
 
 
-OneBreaker = _view(BREAKER, "breakers", "breaker policy")
-OneRoute = _view(ROUTE, "routes", "route")
-OneRetryPolicy = _view(RETRY, "retries", "retry policy")
-OneProbePolicy = _view(PROBE, "probes", "probe policy")
+OneBreaker = _view(BREAKER, "breakers")
+OneRoute = _view(ROUTE, "routes")
+OneRetryPolicy = _view(RETRY, "retries")
+OneProbePolicy = _view(PROBE, "probes")
 OneQuotaPolicy = _view(
     QUOTA,
     "quota_policies",
-    "quota policy",
     reading="; a limit that it does not bound is left out",
     proposing=", or limits that it did not have",
 )
-OneStreamPolicy = _view(STREAM, "stream_policies", "stream policy")
+OneStreamPolicy = _view(STREAM, "stream_policies")

@@ -11,7 +11,7 @@ from django.forms import BoundField
 
 from controlplane.console.forms.fields import ReasonForm
 from controlplane.console.threshold_words import ORIGINS, WORDS, Words, chart_id, words_of
-from controlplane.routing.thresholds import NAMES, OPTIONAL, PARTS, NewValue, with_thresholds
+from controlplane.routing.thresholds import NAMES, PARTS, NewValue, is_optional, with_thresholds
 from dataplane.documents import MalformedRelease, child_path
 from dataplane.routing import RoutingTable
 from dataplane.thresholds import GUESS, Threshold
@@ -83,7 +83,6 @@ class ThresholdsForm(ReasonForm):
         self._previewing = previewing
         self.changes: dict[str, NewValue | None] = {}
         self.document: dict[str, Any] = {}
-        self._optional = OPTIONAL.get(kind, frozenset())
         self._in_order = {name: thresholds.get(name) for name in NAMES[kind]}
         for name, threshold in self._in_order.items():
             self._add_fields(name, threshold)
@@ -101,7 +100,7 @@ class ThresholdsForm(ReasonForm):
                 value=self[name],
                 source=tuple(self[f"{name}-{part}"] for part in SOURCE),
                 is_changed=self._is_changed(name),
-                is_optional=name in self._optional,
+                is_optional=is_optional(self._kind, name),
                 is_overdue=threshold is not None and threshold.provenance.is_overdue(self._today),
             )
             for name, threshold in self._in_order.items()
@@ -140,7 +139,7 @@ class ThresholdsForm(ReasonForm):
         self.fields[name] = forms.DecimalField(
             label=words.label,
             initial=in_force,
-            required=name not in self._optional,
+            required=not is_optional(self._kind, name),
             max_digits=15,
             widget=forms.NumberInput(
                 attrs={
