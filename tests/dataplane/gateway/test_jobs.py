@@ -326,7 +326,8 @@ async def test_what_passes_is_waited_for_and_what_does_not_ends_the_job(http, ga
 async def test_a_runner_that_hears_no_word_looks_for_itself(http, gateway, keys_url, sql):
     """After five seconds, and for no more than it may have at once; while word comes, it leaves that to word."""
     jobs = [hand_in(http).json() for _ in range(3)]
-    deaf = RunnerOf(gateway, keys_url)
+    client = HeldClient(gateway.url)
+    deaf = RunnerOf(gateway, keys_url, client=client)
 
     async with deaf as runner:
         await runner.pull()
@@ -334,6 +335,7 @@ async def test_a_runner_that_hears_no_word_looks_for_itself(http, gateway, keys_
         deaf.seconds += DEAF_SECONDS
         await runner.pull()
         assert sql("SELECT count(*) FROM ledger_job WHERE state = 'queued'") == [(1,)]
+        client.may_ask.set()
         await asyncio.gather(*runner._pulled)
         await runner.pull()
         await asyncio.gather(*runner._pulled)
@@ -429,6 +431,18 @@ class Mortal:
             raise Killed
 
         return step
+
+
+class HeldClient(httpx.AsyncClient):
+    """A client whose requests wait until they `may_ask`."""
+
+    def __init__(self, base_url):
+        super().__init__(base_url=base_url)
+        self.may_ask = asyncio.Event()
+
+    async def post(self, *arguments, **options):
+        await self.may_ask.wait()
+        return await super().post(*arguments, **options)
 
 
 class UnansweredClient(httpx.AsyncClient):
