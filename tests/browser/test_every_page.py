@@ -196,7 +196,11 @@ def _turn(tab: Tab, theme: str) -> None:
 def _violations(tab: Tab, *, rules: list[str] | None) -> list[str]:
     """What axe objects to, a line per element. `rules` None: all of the standard's, and best practice."""
     kind, values = ("rule", rules) if rules else ("tag", STANDARD)
-    options: dict[str, Any] = {"resultTypes": ["violations"], "runOnly": {"type": kind, "values": values}}
+    options: dict[str, Any] = {
+        "resultTypes": ["violations"],
+        "runOnly": {"type": kind, "values": values},
+        "preload": False,  # style sheets and media, fetched once more for rules that are not among these
+    }
     if not rules:
         options["rules"] = {"target-size": {"enabled": True}}
     answer = tab.evaluate(f"axe.run({json.dumps(options)})")
