@@ -612,7 +612,7 @@ def test_no_order_of_operations_lets_an_unapproved_byte_out():
     bounds = (
         settings(suppress_health_check=list(HealthCheck))
         if deep
-        else settings(max_examples=12, stateful_step_count=25, suppress_health_check=list(HealthCheck))
+        else settings(max_examples=20, stateful_step_count=25, suppress_health_check=list(HealthCheck))
     )
 
     run_state_machine_as_test(EveryOrder, settings=bounds)
