@@ -19,6 +19,7 @@ from tests.end_to_end.raw_streams import Received, post, read_with_resets
 pytestmark = [pytest.mark.end_to_end, pytest.mark.django_db]  # asks for the tables; what is written is committed
 
 CALLERS, KEYS = 6, 8
+DRIP = "slow_drip:ms=30"
 BEARER = {"authorization": f"Bearer {KEY}"}
 PAUSE = threading.Event()
 PAUSE_SECONDS = 0.2
@@ -28,7 +29,7 @@ PAUSE_SECONDS = 0.2
 def gateways(tmp_path_factory: pytest.TempPathFactory, keys_url: str) -> Iterator[Gateways]:
     """Four processes that share a Redis and a database."""
     with Gateways(tmp_path_factory.mktemp("keyed"), resumable(), processes=4, database_url=keys_url) as gateways:
-        gateways.strike("drip", "slow_drip:ms=30")
+        gateways.strike("drip", DRIP)
         yield gateways
 
 
@@ -169,7 +170,7 @@ def test_everybody_whose_process_is_killed_ends_with_one_complete_answer(gateway
         gateways.strike("drip", "slow_drip:ms=1000")
         asking |= {key: begin(threads, key, 3) for key in sure}
         gateways.wait_for(lambda: executing(gateways, sure, 3) == len(sure))
-        gateways.strike("drip", "slow_drip:ms=30")
+        gateways.strike("drip", DRIP)
         gateways.kill(3)
         let_leases_run_out(gateways, keys)
         answers = {key: [one.result() for one in some] for key, some in asking.items()}
