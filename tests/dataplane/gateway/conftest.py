@@ -327,7 +327,7 @@ class LiveGateway:
         ]
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     """Wait for another thread to get somewhere; how long it takes is never part of what is tested."""
     deadline = time.monotonic() + seconds
     while not condition():

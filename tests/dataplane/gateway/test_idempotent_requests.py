@@ -25,7 +25,7 @@ pytestmark = pytest.mark.django_db  # asks for the tables; what the gateway writ
 
 QUESTION = [{"role": "user", "content": "How do I get a refund?"}]
 # Its answer takes a moment, so that somebody can ask meanwhile.
-SLOWLY = [{"role": "user", "content": "How do I get a refund? [[fault latency:ms=1500]]"}]
+SLOWLY = [{"role": "user", "content": "How do I get a refund? [[fault latency:ms=4000]]"}]
 DRIPPING = [{"role": "user", "content": "How do I get a refund? [[fault slow_drip:ms=20]]"}]
 
 
@@ -152,13 +152,13 @@ def test_client_gets_the_same_embeddings_again(client, gateway, key):
     assert (again.headers["idempotent-replayed"], len(gateway.rows())) == ("true", 1)
 
 
-def test_client_does_not_repeat_what_would_meet_the_same(ask, gateway, key):
+def test_client_does_not_repeat_what_would_meet_the_same(ask, gateway, key, keys_url):
     """A key that is in use, came with something else, or is none: told once, with what to do, and not tried again."""
     codes = ("idempotency_in_progress", "idempotency_mismatch", "invalid_request")
     before = {code: counted(gateway, code) for code in codes}
     with ThreadPoolExecutor(1) as threads:
         first = threads.submit(ask, key, messages=SLOWLY)
-        wait_until(lambda: gateway.reports.in_flight == 1)
+        wait_until(lambda: events(keys_url, key) == ["created"])  # in flight is not yet enough: the key is claimed after that
         with pytest.raises(openai.ConflictError) as busy:
             ask(key, messages=SLOWLY, headers={"ballast-deadline-ms": "300"})
         with pytest.raises(openai.UnprocessableEntityError) as other:
