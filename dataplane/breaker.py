@@ -14,7 +14,7 @@ Source: Nygard, "Release It!", 2nd ed., "Circuit Breaker"; Shapiro et al., "Conf
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -372,19 +372,20 @@ class Breaker:
         return move
 
     def take_news(self, *, now: float) -> News:
-        """Hand over what the fleet has not been told yet. If telling fails, `untold` takes it back."""
+        """Hand over what the fleet has not been told yet. It is the fleet's from here on; see `again`."""
         news = News(tuple(self._news), self._healthy_news, self.verdict(now=now))
         self._fleet = [a + b for a, b in zip(self._fleet, self._news, strict=True)]
         self._news = [0] * len(COUNTED)
         self._healthy_news = 0
         return news
 
-    def untold(self, news: News) -> None:
-        """Take news back that did not get through."""
-        if news.verdict.generation == self.generation:
-            self._news = [a + b for a, b in zip(self._news, news.counts, strict=True)]
-            self._fleet = [a - b for a, b in zip(self._fleet, news.counts, strict=True)]
-            self._healthy_news += news.healthy
+    def again(self, news: News, *, now: float) -> News:
+        """`news` as it is told once more, since nobody knows whether it arrived: what it counted, unless that was in an
+        older generation, and the verdict as it is now.
+        """
+        if news.verdict.generation != self.generation:
+            return News((0,) * len(COUNTED), 0, self.verdict(now=now))
+        return replace(news, verdict=self.verdict(now=now))
 
     def verdict(self, *, now: float) -> Verdict:
         """What this worker holds of the lane."""

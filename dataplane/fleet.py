@@ -10,10 +10,11 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from dataplane.board import BreakerBoard, Moment
-from dataplane.breaker import Observation, Permit
+from dataplane.breaker import News, Observation, Permit
 from dataplane.errors import BreakerOpen
 from dataplane.events import BreakersAlone, BreakersShared, Event
 from dataplane.release import Release
@@ -22,6 +23,14 @@ from dataplane.stores.breakers import BreakerStore, BreakerStoreUnavailable
 EXCHANGE_SECONDS: Final = 0.25
 
 log = logging.getLogger("ballast.fleet")
+
+
+@dataclass(frozen=True, slots=True)
+class _Telling:
+    """What one turn tells the fleet: news by lane, and the probes (lane and lease) whose findings they hold."""
+
+    news: dict[str, News]
+    found: tuple[tuple[str, str], ...]
 
 
 class FleetBreakers:
@@ -47,6 +56,8 @@ class FleetBreakers:
         self._leases = 0
         self._held: dict[Permit, str] = {}
         self._found: list[tuple[str, str]] = []  # probes that are over: lane and lease
+        self._turn = 0
+        self._telling: _Telling | None = None  # until the fleet is known to have heard it
         self._is_alone = False
         self._wake = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
@@ -68,7 +79,8 @@ class FleetBreakers:
             self._loop_task = None
         await self.settle()
         if self._store is not None:
-            for lane, name in self._found:
+            untold = () if self._telling is None else self._telling.found
+            for lane, name in (*untold, *self._found):
                 await self._give_lease_back(self._store, lane, name)
             await self._store.close()
 
@@ -147,16 +159,23 @@ class FleetBreakers:
         breakers = self.board.breakers()
         if self._store is None or not breakers:
             return
-        found, self._found = self._found, []
-        news = {lane: breaker.take_news(now=at.now) for lane, breaker in breakers.items()}
+        if self._telling is None:
+            self._turn += 1
+            news = {lane: breaker.take_news(now=at.now) for lane, breaker in breakers.items()}
+            self._telling, self._found = _Telling(news, tuple(self._found)), []
+        telling = self._telling
         try:
             views = await self._store.exchange(
-                {lane: (breakers[lane].slice_seconds, one) for lane, one in news.items()}
+                {
+                    lane: (breakers[lane].slice_seconds, breakers[lane].again(one, now=at.now))
+                    for lane, one in telling.news.items()
+                    if lane in breakers
+                },
+                teller=self._holder,
+                turn=self._turn,
             )
         except BaseException as exc:
-            for lane, one in news.items():
-                breakers[lane].untold(one)
-            self._found = found + self._found
+            # It may have arrived all the same. Told again as the same turn, it is counted once.
             if not isinstance(exc, BreakerStoreUnavailable):
                 raise
             if not self._is_alone:
@@ -164,6 +183,7 @@ class FleetBreakers:
                 log.warning("breakers are judged by this worker alone: %s", exc)
                 self._report(BreakersAlone(at=self._wall(), reason=str(exc)))
             return
+        self._telling = None
         if self._is_alone:
             self._is_alone = False
             log.warning("breakers are shared with the fleet again")
@@ -171,7 +191,7 @@ class FleetBreakers:
         at = self._moment()
         for lane, view in views.items():
             self._tell(self.board.hear(lane, view.verdict, counts=view.counts, healthy=view.healthy, at=at))
-        for lane, name in found:
+        for lane, name in telling.found:
             await self._give_lease_back(self._store, lane, name)
 
     async def settle(self) -> None:

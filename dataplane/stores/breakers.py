@@ -41,11 +41,14 @@ class FleetView:
 class BreakerStore(Protocol):
     """Where workers of one fleet meet."""
 
-    async def exchange(self, news: Mapping[str, tuple[float, News]]) -> dict[str, FleetView]:
+    async def exchange(self, news: Mapping[str, tuple[float, News]], *, teller: str, turn: int) -> dict[str, FleetView]:
         """Tell news, by lane with the length of its slices in seconds, and hear of the same lanes.
 
+        Args:
+            teller, turn: Who tells, and its how manyth news these are, from 1. What is told again as the same turn is
+                counted once.
         Raises:
-            BreakerStoreUnavailable: nothing is known to have arrived.
+            BreakerStoreUnavailable: nobody knows whether it arrived.
         """
 
     async def lease_probe(self, lane: str, holder: str, *, generation: int, limit: int, ttl_seconds: float) -> bool:
@@ -74,12 +77,16 @@ class BreakerStore(Protocol):
         """Let go of connections."""
 
 
-# For each lane two keys (verdict, counts) and one argument. A message of an older generation is answered, not counted.
+# One key and two arguments for who tells (the last turn heard); then for each lane two keys (verdict, counts) and
+# one argument. A message of an older generation, or of a turn that was heard, is answered and not counted.
 _EXCHANGE: Final = (
     """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local latency = cjson.decode(ARGV[1])
+local turn = tonumber(ARGV[2])
+local is_new = turn > tonumber(redis.call('GET', KEYS[1]) or 0)
+redis.call('SET', KEYS[1], turn, 'PX', ARGV_KEEP)
 local answers = {}
 
 local function rank(name)
@@ -87,9 +94,9 @@ local function rank(name)
   return 0
 end
 
-for i = 2, #ARGV do
+for i = 3, #ARGV do
   local told = cjson.decode(ARGV[i])
-  local verdict_key, counts_key = KEYS[2 * i - 3], KEYS[2 * i - 2]
+  local verdict_key, counts_key = KEYS[2 * i - 4], KEYS[2 * i - 3]
   local known = redis.call('HMGET', verdict_key, 'generation', 'open', 'until', 'flaps', 'closed_at', 'for', 'healthy')
   local generation = tonumber(known[1])
   local open, open_until, flaps = known[2] == '1', tonumber(known[3]), tonumber(known[4])
@@ -106,7 +113,7 @@ for i = 2, #ARGV do
     if theirs < mine or (theirs == mine and told.opened_for < opened_for) then opened_for = told.opened_for end
   end
   local slice = math.floor(now / told.slice_ms)
-  if told.generation == generation and told.open == open then
+  if is_new and told.generation == generation and told.open == open then
     for place, count in ipairs(told.counts) do
       if count > 0 then redis.call('HINCRBY', counts_key, told.slice_ms .. ':' .. slice .. ':' .. place, count) end
     end
@@ -127,7 +134,7 @@ for i = 2, #ARGV do
     end
   end
   redis.call('PEXPIRE', counts_key, ARGV_KEEP)
-  answers[i - 1] = cjson.encode({generation = generation, open = open, open_ms = math.max(0, open_until - now),
+  answers[i - 2] = cjson.encode({generation = generation, open = open, open_ms = math.max(0, open_until - now),
     flaps = flaps, closed_ms = open and 0 or math.max(0, now - closed_at), opened_for = opened_for,
     healthy = healthy, counts = sums})
 end
@@ -161,12 +168,15 @@ class RedisBreakerStore:
         self._exchange = self._redis.register_script(_EXCHANGE)
         self._lease = self._redis.register_script(_LEASE)
 
-    async def exchange(self, news: Mapping[str, tuple[float, News]]) -> dict[str, FleetView]:
+    async def exchange(self, news: Mapping[str, tuple[float, News]], *, teller: str, turn: int) -> dict[str, FleetView]:
         """As `BreakerStore.exchange`."""
         keys = [key for lane in news for key in (f"{PREFIX}{lane}:verdict", f"{PREFIX}{lane}:counts")]
         arguments = [_telling(slice_seconds, one) for slice_seconds, one in news.values()]
         try:
-            answers = await self._exchange(keys=keys, args=[orjson.dumps(sorted(LATENCY_THRESHOLDS)), *arguments])
+            answers = await self._exchange(
+                keys=[f"{PREFIX}heard:{teller}", *keys],
+                args=[orjson.dumps(sorted(LATENCY_THRESHOLDS)), turn, *arguments],
+            )
         except (RedisError, OSError, TimeoutError) as exc:
             raise BreakerStoreUnavailable(f"redis: {type(exc).__name__}: {exc}") from exc
         return {lane: _hearing(orjson.loads(answer)) for lane, answer in zip(news, answers, strict=True)}

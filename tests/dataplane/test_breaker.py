@@ -245,19 +245,32 @@ def test_fleets_counts_trip_a_worker_that_saw_little_itself():
     assert breaker.judge(now=0.0).threshold == "failure_rate"
 
 
-def test_news_that_did_not_get_through_is_told_again():
-    """Counts are neither lost nor doubled by a failed telling."""
+def test_news_that_may_not_have_arrived_is_told_again_as_it_was():
+    """What happened since comes with the next news; the verdict is today's."""
     breaker = make_breaker()
     feed(breaker, FAILED, FINE)
     breaker.hear(breaker.verdict(now=0.0), counts=[0] * 8, healthy=0, now=0.0)
     before = breaker.counts(now=0.0)
     news = breaker.take_news(now=0.0)
+    feed(breaker, FINE)
 
-    assert breaker.take_news(now=0.0).counts == (0,) * 8
-    breaker.untold(news)
+    again = breaker.again(news, now=1.0)
 
-    assert breaker.counts(now=0.0) == before
-    assert breaker.take_news(now=0.0).counts == news.counts
+    assert (again.counts, again.verdict) == (news.counts, breaker.verdict(now=1.0))
+    assert breaker.counts(now=0.0) == (before[0] + 1, *before[1:])
+    assert breaker.take_news(now=1.0).counts == (1, *[0] * 7)
+
+
+def test_news_of_an_older_generation_is_not_told_again():
+    """The fleet would count it for the newer one."""
+    breaker = make_breaker()
+    feed(breaker, FAILED)
+    news = breaker.take_news(now=0.0)
+    breaker.hear(Verdict(1, True, 10.0, 1), counts=[0] * 8, healthy=0, now=0.0)
+
+    again = breaker.again(news, now=0.0)
+
+    assert (again.counts, again.healthy, again.verdict.generation) == ((0,) * 8, 0, 1)
 
 
 def test_stale_fleet_leaves_the_worker_to_its_own_window():
@@ -338,14 +351,16 @@ class SharedRecord:
         self.verdict = Verdict(0, False, 0.0, 0)
         self.counts = [0] * len(COUNTED)
         self.healthy = 0
+        self.heard = {}
 
-    def exchange(self, news, *, now):
+    def exchange(self, news, *, teller, turn):
+        is_new, self.heard[teller] = turn > self.heard.get(teller, 0), turn
         before = self.verdict
         joined = before.join(news.verdict)
         if (joined.generation, joined.is_open) != (before.generation, before.is_open):
             self.counts, self.healthy = [0] * len(COUNTED), 0
         self.verdict = joined
-        if (news.verdict.generation, news.verdict.is_open) == (joined.generation, joined.is_open):
+        if is_new and (news.verdict.generation, news.verdict.is_open) == (joined.generation, joined.is_open):
             self.counts = [a + b for a, b in zip(self.counts, news.counts, strict=True)]
             self.healthy += news.healthy
         return self.verdict, list(self.counts), self.healthy
@@ -360,6 +375,9 @@ class FleetOfBreakers(RuleBasedStateMachine):
         self.workers = [make_breaker(minimum_attempts=4, healthy_probes=2, probes=2) for _ in range(3)]
         self.shared = SharedRecord()
         self.permits = []
+        self.ended = 0
+        self.turns = [0, 0, 0]
+        self.telling = [None, None, None]
         self.generations = [0, 0, 0]
 
     @rule(worker=st.integers(0, 2))
@@ -378,6 +396,7 @@ class FleetOfBreakers(RuleBasedStateMachine):
     def end(self, data, seen):
         worker, permit = self.permits.pop(data.draw(st.integers(0, len(self.permits) - 1)))
         breaker = self.workers[worker]
+        self.ended += 1
         outcome = breaker.record(permit, seen, now=self.now)
         if isinstance(outcome, Trip):
             breaker.open(outcome, now=self.now)
@@ -390,14 +409,19 @@ class FleetOfBreakers(RuleBasedStateMachine):
         worker, permit = self.permits.pop(data.draw(st.integers(0, len(self.permits) - 1)))
         self.workers[worker].give_back(permit)
 
-    @rule(worker=st.integers(0, 2), delivered=st.booleans())
-    def exchange(self, worker, delivered):
+    @rule(worker=st.integers(0, 2), lost=st.sampled_from([None, "question", "answer"]))
+    def exchange(self, worker, lost):
         breaker = self.workers[worker]
-        news = breaker.take_news(now=self.now)
-        if not delivered:
-            breaker.untold(news)
+        if self.telling[worker] is None:
+            self.turns[worker] += 1
+            self.telling[worker] = breaker.take_news(now=self.now)
+        if lost == "question":
             return
-        verdict, counts, healthy = self.shared.exchange(news, now=self.now)
+        news = breaker.again(self.telling[worker], now=self.now)
+        verdict, counts, healthy = self.shared.exchange(news, teller=worker, turn=self.turns[worker])
+        if lost == "answer":
+            return
+        self.telling[worker] = None
         breaker.hear(verdict, counts=counts, healthy=healthy, now=self.now)
 
     @rule(seconds=st.sampled_from([0.3, 2.0, 11.0, 70.0]))
@@ -419,6 +443,10 @@ class FleetOfBreakers(RuleBasedStateMachine):
         now = [breaker.generation for breaker in self.workers]
         assert all(after >= before for before, after in zip(self.generations, now, strict=True))
         self.generations = now
+
+    @invariant()
+    def nothing_is_counted_twice(self):
+        assert self.shared.counts[0] <= self.ended
 
     @invariant()
     def counts_are_never_negative(self):

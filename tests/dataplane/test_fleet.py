@@ -11,7 +11,7 @@ from dataplane.breaker import Observation
 from dataplane.errors import BreakerOpen
 from dataplane.fleet import FleetBreakers
 from dataplane.release import parse_document
-from dataplane.stores.breakers import RedisBreakerStore
+from dataplane.stores.breakers import BreakerStoreUnavailable, RedisBreakerStore
 
 from .conftest import breaker_policy
 
@@ -78,6 +78,38 @@ async def test_failures_of_all_workers_open_all_of_them(workers):
     assert [worker.state for worker in workers] == ["open"] * 3
     told = {(event.kind, event.after, event.generation) for worker in workers for event in worker.events}
     assert told == {("breaker.changed", "open", 1)}
+
+
+class AnswerLost(RedisBreakerStore):
+    """Tells, and does not live to hear the answer, as often as asked: a Redis that is slower than its limit."""
+
+    times = 0
+
+    async def exchange(self, news, **who):
+        views = await super().exchange(news, **who)
+        if self.times:
+            self.times -= 1
+            raise BreakerStoreUnavailable("redis: TimeoutError: no answer in time")
+        return views
+
+
+async def test_failures_whose_telling_was_not_answered_count_once(release, clock, redis_url):
+    """Told again because nobody knows whether they arrived; what failed since comes with the next turn."""
+    worker, other = (Worker(release, clock, store=AnswerLost(redis_url, timeout_seconds=60)) for _ in range(2))
+    worker.breakers._store.times = 2
+    worker.attempt(FAILED)
+    worker.attempt(FAILED)
+
+    await exchange([worker], times=2)
+    worker.attempt(FAILED)
+    await exchange([worker, other], times=2)
+
+    assert [one.breakers.board.breakers()[one.lane].counts(now=clock()) for one in (worker, other)] == [
+        (3, 3, 0, 0, 0, 0, 0, 0)
+    ] * 2
+    assert (worker.state, other.state) == ("closed", "closed")
+    for one in (worker, other):
+        await one.breakers.stop()
 
 
 async def test_probes_are_leased_across_the_fleet_and_close_it_for_all(workers, clock):
