@@ -51,7 +51,7 @@ def claim(
         is_repeatable=repeatable,
         owner=OWNER,
         request_id=request,
-        lease_seconds=30,
+        lease_seconds=600,  # longer than a test pauses; `forsake` lets it run out
         ttl_seconds=MIN_TTL_SECONDS,
     )
     record: UUID = rows[0][1]

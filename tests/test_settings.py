@@ -45,7 +45,7 @@ def run(*command, **variables):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 

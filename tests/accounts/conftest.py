@@ -4,10 +4,17 @@ import pytest
 from django.core.cache import cache
 from django.test import Client
 
+from tests.accounts.door import PATIENCE_SECONDS
+
 
 @pytest.fixture
-def doors():
-    """Nobody has failed to sign in yet: counts and locks lie in Redis, which no transaction rolls back."""
+def doors(settings):
+    """Nobody has failed to sign in yet: counts and locks lie in Redis, which no transaction rolls back.
+
+    A Redis that pauses is waited for: after two seconds signing in would be closed, which tests of their own look at.
+    """
+    patient = {"socket_connect_timeout": PATIENCE_SECONDS, "socket_timeout": PATIENCE_SECONDS}
+    settings.CACHES = {"default": {**settings.CACHES["default"], "OPTIONS": patient}}
     cache.clear()
 
 

@@ -14,6 +14,7 @@ from controlplane.audit.models import AuditEvent
 from tests.factories import NOW, SETUP
 
 PASSWORD = "correct horse battery staple"
+PATIENCE_SECONDS = 60  # with Redis, and with a provider: what is away refuses at once, what is only slow is waited for
 
 
 def make_person(name: str = "ada", *, password: str | None = PASSWORD, email: str | None = None) -> Operator:

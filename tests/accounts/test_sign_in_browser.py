@@ -40,6 +40,7 @@ def page(short_connections, live_server, provider):
         program = find_or_install_chromium(os.environ)
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         window = browser.new_page(base_url=live_server.url, viewport={"width": 390, "height": 844})
+        window.set_default_timeout(60_000)
         refused: list[str] = []
         window.on("console", lambda said: refused.append(said.text) if "Security Policy" in said.text else None)
         yield window
@@ -84,7 +85,7 @@ def test_app_is_set_up_and_asked_for(page, settings):
     page.get_by_role("heading", name="Set up an app").wait_for()
     look(page)
     picture = page.locator("img.qr")
-    assert picture.evaluate("image => image.complete && image.naturalWidth > 0")
+    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth > 0)")
     secret = page.locator("main code").inner_text()
     page.get_by_label("code", exact=False).fill(code_of(secret))
     page.get_by_role("button", name="Turn on two-factor sign-in").click()

@@ -10,13 +10,19 @@ from controlplane.accounts import operations as accounts
 from controlplane.accounts.models import Operator
 from controlplane.accounts.roles import Role
 from tests.accounts.door import PASSWORD
-from tests.console.test_live import Page, operator
+from tests.console.test_live import WAIT, Page, operator
 from tests.factories import NOW, SETUP
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 SIGNED_OUT = 4401
 make = database_sync_to_async(operator)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """What is told is not given up after two seconds: where the machine pauses, a page must hear it all the same."""
+    monkeypatch.setattr(live, "SEND_SECONDS", WAIT)
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +45,7 @@ async def test_line_is_cut_when_its_operator_is_locked_out_or_the_password_chang
     """By the operation itself: the recheck every 30 s is only the floor."""
     person, session = await make((Role.ON_CALL, None))
     async with Page(session) as page:
+        await page.known()
         await page.subscribed(live.FLEET)
 
         await database_sync_to_async(end)(person)
@@ -49,6 +56,7 @@ async def test_line_is_cut_when_its_operator_is_locked_out_or_the_password_chang
 async def test_line_loses_a_topic_when_the_role_is_revoked():
     person, session = await make((Role.ON_CALL, None))
     async with Page(session) as page:
+        await page.known()
         await page.subscribed(live.FLEET)
 
         await database_sync_to_async(lambda: accounts.revoke_role(grant=person.grants.get(), actor=SETUP, now=NOW))()

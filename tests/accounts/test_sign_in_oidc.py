@@ -13,7 +13,17 @@ from django.urls import reverse
 
 from controlplane.accounts import operations as accounts
 from controlplane.accounts.models import Operator
-from tests.accounts.door import PASSWORD, actions, code_of, enrol, events, is_in, make_person, sign_in
+from tests.accounts.door import (
+    PASSWORD,
+    PATIENCE_SECONDS,
+    actions,
+    code_of,
+    enrol,
+    events,
+    is_in,
+    make_person,
+    sign_in,
+)
 from tests.accounts.openid_provider import CLIENT_ID, CLIENT_SECRET, STRANGERS_KEY, OpenIDProvider
 from tests.factories import NOW, SETUP
 
@@ -38,6 +48,7 @@ def trust(settings, issuer):
     }
     ours = settings.SOCIALACCOUNT_PROVIDERS["openid_connect"]
     settings.SOCIALACCOUNT_PROVIDERS = {"openid_connect": {**ours, "APPS": [entry]}}
+    settings.SOCIALACCOUNT_REQUESTS_TIMEOUT = PATIENCE_SECONDS
     settings.OIDC_ISSUER = issuer
 
 
@@ -51,7 +62,7 @@ def leave(browser, **data):
 
 def come_back(browser, address):
     """Go there, be sent back, and return what the console answers."""
-    sent = httpx.get(address, trust_env=False)
+    sent = httpx.get(address, trust_env=False, timeout=PATIENCE_SECONDS)
     assert sent.status_code == 302, sent.text
     back = urlsplit(sent.headers["Location"])
     assert f"{back.scheme}://{back.netloc}" == "http://testserver"
@@ -309,7 +320,7 @@ def test_provider_that_is_away_gets_a_page_and_passwords_go_on(browser, provider
     """Before leaving, and between leaving and coming back."""
     make_person()
     address = leave(browser)
-    sent = urlsplit(httpx.get(address, trust_env=False).headers["Location"])
+    sent = urlsplit(httpx.get(address, trust_env=False, timeout=PATIENCE_SECONDS).headers["Location"])
     provider.stop()
 
     assert browser.post(reverse("openid_connect_login")).status_code == 401

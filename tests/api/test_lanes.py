@@ -6,7 +6,7 @@ from django.utils import timezone
 from controlplane.releases.operations import current_release
 from controlplane.telemetry.operations import record_lane_states
 from tests.factories import crew, make_policy, make_routing, routing_document
-from tests.worker_reports import lane_state, report
+from tests.worker_reports import STILL_HEARD, lane_state, report
 
 pytestmark = pytest.mark.django_db
 
@@ -27,8 +27,8 @@ def asked(lane=ANTHROPIC, mode="open", *, lasts=timedelta(hours=1), **fields):
 def test_lane_is_held_seen_and_let_go(as_operator):
     """At once and in the release; the answer says what it does to callers."""
     oncall = as_operator(crew.oncall)
-    now = timezone.now()
-    record_lane_states([report(sent_at=now, lanes=(lane_state(OPENAI, "open", cause="failure_rate"),))], now=now)
+    heard = timezone.now() + STILL_HEARD
+    record_lane_states([report(sent_at=heard, lanes=(lane_state(OPENAI, "open", cause="failure_rate"),))], now=heard)
 
     first = oncall.post("lanes/hold", asked(AZURE))
     second = oncall.post("lanes/hold", asked())
@@ -50,32 +50,32 @@ def test_lane_is_held_seen_and_let_go(as_operator):
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "code"),
+    ("fields", "status", "code"),
     [
-        (asked("gone/lane"), 404, "unknown_lane"),
-        (asked(lasts=timedelta(hours=25)), 400, "invalid_hold"),
-        (asked(lasts=timedelta(hours=-1)), 400, "invalid_hold"),
-        (asked(mode="automatic"), 400, "invalid"),
-        (asked(reason=""), 400, "invalid"),
+        ({"lane": "gone/lane"}, 404, "unknown_lane"),
+        ({"lasts": timedelta(hours=25)}, 400, "invalid_hold"),
+        ({"lasts": timedelta(hours=-1)}, 400, "invalid_hold"),
+        ({"mode": "automatic"}, 400, "invalid"),
+        ({"reason": ""}, 400, "invalid"),
     ],
 )
-def test_hold_that_is_not_one_is_refused(as_operator, body, status, code):
+def test_hold_that_is_not_one_is_refused(as_operator, fields, status, code):
     """With a stable code, and nothing released."""
     before = current_release()
 
-    answer = as_operator(crew.oncall).post("lanes/hold", body)
+    answer = as_operator(crew.oncall).post("lanes/hold", asked(**fields))
 
     assert (answer.status, answer.body["error"]["code"], current_release()) == (status, code, before)
 
 
 def test_lanes_take_a_fixed_number_of_queries(as_operator, queries):
     """However many workers and holds there are."""
-    oncall, now = as_operator(crew.oncall), timezone.now()
+    oncall, heard = as_operator(crew.oncall), timezone.now() + STILL_HEARD
     oncall.get("lanes")
     before = queries(lambda: oncall.get("lanes"))
     for worker in ("a", "b", "c"):
         lanes = (lane_state(OPENAI), lane_state(AZURE))
-        record_lane_states([report(worker=worker, sent_at=now, lanes=lanes)], now=now)
+        record_lane_states([report(worker=worker, sent_at=heard, lanes=lanes)], now=heard)
     oncall.post("lanes/hold", asked(AZURE))
     oncall.post("lanes/hold", asked())
 

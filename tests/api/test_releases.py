@@ -9,6 +9,7 @@ from controlplane.releases.models import Ack, Release, Worker
 from controlplane.releases.operations import current_release
 from dataplane.release import Envelope, digest_of
 from tests.factories import ONE_PERCENT, crew, make_deployment, make_live_version, run_canary
+from tests.worker_reports import STILL_HEARD
 
 pytestmark = pytest.mark.django_db
 
@@ -113,7 +114,7 @@ def test_fleet_shows_each_worker_beside_the_current_release(as_operator):
     """Who serves what, how many count, and how long the click took to reach them."""
     make_deployment()
     release = current_release()
-    make_gateway("host/gateway-0", ack_ms=12.5, last_seen_at=timezone.now())
+    make_gateway("host/gateway-0", ack_ms=12.5, last_seen_at=timezone.now() + STILL_HEARD)
 
     body = as_operator(crew.oncall).get("fleet").body
 
@@ -147,7 +148,7 @@ def test_fleet_takes_a_fixed_number_of_queries(as_operator, queries):
     oncall.get("fleet")
     before = queries(lambda: oncall.get("fleet"))
     for number in range(5):
-        make_gateway(f"host/gateway-{number}", ack_ms=5.0, last_seen_at=timezone.now())
+        make_gateway(f"host/gateway-{number}", ack_ms=5.0, last_seen_at=timezone.now() + STILL_HEARD)
 
     assert queries(lambda: oncall.get("fleet")) == before
 

@@ -130,7 +130,7 @@ def test_a_context_copied_into_a_thread_does_not_carry_the_operation():
     outer()
     thread = Thread(target=elsewhere)
     thread.start()
-    thread.join(20)
+    thread.join(60)
 
     assert actions() == ["outer", "elsewhere"]
     assert audit.verify().findings == ()

@@ -27,7 +27,7 @@ class Caller:
     """A tenant's application. `key`: its API key."""
 
     def __init__(self, stack: Stack, key: str = "bk-demo-globex") -> None:
-        self._client = openai.OpenAI(base_url=f"{stack.gateway_url}/v1", api_key=key, max_retries=0, timeout=20)
+        self._client = openai.OpenAI(base_url=f"{stack.gateway_url}/v1", api_key=key, max_retries=0, timeout=60)
 
     def ask(self, user: str, *, question: str = QUESTION, key: str = "") -> Answer:
         """Ask as `user` of the application, through the managed prompt, on a connection of its own; with an idempotency

@@ -37,7 +37,7 @@ ARGUMENTS = (
     "--disable-background-networking",
     f"--disable-features={','.join(UNUSED)}",
 )
-EXPECT_SECONDS = 15
+EXPECT_SECONDS = 60
 WIDE, PHONE = (1280, 800), (390, 844)
 PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "var" / "photographs"
 SIZES = {"wide": WIDE, "phone": PHONE}

@@ -98,6 +98,7 @@ def test_second_factor_is_set_up_and_asked_for(house):
     secret = person.page.locator("code").first.inner_text().strip()
     person.page.get_by_label(re.compile("code", re.IGNORECASE)).fill(code_of(secret))
     person.page.get_by_role("button", name="Turn on two-factor sign-in").click()
+    expect(person.page.get_by_role("heading", name="Recovery codes", level=1)).to_be_visible()
     recovery = re.findall(r"\b\d{8}\b", person.page.get_by_role("main").inner_text())
     assert recovery
 
@@ -165,11 +166,12 @@ def test_palette_leads_by_keyboard_alone(enter):
 def test_palette_keeps_the_choice_when_its_list_comes_late(enter):
     """It opens with what it knew; the fresh list replaces that under the hand without moving what is chosen."""
     owner = enter("owner")
+    asked: list[Route] = []
+    # Before the page is there: a page that is hears of a route a little later, and what it asks for until then passes.
+    owner.page.route("**/palette.json", lambda route: asked.append(route))
     owner.go("/")
     keyboard, palette = owner.page.keyboard, owner.page.get_by_role("dialog", name="Command palette")
     options = palette.get_by_role("option")
-    asked: list[Route] = []
-    owner.page.route("**/palette.json", lambda route: asked.append(route))
 
     def is_asked(times: int) -> bool:
         owner.page.title()  # a browser is heard only while it is asked for something
@@ -204,6 +206,7 @@ def test_dialog_is_walked_by_keyboard(house, enter):
     opener = oncall.act(re.compile(r"^Roll back to r\d+$"))
     expect(dialog).to_be_visible()
     oncall.page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
     opener.focus()
 
     oncall.page.keyboard.press("Enter")

@@ -1,22 +1,31 @@
 """A reader whose connection drops in the middle of an answer, and who continues where they were."""
 
-import re
-
 from playwright.sync_api import expect
 
 from tests.browser.conftest import PHONE
 
+# The hand that drops the connection is the page's own: however slow the machine, it is there before the answer ends.
+DROP = """() => {
+    const frames = document.querySelector("[data-live-key=try_frames]");
+    new MutationObserver((_, watch) => {
+        if (Number(frames.textContent) < 3) return;
+        watch.disconnect();
+        document.querySelector("[data-try-drop]").click();
+    }).observe(frames, { childList: true });
+}"""
+
 
 def test_a_dropped_answer_is_continued_without_a_word_missing(enter):
-    """Drop the connection by hand, continue, and acknowledge: every frame came once, over two connections."""
+    """Drop it after three frames, continue, and acknowledge: every frame came once, over two connections."""
     reader = enter("oncall", size=PHONE)
     reader.go("/usage/streams/try/")
     page = reader.page
     standing, frames = page.locator("[data-try-standing]"), page.locator("[data-live-key=try_frames]")
 
+    expect(page.get_by_role("button", name="Drop the connection")).to_be_visible()
+    page.evaluate(DROP)
+
     reader.press("Ask")
-    expect(frames).to_have_text(re.compile(r"^([3-9]|\d\d)$"))
-    reader.press("Drop the connection")
     expect(standing).to_contain_text("Connection dropped after frame")
     reader.press("Connection dropped: tap to continue")
     expect(standing).to_contain_text("Complete: every frame is here.")

@@ -15,7 +15,7 @@ QUESTION = "Where is my parcel? [[fault slow_drip:ms=30]]"
 def test_a_page_from_anywhere_reads_on_by_the_cursor(stack: Stack, chromium: Browser) -> None:
     """The server asked and hung up after three events; the page has every word, the first three's included."""
     [code] = re.findall(r"^```js\n(.*?)^```$", GUIDE.read_text(), flags=re.MULTILINE | re.DOTALL)
-    with openai.OpenAI(base_url=f"{stack.gateway_url}/v1", api_key="bk-demo-globex", timeout=20) as client:
+    with openai.OpenAI(base_url=f"{stack.gateway_url}/v1", api_key="bk-demo-globex", timeout=60) as client:
         asked = client.chat.completions.create(
             model="chat", messages=[{"role": "user", "content": QUESTION}], stream=True
         )

@@ -11,6 +11,8 @@ from django.test.utils import CaptureQueriesContext
 
 from controlplane.accounts.models import Operator
 
+AGO = r"(?:just now|\d+ s ago)"  # as a pattern: what was done a moment ago, on a machine that may have paused since
+
 
 @pytest.fixture
 def signed_in(db):

@@ -12,7 +12,7 @@ from controlplane.telemetry.drills import measure
 from controlplane.telemetry.operations import merge_rollups, record_lane_states
 from tests.console.conftest import said, words
 from tests.factories import crew, make_policy, make_routing, make_tenant, routing_document
-from tests.worker_reports import lane_state, report, rollup
+from tests.worker_reports import STILL_HEARD, lane_state, report, rollup
 
 OPENAI, AZURE, ANTHROPIC = routing_document()["routes"]["chat"]["lanes"]
 NEW = "/routing/drills/new/"
@@ -43,8 +43,8 @@ def over(provider="openai", *, requests=500, minutes_ago=15):
 
 def test_drill_is_previewed_started_watched_and_ended_in_the_browser(table, signed_in):
     """The effect is said first; who would be left out has to be accepted; the page follows until all is final."""
-    now = timezone.now()
-    record_lane_states([report(sent_at=now, started_at=now, lanes=(lane_state(ANTHROPIC, "open"),))], now=now)
+    heard = timezone.now() + STILL_HEARD
+    record_lane_states([report(sent_at=heard, lanes=(lane_state(ANTHROPIC, "open"),))], now=heard)
     browser = signed_in(crew.oncall)
 
     routing = words(browser.get("/routing/"))

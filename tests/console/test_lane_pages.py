@@ -17,7 +17,7 @@ from tests.factories import (
     make_tenant,
     routing_document,
 )
-from tests.worker_reports import lane_state, report, rollup
+from tests.worker_reports import STILL_HEARD, lane_state, report, rollup
 
 OPENAI, AZURE, ANTHROPIC = routing_document()["routes"]["chat"]["lanes"]
 PAGE = f"/routing/lanes/?lane={OPENAI}"
@@ -37,15 +37,16 @@ def table(db):
 
 
 def workers_say(*lanes, count=2, boot="b1"):
-    """As many workers hold these lanes like this now."""
+    """As many workers hold these lanes like this now, and are not silent so soon."""
     now = timezone.now()
-    batch = [report(worker=f"host/gateway-{at}", sent_at=now, started_at=now, lanes=lanes) for at in range(count)]
-    record_lane_states(batch, now=now)
+    heard = now + STILL_HEARD
+    batch = [report(worker=f"host/gateway-{at}", sent_at=heard, started_at=now, lanes=lanes) for at in range(count)]
+    record_lane_states(batch, now=heard)
 
 
-def breakers_did(*happened, seq=1):
+def breakers_did(*happened, seq=1, now=None):
     """Breakers of worker host/gateway-0 did this: (seconds ago, kind, data)."""
-    now = timezone.now()
+    now = now or timezone.now()
     events = tuple(
         {"at": (now - timedelta(seconds=ago)).timestamp(), "kind": kind, "data": data} for ago, kind, data in happened
     )
@@ -65,7 +66,7 @@ def hold(lane=OPENAI, mode=Mode.OPEN, reason="it burns"):
 def test_routing_page_shows_each_breaker_who_holds_a_lane_and_what_is_below(table, signed_in):
     """The lamp as workers say, a hold with who and why and the way back, a rung with its words and whether signed."""
     workers_say(
-        lane_state(OPENAI, "open", open_for_seconds=12.0, attempts=0, cause="failure_rate"),
+        lane_state(OPENAI, "open", open_for_seconds=120.0, attempts=0, cause="failure_rate"),
         lane_state(AZURE, failures=4),
         lane_state(ANTHROPIC, "half_open", probes=1),
     )
@@ -80,7 +81,7 @@ def test_routing_page_shows_each_breaker_who_holds_a_lane_and_what_is_below(tabl
         ("held-closed", 10.0, "on 2 of 2 workers", ""),
         ("half-open", 0.0, "on 2 of 2 workers", ""),
     ]
-    assert 0 < chat.lanes[0].lamp.seconds_left <= 12
+    assert 0 < chat.lanes[0].lamp.seconds_left - STILL_HEARD.total_seconds() <= 120
     text = words(page)
     assert "we know why it fails" in text
     assert "Back to automatic" in text
@@ -231,7 +232,8 @@ def test_open_lane_is_on_fire_and_a_held_one_is_watched(table, signed_in):
     at = now.replace(second=now.second // 10 * 10, microsecond=0) - timedelta(seconds=20)
     merge_rollups([report(rollup(at, lane=OPENAI, requests=100, errors=90))], now=now)
     workers_say(lane_state(OPENAI, "open", cause="failure_rate"), lane_state(ANTHROPIC))
-    breakers_did((70, *changed("closed", "open", "tripped")), (5, *changed("half_open", "open", "probe_failed")))
+    opened, failed = changed("closed", "open", "tripped"), changed("half_open", "open", "probe_failed")
+    breakers_did((70, *opened), (5, *failed), now=now)
     hold(AZURE, reason="a drill")
 
     page = signed_in(crew.approver_one).get("/")

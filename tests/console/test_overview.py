@@ -27,19 +27,19 @@ from tests.factories import (
     run_canary,
     sign,
 )
-from tests.worker_reports import report, rollup
+from tests.worker_reports import STILL_HEARD, report, rollup
 
 pytestmark = pytest.mark.usefixtures("deployment")
 
 
 def serve(*workers, digest=None):
-    now, release = timezone.now(), current_release()
+    heard, release = timezone.now() + STILL_HEARD, current_release()
     record_reports(
         [
-            report(worker=one, sent_at=now, revision=release.revision, digest=digest or release.digest)
+            report(worker=one, sent_at=heard, revision=release.revision, digest=digest or release.digest)
             for one in workers
         ],
-        now=now,
+        now=heard,
     )
 
 

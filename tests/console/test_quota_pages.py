@@ -12,7 +12,7 @@ from controlplane.telemetry.quotas import Pool, QuotaStanding
 from dataplane.routing import RoutingTable as Routing
 from tests.console.conftest import words
 from tests.factories import crew, make_policy, make_routing, make_tenant, routing_document
-from tests.worker_reports import quota_state, report, rollup
+from tests.worker_reports import STILL_HEARD, quota_state, report, rollup
 
 OPENAI = "openai/us-east/main/gpt-4o"
 PAGE = "/routing/quotas/"
@@ -31,11 +31,11 @@ def table(db):
     return RoutingTable.objects.get()
 
 
-def workers_say(*quotas, count=1, seq=1):
-    """As many workers know this of their pools now."""
-    now = timezone.now()
-    batch = [report(worker=f"host/gateway-{at}", seq=seq, sent_at=now, quotas=quotas) for at in range(count)]
-    record_quota_states(batch, now=now)
+def workers_say(*quotas, count=1, seq=1, name="host/gateway-{}"):
+    """As many workers know this of their pools now, and are not silent so soon."""
+    heard = timezone.now() + STILL_HEARD
+    batch = [report(worker=name.format(at), seq=seq, sent_at=heard, quotas=quotas) for at in range(count)]
+    record_quota_states(batch, now=heard)
 
 
 def happened(*events, seq=1):
@@ -134,7 +134,7 @@ def test_quota_page_shows_each_account_with_its_limits_and_who_waits(table, sign
     waits = {"waiting": {"interactive": 31, "batch": 120}, "eta_seconds": {"interactive": 13.5, "batch": None}}
     learned = {"limits": {"requests": 8000, "concurrency": 200}, "learned": {"requests": 8000}}
     workers_say(
-        quota_state(**waits, **learned, paused_seconds=590.0, used_share=0.83),
+        quota_state(**waits, **learned, paused_seconds=590.0 - STILL_HEARD.total_seconds(), used_share=0.83),
         quota_state("azure-eu", ramp=0.4),
         count=2,
     )
@@ -199,10 +199,7 @@ def _bucket(now, seconds_ago):
 def test_workers_of_one_quota_are_listed_where_it_is_asked_for(table, signed_in):
     """Those that are alone first, with what each gave out; the address says whose, so that it stays open while live."""
     workers_say(quota_state(paused_seconds=30.0, waited_ms_p50=120.4, waited_ms_p95=2400.0), count=2)
-    record_quota_states(
-        [report(worker="host/lone", sent_at=timezone.now(), quotas=(quota_state(is_alone=True, ramp=0.3),))],
-        now=timezone.now(),
-    )
+    workers_say(quota_state(is_alone=True, ramp=0.3), name="host/lone")
     browser = signed_in(crew.auditor)
 
     page = browser.get(f"{PAGE}?pool=openai-main/shared")

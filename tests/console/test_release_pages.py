@@ -15,19 +15,20 @@ from controlplane.rollouts.models import Canary
 from controlplane.rollouts.operations import roll_back_canary
 from tests.console.conftest import said
 from tests.factories import FIVE_PERCENT, NOW, crew, make_deployment, make_live_version, make_operator, run_canary
-from tests.worker_reports import ack, report
+from tests.worker_reports import STILL_HEARD, ack, report
 
 pytestmark = pytest.mark.usefixtures("deployment")
 
 
 def serve(release, *workers, at=None, verdict="ack", reason="", digest=None, boot="b1"):
-    """These workers report that they serve the release and acknowledged it at `at`."""
+    """These workers report that they serve the release and acknowledged it at `at`; they are not silent so soon."""
     now = timezone.now()
+    heard = now + STILL_HEARD
     reports = [
         report(
             worker=worker,
             boot=boot,
-            sent_at=now,
+            sent_at=heard,
             started_at=release.clicked_at - timedelta(hours=1),
             revision=release.revision,
             digest=digest or release.digest,
@@ -35,7 +36,7 @@ def serve(release, *workers, at=None, verdict="ack", reason="", digest=None, boo
         )
         for worker in workers
     ]
-    record_reports(reports, now=now)
+    record_reports(reports, now=heard)
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from dataplane.idempotency import MIN_TTL_SECONDS, Outcome, Scope, fingerprint_o
 
 # Evidence refuses DELETE.
 FORGET = "TRUNCATE ledger_idempotencyrecord, ledger_idempotencyevidence"
+# Far longer than a test takes, however long a busy machine stands still in the middle of it.
+LEASE_SECONDS = 3000.0
 CHAT = "/v1/chat/completions"
 ADA = Scope("acme", "ada")
 QUESTION = fingerprint_of({"model": "chat", "messages": [{"role": "user", "content": "Hi"}]}, path=CHAT)
@@ -26,14 +28,14 @@ ANSWER = Outcome(
 
 
 async def claim(store, key="k", *, scope=ADA, fingerprint=QUESTION, owner="w1", request="r1", repeatable=True):
-    """Claim a key for 30 s, on the usual terms."""
+    """Claim a key for LEASE_SECONDS, on the usual terms."""
     return await store.claim(
         scope,
         key,
         fingerprint,
         owner=owner,
         request_id=request,
-        lease_seconds=30.0,
+        lease_seconds=LEASE_SECONDS,
         ttl_seconds=float(MIN_TTL_SECONDS),
         is_repeatable=repeatable,
     )

@@ -39,7 +39,7 @@ from dataplane.idempotency import (
     event_of_claim,
 )
 from dataplane.stores.idempotency import PostgresIdempotencyStore
-from tests.contracts.conftest import ANSWER, FORGET, OTHER, QUESTION, claim
+from tests.contracts.conftest import ANSWER, FORGET, LEASE_SECONDS, OTHER, QUESTION, claim
 from tests.dataplane.conftest import FakeClock
 from tests.dataplane.key_stores import MemoryIdempotencyStore, Register
 
@@ -84,7 +84,7 @@ class InPostgres:
     """The tables of this run's database, and a store on them."""
 
     def __init__(self, url):
-        self.store = PostgresIdempotencyStore(url, timeout_seconds=20)
+        self.store = PostgresIdempotencyStore(url, timeout_seconds=60)
         self.other = psycopg.connect(url, autocommit=True)
 
     def empty(self):
@@ -236,7 +236,7 @@ class EveryOrder(RuleBasedStateMachine):
     def renew(self, owned):
         held = {one for one in owned if (entry := self.entry_of(one)) and entry.state is State.RUNNING}
 
-        assert self.runner.run(self.store.renew(owned, lease_seconds=30)) == held
+        assert self.runner.run(self.store.renew(owned, lease_seconds=LEASE_SECONDS)) == held
         for one in held:
             self.entry_of(one).lives = True
 

@@ -31,6 +31,8 @@ ANSWER = Answer(
 )
 REFUSED = Answer(400, {"ballast-request-id": "req_2"}, b'{"error": {"code": "invalid_request", "message": "no"}}')
 DONE = Verdict(Event.COMPLETED)
+# Far longer than a test takes, however long a busy machine stands still in the middle of it.
+LEASE_SECONDS = 3000
 ends = iter(range(1, 10**9))
 
 
@@ -44,7 +46,7 @@ def sql(database):
 @pytest.fixture
 async def store(database, sql):
     """A store on the run's PostgreSQL."""
-    store = PostgresJobStore(database, timeout_seconds=20)
+    store = PostgresJobStore(database, timeout_seconds=60)
     await store.start()
     yield store
     await store.close()
@@ -69,7 +71,7 @@ async def submit(store, tenant="acme", *, key="", limit=10_000, user=None, body=
 
 
 async def take(store, owner="r1", sent=None):
-    return await store.take(owner=owner, lease_seconds=30, sent=sent)
+    return await store.take(owner=owner, lease_seconds=LEASE_SECONDS, sent=sent)
 
 
 async def find(store, job, tenant="acme"):
@@ -106,7 +108,7 @@ async def test_a_job_goes_its_way_and_only_its_tenant_sees_it(store, sql):
 async def test_failed_and_expired_jobs_say_why_and_what_is_put_back_comes_again(store, sql):
     """An error stands as the envelope has it; a job that is to wait is not due before."""
     job = await submit(store)
-    await store.end(await take(store), Verdict(Event.PUT_BACK, 30.0, 1), Answer(503, {}, b"{}"))
+    await store.end(await take(store), Verdict(Event.PUT_BACK, 3000.0, 1), Answer(503, {}, b"{}"))
     assert (await find(store, job)).state is State.QUEUED
     assert await take(store) is None
     age(sql, "not_before")
@@ -177,11 +179,11 @@ async def test_dead_runner_loses_its_job_and_writes_nothing_any_more(store, sql)
     """Its lease over, the job goes back to its place; from then on the epoch is over, however late it wakes."""
     jobs = [await submit(store) for _ in range(2)]
     old = await take(store)
-    assert await store.renew([old], owner="r1", lease_seconds=30) == {old: False}
+    assert await store.renew([old], owner="r1", lease_seconds=LEASE_SECONDS) == {old: False}
     assert await store.sweep(keep_seconds=3600) == 0
     age(sql, "lease_until", "state = 'running'")
     # Late, and nobody has noticed: it goes on.
-    assert await store.renew([old], owner="r1", lease_seconds=30) == {old: False}
+    assert await store.renew([old], owner="r1", lease_seconds=LEASE_SECONDS) == {old: False}
     age(sql, "lease_until", "state = 'running'")
 
     assert await store.sweep(keep_seconds=3600) == 1
@@ -194,7 +196,7 @@ async def test_dead_runner_loses_its_job_and_writes_nothing_any_more(store, sql)
         for verdict in (DONE, Verdict(Event.PUT_BACK), Verdict(Event.FAILED), Verdict(Event.CANCELLED)):
             with pytest.raises(LeaseLost):
                 await store.end(impostor, verdict, ANSWER)
-        assert await store.renew([impostor], owner=impostor.owner, lease_seconds=30) == {}
+        assert await store.renew([impostor], owner=impostor.owner, lease_seconds=LEASE_SECONDS) == {}
     await store.end(new, DONE, ANSWER)
     await store.end(new, DONE, ANSWER)  # its answer was lost, and it is asked again
     with pytest.raises(LeaseLost):
@@ -215,7 +217,7 @@ async def test_cancelling_ends_what_waits_and_asks_what_runs(store, sql):
             await store.cancel(job, tenant=tenant)
 
     assert (await find(store, waiting)).state is State.CANCELLED
-    assert await store.renew([taken], owner="r1", lease_seconds=30) == {taken: True}
+    assert await store.renew([taken], owner="r1", lease_seconds=LEASE_SECONDS) == {taken: True}
     age(sql, "lease_until", "state = 'running'")
     await store.sweep(keep_seconds=3600)
     assert (await find(store, running)).state is State.CANCELLED
@@ -224,10 +226,10 @@ async def test_cancelling_ends_what_waits_and_asks_what_runs(store, sql):
 async def test_word_is_sent_of_what_is_due_as_far_as_there_is_room(store, sql):
     """Each job once until it counts as lost, in the order of service; word of one job may serve another before it."""
     jobs = [await submit(store) for _ in range(6)]
-    assert [*await store.to_send(concurrency=2, lost_seconds=60)] == [job.id for job in jobs[:4]]
-    assert await store.to_send(concurrency=2, lost_seconds=60) == []
+    assert [*await store.to_send(concurrency=2, lost_seconds=LEASE_SECONDS)] == [job.id for job in jobs[:4]]
+    assert await store.to_send(concurrency=2, lost_seconds=LEASE_SECONDS) == []
     await store.unsend([jobs[1].id])
-    assert [*await store.to_send(concurrency=2, lost_seconds=60)] == [jobs[1].id]
+    assert [*await store.to_send(concurrency=2, lost_seconds=LEASE_SECONDS)] == [jobs[1].id]
 
     hasty = await submit(store, "globex")  # unsent, and the second in the order
     assert (await take(store, sent=jobs[0].id)).id == jobs[0].id
@@ -236,22 +238,22 @@ async def test_word_is_sent_of_what_is_due_as_far_as_there_is_room(store, sql):
     marked = {job for (job,) in sql("SELECT id FROM ledger_job WHERE sent_until IS NOT NULL")}
     assert marked == {jobs[2].id, jobs[3].id}
     assert (await take(store, sent=jobs[2].id)).id == jobs[1].id
-    assert set(await store.to_send(concurrency=2, lost_seconds=60)) == {jobs[2].id, jobs[4].id, jobs[5].id}
+    assert set(await store.to_send(concurrency=2, lost_seconds=LEASE_SECONDS)) == {jobs[2].id, jobs[4].id, jobs[5].id}
     age(sql, "sent_until", "sent_until IS NOT NULL")
-    assert set(await store.to_send(concurrency=9, lost_seconds=60)) == {job.id for job in jobs[2:]}
+    assert set(await store.to_send(concurrency=9, lost_seconds=LEASE_SECONDS)) == {job.id for job in jobs[2:]}
 
 
 async def test_word_that_a_dead_runner_had_is_sent_again(store, sql):
     """With it died what it had not begun; nobody knows what that was, so all is sent again."""
     jobs = [await submit(store) for _ in range(3)]
-    await store.to_send(concurrency=2, lost_seconds=60)
+    await store.to_send(concurrency=2, lost_seconds=LEASE_SECONDS)
     await take(store, sent=jobs[0].id)
     age(sql, "lease_until", "state = 'running'")
 
-    assert await store.to_send(concurrency=2, lost_seconds=60) == []
+    assert await store.to_send(concurrency=2, lost_seconds=LEASE_SECONDS) == []
     await store.sweep(keep_seconds=3600)
 
-    assert set(await store.to_send(concurrency=2, lost_seconds=60)) == {job.id for job in jobs}
+    assert set(await store.to_send(concurrency=2, lost_seconds=LEASE_SECONDS)) == {job.id for job in jobs}
 
 
 async def test_many_runners_take_each_job_once(store, sql):
@@ -370,7 +372,7 @@ async def test_database_that_is_away_is_told_and_a_lost_connection_is_not(databa
     """Nothing waits for ever, and nothing is accepted that is not stored."""
     job = await submit(store)
     sql(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
+        "SELECT pg_terminate_backend(pid, 60_000) FROM pg_stat_activity WHERE application_name = %s"
         " AND datname = current_database()",
         WORKING,
     )

@@ -58,7 +58,7 @@ class EveryOrder(RuleBasedStateMachine):
         self.now = 1_764_129_000_000.0
         self.pool = QuotaPool(now=self.now)
         self.name = f"test/{uuid.uuid4().hex}"
-        self.store = RedisQuotaStore(self.url, timeout_seconds=5, clock_ms=lambda: self.now)
+        self.store = RedisQuotaStore(self.url, timeout_seconds=60, clock_ms=lambda: self.now)
         self.workers = {name: Worker() for name in WORKERS}
         self.tickets = 0
         self.sent: list[tuple[float, float, float]] = []

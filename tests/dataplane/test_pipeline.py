@@ -15,6 +15,7 @@ from dataplane.pipeline import merge_parameters
 from dataplane.release import parse_document
 
 from .bench import ANSWER, STREAM, Bench, FakeExchange, Gate
+from .virtual_time import in_virtual_time
 
 
 @pytest.fixture
@@ -105,9 +106,10 @@ async def test_cancellation_while_told_of_a_failure_keeps_the_failure(bench, pla
 
 
 @pytest.mark.parametrize("place", ["send", "read", "next_chunk"])
+@in_virtual_time
 async def test_deadline_at_every_wait_for_the_upstream_is_an_error(bench, place):
     """When the deadline passes the caller gets a 504, the upstream is closed, one row says so."""
-    life = bench(gate=Gate(place))
+    life = bench(gate=Gate(place), clock=asyncio.get_running_loop().time)
 
     await life.start(deadline_ms="30", stream=place == "next_chunk")
 
@@ -117,9 +119,10 @@ async def test_deadline_at_every_wait_for_the_upstream_is_an_error(bench, place)
     assert life.exchange.closed or place == "send"
 
 
+@in_virtual_time
 async def test_caller_who_never_reads_does_not_hold_the_request(bench):
     """A write that blocks is bounded by the deadline, and the last words by their own."""
-    life = bench(chunks=STREAM, gate=Gate("send_events"))
+    life = bench(chunks=STREAM, gate=Gate("send_events"), clock=asyncio.get_running_loop().time)
 
     await life.start(deadline_ms="30", stream=True)
 

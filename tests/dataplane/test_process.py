@@ -37,7 +37,7 @@ async def test_streams_end_before_their_connections_are_cut():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        async with httpx.AsyncClient() as client, client.stream("GET", url) as response:
+        async with httpx.AsyncClient(timeout=60) as client, client.stream("GET", url) as response:
             pieces = response.aiter_text()
             begun = await anext(pieces)
             server.should_exit = True

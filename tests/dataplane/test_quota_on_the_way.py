@@ -15,7 +15,7 @@ from dataplane.sharding import blast_radius, lanes_of_tenant
 from tests.dataplane.bench import ANSWER, STREAM, Bench, FakeExchange, Gate
 from tests.dataplane.conftest import LANE, ROUTING, breaker_policy, copy_document
 from tests.dataplane.quota_world import MemoryQuotaStore, quota_document
-from tests.dataplane.test_quota_share import in_virtual_time
+from tests.dataplane.virtual_time import in_virtual_time
 
 FIRST, SECOND = "openai/eu/main/a", "openai/eu/other/b"
 SHORT = json.dumps(

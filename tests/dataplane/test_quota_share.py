@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from functools import wraps
-from inspect import signature
 
 import pytest
 
@@ -15,7 +13,7 @@ from dataplane.messages import Usage
 from dataplane.quota_grants import Asking
 from dataplane.simulator.limits import LimitKind
 from tests.dataplane.quota_world import Fleet, Tenant, policy
-from tests.dataplane.virtual_time import run
+from tests.dataplane.virtual_time import in_virtual_time
 
 ADA = Asking("acme", "vip", "interactive", 100, 50)
 BOB = Asking("globex", "standard", "interactive", 100, 50)
@@ -24,19 +22,6 @@ JOB = Asking("globex", "standard", "batch", 100, 50)
 
 async def take(share, asking=ADA, *, seconds=30.0):
     return share.take_nowait(asking) or await share.wait(asking, seconds=seconds)
-
-
-def in_virtual_time(test):
-    """Run the test on a loop on which waiting takes no time."""
-
-    @wraps(test)
-    def tested(**given):
-        run(test(**given))
-
-    # pytest would take what is wrapped for the test, and await it.
-    del tested.__wrapped__
-    tested.__signature__ = signature(test)
-    return tested
 
 
 async def exhaust(fleet, share=None, *, count=400):

@@ -14,6 +14,8 @@ from dataplane.release import verify
 from dataplane.reports import MAX_ROWS_PER_BATCH, STREAM, RedisSink, ReportShipper, SinkUnavailable
 from dataplane.settings import ReportSettings
 
+# A server that is only slow is not away.
+PATIENT_SECONDS = 60
 SERIES = Series("lane", "prompt", 2, "canary", "canary", "vip")
 
 
@@ -134,7 +136,7 @@ async def test_acknowledgement_goes_out_at_once_in_a_batch_of_its_own(shipper, s
     sink.arrived.clear()
     shipper.add_usage({"attempt_id": "a"})
     shipper.ack(revision=4, digest="d", verdict="nack", reason="bad_signature: altered")
-    await asyncio.wait_for(sink.arrived.wait(), timeout=10)
+    await asyncio.wait_for(sink.arrived.wait(), timeout=60)
 
     batch = sink.batches[-1]
 
@@ -148,7 +150,7 @@ async def test_change_of_status_is_told_at_once(shipper, sink):
     """A worker that drains is seen draining, not a second later."""
     sink.arrived.clear()
     shipper.set_status("draining")
-    await asyncio.wait_for(sink.arrived.wait(), timeout=10)
+    await asyncio.wait_for(sink.arrived.wait(), timeout=60)
 
     assert sink.batches[-1]["state"]["status"] == "draining"
 
@@ -297,7 +299,7 @@ async def stream(redis_url):
 
 async def test_batches_reach_the_redis_stream_in_order(redis_url, stream):
     """Each batch is one entry with one field."""
-    sink = RedisSink(redis_url, stream_limit=10)
+    sink = RedisSink(redis_url, stream_limit=10, timeout_seconds=PATIENT_SECONDS)
     await sink.send([b"1", b"2"])
     await sink.send([b"3"])
     await sink.close()
@@ -308,7 +310,7 @@ async def test_batches_reach_the_redis_stream_in_order(redis_url, stream):
 
 async def test_stream_that_nobody_empties_is_not_filled_further(redis_url, stream):
     """Beyond the limit workers spool; only acknowledgements, which are few, still go out. Nothing unread is trimmed."""
-    sink = RedisSink(redis_url, stream_limit=2)
+    sink = RedisSink(redis_url, stream_limit=2, timeout_seconds=PATIENT_SECONDS)
     await sink.send([b"1", b"2"])
     with pytest.raises(SinkUnavailable, match="2 batches that nobody has taken"):
         await sink.send([b"3"])
@@ -321,7 +323,8 @@ async def test_stream_that_nobody_empties_is_not_filled_further(redis_url, strea
 async def test_reports_survive_a_redis_that_stops_and_starts(tmp_path, clock, broker):
     """With a real server killed and started again, the rows of the outage arrive after those before it."""
     settings = ReportSettings(redis_url=broker.url, spool_dir=tmp_path / "spool", interval_seconds=3600)
-    shipper = ReportShipper(worker="h/gateway-0", kind="gateway", host="h", settings=settings, wall=clock)
+    sink = RedisSink(broker.url, stream_limit=settings.stream_limit, timeout_seconds=PATIENT_SECONDS)
+    shipper = ReportShipper(worker="h/gateway-0", kind="gateway", host="h", settings=settings, sink=sink, wall=clock)
     await shipper.start()
     await shipper.flush()
     broker.stop()

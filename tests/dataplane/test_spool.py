@@ -137,18 +137,19 @@ from pathlib import Path
 from dataplane.stores.spool import Spool
 
 spool = Spool(Path(sys.argv[1]), max_bytes=1 << 30)
-number = 0
-while True:
+for number in range(20_000):  # which is far from filling it
     spool.append([b"%d:" % number + b"x" * 5000 + b":%d" % number])
-    number += 1
     if number == 200:
         print("running", flush=True)
+sys.stdin.read()
 """
 
 
 def test_process_killed_while_writing_leaves_only_whole_lines(directory):
     """kill -9 in the middle of a stream of writes: every line that comes back is whole and in its place."""
-    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(directory)], stdout=subprocess.PIPE)
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert writer.stdout.readline() == b"running\n"
     writer.send_signal(signal.SIGKILL)
     writer.communicate()

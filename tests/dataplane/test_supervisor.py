@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,8 +18,9 @@ import redis
 
 from dataplane.reports import STREAM
 from dataplane.supervisor import HEALTHY_SECONDS, MAX_RESTART_SECONDS, Supervisor, bind
+from tests.ports import pick_port
 
-WAIT_SECONDS = 30
+WAIT_SECONDS = 120
 
 
 class FakeChild:
@@ -98,9 +98,7 @@ class Gateway:
     """`python -m dataplane serve` with two processes on a free port."""
 
     def __init__(self, directory, trusted_keys_file, redis_url):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = pick_port()
         # Its own name: another test's gateways have reported to the same stream.
         self.host = f"supervised-{self.port}"
         environment = {

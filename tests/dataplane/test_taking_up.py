@@ -14,7 +14,21 @@ from dataplane.journey import Inbound
 
 from .bench import FakeExchange, FakeReply, FedExchange, Gate, event
 from .conftest import LANE
-from .stream_world import FINISHED, FIRST, SECOND, calm, done, last_of, payloads_in, say, stored_in, text_in, until
+from .stream_world import (
+    FINISHED,
+    FIRST,
+    SECOND,
+    World,
+    calm,
+    done,
+    last_of,
+    payloads_in,
+    say,
+    stored_in,
+    text_in,
+    until,
+)
+from .virtual_time import in_virtual_time
 
 CUT = UpstreamInterrupted("gone", lane=FIRST)
 REFUSED = UpstreamRejected("no", lane=FIRST, status=400)
@@ -36,10 +50,12 @@ def whole(*pieces, more=()):
     return FakeExchange([*map(say, pieces), FINISHED[0], *more, FINISHED[1]], Gate())
 
 
-async def answer(world, lanes, *, on_cut="regenerate", document=None, deadline_ms=None, policy=None, **fields):
+async def answer(
+    world, lanes, *, on_cut="regenerate", document=None, deadline_ms=None, policy=None, options=None, **fields
+):
     """Ask for a stream of which `lanes` say in turn what is in `lanes`; returns the process."""
     made = {"lanes": {name: {} for name in lanes}, "policy": {"on_cut": on_cut} | (policy or {})} | (document or {})
-    bench = await world.process(document=made, lanes=lanes)
+    bench = await world.process(document=made, lanes=lanes, **(options or {}))
     await bench.start(stream=True, deadline_ms=deadline_ms, **fields)
     return bench
 
@@ -187,15 +203,19 @@ async def test_a_stream_is_taken_up_only_so_often(world):
     assert [one["how"] for one in (await row_of(world, bench))["segments"]] == ["first", "regenerated", "regenerated"]
 
 
-async def test_the_deadline_bounds_taking_up_as_well(world):
+@in_virtual_time
+async def test_the_deadline_bounds_taking_up_as_well(make_document, clock):
     """However many ways are left: it is the caller's time."""
+    world = World(make_document, clock)
+    options = {"clock": asyncio.get_running_loop().time}
     slow = FakeExchange((), Gate("next_chunk"))
 
-    bench = await answer(world, {FIRST: [cut("Hello"), slow]}, deadline_ms="50")
+    bench = await answer(world, {FIRST: [cut("Hello"), slow]}, deadline_ms="50", options=options)
 
     assert (last_of(bench.reply)["code"], bench.reply.ended) == ("deadline_exceeded", 1)
     assert slow.closed
     assert [row["outcome"] for row in bench.rows] == ["upstream_interrupted", "deadline_exceeded"]
+    await world.end_all()
 
 
 async def test_lanes_are_tried_in_turn_until_one_takes_it_up(world):

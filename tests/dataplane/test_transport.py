@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import ssl
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from cryptography import x509
@@ -18,7 +19,7 @@ from dataplane.errors import UpstreamInterrupted, UpstreamMalformed, UpstreamTim
 from dataplane.providers.base import UpstreamCall
 from dataplane.transport import Http1Transport, Limits
 
-LIMITS = Limits(connect_seconds=5, first_byte_seconds=5, idle_seconds=5)
+LIMITS = Limits(connect_seconds=60, first_byte_seconds=60, idle_seconds=60)
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
@@ -72,7 +73,7 @@ async def serving(*scripts, tls=None, client_tls=None):
 
 async def eventually(condition):
     """Let the event loop run until `condition` holds."""
-    for _ in range(5000):
+    for _ in range(50_000):
         if condition():
             return
         await asyncio.sleep(0.001)
@@ -196,7 +197,7 @@ async def test_silence_is_a_time_out_of_its_phase(script, phase):
     """Before the head it is first_byte, after it idle; the connection is dropped either way."""
     async with serving(script) as (server, transport):
         with pytest.raises(UpstreamTimeout) as caught:
-            await fetch(server, transport, Limits(5, 0.05, 0.05))
+            await fetch(server, transport, replace(LIMITS, **{f"{phase}_seconds": 0.05}))
         await server.gone.wait()
 
     assert caught.value.phase == phase
@@ -223,7 +224,7 @@ async def test_cancelled_caller_hangs_up(script):
 
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.wait_for(server.gone.wait(), 5)
+        await asyncio.wait_for(server.gone.wait(), 60)
 
 
 async def test_finished_answer_keeps_its_connection_once_the_framing_ends():

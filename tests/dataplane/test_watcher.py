@@ -189,7 +189,7 @@ async def test_running_watcher_serves_what_is_written_without_being_asked(make_w
     watcher.subscribe(lambda release: adopted.set())
     write(make_envelope(2, reason="x" * padding))
 
-    await asyncio.wait_for(adopted.wait(), timeout=10)
+    await asyncio.wait_for(adopted.wait(), timeout=60)
     await watcher.stop()
 
     assert watcher.current.revision == 2

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from inspect import signature
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -43,3 +45,16 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     """Run to the end, on a loop of its own."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(work)
+
+
+def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run the test on a loop on which waiting takes no time."""
+
+    @wraps(test)
+    def tested(**given: Any) -> None:
+        run(test(**given))
+
+    # pytest would take what is wrapped for the test, and await it.
+    del tested.__wrapped__  # type: ignore[attr-defined]
+    tested.__signature__ = signature(test)  # type: ignore[attr-defined]
+    return tested

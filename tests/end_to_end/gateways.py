@@ -14,9 +14,10 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,17 +30,17 @@ from dataplane.release import SCHEMA, sign
 from dataplane.reports import STREAM
 from dataplane.supervisor import bind, gateway_command
 from launcher.keys import keep_signing_key
-from launcher.ports import pick_free
 from launcher.postgres import wait_until
 from launcher.redis import EmbeddedRedis
+from tests.ports import pick_port
 
 KEY = "bk-demo"
 DEMO_TENANT = {KEY: "demo"}
 HOST = "127.0.0.1"
 PROJECT = Path(__file__).resolve().parents[2]
-READY_SECONDS = 30.0
+READY_SECONDS = 120.0
 ROUTES = {"fast": ["fast"], "slow": ["slow"], "drip": ["drip"], "spare": ["spare", "spare-able"]}
-STOP_SECONDS = 20.0
+STOP_SECONDS = 60.0
 SERIES = re.compile(r'ballast_gateway_breaker\{lane="([^"]+)",state="([^"]+)"\} 1\.0')
 
 Routing = Callable[[str], dict[str, Any]]
@@ -84,7 +85,7 @@ def two_lanes(
                     "capabilities": ["chat", "stream"],
                     "input_micros_per_million_tokens": 2_500_000,
                     "output_micros_per_million_tokens": 10_000_000,
-                    "connect_timeout_seconds": 2,
+                    "connect_timeout_seconds": 20,
                     "first_byte_timeout_seconds": 20,
                     "idle_timeout_seconds": 15,
                     "breaker": "watched",
@@ -133,7 +134,7 @@ def resumable(*, on_cut: str = "end", model: str = "gpt-4o-instant", abandon_sec
                 "capabilities": ["chat", "stream", "tools"] + (["prefill"] if wire == "anthropic" else []),
                 "input_micros_per_million_tokens": 2_500_000,
                 "output_micros_per_million_tokens": 10_000_000,
-                "connect_timeout_seconds": 2,
+                "connect_timeout_seconds": 20,
                 "first_byte_timeout_seconds": 20,
                 "idle_timeout_seconds": 15,
             }
@@ -205,7 +206,7 @@ class Gateways:
     ) -> None:
         self.database_url = database_url or ""
         self.redis = OwnRedis(directory / "redis")
-        self.simulator_url = f"http://{HOST}:{pick_free()}"
+        self.simulator_url = f"http://{HOST}:{pick_port()}"
         self.urls: list[str] = []
         self._tenants = tenants
         self._directory = directory
@@ -218,7 +219,7 @@ class Gateways:
         self._environment: dict[str, str] = {}
         self._lifeline: int | None = None
         self._lifeline_end = -1
-        self._http = httpx.Client(timeout=10)
+        self._http = httpx.Client(timeout=60)
 
     def __enter__(self) -> Gateways:
         """Start everything; returns when every process serves."""
@@ -263,9 +264,11 @@ class Gateways:
         """The state that the process' `/metrics` shows for the lane's breaker."""
         return breakers_in(self._http.get(f"{self.urls[process]}/metrics").text)[lane]
 
-    def strike(self, account: str, fault: str) -> int:
-        """From now on the simulator plays `fault` on this account alone; returns the rule's id."""
-        rule = {"fault": fault, "account": secret_of(account)}
+    def strike(self, account: str, fault: str, *, count: int | None = None) -> int:
+        """From now on, or for the next `count` requests, the simulator plays `fault` on this account alone, even if it
+        plays the same fault otherwise already; returns the rule's id.
+        """
+        rule = {"fault": fault, "account": secret_of(account), "count": count}
         answer = self._http.post(f"{self.simulator_url}/admin/faults", json=rule).raise_for_status()
         number: int = answer.json()["rules"][0]["id"]
         return number
@@ -309,6 +312,18 @@ class Gateways:
         self._children.remove(child)
         return child.wait(STOP_SECONDS)
 
+    @contextlib.contextmanager
+    def runners_held(self) -> Iterator[None]:
+        """No runner of jobs does anything meanwhile, as if the machine had forgotten it."""
+        held = list(self._runner_children.values())
+        for child in held:
+            child.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for child in held:
+                child.send_signal(signal.SIGCONT)
+
     def reported(self, kind: str) -> list[dict[str, Any]]:
         """The rows of a kind (streams, usage, ...) that the processes have reported so far."""
         with redis.Redis.from_url(self.redis.url) as client:
@@ -321,7 +336,7 @@ class Gateways:
         answer = self._http.get(f"{self.urls[process]}/v1/streams/{stream}", headers=headers)
         return str(answer.json().get("state", ""))
 
-    def wait_for(self, condition: Callable[[], object], seconds: float = 30.0) -> None:
+    def wait_for(self, condition: Callable[[], object], seconds: float = 60.0) -> None:
         """Wait for the processes to get somewhere; how long it takes is never part of what is tested."""
         assert wait_until(lambda: bool(condition()), alive=lambda: True, seconds=seconds), "it did not happen"
 
@@ -349,7 +364,7 @@ class Gateways:
             self._lifeline_end = ends
             self._spawn([sys.executable, "-m", "dataplane", "simulator"])
             for slot in range(self._processes):
-                self.urls.append(f"http://{HOST}:{pick_free()}")
+                self.urls.append(f"http://{HOST}:{pick_port()}")
                 self._spawn_gateway(slot)
         for url in (self.simulator_url, *self.urls):
             self._wait_ready(f"{url}/readyz")
@@ -415,7 +430,7 @@ class OwnRedis:
 
     def __init__(self, home: Path) -> None:
         home.mkdir()
-        self._server = EmbeddedRedis(home, home, pick_free(), durable=False)
+        self._server = EmbeddedRedis(home, home, pick_port(), durable=False)
         self._child: subprocess.Popen[bytes] | None = None
 
     @property

@@ -9,6 +9,7 @@
 It is migrated and holds the demo's data. Nothing of it outlives `close`, nor this process.
 """
 
+import contextlib
 import os
 import secrets
 import signal
@@ -28,7 +29,6 @@ from honcho.environ import parse_procfile
 from launcher.environment import child_variables, read_settings
 from launcher.keys import keep_secret, keep_signing_key
 from launcher.places import Places
-from launcher.ports import pick_free
 from launcher.postgres import STOP_SIGNAL as POSTGRES_STOP_SIGNAL
 from launcher.postgres import EmbeddedPostgres, wait_until
 from launcher.progress import tail
@@ -36,13 +36,17 @@ from launcher.readiness import probe
 from launcher.record import RUN_ID_VARIABLE, wait_gone
 from launcher.redis import EmbeddedRedis
 from launcher.spawn import Account, spawn, stop_child
+from tests.ports import pick_port
 
 PROJECT = Path(__file__).resolve().parents[2]
 DEMO_PASSWORD = "ballast-demo"
 PROCESSES = ("simulator", "console", "ingest", "agent", "gateway")
-PREPARE_SECONDS = 120
-READY_SECONDS = 60.0
-STOP_SECONDS = 20.0
+PREPARE_SECONDS = 300
+READY_SECONDS = 120.0
+STOP_SECONDS = 60.0
+ANSWER_SECONDS = 60
+# A connection that was idle could be closed at the very moment at which it is used again.
+NONE_KEPT = httpx.Limits(max_keepalive_connections=0)
 # Who asks stops before who answers, as in `make run`.
 STOP_ORDER = (
     "traffic",
@@ -105,9 +109,9 @@ class Stack:
             {
                 "BALLAST_DEMO": "true",
                 "BALLAST_DATA_DIR": str(self.places.data_dir),
-                "BALLAST_CONSOLE_PORT": str(pick_free()),
-                "BALLAST_GATEWAY_PORT": str(pick_free()),
-                "BALLAST_SIMULATOR_PORT": str(pick_free()),
+                "BALLAST_CONSOLE_PORT": str(pick_port()),
+                "BALLAST_GATEWAY_PORT": str(pick_port()),
+                "BALLAST_SIMULATOR_PORT": str(pick_port()),
                 "BALLAST_GATEWAY_PROCESSES": str(gateway_processes),
                 "BALLAST_HOST_NAME": "stack",
             },
@@ -116,11 +120,11 @@ class Stack:
         self.places.make()
         secrets_dir = self.places.secrets
         self.postgres = EmbeddedPostgres.at(
-            self.places.postgres, secrets=secrets_dir, port=pick_free(), durable=durable
+            self.places.postgres, secrets=secrets_dir, port=pick_port(), durable=durable
         )
-        self.redis = EmbeddedRedis(self.places.redis, secrets_dir, pick_free(), durable=False)
+        self.redis = EmbeddedRedis(self.places.redis, secrets_dir, pick_port(), durable=False)
         broker = self.places.data_dir / "broker"
-        self.broker = EmbeddedRedis(broker, secrets_dir, pick_free(), durable=False) if own_broker else None
+        self.broker = EmbeddedRedis(broker, secrets_dir, pick_port(), durable=False) if own_broker else None
 
     @property
     def console_url(self) -> str:
@@ -207,7 +211,7 @@ class Stack:
         """Return when console and gateway, as far as they are part of this stack, say that they can be used.
 
         Raises:
-            AssertionError: they do not, within a minute; carries the end of the log.
+            AssertionError: they do not, within two minutes; carries the end of the log.
         """
         for name in ("console", "gateway"):
             if name in self.names:
@@ -229,8 +233,11 @@ class Stack:
         """Stop everything, and see that nothing with this stack's mark is left."""
         for name in sorted(self._children, key=lambda name: STOP_ORDER.index(name) if name in STOP_ORDER else 99):
             self.stop(name)
-        for process in wait_gone(self.processes(), seconds=STOP_SECONDS):
-            process.kill()
+        stuck = wait_gone(self.processes(), seconds=STOP_SECONDS)
+        for process in stuck:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        wait_gone(stuck, seconds=STOP_SECONDS)
 
     def processes(self) -> list[psutil.Process]:
         """Every living process of this stack, grandchildren too, by the mark in its environment."""
@@ -334,14 +341,17 @@ class Stack:
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
         """Ask the control plane's database."""
-        with psycopg.connect(self.postgres.url, connect_timeout=5) as connection:
+        with psycopg.connect(self.postgres.url, connect_timeout=ANSWER_SECONDS) as connection:
             return connection.execute(sql.encode(), parameters).fetchall()
 
     def api(self, username: str) -> httpx.Client:
         """A client of the console's API with the demo token of an operator; whoever asks for it closes it."""
         token = f"op-demo-{username}"
         return httpx.Client(
-            base_url=f"{self.console_url}/api/v1", headers={"authorization": f"Bearer {token}"}, timeout=20
+            base_url=f"{self.console_url}/api/v1",
+            headers={"authorization": f"Bearer {token}"},
+            timeout=ANSWER_SECONDS,
+            limits=NONE_KEPT,
         )
 
     def sign_in(self, username: str) -> "Browser":
@@ -356,7 +366,7 @@ class Browser:
 
     def __init__(self, stack: Stack) -> None:
         self._cookie = f"ballast_csrf_{stack.settings.console_port}"
-        self.client = httpx.Client(base_url=stack.console_url, timeout=20)
+        self.client = httpx.Client(base_url=stack.console_url, timeout=ANSWER_SECONDS, limits=NONE_KEPT)
 
     def sign_in(self, username: str) -> None:
         """Fill in the sign-in form, and be let in."""

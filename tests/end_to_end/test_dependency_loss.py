@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.end_to_end.stack import Browser, Stack
+from tests.end_to_end.stack import ANSWER_SECONDS, Browser, Stack
 
 pytestmark = pytest.mark.end_to_end
 KEY = "bk-demo-globex"
@@ -84,7 +84,7 @@ def test_without_the_providers_signed_words_answer_or_the_error_names_the_cause(
     """A known question gets its signed answer; a route with no words below gets a 502; the gateway stays ready."""
     with without(stack, "simulator"):
         answer, bare = ask(stack), ask(stack, model="summaries")
-        ready = httpx.get(f"{stack.gateway_url}/readyz").status_code
+        ready = httpx.get(f"{stack.gateway_url}/readyz", timeout=ANSWER_SECONDS).status_code
 
     assert (answer.status_code, answer.headers["ballast-fallback"]) == (httpx.codes.OK, "cached")
     assert "My orders" in answer.json()["choices"][0]["message"]["content"]
@@ -134,12 +134,12 @@ def ask(stack: Stack, model: str = "") -> httpx.Response:
     else:
         body |= {"messages": [], "prompt": {"id": "support-answer", "variables": {"question": question}}}
     headers = {"authorization": f"Bearer {KEY}"}
-    return httpx.post(f"{stack.gateway_url}/v1/chat/completions", json=body, headers=headers, timeout=30)
+    return httpx.post(f"{stack.gateway_url}/v1/chat/completions", json=body, headers=headers, timeout=ANSWER_SECONDS)
 
 
 def checks(stack: Stack) -> tuple[int, dict[str, str]]:
     """The console's readiness: status and what it says of each dependency."""
-    answer = httpx.get(f"{stack.console_url}/readyz", timeout=20)
+    answer = httpx.get(f"{stack.console_url}/readyz", timeout=ANSWER_SECONDS)
     return answer.status_code, answer.json()["checks"]
 
 

@@ -15,8 +15,8 @@ POLICY = {
     "minimum_attempts": FAILURES,
     "failure_rate": 0.5,
     "timeout_rate": 0.5,
-    "latency_p95_ms": 10_000,
-    "ttft_p95_ms": 10_000,
+    "latency_p95_ms": 60_000,
+    "ttft_p95_ms": 60_000,
     "drain_tokens_per_second": 1,
     "dragging_rate": 1,
     "open_seconds": 600,
@@ -100,4 +100,4 @@ def how(answer: httpx.Response) -> tuple[str, str, int]:
 
 def wait_for(condition: Callable[[], bool]) -> None:
     """Wait until the fleet has got there; how long that takes is never part of what is tested."""
-    assert wait_until(condition, alive=lambda: True, seconds=20), "it did not happen"
+    assert wait_until(condition, alive=lambda: True, seconds=60), "it did not happen"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import httpx
 import psutil
 
-from tests.end_to_end.stack import Stack
+from tests.end_to_end.stack import ANSWER_SECONDS, Stack
 
 TENANT_KEYS = {"acme": "bk-demo-acme", "globex": "bk-demo-globex", "staff": "bk-demo-staff"}
 PROMPT = "support-answer"
@@ -67,8 +67,8 @@ class Traffic:
         """Let the requests under way finish, and end; nothing happens the second time."""
         self._stopping.set()
         if self._thread is not None:
-            self._thread.join(60)
-            assert not self._thread.is_alive(), "a request did not end within a minute"
+            self._thread.join(2 * ANSWER_SECONDS)
+            assert not self._thread.is_alive(), "a request did not end in time"
 
     def served_by(self, pid: int) -> set[int]:
         """The revisions that a process has answered with so far."""
@@ -80,7 +80,7 @@ class Traffic:
                 group.create_task(self._call_on_and_on(random.Random(self._rng.random())))
 
     async def _call_on_and_on(self, rng: random.Random) -> None:
-        timeout = httpx.Timeout(30)
+        timeout = httpx.Timeout(ANSWER_SECONDS)
         limits = httpx.Limits(max_connections=1)
         async with httpx.AsyncClient(base_url=self._stack.gateway_url, timeout=timeout, limits=limits) as client:
             requests, pid = 0, None

@@ -8,17 +8,17 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
-from launcher.ports import pick_free
 from launcher.postgres import wait_until
+from tests.ports import pick_port
 
 PROJECT = Path(__file__).resolve().parents[2]
-START_SECONDS = 60.0
+START_SECONDS = 240.0
 
 
 @contextmanager
@@ -44,7 +44,7 @@ class FakeProject:
         directory.chmod(0o755)
         self.directory = directory
         self.data_dir = directory / "var"
-        self.console_port, self.gateway_port, self.simulator_port = pick_free(), pick_free(), pick_free()
+        self.console_port, self.gateway_port, self.simulator_port = pick_port(), pick_port(), pick_port()
         self.environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(directory),
@@ -128,18 +128,29 @@ class FakeProject:
                 continue
         return found
 
+    def server_on(self, port: int) -> psutil.Process:
+        """The living process that was told to serve on this port."""
+        found = []
+        for process in self.processes():
+            with suppress(psutil.Error):  # PostgreSQL's come and go
+                if process.cmdline()[-2:] == ["server.py", str(port)]:
+                    found.append(process)
+        (server,) = found
+        return server
+
     def close(self) -> None:
         """End whatever a failed test left."""
         for launcher in self._launchers:
             if launcher.poll() is None:
                 launcher.send_signal(signal.SIGTERM)
                 try:
-                    launcher.wait(30)
+                    launcher.wait(120)
                 except subprocess.TimeoutExpired:
                     launcher.kill()
                     launcher.wait()
         for process in self.processes():
-            process.kill()
+            with suppress(psutil.Error):
+                process.kill()
 
 
 @pytest.fixture

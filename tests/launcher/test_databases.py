@@ -11,14 +11,15 @@ import psycopg
 import pytest
 import redis
 
-from launcher.ports import pick_free
 from launcher.postgres import STOP_SIGNAL, EmbeddedPostgres, account_for, find_programs, may_traverse, wait_until
 from launcher.redis import EmbeddedRedis
 from launcher.spawn import Account, spawn, stop_child
 from tests.launcher.conftest import make_open_directory
+from tests.ports import pick_port
 
 pytestmark = pytest.mark.end_to_end
-START_SECONDS = 60.0
+START_SECONDS = 120.0
+STOP_SECONDS = 120
 IS_ROOT = os.geteuid() == 0
 ROOT_ONLY = "only root lends PostgreSQL another account; without root every test here runs it as ourselves"
 
@@ -61,13 +62,13 @@ def bench(open_directory: Path) -> Iterator[Bench]:
     bench = Bench(open_directory, [])
     yield bench
     for process in bench.processes:
-        stop_child(process, stop_signal=STOP_SIGNAL, grace_seconds=20)
+        stop_child(process, stop_signal=STOP_SIGNAL, grace_seconds=STOP_SECONDS)
 
 
 @pytest.fixture
 def absent(bench: Bench) -> EmbeddedPostgres:
     """A cluster that is not there yet."""
-    return EmbeddedPostgres.at(bench.directory / "postgres", secrets=bench.secrets, port=pick_free())
+    return EmbeddedPostgres.at(bench.directory / "postgres", secrets=bench.secrets, port=pick_port())
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def made() -> Iterator[Path]:
     """Where a cluster was made and never started, with its secrets: making one takes longer than all that is tested."""
     with make_open_directory() as directory:
         bench = Bench(directory, [])
-        EmbeddedPostgres.at(directory / "postgres", secrets=bench.secrets, port=pick_free()).initialise()
+        EmbeddedPostgres.at(directory / "postgres", secrets=bench.secrets, port=pick_port()).initialise()
         yield directory
 
 
@@ -123,7 +124,7 @@ def test_postgres_keeps_its_data_through(bench: Bench, postgres: EmbeddedPostgre
     with psycopg.connect(postgres.url) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
     first.send_signal(ending)
-    first.wait(30)
+    first.wait(STOP_SECONDS)
 
     bench.run(postgres)
 
@@ -134,8 +135,8 @@ def test_a_stale_lock_with_a_foreign_pid_is_dropped_and_its_process_spared(
     bench: Bench, postgres: EmbeddedPostgres
 ) -> None:
     """After a reboot the pid in postmaster.pid may be anybody's: here, that of another cluster's server."""
-    bench.run(postgres)
-    other = EmbeddedPostgres.at(bench.directory / "other", secrets=bench.secrets, port=pick_free())
+    spared = bench.run(postgres)
+    other = EmbeddedPostgres.at(bench.directory / "other", secrets=bench.secrets, port=pick_port())
     other.initialise()
     lock_file = other.cluster / "postmaster.pid"
     lock_file.write_text((postgres.cluster / "postmaster.pid").read_text())
@@ -143,7 +144,7 @@ def test_a_stale_lock_with_a_foreign_pid_is_dropped_and_its_process_spared(
     other.clear_stale_lock()
 
     assert not lock_file.exists()
-    assert postgres.is_ready()
+    assert wait_until(postgres.is_ready, alive=lambda: spared.poll() is None, seconds=START_SECONDS)
 
 
 def test_an_orphaned_server_of_the_same_cluster_is_stopped(bench: Bench, postgres: EmbeddedPostgres) -> None:
@@ -152,7 +153,7 @@ def test_an_orphaned_server_of_the_same_cluster_is_stopped(bench: Bench, postgre
 
     postgres.clear_stale_lock()
 
-    assert orphan.wait(30) == 0
+    assert orphan.wait(STOP_SECONDS) == 0
 
 
 def test_a_half_made_cluster_is_made_again(bench: Bench, absent: EmbeddedPostgres) -> None:
@@ -195,7 +196,7 @@ def test_a_closed_checkout_is_left_closed_and_the_server_moves(bench: Bench) -> 
     server = EmbeddedPostgres.at(
         closed / "var" / "postgres",
         secrets=bench.secrets,
-        port=pick_free(),
+        port=pick_port(),
         relocated_root=bench.directory / "relocated",
     )
     bench.run(server)
@@ -222,13 +223,13 @@ def test_the_programs_are_found_without_importing_the_wheel() -> None:
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL], ids=["stop", "kill -9"])
 def test_redis_keeps_its_data_through(bench: Bench, ending: signal.Signals) -> None:
     """What a second passed over is in the append-only file; here the write is synced before the kill."""
-    server = EmbeddedRedis(bench.directory / "redis", bench.secrets, pick_free())
+    server = EmbeddedRedis(bench.directory / "redis", bench.secrets, pick_port())
     first = bench.run(server)
     with redis.Redis.from_url(server.url()) as client:
         client.config_set("appendfsync", "always")
         client.set("kept", "42")
     first.send_signal(ending)
-    first.wait(30)
+    first.wait(STOP_SECONDS)
 
     bench.run(server)
 
@@ -238,7 +239,7 @@ def test_redis_keeps_its_data_through(bench: Bench, ending: signal.Signals) -> N
 
 def test_redis_lets_nobody_in_without_the_password(bench: Bench) -> None:
     """Nor is another Redis on the port taken for ours."""
-    server = EmbeddedRedis(bench.directory / "redis", bench.secrets, pick_free())
+    server = EmbeddedRedis(bench.directory / "redis", bench.secrets, pick_port())
     bench.run(server)
     stranger = replace(server, secrets=bench.directory)
 

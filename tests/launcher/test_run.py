@@ -11,10 +11,10 @@ import pytest
 
 from launcher.postgres import wait_until
 from launcher.record import wait_gone
-from tests.launcher.conftest import FakeProject, make_open_directory
+from tests.launcher.conftest import START_SECONDS, FakeProject, make_open_directory
 
 pytestmark = pytest.mark.end_to_end
-STOP_SECONDS = 30
+STOP_SECONDS = 120
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_clean_refuses_a_directory_that_is_not_ours(project: FakeProject) -> Non
 
 def test_a_process_that_dies_is_named_and_started_again(running: FakeProject) -> None:
     """A killed process comes back under a new pid, and the terminal says which one it was."""
-    (victim,) = [one for one in running.processes() if one.cmdline()[-2:] == ["server.py", str(running.console_port)]]
+    victim = running.server_on(running.console_port)
 
     victim.kill()
 
@@ -153,7 +153,7 @@ def test_a_process_that_dies_is_named_and_started_again(running: FakeProject) ->
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", running.console_port)) == 0 and not victim.is_running()
 
-    assert wait_until(is_back, alive=lambda: True, seconds=20)
+    assert wait_until(is_back, alive=lambda: True, seconds=START_SECONDS)
     assert "console was ended by SIGKILL" in running.output
 
 
@@ -171,7 +171,7 @@ def test_a_killed_database_comes_back_with_its_data(running: FakeProject) -> Non
             return False
         return bool(lines) and lines[0] != str(pid) and lines[-1].strip() == "ready"
 
-    assert wait_until(is_back, alive=lambda: running.launcher.poll() is None, seconds=20), running.output
+    assert wait_until(is_back, alive=lambda: running.launcher.poll() is None, seconds=START_SECONDS), running.output
 
 
 def test_a_port_in_use_is_one_line(project: FakeProject) -> None:

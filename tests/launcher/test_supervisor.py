@@ -44,7 +44,7 @@ def supervise(directory: Path, out: io.StringIO, policy: RestartPolicy | None = 
     )
 
 
-def program(directory: Path, name: str, code: str, *, stop_rank: int = 0, grace_seconds: float = 5.0) -> Program:
+def program(directory: Path, name: str, code: str, *, stop_rank: int = 0, grace_seconds: float = 60.0) -> Program:
     """A Python one-liner as a program."""
     return Program(
         name=name,
@@ -64,7 +64,7 @@ def test_a_program_that_keeps_dying_stops_the_copy_with_its_last_words(tmp_path:
     supervisor.start(program(tmp_path, "gateway", "raise SystemExit('no release, no service')"))
 
     with pytest.raises(LauncherError, match="gateway died 3 times"):
-        supervisor.watch(deadline=time.monotonic() + 30)
+        supervisor.watch(deadline=time.monotonic() + 120)
 
     assert "gateway | no release, no service" in out.getvalue()
     assert "gateway ended with status 1" in out.getvalue()
@@ -84,7 +84,7 @@ def test_programs_stop_rank_by_rank(tmp_path: Path) -> None:
     for name, rank in names.items():
         supervisor.start(program(tmp_path, name, f"NAME = {name!r}\n{code}", stop_rank=rank))
     supervisor.watch(
-        until=lambda: all((tmp_path / f"{name}.up").exists() for name in names), deadline=time.monotonic() + 30
+        until=lambda: all((tmp_path / f"{name}.up").exists() for name in names), deadline=time.monotonic() + 120
     )
 
     supervisor.stop_all()
@@ -98,7 +98,7 @@ def test_a_program_deaf_to_its_signal_is_killed_after_its_grace(tmp_path: Path) 
     supervisor = supervise(tmp_path, out)
     deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nopen('up', 'w').close()\nsignal.pause()"
     supervisor.start(program(tmp_path, "worker", deaf, grace_seconds=0.2))
-    supervisor.watch(until=(tmp_path / "up").exists, deadline=time.monotonic() + 30)
+    supervisor.watch(until=(tmp_path / "up").exists, deadline=time.monotonic() + 120)
 
     supervisor.stop_all()
 

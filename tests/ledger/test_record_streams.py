@@ -318,7 +318,7 @@ def test_rows_and_deliveries_that_arrive_at_once_in_two_processes_all_count():
 
     def run(work):
         try:
-            begin.wait(timeout=20)
+            begin.wait(timeout=60)
             work()
         except BaseException as exc:  # noqa: BLE001 - whatever it is, the test tells
             failures.append(exc)
@@ -334,7 +334,7 @@ def test_rows_and_deliveries_that_arrive_at_once_in_two_processes_all_count():
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=120)
 
     assert failures == []
     assert sum(day["streams"] for day in days().values()) == 40

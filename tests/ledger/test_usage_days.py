@@ -149,7 +149,7 @@ def test_processes_that_take_in_the_same_rows_at_once_count_each_once():
 
     def run(work):
         try:
-            begin.wait(timeout=20)
+            begin.wait(timeout=60)
             work()
         except BaseException as exc:  # noqa: BLE001 - whatever it is, the test tells
             failures.append(exc)
@@ -170,7 +170,7 @@ def test_processes_that_take_in_the_same_rows_at_once_count_each_once():
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=120)
 
     assert failures == []
     counted = days()

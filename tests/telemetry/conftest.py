@@ -78,7 +78,9 @@ class Line:
 
 
 @pytest.fixture
-def line(clock):
+def line(clock, monkeypatch):
+    # A Redis that pauses is not one that is away.
+    monkeypatch.setattr("controlplane.telemetry.stream.TIMEOUT_SECONDS", 60.0)
     line = Line(clock)
     yield line
     line.close()

@@ -223,7 +223,7 @@ def test_two_processes_share_the_stream_without_doing_anything_twice(line):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
 
     assert errors == []
     assert requests() == sum(expected.values())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
+import time
 
 import httpx
 import openai
@@ -10,9 +13,19 @@ import pytest
 
 from dataplane.envelope import FACES
 
-from .conftest import CHAT_ROUTES, wait_until
+from .conftest import CHAT_ROUTES, HoldingProxy, make_release, release_sections, wait_until
 
 BODY = {"model": "chat", "messages": [{"role": "user", "content": "How do I get a refund?"}]}
+# The first event with words in it, of any vendor.
+FIRST_WORDS = re.compile(rb'("delta":\{"content":"|"text_delta").*?\n\n', re.DOTALL)
+
+
+@pytest.fixture
+def provider(gateway, simulator_url):
+    """What all lanes lead to: the simulator, whose streams wait after their first words until they `may_go_on`."""
+    with HoldingProxy(simulator_url, mark=FIRST_WORDS) as proxy:
+        gateway.watcher.current = make_release(release_sections(proxy.url))
+        yield proxy
 
 
 @pytest.mark.parametrize(
@@ -47,13 +60,15 @@ def test_upstream_failure_becomes_one_of_our_codes(ask, gateway, route, fault, s
 @pytest.mark.parametrize("route", CHAT_ROUTES)
 def test_every_dialect_of_wait_becomes_retry_after(ask, route, dialect):
     """However a vendor says how long to wait, the caller reads it in Retry-After, in seconds."""
+    asked_at = time.monotonic()
     with pytest.raises(openai.RateLimitError) as caught:
         ask(route, fault=f"rate_limit:retry_after_seconds=30,dialect={dialect}")
 
-    assert 28 <= int(caught.value.response.headers["retry-after"]) <= 31
+    # A date says less and less the longer it is on its way.
+    assert 28 - (time.monotonic() - asked_at) <= int(caught.value.response.headers["retry-after"]) <= 31
 
 
-# A pause before every chunk, so that each comes in a read of its own and the stream is open when it breaks.
+# A pause before every chunk, so that each comes in a read of its own.
 PACED = "slow_drip:ms=15;"
 CUTS = (
     PACED + "reset_mid_stream:after=2",
@@ -68,12 +83,17 @@ CUTS = (
 
 @pytest.mark.parametrize("fault", CUTS)
 @pytest.mark.parametrize("route", CHAT_ROUTES)
-def test_cut_stream_is_an_error_to_the_sdk(ask, gateway, route, fault):
+def test_cut_stream_is_an_error_to_the_sdk(ask, gateway, provider, route, fault):
     """However the upstream stops short, OpenAI's client raises APIError: a part never passes as the whole."""
     pieces = []
 
+    def read():
+        for piece in ask(route, stream=True, fault=fault).answer:
+            pieces.append(piece)
+            provider.may_go_on.set()
+
     with pytest.raises(openai.APIError) as caught:
-        pieces.extend(ask(route, stream=True, fault=fault).answer)
+        read()
 
     assert caught.value.body["code"] == "upstream_interrupted"
     assert pieces
@@ -86,12 +106,14 @@ def test_cut_stream_is_an_error_to_the_sdk(ask, gateway, route, fault):
 
 @pytest.mark.parametrize("fault", [None, "duplicate_final", *CUTS])
 @pytest.mark.parametrize("route", CHAT_ROUTES)
-def test_stream_has_gapless_ids_and_one_terminal_event(http, route, fault):
+def test_stream_has_gapless_ids_and_one_terminal_event(http, provider, route, fault):
     """Events are numbered from 1 without a gap, and exactly one of `[DONE]` or an error ends them."""
     words = BODY["messages"][0]["content"] + (f" [[fault {fault}]]" if fault else "")
     body = BODY | {"model": route, "stream": True, "messages": [{"role": "user", "content": words}]}
 
-    text = http.post("/v1/chat/completions", json=body).text
+    with http.stream("POST", "/v1/chat/completions", json=body) as response:
+        provider.may_go_on.set()
+        text = response.read().decode()
 
     events = [dict(line.split(": ", 1) for line in block.split("\n")) for block in text.split("\n\n") if block]
     assert [int(event["id"]) for event in events] == list(range(1, len(events) + 1))
@@ -113,7 +135,7 @@ def test_silence_before_a_stream_is_a_time_out(ask, gateway):
 def test_silence_in_a_stream_is_an_interruption(ask, gateway, simulator):
     """A lane that falls silent longer than its idle time-out ends the stream with an error and is hung up on."""
     with pytest.raises(openai.APIError) as caught:
-        list(ask("impatient", fault="silence_mid_stream:after=2", stream=True).answer)
+        list(ask("restless", fault="silence_mid_stream:after=2", stream=True).answer)
 
     assert (caught.value.body["code"], caught.value.body["reason"]) == ("upstream_interrupted", "upstream_timeout")
     wait_until(lambda: simulator.get("/admin/state").json()["active_streams"] == 0)
@@ -162,17 +184,26 @@ def test_two_different_idempotency_keys_are_refused(http, gateway, simulator):
     assert simulator.get("/admin/state").json()["total"] == 0
 
 
+async def leave(http, body, *, once):
+    """Ask, and hang up `once` it is so."""
+    async with httpx.AsyncClient(base_url=http.base_url, headers=http.headers, timeout=90) as client:
+        asking = asyncio.create_task(client.post("/v1/chat/completions", json=body))
+        await asyncio.to_thread(wait_until, once)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_caller_who_leaves_hangs_up_the_upstream(http, gateway, simulator, stream):
     """A vanished caller closes the upstream connection and is recorded once, as cancelled, with what was delivered."""
-    fault = "slow_drip:ms=100" if stream else "silence"
+    fault = "silence_mid_stream:after=4" if stream else "silence"
     body = BODY | {"stream": stream, "messages": [{"role": "user", "content": f"Refund? [[fault {fault}]]"}]}
     if stream:
         with http.stream("POST", "/v1/chat/completions", json=body) as response:
             next(line for line in response.iter_lines() if line.startswith("id: 4"))
     else:
-        with pytest.raises(httpx.ReadTimeout):
-            http.post("/v1/chat/completions", json=body, timeout=0.3)
+        asyncio.run(leave(http, body, once=lambda: simulator.get("/admin/state").json()["faults"] == {"silence": 1}))
 
     (row,) = gateway.rows()
     assert (row["outcome"], row["status"]) == ("cancelled", 499)

@@ -19,43 +19,48 @@ from dataplane.stores.idempotency import PostgresIdempotencyStore
 from dataplane.stores.streams import RedisStreamLog
 from tests.dataplane.conftest import stream_policy
 
-from .conftest import release_sections, run_gateway, wait_until
+from .conftest import HoldingProxy, make_release, release_sections, run_gateway, wait_until
 
 pytestmark = pytest.mark.django_db  # asks for the tables; what the gateway writes there is committed
 
 QUESTION = [{"role": "user", "content": "How do I get a refund?"}]
-# Its answer takes a moment, so that somebody can ask meanwhile.
-SLOWLY = [{"role": "user", "content": "How do I get a refund? [[fault latency:ms=4000]]"}]
 DRIPPING = [{"role": "user", "content": "How do I get a refund? [[fault slow_drip:ms=20]]"}]
+
+
+def sections_of(url):
+    """The sections of a release whose route `kept` keeps its streams."""
+    sections = copy.deepcopy(release_sections(url))
+    routing = sections["routing"]
+    routing["streams"] = {"kept": stream_policy()}
+    routing["routes"]["kept"] = routing["routes"]["chat"] | {"streams": "kept"}
+    return sections
 
 
 @pytest.fixture(scope="module")
 def keeping_gateway(simulator_url, keys_url, redis_url):
-    """A gateway whose route `kept` keeps its streams; with stubs for what verifies releases and ships reports."""
-    sections = copy.deepcopy(release_sections(simulator_url))
-    routing = sections["routing"]
-    routing["streams"] = {"kept": stream_policy()}
-    routing["routes"]["kept"] = routing["routes"]["chat"] | {"streams": "kept"}
+    """A gateway with that release, and stubs for what verifies releases and ships reports."""
     stores = {
-        "idempotency_store": PostgresIdempotencyStore(keys_url),
-        "stream_log": RedisStreamLog(redis_url),
+        "idempotency_store": PostgresIdempotencyStore(keys_url, timeout_seconds=60),
+        "stream_log": RedisStreamLog(redis_url, timeout_seconds=60),
         "cursors": CursorKeys([b"k" * 32]),
     }
-    with run_gateway(sections, **stores) as gateway:
+    with run_gateway(sections_of(simulator_url), **stores) as gateway:
         yield gateway
 
 
 @pytest.fixture
 def gateway(keeping_gateway, simulator):
     """That gateway, with nothing recorded yet."""
+    release = keeping_gateway.watcher.current
     keeping_gateway.forget()
-    return keeping_gateway
+    yield keeping_gateway
+    keeping_gateway.watcher.current = release
 
 
 @pytest.fixture
 def client(gateway):
     """OpenAI's client as it comes: it tries three times."""
-    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="bk-globex", timeout=20) as client:
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="bk-globex", timeout=90) as client:
         yield client
 
 
@@ -79,7 +84,7 @@ def ask(client):
 
 def counted(gateway, outcome, operation="chat"):
     """How many requests the gateway has answered so."""
-    page = httpx.get(f"{gateway.url}/metrics").text
+    page = httpx.get(f"{gateway.url}/metrics", timeout=90).text
     words = f'ballast_gateway_requests_total{{operation="{operation}",outcome="{outcome}"}} '
     return int(sum(float(line.removeprefix(words)) for line in page.splitlines() if line.startswith(words)))
 
@@ -125,7 +130,7 @@ def test_client_gets_the_same_stream_again_chunk_by_chunk(ask, gateway, key, rou
     with ThreadPoolExecutor(3) as threads:
         started = threading.Event()
         first = threads.submit(read, started)
-        assert started.wait(10)
+        assert started.wait(60)
         beside = [threads.submit(read) for _ in range(2)]
         everybody = [one.result() for one in (first, *beside)]
     everybody.append(read())
@@ -152,19 +157,22 @@ def test_client_gets_the_same_embeddings_again(client, gateway, key):
     assert (again.headers["idempotent-replayed"], len(gateway.rows())) == ("true", 1)
 
 
-def test_client_does_not_repeat_what_would_meet_the_same(ask, gateway, key, keys_url):
+def test_client_does_not_repeat_what_would_meet_the_same(ask, gateway, simulator_url, key, keys_url):
     """A key that is in use, came with something else, or is none: told once, with what to do, and not tried again."""
     codes = ("idempotency_in_progress", "idempotency_mismatch", "invalid_request")
     before = {code: counted(gateway, code) for code in codes}
-    with ThreadPoolExecutor(1) as threads:
-        first = threads.submit(ask, key, messages=SLOWLY)
-        wait_until(lambda: events(keys_url, key) == ["created"])  # in flight is not yet enough: the key is claimed after that
+    with ThreadPoolExecutor(1) as threads, HoldingProxy(simulator_url) as provider:
+        gateway.watcher.current = make_release(sections_of(provider.url))
+        first = threads.submit(ask, key)
+        # In flight is not yet enough: the key is claimed after that.
+        wait_until(lambda: events(keys_url, key) == ["created"])
         with pytest.raises(openai.ConflictError) as busy:
-            ask(key, messages=SLOWLY, headers={"ballast-deadline-ms": "300"})
+            ask(key, headers={"ballast-deadline-ms": "300"})
         with pytest.raises(openai.UnprocessableEntityError) as other:
-            ask(key, messages=QUESTION, temperature=0.5)
+            ask(key, messages=DRIPPING, temperature=0.5)
         with pytest.raises(openai.BadRequestError) as bad:
             ask("two words")
+        provider.may_go_on.set()
         answer = first.result()
 
     assert [error.value.body["code"] for error in (busy, other, bad)] == list(codes)
@@ -173,7 +181,7 @@ def test_client_does_not_repeat_what_would_meet_the_same(ask, gateway, key, keys
     assert busy.value.response.headers["retry-after"] == "2"
     assert (other.value.body["fields"], other.value.body["param"]) == (["messages", "temperature"], "Idempotency-Key")
     assert bad.value.body["param"] == "Idempotency-Key"
-    assert ask(key, messages=SLOWLY).content == answer.content
+    assert ask(key).content == answer.content
 
 
 def test_retries_of_the_client_carry_the_key(ask, gateway, simulator, key, keys_url):
@@ -196,7 +204,7 @@ def test_key_belongs_to_tenant_and_user(gateway, key):
             f"{gateway.url}/v1/chat/completions",
             json={"model": "chat", "messages": QUESTION},
             headers={"authorization": f"Bearer {bearer}", "ballast-user": user, "idempotency-key": key},
-            timeout=20,
+            timeout=90,
         )
 
     first, again, other_user, other_tenant = (

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 
 from dataplane.aggregation import Aggregation
 from dataplane.credentials import SecretStore
@@ -23,7 +22,7 @@ from dataplane.errors import JobsUnavailable, JobTokenRefused
 from dataplane.gateway import create_app
 from dataplane.job_runner import DEAF_SECONDS, JobRunner
 from dataplane.job_tokens import JobToken, read_token, sign_token
-from dataplane.jobs import MAX_FAILURES
+from dataplane.jobs import MAX_FAILURES, MIN_WAIT_SECONDS
 from dataplane.stores.idempotency import PostgresIdempotencyStore
 from dataplane.stores.jobs import PostgresJobStore
 from tests.dataplane.conftest import copy_document
@@ -32,6 +31,7 @@ from tests.job_rows import empty_table
 from .conftest import (
     StubReports,
     StubWatcher,
+    config_of,
     make_release,
     make_settings,
     release_sections,
@@ -63,8 +63,8 @@ def working_gateway(simulator_url, keys_url):
         kind: {"version": 3, "digest": "c" * 64, "document": copy_document(kind)} for kind in ("template", "outage")
     }
     stores = {
-        "idempotency_store": PostgresIdempotencyStore(keys_url),
-        "job_store": PostgresJobStore(keys_url),
+        "idempotency_store": PostgresIdempotencyStore(keys_url, timeout_seconds=60),
+        "job_store": PostgresJobStore(keys_url, timeout_seconds=60),
         "cursors": KEYS,
     }
     with run_gateway(sections, settings=make_settings(job_limit=5), **stores) as gateway:
@@ -82,7 +82,12 @@ def sql(keys_url):
 def gateway(working_gateway, simulator, sql):
     """That gateway, with nothing recorded yet, and no job."""
     release = working_gateway.watcher.current
+    working_gateway.wait_until_idle()
+    # What it went on with for a runner that was gone is to be recorded before, and counted by the provider.
+    running = "SELECT count(*) FROM ledger_idempotencyrecord WHERE state = 'running'"
+    wait_until(lambda: sql(running) == [(0,)])
     working_gateway.forget()
+    simulator.post("/admin/reset")
     yield working_gateway
     working_gateway.watcher.current = release
 
@@ -90,7 +95,7 @@ def gateway(working_gateway, simulator, sql):
 @pytest.fixture
 def http(gateway):
     """A bare HTTP client with a tenant's key."""
-    with httpx.Client(base_url=gateway.url, headers={"authorization": "Bearer bk-globex"}, timeout=15) as client:
+    with httpx.Client(base_url=gateway.url, headers={"authorization": "Bearer bk-globex"}, timeout=90) as client:
         yield client
 
 
@@ -102,14 +107,16 @@ async def runner(gateway, keys_url):
 
 
 class RunnerOf:
-    """A runner as its process makes it, with a store of its own, that works only when it is told."""
+    """A runner as its process makes it, with a store of its own, that works only when it is told; and time passes for
+    it only when it is told.
+    """
 
     def __init__(self, gateway, keys_url, *, store=None, client=None, keys=KEYS):
-        self.store = store or PostgresJobStore(keys_url, timeout_seconds=20)
+        self.store = store or PostgresJobStore(keys_url, timeout_seconds=60)
         self.client = client or httpx.AsyncClient(base_url=gateway.url)
         self.sent = []
         self.keys = keys
-        self.seconds = 0.0  # by so much its clock is ahead
+        self.seconds = 0.0
 
     async def __aenter__(self):
         async def send(jobs):
@@ -124,7 +131,7 @@ class RunnerOf:
             owner=f"test/jobs/{uuid.uuid4().hex}",
             concurrency=2,
             keep_seconds=3600,
-            clock=lambda: time.monotonic() + self.seconds,
+            clock=lambda: self.seconds,
             wall=time.time,
             rng=random.Random(1),
         )
@@ -146,6 +153,16 @@ def hand_in(http, body=None, *, endpoint=CHAT, status=202, headers=(), **more):
 
 def look(http, job):
     return http.get(f"/v1/jobs/{job['id']}").json()
+
+
+def wait_of(sql):
+    """How long the queued job has to wait since it was taken last, in seconds."""
+    [(seconds,)] = sql("SELECT extract(epoch FROM not_before - taken_at) FROM ledger_job WHERE state = 'queued'")
+    return seconds
+
+
+def put_off(sql):
+    sql("UPDATE ledger_job SET not_before = now() + interval '1 h' WHERE state = 'queued'")
 
 
 def due(sql):
@@ -192,7 +209,9 @@ async def test_application_hands_a_job_in_and_comes_back_for_the_answer(http, ga
 
 
 def test_the_guides_programs_come_back_with_an_answer(gateway, keys_url, sql, capsys):
-    """With OpenAI's SDK and without it, as they stand, but for the address; while they sleep, a runner works."""
+    """With OpenAI's SDK and without it, as they stand, but for the address, and the patience that a busy machine takes;
+    while they sleep, a runner works.
+    """
     guide = (Path(__file__).resolve().parents[3] / "docs" / "jobs.md").read_text()
     programs = [part.partition("```")[0] for part in guide.split("```python\n")[1:]]
 
@@ -205,6 +224,7 @@ def test_the_guides_programs_come_back_with_an_answer(gateway, keys_url, sql, ca
 
     for program in programs:
         program = program.replace("http://127.0.0.1:8080", gateway.url).replace("time.sleep(", "meanwhile(")
+        program = program.replace("httpx.Client(", "httpx.Client(timeout=90, ")
         exec(program, {"meanwhile": meanwhile})  # noqa: S102 - our own guide
 
     said = capsys.readouterr().out.splitlines()
@@ -301,9 +321,11 @@ async def test_key_names_one_job(http, gateway, runner, sql):
 async def test_what_passes_is_waited_for_and_what_does_not_ends_the_job(http, gateway, runner, simulator, sql):
     """A 429 and a 503 put it back, later, at no loss; a refusal is its end, in the words of the envelope."""
     job = hand_in(http).json()
-    for fault in ("rate_limit:retry_after_seconds=7", "status:code=503"):
+    for fault, seconds in (("rate_limit:retry_after_seconds=7", 7), ("status:code=503", MIN_WAIT_SECONDS)):
         simulator.post("/admin/faults", json={"fault": fault, "count": 1})
         assert await runner.run_next()
+        assert wait_of(sql) >= seconds
+        put_off(sql)
         assert not await runner.run_next()
         assert look(http, job)["status"] == "queued"
         due(sql)
@@ -474,7 +496,7 @@ class MortalClient(httpx.AsyncClient):
         if self._after:
             await asking
         else:
-            await asyncio.to_thread(wait_until, lambda: self._gateway.reports.in_flight > 0)
+            await asyncio.to_thread(wait_until, lambda: self._gateway.reports.in_flight > 0 or asking.done())
             asking.cancel()
         raise Killed
 
@@ -490,7 +512,7 @@ async def test_runner_that_is_killed_between_two_writes_costs_nobody_an_answer(
     if step == "ask":
         client = MortalClient(gateway.url, gateway, after=when == "after")
     else:
-        store = Mortal(PostgresJobStore(keys_url, timeout_seconds=20), step, after=when == "after")
+        store = Mortal(PostgresJobStore(keys_url, timeout_seconds=60), step, after=when == "after")
     async with RunnerOf(gateway, keys_url, store=store, client=client) as mortal:
         with pytest.raises(Killed):
             await mortal.run_next()
@@ -578,7 +600,7 @@ async def test_gateway_or_database_that_is_away_is_waited_for(http, gateway, key
                 raise JobsUnavailable("away")
             await self._store.end(*arguments)
 
-    async with RunnerOf(gateway, keys_url, store=Away(PostgresJobStore(keys_url, timeout_seconds=20))) as patient:
+    async with RunnerOf(gateway, keys_url, store=Away(PostgresJobStore(keys_url, timeout_seconds=60))) as patient:
         assert await patient.run_next()
     assert look(http, job)["status"] == "completed"
 
@@ -615,8 +637,8 @@ def test_gateway_without_a_database_takes_no_jobs(simulator_url):
             secrets=SecretStore({"SIM_KEY": "sk-sim"}),
             job_store=store,
         )
-        config = uvicorn.Config(app, lifespan="on", log_level="warning", access_log=False)
-        with serve(config) as url, httpx.Client(base_url=url, headers={"authorization": "Bearer bk-globex"}) as http:
+        bearer = {"authorization": "Bearer bk-globex"}
+        with serve(config_of(app)) as url, httpx.Client(base_url=url, headers=bearer, timeout=90) as http:
             refused = [hand_in(http, status=503), http.get(f"/v1/jobs/job_{'0' * 32}")]
             assert {(one.status_code, one.json()["error"]["code"]) for one in refused} == {(503, "jobs_unavailable")}
             assert refused[0].headers["retry-after"] == "1"

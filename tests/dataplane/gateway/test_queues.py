@@ -19,7 +19,7 @@ from dataplane.stores.streams import RedisStreamLog
 from tests.dataplane.conftest import stream_policy
 from tests.dataplane.quota_world import quota_document
 
-from .conftest import release_sections, run_gateway
+from .conftest import release_sections, run_gateway, wait_until
 
 ROUTES = {"plain": "a", "kept": "b", "broken": "c", "learning": "d"}
 
@@ -32,7 +32,7 @@ def gateway(simulator_url, redis_url):
     routing["streams"] = {"kept": stream_policy(on_cut="end")}
     routing["quotas"] = {
         "tight": quota_document(
-            window_seconds=1, requests=8, headroom=0.1, max_wait_seconds=5, fleet_workers=1, learn=False
+            window_seconds=1, requests=8, headroom=0.1, max_wait_seconds=60, fleet_workers=1, learn=False
         ),
         "ample": quota_document(window_seconds=1, requests=100, fleet_workers=1, learn=True),
     }
@@ -43,12 +43,12 @@ def gateway(simulator_url, redis_url):
             "account": account,
             "quota": "ample" if route == "learning" else "tight",
         }
-        routing["routes"][route] = {"lanes": [name], "deadline_ms": 20_000}
+        routing["routes"][route] = {"lanes": [name], "deadline_ms": 90_000}
     routing["routes"]["kept"]["streams"] = "kept"
     stores = {
-        "stream_log": RedisStreamLog(redis_url, timeout_seconds=5),
+        "stream_log": RedisStreamLog(redis_url, timeout_seconds=60),
         "cursors": CursorKeys([b"k" * 32]),
-        "quota_store": RedisQuotaStore(redis_url, timeout_seconds=5),
+        "quota_store": RedisQuotaStore(redis_url, timeout_seconds=60),
     }
     with run_gateway(sections, **stores) as gateway:
         yield gateway
@@ -61,7 +61,7 @@ def crowd(gateway):
     with ThreadPoolExecutor(8) as threads:
 
         def ask(route):
-            with httpx.Client(base_url=gateway.url, headers={"authorization": "Bearer bk-globex"}, timeout=15) as http:
+            with httpx.Client(base_url=gateway.url, headers={"authorization": "Bearer bk-globex"}, timeout=120) as http:
                 while not over.is_set():
                     http.post("/v1/chat/completions", json=question(route, stream=False))
 
@@ -80,22 +80,31 @@ def question(route, *, stream=True):
 def ask(gateway, route, **headers):
     """The whole answer of a stream, with its bytes; a queue was there before it."""
     given = {"authorization": "Bearer bk-globex", "ballast-queue": "comments"} | headers
-    return httpx.post(f"{gateway.url}/v1/chat/completions", json=question(route), headers=given, timeout=15)
+    return httpx.post(f"{gateway.url}/v1/chat/completions", json=question(route), headers=given, timeout=120)
 
 
 def ask_until_queued(gateway, route):
     """The first answer before which somebody was told where they stand; without a queue there is nothing to tell."""
-    for _ in range(20):
-        answer = ask(gateway, route)
-        if ": queue " in answer.text:
-            return answer
-    raise AssertionError(answer.text)
+    answers = [ask(gateway, route)]
+
+    def is_told():
+        if ": queue " not in answers[-1].text:
+            answers.append(ask(gateway, route))
+        return ": queue " in answers[-1].text
+
+    wait_until(is_told)
+    return answers[-1]
 
 
 def ask_again_and_again(client, headers):
-    for _ in range(50):
-        with contextlib.suppress(openai.InternalServerError):  # the deadline of one that was nearly served
+    """Until it raises anything but the deadline of one that was nearly served."""
+
+    def is_served():
+        with contextlib.suppress(openai.InternalServerError):
             client.chat.completions.create(**question("plain"), extra_headers=headers).close()
+        return False
+
+    wait_until(is_served)
 
 
 @pytest.mark.parametrize("route", ["plain", "kept"])
@@ -122,7 +131,7 @@ def test_openai_client_reads_a_stream_that_waited(gateway, crowd, route):
     """It passes over what it does not know."""
     crowd(route)
     url = f"{gateway.url}/v1"
-    with openai.OpenAI(base_url=url, api_key="bk-globex", max_retries=0, timeout=15) as client:
+    with openai.OpenAI(base_url=url, api_key="bk-globex", max_retries=0, timeout=120) as client:
         for _ in range(3):
             stream = client.chat.completions.create(**question(route), extra_headers={"ballast-queue": "comments"})
             texts = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
@@ -147,7 +156,7 @@ def test_who_is_refused_a_place_gets_the_status_that_says_so(gateway, crowd):
     ask_until_queued(gateway, "plain")
     headers = {"ballast-queue": "comments", "ballast-deadline-ms": "60"}
     with (
-        openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="bk-globex", max_retries=0, timeout=15) as client,
+        openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="bk-globex", max_retries=0, timeout=120) as client,
         pytest.raises(openai.RateLimitError) as refused,
     ):
         ask_again_and_again(client, headers)
@@ -175,7 +184,7 @@ def test_a_limit_in_the_headers_of_an_answer_is_kept_to(gateway, simulator):
         f"{gateway.url}/v1/chat/completions",
         json=question("learning", stream=False),
         headers={"authorization": "Bearer bk-globex"},
-        timeout=15,
+        timeout=120,
     ).raise_for_status()
 
     [state] = [state for state in gateway.reports.quotas() if state["pool"] == "d/ample"]
@@ -188,7 +197,7 @@ def test_quotas_are_in_the_metrics(gateway):
     """By pool, with what was let go and whether the fleet shares it."""
     ask(gateway, "plain")
 
-    text = httpx.get(f"{gateway.url}/metrics").text
+    text = httpx.get(f"{gateway.url}/metrics", timeout=120).text
 
     assert 'ballast_gateway_quota_grants_total{pool="a/tight"}' in text
     assert 'ballast_gateway_quota_shared{pool="a/tight"} 1.0' in text

@@ -30,7 +30,7 @@ from .conftest import release_sections, run_gateway, wait_until
 
 QUESTION = "How do I get a refund?"
 DRIPPING = f"{QUESTION} [[fault slow_drip:ms=30]]"
-SLOW = f"{QUESTION} [[fault slow_drip:ms=300]]"
+UNENDING = f"{QUESTION} [[fault silence_mid_stream:after=2]]"
 CUT = f"{QUESTION} [[fault reset_mid_stream:after=4]]"
 EVENTS = {"accept": "text/event-stream"}
 OLD, NEW = b"o" * 32, b"n" * 32
@@ -46,7 +46,7 @@ def streaming_gateway(simulator_url, redis_url):
         routing["routes"][route] = routing["routes"]["chat"] | {"streams": "kept"}
     sections["access"]["keys"][hashlib.sha256(b"bk-demo-acme").hexdigest()] = {"tenant": "globex", "id": "k-guide"}
     keys = "\n".join(base64.b64encode(key).decode() for key in (NEW, OLD))
-    log = RedisStreamLog(redis_url, timeout_seconds=5)
+    log = RedisStreamLog(redis_url, timeout_seconds=60)
     with run_gateway(sections, stream_log=log, cursors=parse_cursor_keys(keys)) as gateway:
         yield gateway
 
@@ -55,7 +55,7 @@ def streaming_gateway(simulator_url, redis_url):
 def client(streaming_gateway):
     """OpenAI's client with a tenant's key; it tries once."""
     url = f"{streaming_gateway.url}/v1"
-    with openai.OpenAI(base_url=url, api_key="bk-globex", max_retries=0, timeout=15) as client:
+    with openai.OpenAI(base_url=url, api_key="bk-globex", max_retries=0, timeout=90) as client:
         yield client
 
 
@@ -63,7 +63,7 @@ def client(streaming_gateway):
 def http(streaming_gateway):
     """A bare HTTP client with the same key."""
     with httpx.Client(
-        base_url=streaming_gateway.url, headers={"authorization": "Bearer bk-globex"}, timeout=15
+        base_url=streaming_gateway.url, headers={"authorization": "Bearer bk-globex"}, timeout=90
     ) as client:
         yield client
 
@@ -71,7 +71,7 @@ def http(streaming_gateway):
 @pytest.fixture(scope="module")
 def stranger(streaming_gateway):
     """Whoever has no key: a browser."""
-    with httpx.Client(base_url=streaming_gateway.url, timeout=15) as client:
+    with httpx.Client(base_url=streaming_gateway.url, timeout=90) as client:
         yield client
 
 
@@ -259,7 +259,7 @@ def test_another_tenants_stream_is_not_there(stranger, client):
 
 def test_a_stream_is_looked_at_acknowledged_and_cancelled(http, client):
     """As JSON: what it is doing, how far it got, and which lane gave what."""
-    stream = begin(client, SLOW)
+    stream = begin(client, UNENDING)
     name = stream.response.headers["ballast-stream-id"]
     next(stream)
     running = http.get(f"/v1/streams/{name}", headers={"accept": "application/json"}).json()
@@ -310,7 +310,7 @@ def test_an_interrupted_stream_is_continued_in_another(http, client, streaming_g
     note = json.loads(events_of(response)[0][2])["ballast"]["continues"]
     assert (note["stream"], note["how"]) == (name, "regenerated")
     rows = streaming_gateway.reports.streams
-    wait_until(lambda: name in {row["continues"] for row in rows}, seconds=15)
+    wait_until(lambda: name in {row["continues"] for row in rows})
     [row] = [row for row in rows if row["continues"] == name]
     assert (row["stream_id"], row["outcome"]) == (response.headers["ballast-stream-id"], "completed")
 
@@ -318,7 +318,7 @@ def test_an_interrupted_stream_is_continued_in_another(http, client, streaming_g
 def test_what_cannot_be_continued_says_why_every_time(http, client):
     """Complete, under way, calling a tool: the same answer also the second time."""
     complete, _, _ = ended(client)
-    running = begin(client, SLOW)
+    running = begin(client, UNENDING)
     under_way = running.response.headers["ballast-stream-id"]
     tool = {"type": "function", "function": {"name": "refund", "parameters": {"type": "object", "properties": {}}}}
     calling = client.chat.completions.create(
@@ -416,6 +416,8 @@ def test_the_guides_programs_read_everything_whatever_breaks(streaming_gateway, 
     assert "http://127.0.0.1:8080" in code
     # Longer than the head of a response, which a caller without an idempotency key cannot lose.
     with contextlib.closing(BreakingProxy(streaming_gateway.url, limits=[2500, 1700, 3000])) as proxy:
+        # Only a connection that breaks is given up, however long a busy machine stands still.
+        code = code.replace("httpx.stream(*where, ", "httpx.stream(*where, timeout=90, ")
         whole, broken = {}, {}
         exec(code.replace("http://127.0.0.1:8080", streaming_gateway.url), whole)  # noqa: S102 - our own guide
         exec(code.replace("http://127.0.0.1:8080", proxy.url), broken)  # noqa: S102 - as above
@@ -434,7 +436,7 @@ def test_what_streams_do_is_counted(http, client):
 
     def counts():
         lines = [line.rsplit(" ", 1) for line in http.get("/metrics").text.splitlines() if line.startswith("ballast")]
-        found = {series: float(value) for series, value in lines if "seconds" not in series}
+        found = {series: float(value) for series, value in lines if "seconds" not in series and "endings" not in series}
         return {series: value for series, value in found.items() if "stream_" in series}
 
     before = counts()
@@ -443,7 +445,7 @@ def test_what_streams_do_is_counted(http, client):
     wait_until(lambda: sum(counts().values()) >= sum(before.values()) + 3)
 
     more = {series: value - before.get(series, 0) for series, value in counts().items()}
-    assert {series: value for series, value in more.items() if value and "endings" not in series} == {
+    assert {series: value for series, value in more.items() if value} == {
         'ballast_gateway_requests_total{operation="stream_resume",outcome="ok"}': 1,
         'ballast_gateway_requests_total{operation="stream_continue",outcome="stream_not_continuable"}': 1,
         "ballast_gateway_stream_resumes_total": 1,

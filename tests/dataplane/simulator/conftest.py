@@ -32,17 +32,17 @@ def simulator_url():
 def _sessions(simulator_url):
     """Hold the clients of all tests: making one loads the system's certificates each time, most of a test's time."""
     with (
-        httpx.Client(base_url=simulator_url, timeout=10) as http,
-        openai.OpenAI(base_url=f"{simulator_url}/openai/v1", api_key="sk-main", max_retries=0, timeout=10) as one,
+        httpx.Client(base_url=simulator_url, timeout=90) as http,
+        openai.OpenAI(base_url=f"{simulator_url}/openai/v1", api_key="sk-main", max_retries=0, timeout=90) as one,
         openai.AzureOpenAI(
             azure_endpoint=f"{simulator_url}/azure",
             api_key="az-main",
             api_version="2024-10-21",
             max_retries=0,
-            timeout=10,
+            timeout=90,
         ) as two,
         anthropic.Anthropic(
-            base_url=f"{simulator_url}/anthropic", api_key="ant-main", max_retries=0, timeout=10
+            base_url=f"{simulator_url}/anthropic", api_key="ant-main", max_retries=0, timeout=90
         ) as three,
     ):
         yield http, one, two, three

@@ -70,7 +70,7 @@ def test_waits_are_repeatable_and_bounded(profile, seed):
 def test_client_that_leaves_a_stream_is_counted(http):
     """The simulator stops generating when nobody reads, and says so."""
     body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}], "stream": True}
-    headers = {"authorization": "Bearer k", "x-simulator-fault": "slow_drip:ms=20"}
+    headers = {"authorization": "Bearer k", "x-simulator-fault": "slow_drip:ms=400"}
 
     with http.stream("POST", "/openai/v1/chat/completions", json=body, headers=headers) as response:
         next(response.iter_raw())
