@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import openai
@@ -395,77 +392,6 @@ def live_gateway(simulator_url: str) -> Iterator[LiveGateway]:
     """One gateway for the session, which asks nobody but the providers."""
     with run_gateway(release_sections(simulator_url)) as gateway:
         yield gateway
-
-
-class HoldingProxy:
-    """Stands between a gateway and the simulator and passes everything on; but what follows `mark` in the first answer
-    of a connection, only once it `may_go_on`. Without a mark that is all of it.
-    """
-
-    def __init__(self, url: str, *, mark: re.Pattern[bytes] | None = None) -> None:
-        self._target = urlsplit(url)
-        self._mark = mark
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.may_go_on = threading.Event()
-
-    def __enter__(self) -> HoldingProxy:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *problem: object) -> None:
-        self.may_go_on.set()
-        self._listener.shutdown(socket.SHUT_RDWR)  # ends `accept`, which closing does not
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                gateway, _ = self._listener.accept()
-                simulator = socket.create_connection((self._target.hostname or "", self._target.port or 0))
-                for pass_on, source, target in (
-                    (self._ask, gateway, simulator),
-                    (self._answer, simulator, gateway),
-                ):
-                    threading.Thread(target=pass_on, args=(source, target), daemon=True).start()
-
-    def _ask(self, gateway: socket.socket, simulator: socket.socket) -> None:
-        with suppress(OSError):
-            while data := gateway.recv(65536):
-                simulator.sendall(data)
-        with suppress(OSError):
-            simulator.shutdown(socket.SHUT_RDWR)
-
-    def _answer(self, simulator: socket.socket, gateway: socket.socket) -> None:
-        how = socket.SHUT_RDWR
-        try:
-            self._hold_back(simulator, gateway)
-            while data := simulator.recv(65536):
-                gateway.sendall(data)
-        except OSError:
-            # As the simulator breaks its connections, with a reset; which comes once nobody reads here any more.
-            gateway.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            how = socket.SHUT_RD
-        with suppress(OSError):
-            gateway.shutdown(how)
-        gateway.close()
-        simulator.close()
-
-    def _hold_back(self, simulator: socket.socket, gateway: socket.socket) -> None:
-        data, passed = b"", 0
-        while self._mark is not None:
-            found = self._mark.search(data)
-            end = len(data) if found is None else found.end()
-            gateway.sendall(data[passed:end])
-            passed = end
-            if found is not None:
-                break
-            more = simulator.recv(65536)
-            if not more:
-                return
-            data += more
-        self.may_go_on.wait()
-        gateway.sendall(data[passed:])
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ import pytest
 
 from dataplane.envelope import FACES
 
-from .conftest import CHAT_ROUTES, HoldingProxy, make_release, release_sections, wait_until
+from .conftest import CHAT_ROUTES, make_release, release_sections, wait_until
+from .proxies import HoldingProxy
 
 BODY = {"model": "chat", "messages": [{"role": "user", "content": "How do I get a refund?"}]}
 # The first event with words in it, of any vendor.

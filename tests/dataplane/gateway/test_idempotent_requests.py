@@ -19,7 +19,8 @@ from dataplane.stores.idempotency import PostgresIdempotencyStore
 from dataplane.stores.streams import RedisStreamLog
 from tests.dataplane.conftest import stream_policy
 
-from .conftest import HoldingProxy, make_release, release_sections, run_gateway, wait_until
+from .conftest import make_release, release_sections, run_gateway, wait_until
+from .proxies import HoldingProxy
 
 pytestmark = pytest.mark.django_db  # asks for the tables; what the gateway writes there is committed
 

@@ -10,12 +10,8 @@ import copy
 import hashlib
 import json
 import re
-import socket
-import struct
-import threading
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 import openai
@@ -27,6 +23,7 @@ from dataplane.stores.streams import RedisStreamLog
 from tests.dataplane.conftest import stream_policy
 
 from .conftest import release_sections, run_gateway, wait_until
+from .proxies import BreakingProxy
 
 QUESTION = "How do I get a refund?"
 DRIPPING = f"{QUESTION} [[fault slow_drip:ms=30]]"
@@ -365,43 +362,6 @@ def test_a_place_that_is_no_number_is_refused(http, client, place):
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "starting_after")
 
 
-class BreakingProxy:
-    """Passes connections on to a gateway, and resets the first ones after so many bytes of the response."""
-
-    def __init__(self, url, *, limits):
-        self._target = urlsplit(url)
-        self._limits = list(limits)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.resets = 0
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                caller, _ = self._listener.accept()
-                gateway = socket.create_connection((self._target.hostname, self._target.port))
-                limit = self._limits.pop(0) if self._limits else None
-                threading.Thread(target=self._pass_on, args=(caller, gateway, None), daemon=True).start()
-                threading.Thread(target=self._pass_on, args=(gateway, caller, limit), daemon=True).start()
-
-    def _pass_on(self, source, target, limit):
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536 if limit is None else min(limit, 65536)):
-                target.sendall(data)
-                if limit is not None and (limit := limit - len(data)) <= 0:
-                    target.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    self.resets += 1
-                    break
-        for one in (source, target):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-
-    def close(self):
-        self._listener.close()
-
-
 def programs():
     """The Python of the guide, by heading."""
     text = (Path(__file__).resolve().parents[3] / "docs" / "streaming.md").read_text()
@@ -415,7 +375,7 @@ def test_the_guides_programs_read_everything_whatever_breaks(streaming_gateway, 
     assert set(programs()) == {"With OpenAI's SDK", "Without it"}
     assert "http://127.0.0.1:8080" in code
     # Longer than the head of a response, which a caller without an idempotency key cannot lose.
-    with contextlib.closing(BreakingProxy(streaming_gateway.url, limits=[2500, 1700, 3000])) as proxy:
+    with BreakingProxy(streaming_gateway.url, limits=[2500, 1700, 3000]) as proxy:
         # Only a connection that breaks is given up, however long a busy machine stands still.
         code = code.replace("httpx.stream(*where, ", "httpx.stream(*where, timeout=90, ")
         whole, broken = {}, {}
