@@ -1,35 +1,25 @@
 """Open pages notice at once when their operator may no longer listen."""
 
 import pytest
-from asgiref.sync import sync_to_async
 from channels.db import database_sync_to_async
-from django.db import connections
 
 from controlplane import live
 from controlplane.accounts import operations as accounts
 from controlplane.accounts.models import Operator
 from controlplane.accounts.roles import Role
 from tests.accounts.door import PASSWORD
-from tests.console.test_live import WAIT, Page, operator
+from tests.console.test_live import (  # noqa: F401 - two of them are fixtures that every test here takes
+    Page,
+    operator,
+    patient,
+    threads_let_go_of_the_database,
+)
 from tests.factories import NOW, SETUP
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 SIGNED_OUT = 4401
 make = database_sync_to_async(operator)
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch):
-    """What is told is not given up after two seconds: where the machine pauses, a page must hear it all the same."""
-    monkeypatch.setattr(live, "SEND_SECONDS", WAIT)
-
-
-@pytest.fixture(autouse=True)
-async def threads_let_go_of_the_database():
-    """What a consumer asks, it asks in a thread, whose connection would outlive the test database."""
-    yield
-    await sync_to_async(connections.close_all)()
 
 
 def lock_out(person):

@@ -18,6 +18,7 @@ from dataplane.jobs import MIN_ENDS, OVER, TRANSITIONS, Answer, Event, LeaseLost
 from dataplane.journey import new_id
 from dataplane.stores import jobs_sql
 from dataplane.stores.jobs import WORKING, PostgresJobStore, Submission
+from tests.contracts.conftest import LEASE_SECONDS
 from tests.job_rows import empty_table
 
 pytestmark = pytest.mark.django_db  # only reads; what a store writes is committed
@@ -31,8 +32,6 @@ ANSWER = Answer(
 )
 REFUSED = Answer(400, {"ballast-request-id": "req_2"}, b'{"error": {"code": "invalid_request", "message": "no"}}')
 DONE = Verdict(Event.COMPLETED)
-# Far longer than a test takes, however long a busy machine stands still in the middle of it.
-LEASE_SECONDS = 3000
 ends = iter(range(1, 10**9))
 
 

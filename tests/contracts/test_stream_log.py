@@ -14,10 +14,10 @@ import redis.asyncio
 from dataplane.errors import StreamLogUnavailable
 from dataplane.frames import Ending
 from dataplane.stores.streams import LIVE, OWED, PAGE, PREFIX, Append, Checkpoint, RedisStreamLog, Standing
+from tests.contracts.conftest import LEASE_SECONDS
 from tests.dataplane.stream_logs import MemoryStreamLog, Shelf
 
-# Far longer than a test takes, however long a busy machine stands still in the middle of it.
-LEASE_SECONDS = KEPT_SECONDS = 3000.0
+KEPT_SECONDS = LEASE_SECONDS
 OK, GONE, GAP, FENCED = Standing.OK, Standing.GONE, Standing.GAP, Standing.FENCED
 
 

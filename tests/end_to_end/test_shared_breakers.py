@@ -1,11 +1,10 @@
 """Breakers of several gateway processes: what one meets the others are spared, and what is left without Redis."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from launcher.postgres import wait_until
 from tests.end_to_end.gateways import Gateways, two_lanes
 
 pytestmark = pytest.mark.end_to_end
@@ -42,7 +41,7 @@ def test_what_one_process_meets_opens_the_others(gateways: Gateways) -> None:
     rule = gateways.strike("together-primary", "status:code=503")
 
     served = [gateways.ask(ONE, "together") for _ in range(FAILURES)]
-    wait_for(lambda: states(gateways, "together") == ["open"] * 3)
+    gateways.wait_for(lambda: states(gateways, "together") == ["open"] * 3)
     spared = [gateways.ask(process, "together", stream=stream) for process in (TWO, THREE) for stream in (False, True)]
 
     assert [how(answer) for answer in served] == [("together/alternate", "alternate", 2)] * FAILURES
@@ -56,7 +55,7 @@ def test_failures_that_no_process_could_judge_by_add_up(gateways: Gateways) -> N
 
     for process in (ONE, TWO) * (FAILURES // 2):
         assert how(gateways.ask(process, "scattered")) == ("scattered/alternate", "alternate", 2)
-    wait_for(lambda: states(gateways, "scattered") == ["open"] * 3)
+    gateways.wait_for(lambda: states(gateways, "scattered") == ["open"] * 3)
 
     assert how(gateways.ask(THREE, "scattered")) == ("scattered/alternate", "alternate", 1)
     assert gateways.hits(rule) == FAILURES
@@ -82,7 +81,7 @@ def test_without_redis_every_request_is_served_and_each_process_opens_by_itself(
     assert after_second == ["open", "open", "closed"]
     assert gateways.hits(rule) == 2 * FAILURES
     gateways.redis.start()
-    wait_for(lambda: states(gateways, "alone") == ["open"] * 3)
+    gateways.wait_for(lambda: states(gateways, "alone") == ["open"] * 3)
 
 
 # --- steps ------------------------------------------------------------------------------------------------------------
@@ -96,8 +95,3 @@ def how(answer: httpx.Response) -> tuple[str, str, int]:
     assert answer.status_code == httpx.codes.OK, answer.text
     said = answer.headers
     return said["ballast-lane"], said["ballast-fallback"], int(said["ballast-attempts"])
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until the fleet has got there; how long that takes is never part of what is tested."""
-    assert wait_until(condition, alive=lambda: True, seconds=60), "it did not happen"

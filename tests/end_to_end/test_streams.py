@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 import pytest
 
-from launcher.postgres import wait_until
 from tests.end_to_end.gateways import KEY, Gateways, resumable
 from tests.end_to_end.raw_streams import (
     FOUND,
@@ -78,7 +77,7 @@ def test_streams_of_a_killed_process_all_end_once(gateways: Gateways) -> None:
 
     with ThreadPoolExecutor(8) as threads:
         running = [threads.submit(begin, number) for number in range(8)]
-        wait_for(lambda: len(begun) == 8)
+        gateways.wait_for(lambda: len(begun) == 8)
         gateways.kill(2)
         everything = [one.result() for one in running]
         ended = list(threads.map(lambda one: finish(gateways.urls[0], one), everything))
@@ -89,7 +88,7 @@ def test_streams_of_a_killed_process_all_end_once(gateways: Gateways) -> None:
     assert {(error["code"], error["reason"]) for error in errors} == {("upstream_interrupted", "owner_lost")}
     assert all(error["resume_cursor"] for error in errors)
     streams = {one.stream: one for one in ended}
-    wait_for(lambda: streams.keys() <= {row["stream_id"] for row in gateways.reported("streams")})
+    gateways.wait_for(lambda: streams.keys() <= {row["stream_id"] for row in gateways.reported("streams")})
     for row in gateways.reported("streams"):
         if (one := streams.get(row["stream_id"])) is not None:
             assert (row["outcome"], row["frames"]) == ("interrupted", one.after)
@@ -129,11 +128,6 @@ def finish(url: str, received: Received) -> Received:
     while not received.is_over:
         Connection(url, resume(KEY, received), received).read_all()
     return received
-
-
-def wait_for(condition: Any) -> None:
-    """Wait for other processes to get somewhere; how long it takes is never part of what is tested."""
-    assert wait_until(condition, alive=lambda: True, seconds=60), "it did not happen"
 
 
 def test_a_stream_that_its_provider_breaks_off_goes_on_elsewhere(gateways: Gateways) -> None:
@@ -178,7 +172,7 @@ def row_of(gateways: Gateways, received: Received) -> dict[str, Any]:
     def rows() -> list[dict[str, Any]]:
         return [row for row in gateways.reported("streams") if row["stream_id"] == received.stream]
 
-    wait_for(rows)
+    gateways.wait_for(rows)
     return rows()[0]
 
 
@@ -206,5 +200,5 @@ def test_without_redis_a_stream_goes_on_and_is_whole_in_the_log_after(gateways: 
         Connection(gateways.urls[1], resume(KEY, again), again).read_all()
         return bool(again.payloads)
 
-    wait_for(is_back)
+    gateways.wait_for(is_back)
     assert finish(gateways.urls[1], again).payloads == received.payloads
