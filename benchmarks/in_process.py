@@ -119,6 +119,9 @@ class Reports:
     def add_stream(self, row: Mapping[str, Any]) -> None:
         """As `ReportShipper.add_stream`."""
 
+    def add_sample(self, row: Mapping[str, Any]) -> None:
+        """As `ReportShipper.add_sample`."""
+
     def add_delivery(self, row: Mapping[str, Any]) -> None:
         """As `ReportShipper.add_delivery`."""
 

@@ -80,6 +80,17 @@ class Environment:
             raise ImproperlyConfigured(f"{name} is no usable address; it must look like {shapes}")
         return value
 
+    def store(self, name: str, default: str) -> str:
+        """An object store: a directory, or a bucket of S3's kind and what names in it begin with."""
+        value = self.text(name, default)
+        parts = _split(value)
+        is_directory = parts is not None and parts.scheme == "file" and not parts.netloc and parts.path.startswith("/")
+        if parts is None or not (is_directory or (parts.scheme == "s3" and parts.hostname)):
+            raise ImproperlyConfigured(
+                f"{name} is {value!r}; it must look like file:///directory or s3://bucket/prefix"
+            )
+        return value
+
     def postgresql(self, name: str) -> dict[str, Any]:
         """A PostgreSQL database as Django's DATABASES wants it."""
         value = self.text(name)

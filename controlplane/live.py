@@ -1,8 +1,9 @@
 """Live topics: how a change reaches the pages that show it.
 
-A topic is a Channels group of the same name: "fleet", "overview", "lanes", "quotas", "reviews", "canary.<slug>"; and,
-for the lines themselves, "operator.<id>", which says that what this operator may hear has changed. A message is a hint
-with data, never the truth: pages poll when no message comes, so a lost one costs seconds, and `notify` never raises.
+A topic is a Channels group of the same name: "fleet", "overview", "lanes", "quotas", "answers", "reviews",
+"dead-letters", "canary.<slug>"; and, for the lines themselves, "operator.<id>", which says that what this operator may
+hear has changed. A message is a hint with data, never the truth: pages poll when no message comes, so a lost one costs
+seconds, and `notify` never raises.
 """
 
 import asyncio
@@ -17,7 +18,9 @@ FLEET: Final = "fleet"
 OVERVIEW: Final = "overview"
 LANES: Final = "lanes"
 QUOTAS: Final = "quotas"
+ANSWERS: Final = "answers"
 REVIEWS: Final = "reviews"
+DEAD_LETTERS: Final = "dead-letters"
 CANARY_PREFIX: Final = "canary."
 OPERATOR_PREFIX: Final = "operator."
 # A click must not hang because Redis is away.

@@ -28,6 +28,9 @@ CONSOLE_URL = env.url("BALLAST_CONSOLE_URL", f"http://127.0.0.1:{CONSOLE_PORT}",
 DATA_DIR = Path(env.text("BALLAST_DATA_DIR", str(BASE_DIR / "var"))).resolve()
 REDIS_URL = env.url("REDIS_URL", schemes={"redis", "rediss"})
 SIGNING_KEY_FILE = Path(env.text("BALLAST_SIGNING_KEY_FILE", str(DATA_DIR / "keys" / "release-signing.pem")))
+# Where payloads are kept that are no table's to hold, and the keys they are encrypted with, one a line in base64.
+PAYLOAD_STORE = env.store("BALLAST_PAYLOAD_STORE", (DATA_DIR / "payloads").as_uri())
+PAYLOAD_KEYS_FILE = Path(env.text("BALLAST_PAYLOAD_KEYS_FILE", str(DATA_DIR / "keys" / "payload-keys")))
 RELEASE_FILE = Path(env.text("BALLAST_RELEASE_FILE", str(DATA_DIR / "release.json")))
 AGENT_TOKEN = env.text("BALLAST_AGENT_TOKEN", min_chars=16)
 REPORTS_STREAM = "ballast:reports"
@@ -68,6 +71,7 @@ INSTALLED_APPS = [
     "pgtrigger",
     "rest_framework",
     "controlplane.audit",
+    "controlplane.work",
     "controlplane.accounts",
     "controlplane.approvals",
     "controlplane.releases",
@@ -77,6 +81,8 @@ INSTALLED_APPS = [
     "controlplane.ladder",
     "controlplane.telemetry",
     "controlplane.ledger",
+    "controlplane.deadletters",
+    "controlplane.trials",
     "controlplane.console",
     "controlplane.api",
 ]
@@ -148,17 +154,33 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # A click must not hang because the broker is away: agents reconcile, and the beat pushes again.
 CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_connect_timeout": 1, "socket_timeout": 5}
 CELERY_TASK_PUBLISH_RETRY = False
+# Durable work has workers of its own: what takes long, or kills them, keeps nobody from lapsing a bypass in time.
+CELERY_TASK_ROUTES = {"work.run": {"queue": "ballast.work"}}
+# What cannot be read becomes a dead letter instead of a line in a log.
+CELERY_WORKER_CONSUMER = "controlplane.work.consumer:Consumer"
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "run" / "celerybeat-schedule")
 CELERY_BEAT_SCHEDULE = {
+    "sweep-work": {"task": "work.sweep", "schedule": timedelta(seconds=5)},
+    "store-payloads": {"task": "deadletters.store_payloads", "schedule": timedelta(seconds=10)},
+    "wake-redrives": {"task": "deadletters.wake_redrives", "schedule": timedelta(seconds=15)},
+    "purge-payloads": {"task": "deadletters.purge", "schedule": timedelta(hours=1)},
     "push-latest": {"task": "releases.push_latest", "schedule": timedelta(seconds=10)},
     "lapse-break-glass": {"task": "rollouts.lapse_break_glass", "schedule": timedelta(seconds=15)},
     "compact-rollups": {"task": "telemetry.compact_rollups", "schedule": timedelta(seconds=60)},
+    "forget-samples": {"task": "telemetry.forget_samples", "schedule": timedelta(seconds=60)},
     "measure-drills": {"task": "telemetry.measure_drills", "schedule": timedelta(seconds=15)},
     "decide-credits": {"task": "ledger.decide_credits", "schedule": timedelta(hours=1)},
     "forget-transcripts": {"task": "ledger.forget_transcripts", "schedule": timedelta(hours=6)},
+    "forget-repairs": {"task": "ledger.forget_repairs", "schedule": timedelta(minutes=10)},
 }
+# What a tenant may have in the queue; whatever is handed in again counts like the rest.
+JOB_LIMIT = env.whole("BALLAST_JOB_LIMIT", 10_000, most=1_000_000)
+# How many new dead letters an hour, of each kind of work, are nobody's to look at.
+DEAD_LETTERS_PER_HOUR = env.whole("BALLAST_DEAD_LETTERS_PER_HOUR", 10, most=1_000_000)
 # What is said in streams is kept for so long; 0: until somebody deletes it.
 TRANSCRIPT_DAYS = env.whole("BALLAST_TRANSCRIPT_DAYS", 0, most=36_500)
+# Answers are kept for so long, the newest 1,000 of each route, to try rules on; 0: none is.
+SAMPLE_DAYS = env.whole("BALLAST_SAMPLE_DAYS", 30, most=365)
 
 # --- who may come in -------------------------------------------------------------------------------------------------
 AUTH_USER_MODEL = "accounts.Operator"
@@ -311,6 +333,9 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "ChangeStateEnum": "controlplane.approvals.models.ChangeState.choices",
         "CanaryStateEnum": "controlplane.rollouts.models.CanaryState.choices",
+        "RepairStatusEnum": "dataplane.repair.kept.STATES",
+        "LetterStateEnum": "controlplane.deadletters.models.STATES",
+        "TrialStateEnum": "controlplane.trials.models.TrialState.choices",
     },
 }
 

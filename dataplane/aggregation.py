@@ -24,6 +24,13 @@ class Series(NamedTuple):
     tier: str
 
 
+def output_key(system: str, name: str, outcome: str, label: str = "") -> str:
+    """Under what the outcome of a check of an answer is counted, such as 'repair:fenced:r1_extract:lossless' or
+    'validator:no-card-numbers@3:block:'. The control plane takes it apart again: no part holds a colon.
+    """
+    return f"{system}:{name}:{outcome}:{label}"
+
+
 class Accumulator:
     """What one series counted in one bucket so far."""
 
@@ -39,6 +46,7 @@ class Accumulator:
         "input_tokens",
         "latency_ms",
         "output_tokens",
+        "outputs",
         "refusals",
         "rejected",
         "requests",
@@ -65,13 +73,16 @@ class Accumulator:
         self.schema_checked = 0
         self.schema_passed = 0
         self.refusals = 0
+        self.outputs: dict[str, int] = {}
         self.latency_ms = Sketch()
         self.ttft_ms = Sketch()
         self.drain_tps = Sketch()
         self.changed = True
 
     def to_json(self, bucket: int, series: Series) -> dict[str, Any]:
-        """One rollup, cumulative for its bucket. Shape: the bucket, the series' fields, the counts, three sketches."""
+        """One rollup, cumulative for its bucket. Shape: the bucket, the series' fields, the counts, `outputs` (see
+        `output_key`), three sketches.
+        """
         return {
             "bucket": bucket,
             "lane": series.lane,
@@ -95,6 +106,7 @@ class Accumulator:
             "schema_checked": self.schema_checked,
             "schema_passed": self.schema_passed,
             "refusals": self.refusals,
+            "outputs": self.outputs,
             "latency_ms": self.latency_ms.to_json(),
             "ttft_ms": self.ttft_ms.to_json(),
             "drain_tps": self.drain_tps.to_json(),
@@ -183,6 +195,12 @@ class Aggregation:
             accumulator.refusals += 1
         if fallback:
             accumulator.fallbacks += 1
+
+    def record_output(self, series: Series, *, system: str, name: str, outcome: str, label: str = "") -> None:
+        """Count what became of one check of an answer, or one part of it: see `output_key`."""
+        outputs = self._accumulator(series).outputs
+        key = output_key(system, name, outcome, label)
+        outputs[key] = outputs.get(key, 0) + 1
 
     def drain(self, now: float) -> list[dict[str, Any]]:
         """The rollups that changed since the last drain, each cumulative for its bucket; closed buckets are forgotten.

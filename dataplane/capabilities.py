@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from dataplane.documents import Node, child_path
 from dataplane.fields import AZURE, OMITTABLE, asks_for
+from dataplane.json_formats import FORMATS
 from dataplane.lane_fit import carriage_of, lost_on, misfit_of
 from dataplane.messages import ChatRequest
 from dataplane.policies import CONTINUE
@@ -247,7 +248,7 @@ def _check_use(table: RoutingTable, use: PromptUse, pins: Iterable[frozenset[str
     route = table.routes.get(use.route)
     if route is None:
         return  # a release is refused for that anyway
-    reasons = {lane.id: _why_not(table, lane, use) for lane in route.lanes}
+    reasons = {lane.id: _why_not(table, lane, use, route) for lane in route.lanes}
     able = [lane for lane in route.lanes if reasons[lane.id] is None]
     hopeless = [
         pin
@@ -282,8 +283,11 @@ def _as_request(use: PromptUse) -> ChatRequest:
     return ChatRequest(route=use.route, messages=[], parameters=dict(use.parameters))
 
 
-def _why_not(table: RoutingTable, lane: Lane, use: PromptUse) -> str | None:
-    if lacking := sorted(needs_of((), use.parameters, stream=False) - lane.capabilities):
+def _why_not(table: RoutingTable, lane: Lane, use: PromptUse, route: Route) -> str | None:
+    needs = needs_of((), use.parameters, stream=False)
+    if route.repair is not None:
+        needs -= FORMATS  # such a lane is asked in words
+    if lacking := sorted(needs - lane.capabilities):
         return f"lacks {', '.join(lacking)}"
     wire = table.providers[lane.provider].wire
     request = _as_request(use)

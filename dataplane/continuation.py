@@ -173,12 +173,12 @@ class Overlap:
             if self._left and not isinstance(delta, Start | UsageDelta) and (text := self._missed()):
                 deltas.append(TextDelta(text))  # before a tool call, a refusal or an end, where words were still due
             deltas.append(delta)
-        return StreamChunk(tuple(deltas))
+        return StreamChunk(tuple(deltas), ballast=chunk.ballast)
 
     def _new(self, text: str) -> str:
         if not self._left:
             return text
-        same = _common(text, self._left)
+        same = common_characters(text, self._left)
         self._left = self._left[same:]
         if self._left and same < len(text):
             return self._missed() + text[same:]
@@ -197,7 +197,8 @@ class Overlap:
         return seen
 
 
-def _common(one: str, other: str) -> int:
+def common_characters(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
     for place, (a, b) in enumerate(zip(one, other, strict=False)):
         if a != b:
             return place

@@ -7,7 +7,9 @@ from __future__ import annotations
 from dataplane.errors import GatewayError, NoRelease
 from dataplane.fallback import (
     CopyAnswer,
+    Escalation,
     OutageNotice,
+    escalation,
     eta_of,
     exact_answer,
     outage_notice,
@@ -23,6 +25,7 @@ from dataplane.messages import ChatRequest
 from dataplane.policies import CachedAnswers, FallbackStack
 from dataplane.schema_check import SchemaChecker
 from dataplane.signed_copy import CopyBook, choose_locale
+from dataplane.validators.policy import ValidatorPolicy
 
 
 class CopyDesk:
@@ -61,6 +64,15 @@ class CopyDesk:
             eta_seconds=self._eta_seconds(journey, error),
             accepted=journey.inbound.accept_language,
         )
+
+    def escalation(self, journey: Journey, request: ChatRequest, policy: ValidatorPolicy) -> Escalation | None:
+        """Return the words that take the place of an answer that must not be given; None where nobody wrote any."""
+        if policy.escalation is None:
+            return None
+        copy = _book(journey)[policy.escalation]
+        values = {"request_id": journey.inbound.request_id, "route": journey.route}
+        accepted = journey.inbound.accept_language
+        return escalation(copy, values, request=request, accepted=accepted, schemas=self._schemas)
 
     async def _known_answer(self, journey: Journey, request: ChatRequest, rung: CachedAnswers) -> CopyAnswer | None:
         copy = _book(journey)[rung.copy]

@@ -160,6 +160,32 @@ def outage_notice(
     return OutageNotice(copy, locale, copy.words[locale].filled(values).text, math.ceil(eta_seconds))
 
 
+@dataclass(frozen=True, slots=True)
+class Escalation:
+    """Signed words in the place of an answer that must not be given: as an answer, None where they do not suit the
+    request; and as what an error says beside. Shape of that: {"message", "copy": "slug@version", "locale"}.
+    """
+
+    answer: CopyAnswer | None
+    notice: Json
+
+
+def escalation(
+    copy: SignedCopy,
+    values: Mapping[str, str],
+    *,
+    request: ChatRequest,
+    accepted: str | None,
+    schemas: SchemaChecker,
+) -> Escalation:
+    """The words for an answer that is withheld."""
+    locale = choose_locale(accepted, copy)
+    words = copy.words[locale].filled(values)
+    text = suitable_text(request, words, schemas)
+    answer = None if text is None else CopyAnswer("escalation", copy, locale, text)
+    return Escalation(answer, {"message": words.text, "copy": copy.reference, "locale": locale})
+
+
 def eta_of(lanes: Iterable[Lane], *, open_seconds: Mapping[str, float | None], error: GatewayError) -> float:
     """When an answer may be expected again, in seconds: the earliest moment at which one of `lanes` is tried again.
 

@@ -10,7 +10,7 @@ import gc
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Protocol, cast
 
@@ -22,6 +22,7 @@ from dataplane.attempts import Attempts, UsageSink
 from dataplane.copy_desk import CopyDesk
 from dataplane.credentials import Secrets
 from dataplane.cursors import CursorKeys
+from dataplane.desks import Desk, DeskCall
 from dataplane.envelope import (
     JSON_TYPE,
     BodyTooLarge,
@@ -36,7 +37,7 @@ from dataplane.envelope import (
 from dataplane.errors import GatewayError, UnknownRoute
 from dataplane.fleet import FleetBreakers
 from dataplane.idempotency import single_key
-from dataplane.job_desk import JOBS_PATH, JobCall, JobDesk
+from dataplane.job_desk import JobDesk
 from dataplane.journey import Inbound, new_id
 from dataplane.keyed import KeyedWork
 from dataplane.known_questions import KnownQuestions
@@ -47,12 +48,15 @@ from dataplane.probes import LaneProbes
 from dataplane.providers import ADAPTERS
 from dataplane.quota_desk import QuotaDesk
 from dataplane.release import Release
+from dataplane.repair_desk import RepairDesk
+from dataplane.samples import Samples
 from dataplane.schema_check import SchemaChecker
 from dataplane.settings import GatewaySettings
 from dataplane.stores.breakers import BreakerStore
 from dataplane.stores.idempotency import IdempotencyStore
 from dataplane.stores.jobs import JobStore
 from dataplane.stores.quota import QuotaStore
+from dataplane.stores.repairs import RepairStore
 from dataplane.stores.streams import StreamLog
 from dataplane.stream_desk import ANY_ORIGIN, StreamCall, StreamDesk, shows_cursor
 from dataplane.streams import StreamReports, Streams
@@ -69,7 +73,6 @@ PROMETHEUS: Final[Header] = (b"content-type", b"text/plain; version=0.0.4; chars
 GC_THRESHOLD: Final = 20_000
 STREAMS: Final = "/v1/streams/"
 STREAM_ACTIONS: Final = {"": "GET", "ack": "POST", "cancel": "POST", "continue": "POST"}
-JOB_ACTIONS: Final = {"": "GET", "cancel": "POST"}
 WATCH_AFTER_SECONDS: Final = 0.05
 METHODS: Final = {
     "/v1/chat/completions": "POST",
@@ -104,6 +107,9 @@ class Reports(UsageSink, StreamReports, Protocol):
     lanes: Callable[[], list[dict[str, Any]]] | None
     quotas: Callable[[], list[dict[str, Any]]] | None
 
+    def add_sample(self, row: Mapping[str, Any]) -> None:
+        """Take over an answer that is kept as a sample; must not wait."""
+
     async def start(self) -> None:
         """Begin to ship."""
 
@@ -129,11 +135,13 @@ def create_app(
     idempotency_store: IdempotencyStore | None = None,
     quota_store: QuotaStore | None = None,
     job_store: JobStore | None = None,
+    repair_store: RepairStore | None = None,
 ) -> Gateway:
     """Return the application of one gateway process. Its lifespan starts and stops `watcher`, `reports`, `transport`
     and the stores. Without `breaker_store`, breakers are this process' own; without `stream_log` and `cursors`, no
     stream outlives its caller's connection; without `idempotency_store`, requests with a key are refused; without
-    `quota_store`, this process keeps to its part of each quota; without `job_store`, it takes no jobs.
+    `quota_store`, this process keeps to its part of each quota; without `job_store`, it takes no jobs; without
+    `repair_store`, it keeps no answers for somebody to complete.
     """
     timers = TimerWheel()
     return Gateway(
@@ -149,6 +157,7 @@ def create_app(
         idempotency_store=idempotency_store,
         quota_store=quota_store,
         job_store=job_store,
+        repair_store=repair_store,
         timers=timers,
     )
 
@@ -171,6 +180,7 @@ class Gateway:
         idempotency_store: IdempotencyStore | None,
         quota_store: QuotaStore | None,
         job_store: JobStore | None,
+        repair_store: RepairStore | None,
         timers: TimerWheel,
     ) -> None:
         self._settings = settings
@@ -243,11 +253,15 @@ class Gateway:
             streams=self._streams,
             keyed=self._keyed,
             job_keys=cursors,
+            repairs=repair_store,
+            samples=Samples(reports.add_sample, clock=clock, wall=wall),
             clock=clock,
             wall=wall,
         )
         self._stream_desk = StreamDesk(self._streams, self._pipeline)
         self._job_desk = JobDesk(job_store, self._pipeline, limit=settings.job_limit, clock=clock, wall=wall)
+        self._repair_desk = RepairDesk(repair_store, self._pipeline, schemas=schemas)
+        self._desks: tuple[Desk, ...] = (self._job_desk, self._repair_desk)
         self._probes = LaneProbes(
             attempts=attempts,
             caller=caller,
@@ -285,10 +299,13 @@ class Gateway:
             await self._serve("embeddings", self._pipeline.serve_embeddings, scope, receive, send)
         elif path.startswith(STREAMS):
             await self._serve_stream(scope, receive, send)
-        elif path == JOBS_PATH or path.startswith(f"{JOBS_PATH}/"):
-            await self._serve_job(scope, receive, send)
+        elif (desk := self._desk_at(path)) is not None:
+            await self._serve_desk(desk, scope, receive, send)
         else:
             await self._serve_small(scope, send)
+
+    def _desk_at(self, path: str) -> Desk | None:
+        return next((one for one in self._desks if path == one.path or path.startswith(f"{one.path}/")), None)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
@@ -302,7 +319,8 @@ class Gateway:
                         await self._streams.start()
                     if self._keyed is not None:
                         await self._keyed.start()
-                    await self._job_desk.start()
+                    for desk in self._desks:
+                        await desk.start()
                     await self._known_questions.start()
                     await self._probes.start()
                 except Exception as exc:
@@ -324,7 +342,8 @@ class Gateway:
                     await self._streams.stop()
                 if self._keyed is not None:
                     await self._keyed.stop()
-                await self._job_desk.stop()
+                for desk in self._desks:
+                    await desk.stop()
                 await self._breakers.stop()
                 await self._quotas.stop()
                 await self._transport.close()
@@ -414,28 +433,27 @@ class Gateway:
             if outcome is not None:  # else the pipeline has counted it
                 self._metrics.count(operation, outcome, time.monotonic() - started)
 
-    async def _serve_job(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request about jobs: one is handed in, looked at, or cancelled."""
+    async def _serve_desk(self, desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request about what is kept for callers: a job, say."""
         started = time.monotonic()
         request_id = "req_" + new_id(time.time())
         method, path = scope["method"], scope["path"]
-        job, _, action = path.removeprefix(JOBS_PATH).removeprefix("/").partition("/")
-        operation = f"job_{action or ('look' if job else 'submit')}"
-        outcome = "ok"
+        name, _, action = path.removeprefix(desk.path).removeprefix("/").partition("/")
+        operation, outcome = "unknown", "ok"
         try:
-            allowed = JOB_ACTIONS.get(action) if job else "POST" if path == JOBS_PATH else None
+            allowed = None if path == f"{desk.path}/" else desk.operations.get((bool(name), action))
             if allowed is None:
-                operation = "unknown"
                 raise UnknownPath(f"{method} {path[:200]} does not exist")
-            if method != allowed:
-                raise MethodNotAllowed(method, path[:200], allowed=allowed)
-            if job:
+            if method not in allowed:
+                raise MethodNotAllowed(method, path[:200], allowed=", ".join(allowed))
+            operation = allowed[method]
+            if operation in desk.reading:
+                inbound = await self._read(scope, receive, request_id=request_id, started=started)
+            else:
                 authorization = next((value for name, value in scope["headers"] if name == b"authorization"), None)
                 shown = None if authorization is None else authorization.decode("latin-1")
                 inbound = Inbound(request_id, b"", started, shown)
-            else:
-                inbound = await self._read(scope, receive, request_id=request_id, started=started)
-            await self._job_desk.serve(JobCall(inbound, job, action), AsgiReply(send))
+            await desk.serve(DeskCall(inbound, operation, name, action), AsgiReply(send))
         except CallerLeft:
             outcome = "cancelled"
         except GatewayError as exc:

@@ -10,40 +10,50 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
 import orjson
 
+from dataplane.desks import DeskCall
 from dataplane.envelope import JSON_TYPE, Header
 from dataplane.errors import InvalidRequest, JobsUnavailable
 from dataplane.idempotency import Scope, fingerprint_of, parse_key
-from dataplane.jobs import OVER, Figures, Job, State, look_again_seconds, parse_job, read_id
-from dataplane.journey import Inbound, Reply, new_id
+from dataplane.jobs import (
+    OVER,
+    Figures,
+    Job,
+    JobRequest,
+    State,
+    look_again_seconds,
+    name_of,
+    parse_job,
+    read_id,
+)
+from dataplane.journey import Inbound, Journey, Reply, new_id
 from dataplane.pipeline import Pipeline
 from dataplane.stores.jobs import JobStore, Submission
 
 log = logging.getLogger("ballast.jobs")
 
 JOBS_PATH: Final = "/v1/jobs"
+SUBMIT: Final = "job_submit"
 # What one process tells of the whole queue is at most so old: many who wait ask often.
 FIGURES_SECONDS: Final = 2.0
 # Bodies that may take long to write canonically do not hold up everybody else meanwhile.
 THREAD_FROM_BYTES: Final = 16 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class JobCall:
-    """A request about jobs, as the edge read it: `job` is empty where one is handed in, `action` is "" or cancel."""
-
-    inbound: Inbound
-    job: str = ""
-    action: str = ""
-
-
 class JobDesk:
     """Answers requests about jobs."""
+
+    path: Final = JOBS_PATH
+    operations: Final = {
+        (False, ""): {"POST": SUBMIT},
+        (True, ""): {"GET": "job_look"},
+        (True, "cancel"): {"POST": "job_cancel"},
+    }
+    reading: Final = frozenset({SUBMIT})
 
     def __init__(
         self,
@@ -90,7 +100,7 @@ class JobDesk:
         except JobsUnavailable:
             self._figures = None
 
-    async def serve(self, call: JobCall, reply: Reply) -> None:
+    async def serve(self, call: DeskCall, reply: Reply) -> None:
         """Answer one request.
 
         Raises:
@@ -98,10 +108,10 @@ class JobDesk:
             request that is handed in would end with before it is sent.
         """
         _, key = self._pipeline.authenticate(call.inbound.authorization)
-        if not call.job:
+        if call.operation == SUBMIT:
             await self._submit(call.inbound, reply)
             return
-        store, job = self._require(), read_id(call.job)
+        store, job = self._require(), read_id(call.name)
         if call.action == "cancel":
             was = await store.find(job, tenant=key.tenant.slug)
             known = was if was.state in OVER else await store.cancel(job, tenant=key.tenant.slug)
@@ -137,6 +147,7 @@ class JobDesk:
             endpoint=request.endpoint,
             body=request.body,
             expires_seconds=request.expires_seconds,
+            has_tools=_has_tools(journey, request),
         )
         job, is_new = await store.submit(submission, limit=self._limit)
         more = [(b"location", f"{JOBS_PATH}/{job.name}".encode())]
@@ -175,13 +186,20 @@ class JobDesk:
         return self._store
 
 
+def _has_tools(journey: Journey, request: JobRequest) -> bool:
+    """Whether a job's request brings tools of its own, or those of its prompt as it is served now."""
+    version = journey.prompt_version
+    return request.has_tools or (version is not None and bool(version.parameters.get("tools")))
+
+
 def job_json(job: Job, *, position: int | None, eta_seconds: float | None) -> dict[str, Any]:
     """A job as its tenant reads it.
 
     Shape: {"id", "object": "job", "endpoint", "status", "created_at", "expires_at", "attempts": int} and, queued,
     "position" (1: the next) and "eta_seconds", null while nobody knows; running, "cancelling": bool; over, "ended_at",
     "response": {"status", "headers": {name: value}, "body"} or null, "usage" and "error": the envelope's member or
-    null, and "forgotten_at", null while its words are kept. Times are whole epoch seconds.
+    null, "forgotten_at", null while its words are kept, and "redriven_as": the id of the job that the work of a failed
+    one was handed in again as, null otherwise. Times are whole epoch seconds.
     """
     told: dict[str, Any] = {
         "id": job.name,
@@ -207,5 +225,6 @@ def job_json(job: Job, *, position: int | None, eta_seconds: float | None) -> di
             "usage": job.usage,
             "error": job.error,
             "forgotten_at": None if job.forgotten_at is None else int(job.forgotten_at.timestamp()),
+            "redriven_as": None if job.redriven_as is None else name_of(job.redriven_as),
         }
     return told

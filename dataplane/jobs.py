@@ -98,6 +98,7 @@ class JobRequest:
     endpoint: str
     body: bytes
     expires_seconds: float
+    has_tools: bool = False
 
 
 def parse_job(fields: object) -> JobRequest:
@@ -129,7 +130,8 @@ def parse_job(fields: object) -> JobRequest:
             f"'expires_seconds' must be a number from {MIN_EXPIRES_SECONDS} to {MAX_EXPIRES_SECONDS}",
             param="expires_seconds",
         )
-    return JobRequest(endpoint, orjson.dumps(body), float(seconds))
+    has_tools = bool(body.get("tools") or body.get("functions"))
+    return JobRequest(endpoint, orjson.dumps(body), float(seconds), has_tools)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,7 @@ class Job:
         response: The body of the answer, None without one, or once it is forgotten.
         error: The envelope's member `error`.
         forgotten_at: When its words were deleted.
+        redriven_as: The job that somebody handed its work in again as, after it had failed.
     """
 
     id: UUID
@@ -160,11 +163,17 @@ class Job:
     error: Mapping[str, Any] | None
     usage: Mapping[str, Any] | None
     forgotten_at: datetime | None
+    redriven_as: UUID | None = None
 
     @property
     def name(self) -> str:
         """Its id as callers know it."""
-        return f"{ID_PREFIX}{self.id.hex}"
+        return name_of(self.id)
+
+
+def name_of(job: UUID) -> str:
+    """The id of a job as callers know it."""
+    return f"{ID_PREFIX}{job.hex}"
 
 
 def read_id(name: str) -> UUID:

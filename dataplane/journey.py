@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from random import getrandbits
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from dataplane.access import OURSELVES, Tenant
@@ -17,6 +16,7 @@ from dataplane.envelope import Header, face_of
 from dataplane.errors import GatewayError, UpstreamError, UpstreamRejected
 from dataplane.fallback import OutageNotice
 from dataplane.frames import Ending
+from dataplane.ids import new_id as new_id  # those of requests, and of all that comes of them
 from dataplane.messages import Usage
 from dataplane.prompts import PromptVersion
 from dataplane.quota import INTERACTIVE, Place, Workload
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 CLIENT_CLOSED_REQUEST: Final = 499
 # Vendors count about four characters of English to a token. Only used when an answer ends without its usage.
 CHARACTERS_PER_TOKEN: Final = 4
+# Attempts that are about an answer, and are not it: its repair, and its judge.
+REPAIR: Final = "repair"
+JUDGE: Final = "judge"
+ASIDE: Final = frozenset({REPAIR, JUDGE})
 # A shorter answer says nothing about how fast a provider gives tokens.
 MIN_TIMED_TOKENS: Final = 16
 
@@ -77,9 +81,9 @@ class Attempt:
     """One attempt at one lane: what it took, and what became of it. Plain attributes, as of a `Journey`.
 
     `kind` is primary (the first), retry (the same lane again), fallback (another lane), or, for an answer that a
-    provider broke off, continue or regenerate; `cause` is the error code of the attempt before. `dropped` and
-    `adjusted` are the request's fields that were not sent to the lane, or not as they were asked for. `waited_seconds`
-    is the time spent waiting for the provider after the first token.
+    provider broke off, continue or regenerate, or, for what is asked about an answer, one of ASIDE; `cause` is the
+    error code of the attempt before. `dropped` and `adjusted` are the request's fields that were not sent to the lane,
+    or not as they were asked for. `waited_seconds` is the time spent waiting for the provider after the first token.
     """
 
     __slots__ = (
@@ -182,12 +186,15 @@ class Journey:
     go with an error. `production` is the stream that outlives the caller's connection, if the answer is one, and
     `taking_up` the kind of attempts that take it up again. `is_detached`: the request lives on in a task of its own;
     `is_job`: a runner asks, who comes again later.
+    `aside` is the member of ASIDE as which attempts are made now, if they are not at the answer itself. `repair` and
+    `validation` say in a header what became of the answer: see `json_answers.summary_of`.
     `queue_position` is where it stood when it began to wait for an account's quota, 0 if it never did, and `queued_ms`
     how long it waited.
     """
 
     __slots__ = (
         "_series",
+        "aside",
         "attempts",
         "canary",
         "cohort",
@@ -209,6 +216,7 @@ class Journey:
         "queued_ms",
         "refused",
         "release",
+        "repair",
         "route",
         "schema_passed",
         "stage",
@@ -217,6 +225,7 @@ class Journey:
         "tenant",
         "unkeyed",
         "user",
+        "validation",
         "workload",
     )
 
@@ -247,6 +256,9 @@ class Journey:
         self.is_job = False
         self.production: Production | None = None
         self.taking_up = ""
+        self.aside = ""
+        self.repair = ""
+        self.validation = ""
         self.schema_passed: bool | None = None
         self.refused = False
         self.outcome = ""
@@ -262,7 +274,7 @@ class Journey:
         """Begin the next attempt, at `lane`. `now` is monotonic seconds."""
         before = self.attempts[-1] if self.attempts else None
         kind = self.kind if before is None else "retry" if before.lane is lane else "fallback"
-        kind = self.taking_up or kind
+        kind = self.aside or self.taking_up or kind
         cause = "" if before is None else before.outcome
         attempt = Attempt(lane, number=len(self.attempts) + 1, kind=kind, cause=cause, started=now)
         self.attempts.append(attempt)
@@ -271,7 +283,16 @@ class Journey:
     @property
     def lane(self) -> Lane | None:
         """The lane that served, or was to serve last; None when no lane was tried, or signed copy answered."""
-        return self.attempts[-1].lane if self.attempts and self.copy is None else None
+        attempt = self.answering
+        return None if attempt is None or self.copy is not None else attempt.lane
+
+    @property
+    def answering(self) -> Attempt | None:
+        """The last attempt at the answer itself."""
+        attempts = self.attempts
+        if attempts and attempts[-1].kind not in ASIDE:  # as good as always
+            return attempts[-1]
+        return next((one for one in reversed(attempts) if one.kind not in ASIDE), None)
 
     @property
     def result(self) -> Result:
@@ -289,10 +310,9 @@ class Journey:
         if self.prompt_version is not None:
             headers.append((b"ballast-prompt", self.prompt_version.reference.encode()))
         if self.lanes:
-            lane = self.lane
-            if lane is not None:
-                headers.append((b"ballast-lane", lane.id.encode()))
-                attempt = self.attempts[-1]
+            attempt = self.answering
+            if attempt is not None and self.copy is None:
+                headers.append((b"ballast-lane", attempt.lane.id.encode()))
                 if attempt.dropped:
                     headers.append((b"ballast-dropped", ", ".join(attempt.dropped).encode()))
                 if attempt.adjusted:
@@ -301,6 +321,10 @@ class Journey:
             headers.append((b"ballast-cohort", b"control" if self.unkeyed else self.cohort.encode()))
             headers.append((b"ballast-rung", b"0"))
             headers.append((b"ballast-fallback", self.fallback.encode()))
+        if self.repair:
+            headers.append((b"ballast-repair", self.repair.encode()))
+        if self.validation:
+            headers.append((b"ballast-validation", self.validation.encode()))
         if self.queue_position:
             headers.append((b"ballast-queue-position", b"%d" % self.queue_position))
             headers.append((b"ballast-queue-wait-ms", b"%d" % self.queued_ms))
@@ -381,10 +405,3 @@ def own_journey(*, started: float, wall: float, kind: str = "primary") -> Journe
 def hash_user(user: str | None) -> str:
     """Return the first 16 hex digits of the user's SHA-256, or nothing for nobody: rows never hold the id itself."""
     return hashlib.sha256(user.encode()).hexdigest()[:16] if user else ""
-
-
-def new_id(wall: float) -> str:
-    """Return 32 hex digits that sort by time: a UUID of version 7 without its dashes. `wall` is epoch seconds."""
-    random = getrandbits(74)
-    high = (int(wall * 1000) & 0xFFFF_FFFF_FFFF) << 80 | 0x7 << 76 | (random >> 62) << 64
-    return f"{high | 0x2 << 62 | random & 0x3FFF_FFFF_FFFF_FFFF:032x}"

@@ -6,10 +6,11 @@ be made again elsewhere unseen. After that there is no way back: the stream ends
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
+from dataplane.answer_gate import AnswerGate
 from dataplane.continuation import Overlap
 from dataplane.credentials import Secrets
 from dataplane.errors import GatewayError, UpstreamInterrupted, UpstreamTimeout
@@ -116,6 +117,7 @@ class LaneCaller:
         keep_text: bool = False,
         takes_up: TakesUp | None = None,
         overlap: Overlap | None = None,
+        gate: AnswerGate | None = None,
     ) -> StreamRun:
         """Begin a stream and bring it to the point where it may be committed: the first piece of an answer is here, and
         if the route holds tokens back, they came at least as fast as the floor of the lane's breaker.
@@ -125,6 +127,7 @@ class LaneCaller:
         Args:
             keep_text: Whether the words are wanted after they went out.
             takes_up, overlap: The answer that this one goes on with, and what is dropped of its beginning.
+            gate: What of the answer may go out; None: all of it, as it comes.
         Raises:
             GatewayError: what went wrong before that; the run is closed, and another lane may be tried.
         """
@@ -140,7 +143,8 @@ class LaneCaller:
                         adapter.stream_parser(request, created=int(self._wall())),
                         ChunkEncoder(include_usage=request.include_usage, takes_up=takes_up),
                         overlap=overlap,
-                        keep_text=keep_text or request.response_schema is not None,
+                        gate=gate,
+                        keep_text=keep_text,
                         clock=self._clock,
                     )
                     if not 200 <= exchange.status < 300:
@@ -228,6 +232,7 @@ class StreamRun:
         "_is_finished",
         "_keep_text",
         "_parser",
+        "gate",
         "held",
         "overlap",
         "tally",
@@ -241,6 +246,7 @@ class StreamRun:
         encoder: ChunkEncoder,
         *,
         overlap: Overlap | None,
+        gate: AnswerGate | None,
         keep_text: bool,
         clock: Callable[[], float],
     ) -> None:
@@ -252,6 +258,7 @@ class StreamRun:
         self._keep_text = keep_text
         # From then on the connection is not ours: while the last events are on their way, it carries other calls.
         self._is_finished = False
+        self.gate = gate
         self.overlap = overlap
         self.tally = StreamTally(attempt, clock=clock)
         self.held: list[bytes] = []
@@ -270,6 +277,18 @@ class StreamRun:
     def finished(self) -> bool:
         """True when the answer is complete."""
         return self._parser.finished
+
+    @property
+    def is_whole(self) -> bool:
+        """True when nothing of the answer is held back."""
+        return self.finished and (self.gate is None or not self.gate.is_held)
+
+    def conclude(self, chunks: Iterable[StreamChunk]) -> list[bytes]:
+        """Return what is left of an answer that was held back, up to its end."""
+        for chunk in chunks:
+            self._encode(chunk)
+        self._close_answer()
+        return self.take()
 
     async def read_until(self, reached: Callable[[StreamRun], bool]) -> None:
         """Read until `reached` or `finished`, holding what comes.
@@ -310,18 +329,26 @@ class StreamRun:
                 )
             for chunk in self._parser.feed(data):
                 self.tally.add(chunk)
-                new = chunk if self.overlap is None else self.overlap.feed(chunk)
-                if self._keep_text:
-                    self.tally.keep(new)
-                self.held += self._encoder.encode(new)
+                for new in (chunk,) if self.gate is None else self.gate.feed(chunk):
+                    self._encode(new)
         except GatewayError as exc:
             failure = exc  # first what came before it
         if self._parser.finished:
             self._is_finished = True
             self._exchange.finish()
-            self.held += self._encoder.closing()
-            self.held.append(DONE)
+            if self.is_whole and failure is None:
+                self._close_answer()
         return failure
+
+    def _encode(self, chunk: StreamChunk) -> None:
+        new = chunk if self.overlap is None else self.overlap.feed(chunk)
+        if self._keep_text:
+            self.tally.keep(new)
+        self.held += self._encoder.encode(new)
+
+    def _close_answer(self) -> None:
+        self.held += self._encoder.closing()
+        self.held.append(DONE)
 
 
 class StreamTally:

@@ -1,7 +1,7 @@
 """The life of one request, top to bottom. This is the only place that orders the policies.
 
     authenticate -> prompt and cohort -> route -> quota, breaker and attempt, lane by lane -> stream or answer
-    -> measure -> respond, from signed copy if no lane could answer -> record
+    -> measure -> repair and validate -> respond, from signed copy if no lane could answer -> record
 
 The edge (`gateway.py`) reads HTTP and cancels the task when the caller leaves; the deciders say what should happen;
 this module only says in which order, and makes sure that whatever happens is recorded exactly once.
@@ -12,14 +12,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 from dataplane.access import ApiKey, Tenant, key_digest
 from dataplane.aggregation import Aggregation
+from dataplane.asides import Asides
 from dataplane.attempts import Attempts, Work
+from dataplane.chat import Chat, chat_needs
 from dataplane.cohorts import Arm, assign
 from dataplane.continuation import why_not
 from dataplane.copy_desk import CopyDesk
@@ -36,12 +38,15 @@ from dataplane.errors import (
     Unauthorized,
     UnknownPromptVersion,
     UpstreamError,
+    ValidationFailed,
 )
-from dataplane.fallback import answers_from_copy
+from dataplane.fallback import CopyAnswer, answers_from_copy
 from dataplane.frames import DONE, Ending
 from dataplane.idempotency import HEADER, parse_key
+from dataplane.integrity import Integrity
 from dataplane.job_tokens import is_job_token, read_token
 from dataplane.journey import CHARACTERS_PER_TOKEN, Attempt, Inbound, Journey, Reply
+from dataplane.json_formats import FORMATS, native_first
 from dataplane.keyed import KeyedRequest, KeyedWork
 from dataplane.lane_caller import LaneCaller
 from dataplane.lane_fit import LaneFit, refuse_unknown_fields
@@ -57,23 +62,27 @@ from dataplane.messages import (
     TextDelta,
     Usage,
     UsageDelta,
-    parse_chat_request,
-    parse_embedding_request,
 )
 from dataplane.metrics import GatewayMetrics
+from dataplane.open_answers import OpenAnswers
 from dataplane.policies import FallbackStack
 from dataplane.productions import Witness
-from dataplane.prompts import PromptVersion, render
+from dataplane.prompts import merge_parameters, render
 from dataplane.providers.base import Adapter, UpstreamCall
 from dataplane.quota import INTERACTIVE, WORKLOADS, Workload
-from dataplane.relay import EVENT_STREAM, NO_CACHE, Chat, Relay, chat_needs
+from dataplane.relay import EVENT_STREAM, NO_CACHE, Carrying, Relay
 from dataplane.release import Release
+from dataplane.repairing import Repairing
+from dataplane.request_parser import parse_chat_request, parse_embedding_request
 from dataplane.retry import is_repeatable
 from dataplane.routing import MAX_DEADLINE_MS, Lane, Route, eligible_lanes
+from dataplane.samples import Samples
 from dataplane.schema_check import SchemaChecker
 from dataplane.sharding import lanes_of_tenant
+from dataplane.stores.repairs import RepairStore
 from dataplane.streams import EndedStream, Life, Streams
 from dataplane.timers import TimerWheel
+from dataplane.validating import Validating
 
 log = logging.getLogger("ballast.pipeline")
 
@@ -110,16 +119,29 @@ class Pipeline:
         streams: Streams | None = None,
         keyed: KeyedWork | None = None,
         job_keys: CursorKeys | None = None,
+        repairs: RepairStore | None = None,
+        samples: Samples | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         """`clock` is monotonic seconds, `wall` epoch seconds; `region` stands in for a tenant without one. Without
         `streams`, no stream outlives its caller's connection; without `keyed`, idempotency keys are refused, without
-        `job_keys`, which read the tokens of runners, runners are.
+        `job_keys`, which read the tokens of runners, runners are; without `repairs`, no answer is kept to be completed;
+        without `samples`, none as a sample.
         """
         self._releases = releases
         self._caller = caller
-        self._relay = Relay(caller=caller, attempts=attempts, schemas=schemas, metrics=metrics)
+        asides = Asides(caller=caller, attempts=attempts)
+        self._integrity = Integrity(
+            repairing=Repairing(
+                asides=asides, answers=OpenAnswers(repairs, wall=wall), schemas=schemas, aggregation=aggregation
+            ),
+            validating=Validating(asides=asides, aggregation=aggregation, timers=timers),
+            samples=samples,
+        )
+        self._relay = Relay(
+            caller=caller, attempts=attempts, integrity=self._integrity, schemas=schemas, metrics=metrics
+        )
         self._attempts = attempts
         self._copy_desk = copy_desk
         self._aggregation = aggregation
@@ -289,24 +311,27 @@ class Pipeline:
 
     async def _take_up(self, journey: Journey, reply: Reply, chat: Chat) -> None:
         """Go on with the answer of another stream."""
-        with self._timers.deadline(self._remaining_seconds(journey)) as deadline:
-            await self._relay.take_up_another(journey, reply, chat, deadline)
+        try:
+            with self._timers.deadline(self._remaining_seconds(journey)) as deadline:
+                await self._relay.take_up_another(journey, reply, chat, deadline)
+        except ValidationFailed as failure:
+            await self._withhold(journey, reply, chat, failure)
 
     async def _answer(self, journey: Journey, reply: Reply, chat: Chat) -> None:
         """Answer from the route's lanes, or below them."""
         request, route = chat.request, chat.route
 
-        async def make(attempt: Attempt, call: UpstreamCall, adapter: Adapter) -> ChatResponse | None:
+        async def make(attempt: Attempt, call: UpstreamCall, adapter: Adapter) -> ChatResponse | Carrying | None:
             if request.stream:
-                await self._relay.stream(journey, reply, chat, attempt, call, adapter)
-                return None
+                return await self._relay.stream(journey, reply, chat, attempt, call, adapter)
             self._relay.note_attempt(journey, attempt, call)
-            return await self._caller.chat(attempt, call, adapter, request, limit=route.whole_answer_seconds)
+            told = chat.told(request, attempt.lane)
+            return await self._caller.chat(attempt, call, adapter, told, limit=route.whole_answer_seconds)
 
         try:
             with self._timers.deadline(self._remaining_seconds(journey)) as deadline:
                 try:
-                    response = await self._attempts.until_answered(
+                    answer = await self._attempts.until_answered(
                         journey,
                         journey.lanes,
                         Work(
@@ -328,9 +353,14 @@ class Pipeline:
                         raise
                     await self._relay.take_up(journey, reply, chat, cut, deadline)
                     return
-                if response is not None:
-                    self._measure_response(journey, request, response)
-                    await self._respond(journey, reply, response.to_openai())
+                if isinstance(answer, Carrying):
+                    await self._relay.end(journey, chat, answer, deadline)
+                elif answer is not None:
+                    self._measure_response(journey, request, answer)
+                    whole = await self._integrity.settle(journey, chat, answer, deadline)
+                    await self._respond(journey, reply, whole.to_openai())
+        except ValidationFailed as failure:
+            await self._withhold(journey, reply, chat, failure)
         except (GatewayError, TimeoutError) as exc:
             error = self._as_error(journey, exc)
             stack = None if journey.is_job else route.fallback  # a runner comes again, and no other words help it
@@ -443,6 +473,7 @@ class Pipeline:
             prompt=reference,
             user=request.user,
             tool_effects=request.tool_effects,
+            sources=request.sources,
         )
 
     def _assign_version(self, journey: Journey, *, release: Release, tenant: Tenant, prompt: str) -> int | None:
@@ -470,11 +501,15 @@ class Pipeline:
         self, journey: Journey, release: Release, tenant: Tenant, *, route: str, needs: frozenset[str]
     ) -> Route:
         journey.stage = "routing"
-        lanes = eligible_lanes(release.routing, route=route, residency=tenant.residency, needs=needs)
+        known = release.routing.routes.get(route)
+        # What comes back is read and checked here, so a lane can be asked for JSON in words, if none does by itself.
+        wanted = needs if known is None or known.repair is None else needs - FORMATS
+        lanes = eligible_lanes(release.routing, route=route, residency=tenant.residency, needs=wanted)
         journey.route = route
         chosen = release.routing.routes[route]
         lanes = lanes_of_tenant(lanes, tenant=tenant.slug, accounts=chosen.accounts_per_tenant)
-        journey.lanes = self._attempts.in_order(lanes, chosen.steering)
+        lanes = self._attempts.in_order(lanes, chosen.steering)
+        journey.lanes = lanes if wanted == needs else native_first(lanes, needs)
         journey.deadline_ms = read_deadline(journey.inbound.deadline_ms, default_ms=chosen.deadline_ms)
         return chosen
 
@@ -503,23 +538,53 @@ class Pipeline:
             raise error
         journey.copy = answer.copy
         journey.fallback = answer.rung
+        await self._say(journey, reply, request, answer, finish_reason="stop", ballast=answer.to_json())
+
+    async def _withhold(self, journey: Journey, reply: Reply, chat: Chat, failure: ValidationFailed) -> None:
+        """Answer with signed words in the place of an answer that must not be given, or say that it is withheld.
+
+        Raises:
+            ValidationFailed: nobody signed words that suit the request, or a part of the answer is out already.
+        """
+        policy = chat.route.validators
+        words = None if policy is None else self._copy_desk.escalation(journey, chat.request, policy)
+        if words is None:
+            raise failure
+        failure.escalation = words.notice
+        if reply.opened or words.answer is None:
+            raise failure
+        journey.stage = "withholding the answer"
+        ballast = {"validation": list(failure.rules), **words.notice}
+        await self._say(journey, reply, chat.request, words.answer, finish_reason="content_filter", ballast=ballast)
+
+    async def _say(
+        self,
+        journey: Journey,
+        reply: Reply,
+        request: ChatRequest,
+        answer: CopyAnswer,
+        *,
+        finish_reason: str,
+        ballast: dict[str, Any],
+    ) -> None:
+        """Answer with signed copy."""
         journey.outcome = "ok"
-        created = int(self._wall())
+        created, model = int(self._wall()), f"copy:{answer.copy.reference}"
         with self._timers.deadline(LAST_WORDS_SECONDS):
             if not request.stream:
                 response = ChatResponse(
                     id=journey.inbound.request_id,
-                    model=f"copy:{answer.copy.reference}",
+                    model=model,
                     created=created,
                     text=answer.text,
-                    finish_reason="stop",
+                    finish_reason=finish_reason,
                     usage=Usage(),
                 )
-                await reply.send_whole(200, journey.headers(JSON_TYPE), response.to_openai(ballast=answer.to_json()))
+                await reply.send_whole(200, journey.headers(JSON_TYPE), response.to_openai(ballast=ballast))
                 return
-            encoder = ChunkEncoder(include_usage=request.include_usage, ballast=answer.to_json())
-            start = Start(journey.inbound.request_id, f"copy:{answer.copy.reference}", created)
-            deltas = (start, TextDelta(answer.text), Finish("stop"), UsageDelta(Usage()))
+            encoder = ChunkEncoder(include_usage=request.include_usage, ballast=ballast)
+            start = Start(journey.inbound.request_id, model, created)
+            deltas = (start, TextDelta(answer.text), Finish(finish_reason), UsageDelta(Usage()))
             payloads = [*encoder.encode(StreamChunk(deltas)), *encoder.closing(), DONE]
             await reply.open_stream([*journey.headers(EVENT_STREAM), NO_CACHE])
             await reply.send_events(payloads, ending=Ending.COMPLETED)
@@ -612,18 +677,6 @@ class Pipeline:
 
     def _remaining_seconds(self, journey: Journey) -> float:
         return journey.deadline_ms / 1000 - (self._clock() - journey.inbound.started)
-
-
-def merge_parameters(version: PromptVersion, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the caller's parameters with the version's over them: what was approved wins, what it leaves open is the
-    caller's.
-
-    `max_tokens` and `max_completion_tokens` are two names of one limit, so a version that fixes it silences both.
-    """
-    merged = {**parameters, **version.parameters}
-    if "max_tokens" in version.parameters:
-        merged.pop("max_completion_tokens", None)
-    return merged
 
 
 def read_deadline(header: str | None, *, default_ms: int) -> float:

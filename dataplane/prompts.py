@@ -10,8 +10,8 @@ import jsonschema_rs
 
 from dataplane.documents import MalformedRelease, Node, child_path, kind_of
 from dataplane.errors import InvalidRequest, InvalidVariables
-from dataplane.messages import check_parameters
 from dataplane.placeholders import PLACEHOLDER, Segments, join, names_of, split
+from dataplane.request_parser import check_parameters
 
 ROLES: Final = frozenset({"system", "developer", "user", "assistant"})
 PARAMETERS: Final = frozenset(
@@ -286,6 +286,18 @@ def _check_between(node: Node, low: float, high: float) -> None:
         node.refuse(f"expected a number, got {kind_of(node.value)}")
     if not low <= node.value <= high:
         node.refuse(f"{node.value} is outside {low}..{high}")
+
+
+def merge_parameters(version: PromptVersion, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the caller's parameters with the version's over them: what was approved wins, what it leaves open is the
+    caller's.
+
+    `max_tokens` and `max_completion_tokens` are two names of one limit, so a version that fixes it silences both.
+    """
+    merged = {**parameters, **version.parameters}
+    if "max_tokens" in version.parameters:
+        merged.pop("max_completion_tokens", None)
+    return merged
 
 
 def render(version: PromptVersion, variables: Mapping[str, Any]) -> list[dict[str, Any]]:

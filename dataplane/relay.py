@@ -9,23 +9,28 @@ from dataclasses import dataclass
 from typing import Final
 
 from dataplane.attempts import Attempts, Prepare, Work
-from dataplane.capabilities import needs_of
+from dataplane.chat import Chat, able_lanes
 from dataplane.continuation import Continuation, Overlap, note_of, ways_asked_for, ways_on, why_broken_off, why_not
 from dataplane.envelope import Header
-from dataplane.errors import ContextLengthExceeded, GatewayError, UpstreamContextExceeded, UpstreamError
+from dataplane.errors import (
+    ContextLengthExceeded,
+    GatewayError,
+    UpstreamContextExceeded,
+    UpstreamError,
+    ValidationFailed,
+)
 from dataplane.frames import Ending
+from dataplane.integrity import Integrity
 from dataplane.journey import Attempt, Journey, Reply
 from dataplane.lane_caller import LaneCaller, StreamRun
-from dataplane.lane_fit import LaneFit, asked_output, is_roomier
+from dataplane.lane_fit import is_roomier
 from dataplane.messages import ChatRequest, TakesUp
 from dataplane.metrics import GatewayMetrics
 from dataplane.productions import Production
 from dataplane.providers.base import Adapter, UpstreamCall
-from dataplane.records import record
-from dataplane.release import Release
-from dataplane.routing import Lane, Route
+from dataplane.routing import Lane
 from dataplane.schema_check import SchemaChecker
-from dataplane.stream_rows import FIRST, PREFILL, REGENERATED, Segment
+from dataplane.stream_rows import FIRST, PREFILL, REGENERATED
 from dataplane.timers import Deadline
 
 log = logging.getLogger("ballast.streams")
@@ -34,21 +39,6 @@ EVENT_STREAM: Final[Header] = (b"content-type", b"text/event-stream; charset=utf
 NO_CACHE: Final[Header] = (b"cache-control", b"no-cache")
 # As what the attempts that take a stream up again are recorded.
 KINDS: Final = {PREFILL: "continue", REGENERATED: "regenerate"}
-
-
-@record
-class Chat:
-    """A chat request as far as it was decided about before anything is sent. For `is_repeatable`, see `retry`."""
-
-    request: ChatRequest
-    release: Release
-    route: Route
-    fit: LaneFit
-    is_repeatable: bool
-
-    def size(self, lane: Lane) -> tuple[int, int | None]:
-        """See `attempts.Size`."""
-        return self.fit.estimated_tokens, asked_output(self.request, lane)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +51,53 @@ class GoingOn:
     cause: str
 
 
+class Carrying:
+    """One attempt at a stream on its way to the caller; once all of it is there but a part that is held back, what is
+    returned for `Relay.end`.
+    """
+
+    __slots__ = ("_begins_with", "_is_begun", "_journey", "_reply", "attempt", "run")
+
+    def __init__(
+        self, journey: Journey, reply: Reply, attempt: Attempt, run: StreamRun, going_on: GoingOn | None
+    ) -> None:
+        self._journey = journey
+        self._reply = reply
+        self._begins_with = (FIRST, "") if going_on is None else (going_on.way.how, going_on.cause)
+        self._is_begun = False
+        self.attempt = attempt
+        self.run = run
+
+    async def send(self, payloads: list[bytes], *, ending: Ending | None) -> None:
+        """Hand over what there is, if anything."""
+        if not payloads:
+            return
+        journey, reply = self._journey, self._reply
+        if not reply.opened:
+            await reply.open_stream([*journey.headers(EVENT_STREAM), NO_CACHE])
+        if journey.production is not None and not self._is_begun:
+            how, cause = self._begins_with
+            journey.production.begin_segment(self.attempt, self.run, how=how, cause=cause)
+        self._is_begun = True
+        journey.stage = "streaming"
+        await reply.send_events(payloads, ending=ending)
+
+
 class Relay:
     """See the module. For all requests of a process."""
 
     def __init__(
-        self, *, caller: LaneCaller, attempts: Attempts, schemas: SchemaChecker, metrics: GatewayMetrics
+        self,
+        *,
+        caller: LaneCaller,
+        attempts: Attempts,
+        integrity: Integrity,
+        schemas: SchemaChecker,
+        metrics: GatewayMetrics,
     ) -> None:
         self._caller = caller
         self._attempts = attempts
+        self._integrity = integrity
         self._schemas = schemas
         self._metrics = metrics
 
@@ -78,7 +107,8 @@ class Relay:
         def prepare(lane: Lane) -> tuple[UpstreamCall, Adapter]:
             refuse_cramped_lane(journey, lane)
             account, adapter, secret = self._caller.access(chat.release, lane)
-            return adapter.chat_call(request, lane=lane, account=account, secret=secret), adapter
+            told = chat.told(request, lane)
+            return adapter.chat_call(told, lane=lane, account=account, secret=secret), adapter
 
         return prepare
 
@@ -105,60 +135,79 @@ class Relay:
         call: UpstreamCall,
         adapter: Adapter,
         going_on: GoingOn | None = None,
-    ) -> None:
-        """Make one attempt at a stream and carry it over, up to `[DONE]`; or raise what broke it off."""
+    ) -> Carrying | None:
+        """Make one attempt at a stream and carry it over, up to `[DONE]`; or raise what broke it off.
+
+        What is returned is to be brought to its `end`: the provider has given all of it, and some is held back.
+        """
         self.note_attempt(journey, attempt, call)
         run = await self._caller.open_stream(
             attempt,
             call,
             adapter,
-            chat.request if going_on is None else going_on.way.request,
+            chat.told(chat.request if going_on is None else going_on.way.request, attempt.lane),
             chat.route,
-            keep_text=journey.production is not None,
+            keep_text=(
+                journey.production is not None
+                or chat.request.response_schema is not None
+                or self._integrity.wants_words(journey)
+            ),
             takes_up=None if going_on is None else going_on.takes_up,
             overlap=None if going_on is None else going_on.overlap,
+            gate=self._integrity.gate(chat),
         )
         try:
-            await self._carry_over(journey, reply, chat.request, attempt, run, going_on)
+            return await self._carry_over(journey, chat, Carrying(journey, reply, attempt, run, going_on))
         finally:
             run.close()
 
-    async def _carry_over(
-        self,
-        journey: Journey,
-        reply: Reply,
-        request: ChatRequest,
-        attempt: Attempt,
-        run: StreamRun,
-        going_on: GoingOn | None,
-    ) -> None:
-        production = journey.production
-        segment: Segment | None = None
+    async def _carry_over(self, journey: Journey, chat: Chat, carrying: Carrying) -> Carrying | None:
+        run = carrying.run
         payloads: list[bytes] = run.take()
         failure: GatewayError | None = None
         while True:
-            ending = Ending.COMPLETED if run.finished and failure is None else None
+            ending = Ending.COMPLETED if run.is_whole and failure is None else None
             if ending is not None:
-                journey.refused = run.tally.refused
-                if not run.tally.called_tools:
-                    self.check_schema(
-                        journey, request, run.tally.text if production is None else production.partial().text
-                    )
+                if run.gate is not None:
+                    self._integrity.note(journey, run.gate)
+                elif not run.tally.called_tools and not run.tally.refused:
+                    self._integrity.note_plain(journey, chat, run.tally.text)
+                self._note_end(journey, chat, run)
                 # Before the last event goes out: a caller who hangs up on seeing it has had a complete answer.
-                attempt.outcome = journey.outcome = "ok"
-            if payloads:
-                if not reply.opened:
-                    await reply.open_stream([*journey.headers(EVENT_STREAM), NO_CACHE])
-                if production is not None and segment is None:
-                    how, cause = (FIRST, "") if going_on is None else (going_on.way.how, going_on.cause)
-                    segment = production.begin_segment(attempt, run, how=how, cause=cause)
-                journey.stage = "streaming"
-                await reply.send_events(payloads, ending=ending)
+                carrying.attempt.outcome = journey.outcome = "ok"
+            await carrying.send(payloads, ending=ending)
             if failure is not None:
+                if isinstance(failure, ValidationFailed) and run.gate is not None:
+                    self._integrity.note_withheld(journey, run.gate)
                 raise failure
             if ending is not None:
-                return
+                return None
+            if run.finished:
+                return carrying
             payloads, failure = await run.read()
+
+    def _note_end(self, journey: Journey, chat: Chat, run: StreamRun) -> None:
+        journey.refused = run.tally.refused
+        if not run.tally.called_tools:
+            production = journey.production
+            self.check_schema(
+                journey, chat.request, run.tally.text if production is None else production.partial().text
+            )
+
+    async def end(self, journey: Journey, chat: Chat, carrying: Carrying, deadline: Deadline) -> None:
+        """Bring a stream to its end of which a part is held back.
+
+        Raises:
+            RepairFailed, ValidationFailed: it may not go out; what was handed over is worth nothing then.
+        """
+        run, gate = carrying.run, carrying.run.gate
+        if gate is None:
+            return
+        finish_reason = await self._integrity.end(journey, chat, gate, deadline)
+        payloads = run.conclude(gate.conclude(finish_reason=finish_reason))
+        self._note_end(journey, chat, run)
+        journey.outcome = "ok"
+        await carrying.send(payloads, ending=Ending.COMPLETED)
 
     async def take_up(self, journey: Journey, reply: Reply, chat: Chat, cut: UpstreamError, deadline: Deadline) -> None:
         """Go on with a stream that its provider broke off, as far as the route's policy lets us.
@@ -231,7 +280,7 @@ class Relay:
         cause = journey.attempts[-1].outcome if journey.attempts else ""
         journey.taking_up = KINDS[way.how]
 
-        async def make(attempt: Attempt, call: UpstreamCall, adapter: Adapter) -> None:
+        async def make(attempt: Attempt, call: UpstreamCall, adapter: Adapter) -> Carrying | None:
             overlap = way.overlap()
             takes_up = TakesUp(
                 production.answer_id,
@@ -239,9 +288,9 @@ class Relay:
                 production.spent(),
             )
             going_on = GoingOn(way, takes_up, overlap, cause)
-            await self.stream(journey, reply, chat, attempt, call, adapter, going_on)
+            return await self.stream(journey, reply, chat, attempt, call, adapter, going_on)
 
-        await self._attempts.until_answered(
+        held = await self._attempts.until_answered(
             journey,
             way.lanes,
             Work(
@@ -256,16 +305,8 @@ class Relay:
                 size=chat.size,
             ),
         )
-
-
-def able_lanes(journey: Journey, chat: Chat) -> tuple[Lane, ...]:
-    """The request's lanes that can carry it. Those behind the first were not looked at before."""
-    return tuple(filter(chat.fit.fits, journey.lanes))
-
-
-def chat_needs(request: ChatRequest) -> frozenset[str]:
-    """Return the capabilities a lane must have to serve `request`."""
-    return needs_of(request.messages, request.parameters, stream=request.stream)
+        if held is not None:
+            await self.end(journey, chat, held, deadline)
 
 
 def refuse_cramped_lane(journey: Journey, lane: Lane) -> None:

@@ -34,7 +34,7 @@ from dataplane.errors import UnknownPrompt
 from dataplane.overrides import LaneOverride, parse_overrides
 from dataplane.prompts import Prompt, PromptSet
 from dataplane.routing import RoutingTable
-from dataplane.signed_copy import CopyBook
+from dataplane.signed_copy import ESCALATION, CopyBook
 
 __all__ = [
     "READABLE",
@@ -376,7 +376,7 @@ def _mark(section: Any) -> bytes:
 
 
 def _check_copy_used(section: Node, routing: RoutingTable, copy: CopyBook) -> None:
-    """Refuse a fallback stack whose words nobody signed: a release carries signed copy only, so they are not in it."""
+    """Refuse a policy whose words nobody signed: a release carries signed copy only, so they are not in it."""
     for slug, stack in routing.fallbacks.items():
         for rung, name in stack.copy_used().items():
             path = child_path(child_path(section.path, "fallbacks"), slug) + f".{rung}.copy"
@@ -386,6 +386,15 @@ def _check_copy_used(section: Node, routing: RoutingTable, copy: CopyBook) -> No
                 )
             if copy[name].kind != rung:
                 raise MalformedRelease(path, f"{name!r} is copy of the kind {copy[name].kind!r}, not {rung!r}")
+    for slug, policy in routing.validators.items():
+        words = policy.escalation
+        if words is None:
+            continue
+        path = child_path(child_path(section.path, "validators"), slug) + ".escalation"
+        if words not in copy:
+            raise MalformedRelease(path, f"{words!r} is no signed copy; answers are withheld with signed words only")
+        if copy[words].kind != ESCALATION:
+            raise MalformedRelease(path, f"{words!r} is copy of the kind {copy[words].kind!r}, not {ESCALATION!r}")
 
 
 def _parse_canaries(section: Node, prompts: PromptSet) -> dict[str, CanaryPlan]:

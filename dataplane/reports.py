@@ -35,6 +35,7 @@ MAX_ROWS_PER_BATCH: Final = 500
 # JSON in JSON grows; what reads batches takes 16 MiB.
 MAX_TRANSCRIPT_BYTES: Final = 3 * 1024 * 1024
 ROW_BYTES: Final = 2048
+MAX_SAMPLES_PER_BATCH: Final = 10
 REPLAY_CHUNK_BYTES: Final = 512 * 1024
 REPLAY_BYTES_PER_INTERVAL: Final = 8 * 1024 * 1024
 
@@ -152,6 +153,7 @@ class ReportShipper:
         self._usage: list[Mapping[str, Any]] = []
         self._streams: list[Mapping[str, Any]] = []
         self._deliveries: list[Mapping[str, Any]] = []
+        self._samples: list[Mapping[str, Any]] = []
         self._events: list[dict[str, Any]] = []
         self._ack_waiting = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -180,6 +182,10 @@ class ReportShipper:
     def add_delivery(self, row: Mapping[str, Any]) -> None:
         """Hand over what was delivered or acknowledged of a stream after its row."""
         self._deliveries.append(row)
+
+    def add_sample(self, row: Mapping[str, Any]) -> None:
+        """Hand over an answer that is kept as a sample: see `samples.Samples`."""
+        self._samples.append(row)
 
     def add_event(self, event: Event) -> None:
         """Hand over something that happened."""
@@ -341,7 +347,10 @@ class ReportShipper:
         """Transcripts are long, so these rows are counted in bytes."""
         streams, self._streams = self._streams, []
         deliveries, self._deliveries = self._deliveries, []
+        samples, self._samples = self._samples, []
         batches = []
+        for start in range(0, len(samples), MAX_SAMPLES_PER_BATCH):
+            batches.append(self._batch(now, samples=samples[start : start + MAX_SAMPLES_PER_BATCH]))
         for start in range(0, len(deliveries), MAX_ROWS_PER_BATCH):
             batches.append(self._batch(now, deliveries=deliveries[start : start + MAX_ROWS_PER_BATCH]))
         rows: list[Mapping[str, Any]] = []
@@ -366,6 +375,7 @@ class ReportShipper:
         events: Sequence[Mapping[str, Any]] = (),
         streams: Sequence[Mapping[str, Any]] = (),
         deliveries: Sequence[Mapping[str, Any]] = (),
+        samples: Sequence[Mapping[str, Any]] = (),
     ) -> bytes:
         """One batch as JSON; every batch carries the worker's state, so any of them is a heartbeat."""
         self._sequence += 1
@@ -394,6 +404,7 @@ class ReportShipper:
                 "events": events,
                 "streams": streams,
                 "deliveries": deliveries,
+                "samples": samples,
             }
         )
 

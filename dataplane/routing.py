@@ -24,8 +24,10 @@ from dataplane.policies import (
     Steering,
     StreamPolicy,
 )
+from dataplane.repair.policy import RepairPolicy
 from dataplane.sharding import groups_of_twins
 from dataplane.thresholds import Threshold
+from dataplane.validators.policy import ValidatorPolicy
 
 WIRES: Final = frozenset(_WIRES)
 # What a lane may be able to do, each with what asks for it: see `capabilities.needs_of`. `prefill` is to take a
@@ -55,7 +57,7 @@ MAX_TIMEOUT_SECONDS: Final = 3600.0
 MAX_DEADLINE_MS: Final = 3_600_000
 MAX_HELD_TOKENS: Final = 1000
 # The parts of a table that lanes and routes refer to by name; a table without them is complete too.
-POLICY_PARTS: Final = ("breakers", "retries", "probes", "quotas", "streams", "fallbacks")
+POLICY_PARTS: Final = ("breakers", "retries", "probes", "quotas", "streams", "fallbacks", "repairs", "validators")
 _SECRET: Final = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*\Z|file:/.+\Z")
 
 
@@ -135,6 +137,8 @@ class Route:
         fallback: What answers when no lane can; None: an error that says so.
         retry: How failed attempts are made again; None: every lane once.
         streams: How its streams are kept and taken up again; None: they end with the caller's connection.
+        repair: How answers that are to be JSON, and are not, are repaired; None: they are handed over as they came.
+        validators: What looks at its answers before they are handed over; None: nothing.
         steering: How the lanes are ordered.
         accounts_per_tenant: Of lanes that differ by their account alone, how many accounts each tenant reaches, so that
             a tenant that exhausts its own leaves others theirs: see `sharding`. None: all of them.
@@ -152,6 +156,8 @@ class Route:
     fallback: FallbackStack | None = None
     retry: RetryPolicy | None = None
     streams: StreamPolicy | None = None
+    repair: RepairPolicy | None = None
+    validators: ValidatorPolicy | None = None
     steering: Steering = field(default_factory=Steering)
     accounts_per_tenant: int | None = None
     unknown_fields: str = "pass"
@@ -179,6 +185,8 @@ class RoutingTable:
     probes: dict[str, ProbePolicy] = field(default_factory=dict)
     streams: dict[str, StreamPolicy] = field(default_factory=dict)
     quotas: dict[str, QuotaPolicy] = field(default_factory=dict)
+    repairs: dict[str, RepairPolicy] = field(default_factory=dict)
+    validators: dict[str, ValidatorPolicy] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, section: object, *, path: str = "$.sections.routing") -> RoutingTable:
@@ -188,7 +196,8 @@ class RoutingTable:
                 "lanes": {id: {...}}, "routes": {slug: {"lanes": [lane id, ...], "deadline_ms": int, ...}}} and, where
                 there are such policies, {"breakers": {slug: see BreakerPolicy}, "fallbacks": {slug: see
                 FallbackStack}, "retries": {slug: see RetryPolicy}, "probes": {slug: see ProbePolicy}, "streams":
-                {slug: see StreamPolicy}, "quotas": {slug: see QuotaPolicy}}.
+                {slug: see StreamPolicy}, "quotas": {slug: see QuotaPolicy}, "repairs": {slug: see RepairPolicy},
+                "validators": {slug: see ValidatorPolicy}}.
         Raises:
             MalformedRelease: an unknown or missing key, a dangling reference, a duplicate or a number out of range,
                 naming the JSON path.
@@ -205,6 +214,8 @@ class RoutingTable:
         probes = _parse_policies(members.get("probes"), ProbePolicy.parse)
         streams = _parse_policies(members.get("streams"), StreamPolicy.parse)
         quotas = _parse_policies(members.get("quotas"), QuotaPolicy.parse)
+        repairs = _parse_policies(members.get("repairs"), RepairPolicy.parse)
+        validators = _parse_policies(members.get("validators"), ValidatorPolicy.parse)
         lanes: dict[str, Lane] = {}
         identities: dict[tuple[str, str, str, str], str] = {}
         for lane_id, node in members["lanes"].entries():
@@ -215,13 +226,32 @@ class RoutingTable:
             identities[identity] = lane_id
             lanes[lane_id] = lane
         routes = {
-            slug: _parse_route(slug, node, lanes, fallbacks, retries, streams)
+            slug: _parse_route(slug, node, lanes, fallbacks, retries, streams, repairs, validators)
             for slug, node in members["routes"].slugged_entries()
         }
         for slug, stack in fallbacks.items():
             if stack.answers is not None and stack.answers.embedding_route is not None:
                 _check_embedding_route(members["fallbacks"], slug, stack.answers.embedding_route, routes)
-        return cls(providers, accounts, lanes, routes, breakers, fallbacks, retries, probes, streams, quotas)
+        for slug, repair in repairs.items():
+            if repair.surgeon_route is not None:
+                path = child_path(child_path(members["repairs"].path, slug), "surgeon_route")
+                _check_chat_route(Node(repair.surgeon_route, path), routes)
+        for slug, policy in validators.items():
+            _check_judges(members["validators"], slug, policy, routes)
+        return cls(
+            providers,
+            accounts,
+            lanes,
+            routes,
+            breakers,
+            fallbacks,
+            retries,
+            probes,
+            streams,
+            quotas,
+            repairs,
+            validators,
+        )
 
 
 _Policy = TypeVar("_Policy")
@@ -237,6 +267,22 @@ def _check_embedding_route(fallbacks: Node, slug: str, name: str, routes: Mappin
     for lane in route.lanes:
         if "embeddings" not in lane.capabilities:
             node.refuse(f"lane {lane.id!r} of route {name!r} gives no embeddings")
+
+
+def _check_judges(section: Node, slug: str, policy: ValidatorPolicy, routes: Mapping[str, Route]) -> None:
+    """Whether the judges of a policy can be asked."""
+    path = child_path(child_path(section.path, slug), "rules")
+    for index, rule in enumerate(section.value[slug]["rules"]):
+        if rule["id"] in {judge.id for judge in policy.judges}:
+            _check_chat_route(Node(rule["params"]["route"], f"{path}[{index}].params.route"), routes)
+
+
+def _check_chat_route(node: Node, routes: Mapping[str, Route]) -> None:
+    """Whether a route that we ask by ourselves can chat."""
+    route = routes[node.reference(routes, to="route")]
+    for lane in route.lanes:
+        if "chat" not in lane.capabilities:
+            node.refuse(f"lane {lane.id!r} of route {route.slug!r} does not chat")
 
 
 def _parse_account(slug: str, node: Node, providers: dict[str, Provider]) -> Account:
@@ -345,6 +391,8 @@ def _parse_route(
     fallbacks: dict[str, FallbackStack],
     retries: dict[str, RetryPolicy],
     streams: dict[str, StreamPolicy],
+    repairs: dict[str, RepairPolicy],
+    validators: dict[str, ValidatorPolicy],
 ) -> Route:
     members = node.members(
         "lanes",
@@ -357,6 +405,8 @@ def _parse_route(
             "fallback",
             "retry",
             "streams",
+            "repair",
+            "validators",
             "steering",
             "accounts_per_tenant",
             "unknown_fields",
@@ -385,6 +435,8 @@ def _parse_route(
         fallback=_optional_reference(members.get("fallback"), fallbacks, to="fallback stack"),
         retry=_optional_reference(members.get("retry"), retries, to="retry policy"),
         streams=stream_policy,
+        repair=_optional_reference(members.get("repair"), repairs, to="repair policy"),
+        validators=_optional_reference(members.get("validators"), validators, to="validator policy"),
         steering=_parse_steering(members.get("steering"), chosen),
         accounts_per_tenant=_parse_spread(members.get("accounts_per_tenant"), chosen),
         unknown_fields="pass" if unknown_fields is None else unknown_fields.one_of(UNKNOWN_FIELDS),

@@ -22,7 +22,7 @@ class SchemaChecker:
 
     def check(self, schema: Json, text: str) -> bool | None:
         """Return whether `text` is JSON that satisfies `schema`; None when the schema itself cannot be compiled."""
-        validator = self._validator(schema)
+        validator = self.validator(schema)
         if validator is None:
             return None
         try:
@@ -32,7 +32,8 @@ class SchemaChecker:
         passed: bool = validator.is_valid(value)
         return passed
 
-    def _validator(self, schema: Json) -> Any:
+    def validator(self, schema: Json) -> Any:
+        """The compiled validator of a schema; None when it cannot be compiled."""
         key = orjson.dumps(schema)
         if key in self._compiled:
             self._compiled.move_to_end(key)

@@ -1,4 +1,5 @@
-"""Words that people wrote and signed before they were needed: answers to known questions, a template, an outage notice.
+"""Words that people wrote and signed before they were needed: answers to known questions, a template, an outage notice,
+what stands in the place of an answer that must not be given (escalation).
 
 A release carries only versions whose sign-offs stand, so what is here may be shown. Placeholders are written as in
 prompts, `{{eta_minutes}}`, and only those of `PLACEHOLDERS` exist.
@@ -16,9 +17,12 @@ import orjson
 from dataplane.documents import MalformedRelease, Node, child_path, kind_of
 from dataplane.placeholders import join, names_of, split
 
-KINDS: Final = frozenset({"answers", "template", "outage"})
+ESCALATION: Final = "escalation"
+KINDS: Final = frozenset({"answers", "template", "outage", ESCALATION})
 # What may stand in a template or an outage notice. An answer to a known question is complete as it was written.
 PLACEHOLDERS: Final = frozenset({"eta_seconds", "eta_minutes", "request_id", "route"})
+# Asking again does not help there, so there is no time to name.
+ESCALATION_PLACEHOLDERS: Final = frozenset({"request_id", "route"})
 MAX_TEXT_CHARACTERS: Final = 20_000
 MAX_ANSWERS: Final = 1_000
 # What may end a question in the scripts of the world, and says nothing about which question it is.
@@ -101,8 +105,9 @@ class CopyBook(dict[str, SignedCopy]):
 def parse_copy(slug: str, node: Node, *, version: int, digest: str) -> SignedCopy:
     """Read the document of a version.
 
-    Shape: {"kind": "template" | "outage", "default_locale": str, "locales": {locale: {"text": str, "json": object or
-            null}}}; for the kind "answers", a locale has [{"questions": [str], "text": str, "json": object or null}].
+    Shape: {"kind": "template" | "outage" | "escalation", "default_locale": str, "locales": {locale: {"text": str,
+            "json": object or null}}}; for the kind "answers", a locale has [{"questions": [str], "text": str, "json":
+            object or null}].
     Raises:
         MalformedRelease: naming the JSON path; also for a placeholder that does not exist, and for a question that two
             answers claim.
@@ -123,7 +128,8 @@ def parse_copy(slug: str, node: Node, *, version: int, digest: str) -> SignedCop
             answers[locale], by_question[locale] = _parse_answers(entry)
         else:
             inner = entry.members("text", "json")
-            words[locale] = _parse_words(inner, allowed=PLACEHOLDERS)
+            allowed = ESCALATION_PLACEHOLDERS if kind == ESCALATION else PLACEHOLDERS
+            words[locale] = _parse_words(inner, allowed=allowed)
     return SignedCopy(slug, kind, version, digest, default_locale, words, answers, by_question)
 
 

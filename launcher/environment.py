@@ -43,6 +43,7 @@ class Settings:
     agent_token: str | None
     signing_key_file: Path | None
     trusted_keys_file: Path | None
+    payload_keys_file: Path | None
     console_url: str
     region: str
     gateway_processes: int
@@ -141,6 +142,7 @@ def read_settings(variables: Mapping[str, str], *, project: Path, demo_default: 
         agent_token=given.get("BALLAST_AGENT_TOKEN"),
         signing_key_file=path_if("BALLAST_SIGNING_KEY_FILE"),
         trusted_keys_file=path_if("BALLAST_TRUSTED_KEYS_FILE"),
+        payload_keys_file=path_if("BALLAST_PAYLOAD_KEYS_FILE"),
         console_url=given.get(
             "BALLAST_CONSOLE_URL", f"http://{reachable_host(bind)}:{ports['BALLAST_CONSOLE_PORT']}"
         ).rstrip("/"),
@@ -153,6 +155,7 @@ def read_settings(variables: Mapping[str, str], *, project: Path, demo_default: 
     for name, path in (
         ("BALLAST_SIGNING_KEY_FILE", settings.signing_key_file),
         ("BALLAST_TRUSTED_KEYS_FILE", settings.trusted_keys_file),
+        ("BALLAST_PAYLOAD_KEYS_FILE", settings.payload_keys_file),
     ):
         if path is not None and not path.is_file():
             raise LauncherError(f"{name} names {str(path)!r}, where there is no file; unset it to have one made")
@@ -177,6 +180,7 @@ def child_variables(
     agent_token: str,
     signing_key_file: Path,
     trusted_keys_file: Path,
+    payload_keys_file: Path,
 ) -> dict[str, str]:
     """Return what every process of the copy is told, on top of the launcher's own environment."""
     variables = {
@@ -195,6 +199,7 @@ def child_variables(
         "BALLAST_AGENT_TOKEN": agent_token,
         "BALLAST_SIGNING_KEY_FILE": str(signing_key_file),
         "BALLAST_TRUSTED_KEYS_FILE": str(trusted_keys_file),
+        "BALLAST_PAYLOAD_KEYS_FILE": str(payload_keys_file),
         "BALLAST_CONSOLE_URL": settings.console_url,
         "BALLAST_REGION": settings.region,
         "BALLAST_GATEWAY_PROCESSES": str(settings.gateway_processes),

@@ -45,6 +45,16 @@ def keep_secret(path: Path) -> str:
     return made
 
 
+def keep_payload_keys(path: Path) -> None:
+    """Make the key that payloads are encrypted with if it is not there: one line, 32 random bytes in base64.
+
+    More than one host needs the same file, so nobody but the launcher makes it.
+    """
+    if not path.exists():
+        private_directory(path.parent)
+        write_private(path, base64.b64encode(secrets.token_bytes(32)) + b"\n")
+
+
 def key_id_of(raw_public_key: bytes) -> str:
     """Return a signing key's name: the first 16 hex digits of SHA-256 over the raw 32-byte public key."""
     return hashlib.sha256(raw_public_key).hexdigest()[:16]

@@ -21,7 +21,7 @@ import redis
 
 from launcher.environment import child_variables, read_settings
 from launcher.errors import LauncherError
-from launcher.keys import keep_secret, keep_signing_key
+from launcher.keys import keep_payload_keys, keep_secret, keep_signing_key
 from launcher.places import Places
 from launcher.ports import pick_free
 from launcher.postgres import STOP_SIGNAL as POSTGRES_STOP_SIGNAL
@@ -127,6 +127,8 @@ def prepare_worker(environ: MutableMapping[str, str], worker: str) -> None:
     places.make()
     signing_key_file, trusted_keys_file = places.keys / "release-signing.pem", places.keys / "trusted-keys.json"
     keep_signing_key(signing_key_file, trusted_keys_file)
+    payload_keys_file = places.keys / "payload-keys"
+    keep_payload_keys(payload_keys_file)
     redis_url = redis_url_of(environ[REDIS_VARIABLE], worker)
     variables = child_variables(
         settings,
@@ -136,6 +138,7 @@ def prepare_worker(environ: MutableMapping[str, str], worker: str) -> None:
         agent_token=keep_secret(places.secrets / "agent-token"),
         signing_key_file=signing_key_file,
         trusted_keys_file=trusted_keys_file,
+        payload_keys_file=payload_keys_file,
     )
     try:
         with redis.Redis.from_url(redis_url, socket_connect_timeout=5, socket_timeout=5) as client:

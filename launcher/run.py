@@ -13,7 +13,7 @@ from honcho.environ import parse_procfile
 from launcher.environment import Settings, child_variables, read_settings, read_variables
 from launcher.errors import LauncherError, StopRequested
 from launcher.interrupts import Interrupts
-from launcher.keys import keep_secret, keep_signing_key
+from launcher.keys import keep_payload_keys, keep_secret, keep_signing_key
 from launcher.outside import place_of, require_broker, require_database, require_redis
 from launcher.places import Places
 from launcher.ports import recall_port, require_free
@@ -38,6 +38,7 @@ STOP_RANK_OTHERS = 3
 STOP_RANK_REDIS, STOP_RANK_POSTGRES = 8, 9
 GRACE_SECONDS: Mapping[str, float] = {"gateway": 20.0, "postgres": 30.0}
 GRACE_SECONDS_OTHERS = 10.0
+PAYLOAD_KEYS = "payload-keys"
 PROBED = {"console": "/readyz", "gateway": "/readyz"}
 
 
@@ -220,6 +221,7 @@ class _Copy:
             agent_token=settings.agent_token or keep_secret(places.secrets / "agent-token"),
             signing_key_file=settings.signing_key_file or places.keys / "release-signing.pem",
             trusted_keys_file=settings.trusted_keys_file or places.keys / "trusted-keys.json",
+            payload_keys_file=settings.payload_keys_file or places.keys / PAYLOAD_KEYS,
         )
 
     def _prepare(self, environment: Mapping[str, str], *, database_url: str, key_id: str) -> None:
@@ -349,6 +351,7 @@ def _require_outside_servers(settings: Settings) -> None:
 
 
 def _keep_keys(settings: Settings, places: Places) -> str:
+    keep_payload_keys(settings.payload_keys_file or places.keys / PAYLOAD_KEYS)
     return keep_signing_key(
         settings.signing_key_file or places.keys / "release-signing.pem",
         settings.trusted_keys_file or places.keys / "trusted-keys.json",

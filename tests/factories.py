@@ -106,13 +106,16 @@ def _demo() -> str:
 def routing_document(*, fallbacks: bool = False, **changes: Any) -> dict[str, Any]:
     """The routing table of the demo. `deadline_ms` makes it another document.
 
-    Without `fallbacks` no route has a stack below its lanes, since a release with one needs its copy signed.
+    Without `fallbacks` no route has a stack below its lanes, and no validator policy words for what it withholds, since
+    a release with either needs its copy signed.
     """
     document: dict[str, Any] = json.loads(_demo())["routing"]
     if not fallbacks:
         del document["fallbacks"]
         for route in document["routes"].values():
             route.pop("fallback", None)
+        for policy in document.get("validators", {}).values():
+            policy["escalation"] = None
     if "deadline_ms" in changes:
         document["routes"]["chat"]["deadline_ms"] = changes["deadline_ms"]
     return document
@@ -169,9 +172,10 @@ def make_live_copy(
 
 
 def make_demo_copy() -> None:
-    """What the demo's fallback stack names, signed and live."""
+    """What the demo's fallback stack and validator policy name, signed and live."""
     for kind in ("answers", "template", "outage"):
         make_live_copy(slug=f"help-centre-{kind}", kind=kind)
+    make_live_copy(slug="withheld", kind="escalation")
 
 
 def make_prompt(slug: str = "support-answer", *, now: datetime = NOW) -> Prompt:

@@ -13,6 +13,9 @@ from dataplane.jobs import OVER, State
 from dataplane.journey import new_id
 from tests.factories import NOW
 
+# Jobs that have failed leave letters.
+EMPTY = "TRUNCATE ledger_job, deadletters_deadletter, deadletters_group, deadletters_grouptenant CASCADE"
+
 
 def make_job(*, tenant: str = "acme", state: str = "queued", at: datetime = NOW, **fields: Any) -> Job:
     """One job, handed in at `at`; over or leased as its state says. Its words are `secret`."""
@@ -52,6 +55,6 @@ def empty_table(database: str) -> Iterator[Callable[..., list[Any]]]:
             cursor = other.execute(statement, parameters)
             return cursor.fetchall() if cursor.description else []
 
-        run("TRUNCATE ledger_job")
+        run(EMPTY)
         yield run
-        run("TRUNCATE ledger_job")
+        run(EMPTY)

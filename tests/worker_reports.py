@@ -55,6 +55,7 @@ def rollup(
         "schema_checked": 0,
         "schema_passed": 0,
         "refusals": 0,
+        "outputs": {},
         "latency_ms": sketch(*((100.0,) * requests if latencies is None else latencies)),
         "ttft_ms": sketch(*ttfts),
         "drain_tps": sketch(*drains),
@@ -78,6 +79,7 @@ def report(
     quotas: tuple[dict[str, Any], ...] | None = None,
     streams: tuple[dict[str, Any], ...] = (),
     deliveries: tuple[dict[str, Any], ...] = (),
+    samples: tuple[dict[str, Any], ...] = (),
 ) -> dict[str, Any]:
     """One batch of a worker."""
     return {
@@ -103,6 +105,7 @@ def report(
         "events": list(events),
         "streams": list(streams),
         "deliveries": list(deliveries),
+        "samples": list(samples),
     }
 
 
@@ -255,4 +258,22 @@ def delivery(
         "delivered_tokens": 100,
         "acked_tokens": 100,
         "reader": "resumed",
+    } | fields
+
+
+def sample(request_id: str = "req-1", *, at: datetime = NOON, **fields: Any) -> dict[str, Any]:
+    """An answer that a worker keeps as a sample."""
+    return {
+        "at": at.timestamp(),
+        "request_id": request_id,
+        "tenant": "acme",
+        "route": "chat",
+        "prompt": "support-answer",
+        "version": 12,
+        "lane": "openai/eu-west/main/gpt-4o",
+        "text": "Within 14 days [1].",
+        "tool_calls": [["refund", '{"days": 14}']],
+        "sources": [{"id": "1", "text": "Refunds take 14 days."}],
+        "question": "How long does a refund take?",
+        "is_json": False,
     } | fields

@@ -20,7 +20,19 @@ from controlplane.audit.models import AuditEvent
 M = TypeVar("M", bound=Model)
 Rows = TypeVar("Rows", bound=QuerySet[Any])
 
-TenantPermission = Literal["view_tenant", "change_tenant", "manage_keys", "view_usage", "read_content"]
+TenantPermission = Literal[
+    "view_tenant",
+    "change_tenant",
+    "manage_keys",
+    "view_usage",
+    "read_content",
+    "complete_repair",
+    "view_deadletter",
+    "redrive_deadletter",
+    "decide_deadletter",
+    "hold_deadletter",
+    "erase_subject",
+]
 
 
 # --- what every app's access.py is made of ---------------------------------------------------------------------------

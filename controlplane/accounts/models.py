@@ -163,6 +163,12 @@ class Tenant(models.Model):
             ("manage_keys", "Can issue and revoke the tenant's API keys"),
             ("view_usage", "Can see the tenant's usage and bills"),
             ("read_content", "Can read what the tenant's users were answered"),
+            ("complete_repair", "Can complete answers to the tenant that nothing could repair"),
+            ("view_deadletter", "Can see the tenant's dead letters"),
+            ("redrive_deadletter", "Can redrive the tenant's dead letters"),
+            ("decide_deadletter", "Can resolve, discard and reopen the tenant's dead letters"),
+            ("hold_deadletter", "Can put the tenant's dead letters on legal hold"),
+            ("erase_subject", "Can erase a data subject of the tenant"),
         ]
 
     def __str__(self) -> str:

@@ -136,6 +136,13 @@ def _tell_open_pages(operator: Operator) -> None:
     transaction.on_commit(partial(live.notify, live.operator_topic(operator.pk), {}))
 
 
+@transaction.atomic
+def renew_permissions() -> None:
+    """Give everybody what their roles give now: what a role may do can change with a version, grants do not."""
+    for operator in Operator.objects.filter(pk__in=RoleGrant.objects.values("operator")).order_by("pk"):
+        _write_permissions(operator)
+
+
 def _write_permissions(operator: Operator) -> None:
     """Make Django's and guardian's rows say exactly what the operator's grants say."""
     grants = list(RoleGrant.objects.filter(operator=operator).select_related("content_type"))

@@ -9,13 +9,15 @@ from allauth.core.exceptions import ImmediateHttpResponse
 from allauth.core.internal.httpkit import get_client_ip
 from allauth.mfa.models import Authenticator
 from allauth.mfa.signals import authentication_failed
-from django.db.models.signals import post_delete, post_save
+from django.apps import AppConfig, apps
+from django.db import connections
+from django.db.models.signals import post_delete, post_migrate, post_save
 from django.dispatch import receiver
 from django.http import HttpRequest
 from django.utils import timezone
 
 from controlplane.accounts import lockout, operations
-from controlplane.accounts.models import Operator
+from controlplane.accounts.models import Operator, RoleGrant
 
 
 @receiver(user_logged_in)
@@ -49,6 +51,15 @@ def second_factor_added(instance: Authenticator, created: bool, **kwargs: Any) -
 def second_factor_removed(instance: Authenticator, **kwargs: Any) -> None:
     if context.request is not None:  # otherwise it is `reset_sign_in`, which has its own event
         operations.record_factor_removed(operator=instance.user, kind=instance.type, now=timezone.now())
+
+
+@receiver(post_migrate)
+def migrated(sender: AppConfig, using: str, **kwargs: Any) -> None:
+    """A newer version may give a role what an older one did not know; by the last app's turn, all permissions exist."""
+    *_, last = (app for app in apps.get_app_configs() if app.models_module is not None)
+    # On the way back to a state before this app there are no operators.
+    if sender.name == last.name and RoleGrant._meta.db_table in connections[using].introspection.table_names():
+        operations.renew_permissions()
 
 
 def address_of(request: HttpRequest) -> str:

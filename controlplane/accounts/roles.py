@@ -46,16 +46,33 @@ ROLES: dict[Role, RoleDefinition] = {
         {"prompts.prompt": _SEES_PROMPT | {"sign_off", "review_break_glass"}},
         _SEES_DEPLOYMENT
         | {
+            # Held everywhere: redrives are signed as such, so an approver of one tenant would approve nothing.
+            "accounts.view_deadletter",
+            "deadletters.view_redriveplan",
+            "deadletters.sign_off_redrive",
             "routing.sign_off_routing",
             "routing.review_break_glass_routing",
             "approvals.sign_off_policy",
         },
     ),
     Role.ON_CALL: RoleDefinition(
-        "Turns knobs, rolls back, breaks glass",
-        {"prompts.prompt": _SEES_PROMPT | {"turn_knob", "roll_back", "break_glass"}},
+        "Turns knobs, rolls back, breaks glass, completes answers, works the dead letters",
+        {
+            "prompts.prompt": _SEES_PROMPT | {"turn_knob", "roll_back", "break_glass"},
+            "accounts.tenant": frozenset(
+                {
+                    "complete_repair",
+                    "view_deadletter",
+                    "redrive_deadletter",
+                    "decide_deadletter",
+                    "hold_deadletter",
+                }
+            ),
+        },
         _SEES_DEPLOYMENT
         | {
+            "deadletters.view_redriveplan",
+            "deadletters.view_retentionrule",
             "releases.roll_back_release",
             "routing.propose_routing",
             "routing.break_glass_routing",
@@ -69,23 +86,51 @@ ROLES: dict[Role, RoleDefinition] = {
         _SEES_DEPLOYMENT | {"ladder.sign_off_copy"},
     ),
     Role.LEGAL: RoleDefinition(
-        "Signs what regulated users will read",
-        {"prompts.prompt": _SEES_PROMPT | {"sign_off"}},
-        _SEES_DEPLOYMENT | {"ladder.sign_off_copy"},
+        "Signs what regulated users will read, holds what must be kept",
+        {
+            "prompts.prompt": _SEES_PROMPT | {"sign_off"},
+            "accounts.tenant": frozenset({"view_deadletter", "hold_deadletter"}),
+        },
+        _SEES_DEPLOYMENT | {"ladder.sign_off_copy", "deadletters.view_retentionrule"},
     ),
     Role.AUDITOR: RoleDefinition(
         "Reads everything, changes nothing",
-        {"prompts.prompt": _SEES_PROMPT, "accounts.tenant": frozenset({"view_tenant", "view_usage", "read_content"})},
-        _SEES_DEPLOYMENT | {"audit.view_auditevent", "audit.export_audit", "accounts.view_operator"},
+        {
+            "prompts.prompt": _SEES_PROMPT,
+            "accounts.tenant": frozenset({"view_tenant", "view_usage", "read_content", "view_deadletter"}),
+        },
+        _SEES_DEPLOYMENT
+        | {
+            "audit.view_auditevent",
+            "audit.export_audit",
+            "accounts.view_operator",
+            "deadletters.view_redriveplan",
+            "deadletters.view_retentionrule",
+        },
     ),
     Role.ADMIN: RoleDefinition(
         "Gives and takes roles, keys and tokens; proposes policy",
         {
             "prompts.prompt": _SEES_PROMPT,
-            "accounts.tenant": frozenset({"view_tenant", "view_usage", "manage_keys", "change_tenant"}),
+            "accounts.tenant": frozenset(
+                {
+                    "view_tenant",
+                    "view_usage",
+                    "manage_keys",
+                    "change_tenant",
+                    "complete_repair",
+                    "view_deadletter",
+                    "decide_deadletter",
+                    "hold_deadletter",
+                    "erase_subject",
+                }
+            ),
         },
         _SEES_DEPLOYMENT
         | {
+            "deadletters.view_redriveplan",
+            "deadletters.view_retentionrule",
+            "deadletters.set_retention",
             "accounts.view_operator",
             "accounts.manage_access",
             "accounts.add_tenant",

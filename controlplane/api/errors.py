@@ -12,8 +12,18 @@ from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from controlplane.accounts.errors import AccessError, RoleDoesNotFit
-from controlplane.approvals.errors import ApprovalError, MalformedPolicy, NotAllowedToSign, NotApproved
+from controlplane.approvals.errors import ApprovalError, MalformedPolicy, NotAllowedToSign, NotApproved, NotPrepared
+from controlplane.deadletters.errors import (
+    BadEdit,
+    BadPlan,
+    BadRetention,
+    DeadLetterError,
+    HoldInThePast,
+    NoReason,
+)
+from controlplane.deadletters.payloads import PayloadError, PayloadUnavailable
 from controlplane.ladder.errors import CopyError, InvalidCopy
+from controlplane.ledger.completions import RepairError, RepairIncomplete
 from controlplane.prompts.errors import InvalidVersion, PromptError
 from controlplane.releases.errors import ReleaseError, SigningKeyMissing
 from controlplane.rollouts.errors import InvalidPlan, RolloutError
@@ -27,6 +37,7 @@ from controlplane.routing.errors import (
     UnknownPolicy,
     UnknownProvider,
 )
+from controlplane.trials.errors import TrialError
 
 logger = logging.getLogger(__name__)
 
@@ -42,17 +53,28 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (UnknownLane, status.HTTP_404_NOT_FOUND),
     (UnknownPolicy, status.HTTP_404_NOT_FOUND),
     (UnknownProvider, status.HTTP_404_NOT_FOUND),
+    (RepairIncomplete, status.HTTP_400_BAD_REQUEST),
     (MalformedPolicy, status.HTTP_400_BAD_REQUEST),
     (RoleDoesNotFit, status.HTTP_400_BAD_REQUEST),
+    (BadEdit, status.HTTP_400_BAD_REQUEST),
+    (BadPlan, status.HTTP_400_BAD_REQUEST),
+    (BadRetention, status.HTTP_400_BAD_REQUEST),
+    (HoldInThePast, status.HTTP_400_BAD_REQUEST),
+    (NoReason, status.HTTP_400_BAD_REQUEST),
     (NotAllowedToSign, status.HTTP_403_FORBIDDEN),
     (SigningKeyMissing, status.HTTP_503_SERVICE_UNAVAILABLE),
     (AccessError, status.HTTP_409_CONFLICT),
     (ApprovalError, status.HTTP_409_CONFLICT),
     (CopyError, status.HTTP_409_CONFLICT),
+    (DeadLetterError, status.HTTP_409_CONFLICT),
+    (PayloadUnavailable, status.HTTP_503_SERVICE_UNAVAILABLE),
+    (PayloadError, status.HTTP_409_CONFLICT),
     (PromptError, status.HTTP_409_CONFLICT),
     (ReleaseError, status.HTTP_409_CONFLICT),
+    (RepairError, status.HTTP_409_CONFLICT),
     (RolloutError, status.HTTP_409_CONFLICT),
     (RoutingError, status.HTTP_409_CONFLICT),
+    (TrialError, status.HTTP_409_CONFLICT),
 )
 
 
@@ -113,4 +135,6 @@ def _details(exc: Exception) -> dict[str, Any]:
         return {"problems": [{"path": path, "message": message} for path, message in exc.problems]}
     if isinstance(exc, NotApproved):
         return {"missing": exc.missing}
+    if isinstance(exc, NotPrepared):
+        return {"unmet": list(exc.unmet)}
     return {}

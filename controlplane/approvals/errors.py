@@ -47,6 +47,22 @@ class NotAllowedToSign(ApprovalError):
     code = "not_allowed_to_sign"
 
 
+class NotPrepared(ApprovalError):
+    """Something has to be looked into before anybody approves the change; `unmet` says what, a sentence each."""
+
+    code = "not_prepared"
+
+    def __init__(self, message: str, unmet: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.unmet = unmet
+
+
+class NotSeen(ApprovalError):
+    """Something could not be found out about the change, and the approver did not say that they have seen that."""
+
+    code = "not_seen"
+
+
 class NotApproved(ApprovalError):
     """Sign-offs are missing; `missing` says how many from which role."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from controlplane.accounts.models import Operator
 from controlplane.accounts.roles import Role
+from controlplane.approvals import preparations
 from controlplane.approvals.errors import (
     AlreadyOpen,
     BreakGlassRefused,
@@ -93,6 +94,7 @@ def open_change(
         opened_at=now,
     )
     audit.record("change.opened", actor=actor, target=change, at=now, data=_facts(change))
+    preparations.begin(change, actor=actor, now=now)
     return change
 
 
@@ -113,6 +115,7 @@ def amend_change(
     change.contributors = sorted({*change.contributors, audit.name_of(actor)})
     _retake_digest(change)
     audit.record("change.amended", actor=actor, target=change, at=now, data={"before": before, **_facts(change)})
+    preparations.begin(change, actor=actor, now=now)
     return change
 
 
@@ -127,6 +130,7 @@ def rebase_change(*, change: ChangeRequest, actor: Operator | str, now: datetime
     _retake_digest(change)
     if change.digest != before:
         audit.record("change.rebased", actor=actor, target=change, at=now, data={"before": before, **_facts(change)})
+        preparations.begin(change, actor=actor, now=now)
     return change
 
 
@@ -146,15 +150,19 @@ def sign_off(
     decision: Decision,
     digest: str,
     comment: str = "",
+    has_seen: bool = False,
     now: datetime,
 ) -> SignOff:
     """Record one operator's word on the digest that they were shown.
 
+    Args:
+        has_seen: That they have seen what could not be found out about the change: see `preparations.to_see`.
     Raises:
         ChangeClosed: too late.
         Drifted: what they were shown is not what would be applied now; show it again.
         NotAllowedToSign: they wrote part of it, or do not hold `role` on the target.
         DigestRejected: the content was rejected before.
+        NotPrepared, NotSeen: an approval before what has to be looked into was.
         ValueError: no such decision or role.
     """
     change = _open(change)
@@ -169,6 +177,7 @@ def sign_off(
         raise Drifted(
             f"CR-{change.pk} changed since you read it (you saw {digest[:8]}, now {seen.digest[:8]}); read it again"
         )
+    found = preparations.require(change, has_seen=has_seen) if decision == Decision.APPROVE else {}
     row = SignOff.objects.create(
         change=change,
         operator=operator,
@@ -185,7 +194,7 @@ def sign_off(
         actor=operator,
         target=change,
         at=now,
-        data={"role": role, "digest": digest, "comment": comment, "expires_at": row.expires_at.isoformat()},
+        data={"role": role, "digest": digest, "comment": comment, "expires_at": row.expires_at.isoformat(), **found},
     )
     return row
 
@@ -341,7 +350,10 @@ def break_glass(
         lapses_at=now + lasts,
         review_due_at=now + REVIEW_WITHIN,
     )
-    audit.record("break_glass.used", actor=actor, target=change, at=now, data=bypass.facts())
+    # Who cannot wait for sign-offs cannot wait for what they rest on either; that it was not there is on record.
+    unmet = preparations.unmet(change)
+    facts = bypass.facts() | ({"unmet": unmet} if unmet else {})
+    audit.record("break_glass.used", actor=actor, target=change, at=now, data=facts)
     return bypass
 
 

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from controlplane import live
 from controlplane.accounts import second_factor
-from controlplane.accounts.access import may
+from controlplane.accounts.access import may, may_somewhere
 from controlplane.accounts.models import Operator
 from controlplane.rollouts.models import Canary
 
@@ -41,9 +41,9 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # its base ha
     From the browser: {"subscribe": [topic, …]} and {"unsubscribe": [topic, …]}.
     To it: {"topic": str, "data": {…}}; {"refused": topic} for one that is unknown, not theirs or over the limit of 20;
     {"topic": "clock", "data": {"now": ISO-8601}} on connecting and every 5 s. Closes with 4401 when signed out.
-    Topics and who may see them: "fleet" and "overview" with releases.view_release; "lanes" and
-    "quotas" with routing.view_routingtable; "canary.<slug>" with prompts.view_prompt on its prompt; "reviews" every
-    operator.
+    Topics and who may see them: "fleet" and "overview" with releases.view_release; "lanes", "quotas" and "answers" with
+    routing.view_routingtable; "dead-letters" with accounts.view_deadletter on any tenant; "canary.<slug>" with
+    prompts.view_prompt on its prompt; "reviews" every operator.
     """
 
     def __init__(
@@ -191,10 +191,12 @@ def _may_watch(operator: Operator, topic: str) -> bool:
     """The same rule as the page that shows the topic; False for a topic that does not exist."""
     if topic in (live.FLEET, live.OVERVIEW):
         return may(operator, "releases.view_release")
-    if topic in (live.LANES, live.QUOTAS):
+    if topic in (live.LANES, live.QUOTAS, live.ANSWERS):
         return may(operator, "routing.view_routingtable")
     if topic == live.REVIEWS:
         return True
+    if topic == live.DEAD_LETTERS:  # its messages name plans by their ids, and nothing else
+        return may_somewhere(operator, "accounts.view_deadletter")
     if topic.startswith(live.CANARY_PREFIX) and len(topic) <= MAX_TOPIC_LENGTH:
         slug = topic.removeprefix(live.CANARY_PREFIX)
         canary = Canary.objects.select_related("prompt").filter(slug=slug).first()

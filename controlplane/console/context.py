@@ -24,6 +24,7 @@ RAIL = (
     ("Ladder", "ladder", "ladder", "ladder.view_copy"),
     ("Routing", "routing", "signpost-split", "routing.view_routingtable"),
     ("Releases & fleet", "releases", "broadcast", "releases.view_release"),
+    ("Dead letters", "dead-letters", "envelope-x", "accounts.view_deadletter"),
     ("Streams & billing", "usage", "receipt", "accounts.view_usage"),
     ("Audit", "audit", "shield-check", "audit.view_auditevent"),
     ("Access", "access", "people", ""),

@@ -8,8 +8,10 @@ from typing import Final, Literal
 from django.urls import reverse
 
 from controlplane.approvals.models import BreakGlass, ChangeRequest
+from controlplane.console.deadletter_content import burn_words
 from controlplane.console.lane_content import OpenLane, lane_url
 from controlplane.console.quota_content import seconds_words, waiting_words
+from controlplane.deadletters.burn import Burn
 from controlplane.releases.fleet import Fleet
 from controlplane.releases.models import Convergence
 from controlplane.telemetry.quotas import QuotaStanding
@@ -42,9 +44,10 @@ def fires(
     debts: Iterable[BreakGlass],
     drifted: Iterable[ChangeRequest],
     now: datetime,
+    burning: Iterable[Burn] = (),
 ) -> list[Fire]:
-    """Everything that burns, bad before watch; in the order workers, open lanes, failing lanes, accounts, debts,
-    changes.
+    """Everything that burns, bad before watch; in the order workers, open lanes, failing lanes, accounts, dead letters,
+    debts, changes.
 
     Args:
         fleet: None when the reader may not look at it.
@@ -58,6 +61,7 @@ def fires(
         # That an open lane failed until it opened is no second fire.
         *_lanes(lane for lane in lanes if lane.lane not in known),
         *_accounts(quotas),
+        *_letters(burning),
         *_debts(debts, now=now),
         *_drifted(drifted),
     ]
@@ -117,6 +121,15 @@ def _accounts(quotas: Iterable[QuotaStanding]) -> Iterable[Fire]:
         elif one.alone:
             text = f"{one.alone} of {one.workers} workers cannot ask the others and keep to their part of the limits"
             yield Fire("watch", f"The quota of account {one.account} is not shared", text, url, "Quota")
+
+
+def _letters(burning: Iterable[Burn]) -> Iterable[Fire]:
+    for one in burning:
+        if one.is_over:
+            title = f"Work of kind {one.kind} fails for good"
+            yield Fire(
+                "bad" if one.is_bad else "watch", title, burn_words(one), reverse("dead-letters"), "Dead letters"
+            )
 
 
 def _debts(debts: Iterable[BreakGlass], *, now: datetime) -> Iterable[Fire]:

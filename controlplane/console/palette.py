@@ -64,6 +64,8 @@ def _acts(operator: Operator) -> Iterator[Entry]:
     if may(operator, "routing.view_routingtable"):
         yield Entry("Thresholds and where they come from", reverse("thresholds"), "Pages", "sliders")
         yield Entry("Quotas and who waits", reverse("quotas"), "Pages", "hourglass-split")
+        yield Entry("Answers in JSON and what was wrong with them", reverse("repairs"), "Pages", "braces")
+        yield Entry("Validators and what they withhold", reverse("validators"), "Pages", "shield-check")
         yield Entry("Drills and what they showed", reverse("drills"), "Pages", "box-arrow-right")
     if may_somewhere(operator, "accounts.view_usage"):
         yield Entry("Retries and what they cost", reverse("usage-retries"), "Pages", "arrow-repeat")
@@ -71,6 +73,14 @@ def _acts(operator: Operator) -> Iterator[Entry]:
         yield Entry("Find an idempotency key", reverse("idempotency-keys"), "Pages", "search")
         yield Entry("Jobs and how they go", reverse("jobs"), "Pages", "hourglass-split")
         yield Entry("Billed against delivered tokens of streams", reverse("streams-drift"), "Pages", "graph-up")
+    if may_somewhere(operator, "accounts.view_usage") or may_somewhere(operator, "accounts.complete_repair"):
+        yield Entry("Broken answers that somebody can complete", reverse("repair-list"), "Pages", "braces")
+    if may_somewhere(operator, "accounts.redrive_deadletter") or may(operator, "deadletters.view_redriveplan"):
+        yield Entry("Redrives and how they go", reverse("redrive-plans"), "Pages", "arrow-repeat")
+    if may(operator, "deadletters.view_retentionrule"):
+        yield Entry("How long dead letters are kept", reverse("retention-rules"), "Pages", "hourglass-split")
+    if may_somewhere(operator, "accounts.erase_subject"):
+        yield Entry("Erase a data subject", reverse("erase-subject"), "Act", "x-lg")
     if may(operator, "prompts.add_prompt"):
         yield Entry("Create a prompt", reverse("prompt-new"), "Act", "plus-lg")
     if may(operator, "accounts.add_tenant"):

@@ -1,25 +1,51 @@
 """What policies of a routing table do to callers, in words: beside the numbers, and for who reviews a change. Pure."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from controlplane.console.threshold_content import duration, moved_numbers
-from controlplane.routing.thresholds import NOUNS, PARTS, QUOTA, STREAM, owners_of
+from controlplane.console.validator_words import (
+    changed_rules,
+    validator_sentences,
+    validator_warnings,
+)
+from controlplane.console.validator_words import validator_note as validator_note
+from controlplane.console.wording import listed as listed
+from controlplane.routing.thresholds import NOUNS, PARTS, QUOTA, REPAIR, STREAM, VALIDATOR, owners_of
 from dataplane.policies import CONCURRENCY, CONTINUE, END, QUOTA_RATES, QuotaPolicy, StreamPolicy
+from dataplane.repair.coerce import LABELS
+from dataplane.repair.labels import Label
+from dataplane.repair.policy import COERCIONS, WHOLE, RepairPolicy
 from dataplane.routing import Lane, Route, RoutingTable
 from dataplane.sharding import blast_radius, groups_of_twins
+from dataplane.validators.policy import ValidatorPolicy
 
 # What a route names: the attribute, what that is called, and what becomes of requests without one.
 _NAMED: Final = (
     ("retry", "retry policy", "every lane is tried once"),
     ("streams", "stream policy", "its streams end with the caller's connection and cannot be read again"),
+    ("repair", "repair policy", "answers that are not JSON go out as they came"),
+    ("validators", "validator policy", "nothing looks at its answers before they go out"),
     ("fallback", "fallback stack", "an error says that no lane is left"),
 )
 WITHOUT_QUOTA: Final = "nobody waits for what its account is admitted; its 429s are met by each worker for itself"
 _TRANSCRIPT: Final = {
     "keep": "Its words stay in the record",
     "digest": "Of its words only a digest and counts stay in the record",
+}
+# What a coercion reads, and as what.
+_COERCION: Final = {
+    "string_to_number": ("text that is a number", "that number"),
+    "number_to_string": ("a number", "text"),
+    "string_to_boolean": ("'true' or 'false' in quotes", "what it says"),
+    "scalar_to_list": ("a single value", "a list of one"),
+    "list_to_scalar": ("a list of one", "its value"),
+    "json_string": ("JSON in quotes", "what it holds"),
+    "null_to_absent": ("null", "a field that is not there"),
+    "enum_case": ("a choice in capitals or without", "that choice"),
+    "drop_unknown": ("an object with fields that the schema does not know", "one without them"),
+    "fill_default": ("a missing field", "the schema's default"),
 }
 _REFUND: Final = {
     "none": "Nothing that was billed is given back",
@@ -33,7 +59,18 @@ def policy_sentences(table: RoutingTable, kind: str, slug: str) -> list[str]:
     """What a policy does, a sentence for each thing that it decides; none for one whose numbers say it all."""
     if kind == STREAM:
         return stream_sentences(table.streams[slug])
+    if kind == REPAIR:
+        return repair_sentences(table.repairs[slug])
+    if kind == VALIDATOR:
+        return validator_sentences(table.validators[slug])
     return quota_sentences(table.quotas[slug]) if kind == QUOTA else []
+
+
+def policy_warnings(table: RoutingTable, kind: str, slug: str) -> list[str]:
+    """What to think twice about before a policy is used as it is."""
+    if kind == VALIDATOR:
+        return validator_warnings(table.validators[slug])
+    return repair_warnings(table.repairs[slug]) if kind == REPAIR else []
 
 
 def stream_sentences(policy: StreamPolicy) -> list[str]:
@@ -76,11 +113,84 @@ def quota_sentences(policy: QuotaPolicy) -> list[str]:
     ]
 
 
+def repair_sentences(policy: RepairPolicy) -> list[str]:
+    """What becomes of an answer that is to be JSON, a sentence for each thing that the policy decides."""
+    return [
+        _handed_over(policy),
+        _coerced(policy),
+        *_asked(policy),
+        "A stream of JSON is held back until all of it is right"
+        if policy.streams == WHOLE
+        else "A stream of JSON goes out as far as it is certain, and ends with an error if the rest cannot be repaired",
+        f"An answer that nothing could repair is an error, and is kept for {_span(policy.open_seconds.value)} for "
+        "somebody to complete",
+    ]
+
+
+def repair_warnings(policy: RepairPolicy) -> list[str]:
+    """What to think twice about: values that nobody wrote, and coercions that can never take effect."""
+    said = []
+    if Label.INVENTED in policy.labels:
+        said.append(
+            "Callers are handed values that the model did not write, or may have meant otherwise; only the answer's "
+            "member ballast says so, and an application that does not read it takes them for the model's"
+        )
+    vain = [name for name in COERCIONS if name in policy.coercions and LABELS[name] not in policy.labels]
+    said += [f"Coercion {name} is {LABELS[name]}, which is not handed over, so it never takes effect" for name in vain]
+    return said
+
+
+def repair_note(policy: RepairPolicy) -> str:
+    """The same in half a line: 'repaired where nothing is lost, with a model's help if need be'."""
+    what = "repaired where nothing is lost"
+    if Label.LOSSY in policy.labels:
+        what = "repaired, also where something is lost"
+    if Label.INVENTED in policy.labels:
+        what = "repaired, also with values that the model did not write"
+    return f"{what}, {'with' if policy.asks_models else 'without'} a model's help"
+
+
 def limit_words(name: str, value: float, window_seconds: float) -> str:
     """One limit with its units: '10,000 requests in 60 s', '200 requests at once'."""
     if name == CONCURRENCY:
         return f"{value:,.10g} requests at once"
     return f"{value:,.10g} {name.replace('_', ' ')} in {_span(window_seconds)}"
+
+
+def _handed_over(policy: RepairPolicy) -> str:
+    said = "Handed over is what can have been meant in one way only, with nothing lost"
+    more = []
+    if Label.LOSSY in policy.labels:
+        more.append("what lacks something that the model wrote")
+    if Label.INVENTED in policy.labels:
+        more.append("what the model did not write, or wrote in a way that can be read as something else")
+    return f"{said}; also {listed(more)}" if more else f"{said}; what cannot be told for sure is not"
+
+
+def _coerced(policy: RepairPolicy) -> str:
+    declared = [_COERCION[name] for name in COERCIONS if name in policy.coercions]
+    if not declared:
+        return "What the schema refuses is not read as anything else than it was written as"
+    (first, meant), *more = declared
+    words = [f"{first} is read as {meant}", *(f"{what} as {other}" for what, other in more)]
+    return f"Where the schema wants it, {listed(words)}"
+
+
+def _asked(policy: RepairPolicy) -> Iterator[str]:
+    if not policy.asks_models:
+        yield "No model is asked about an answer that cannot be read"
+        return
+    if policy.continue_cut:
+        yield "An answer that its length limit cut off is continued by the lane that gave it"
+    if policy.surgeon_route is not None:
+        yield f"A broken text alone, with its schema, is given to a model of route {policy.surgeon_route} to mend"
+    if policy.ask_again:
+        yield "The lane that answered is asked once more, and told what is wrong"
+    calls = int(policy.max_calls.value)
+    yield (
+        f"That takes {calls} call{'' if calls == 1 else 's'}, {policy.max_output_tokens.value:,.0f} tokens and "
+        f"{policy.max_cost_micros.value / 1e6:,.10g} USD at most for one answer"
+    )
 
 
 def _admitted(policy: QuotaPolicy) -> str:
@@ -101,11 +211,6 @@ def _set_aside(policy: QuotaPolicy) -> str:
     kept = f"{policy.vip_concurrency.value:,.0f}"
     whole = f" of {policy.concurrency.value:,.0f}" if policy.concurrency is not None else ""
     return f"{kept}{whole} requests at once are for interactive callers of tier VIP alone"
-
-
-def listed(words: Sequence[str]) -> str:
-    """Some words as one reads them out: 'a, b and c'."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _percent(share: float) -> str:
@@ -210,6 +315,10 @@ def _spread_effects(before: RoutingTable | None, after: RoutingTable) -> Iterato
 
 
 def _details(policy: Any, lanes: Iterable[Lane]) -> tuple[str, ...]:
+    if isinstance(policy, RepairPolicy):
+        return (*repair_warnings(policy), *repair_sentences(policy))
+    if isinstance(policy, ValidatorPolicy):
+        return (*validator_warnings(policy), *validator_sentences(policy))
     if not isinstance(policy, StreamPolicy):
         return ()
     sentences = stream_sentences(policy)
@@ -226,7 +335,10 @@ def _number_effects(before: RoutingTable | None, after: RoutingTable) -> Iterato
         for slug, owner in owners_of(after, kind).items():
             if slug not in known:
                 continue
-            moved = moved_numbers(known[slug].thresholds(), owner.thresholds())
+            old, new = known[slug].thresholds(), owner.thresholds()
+            if kind == VALIDATOR:  # of a rule that came or went, the rule is what matters
+                old, new = ({name: side[name] for name in side if name in old and name in new} for side in (old, new))
+            moved = moved_numbers(old, new)
             details = _said_anew(known[slug], owner)
             if moved or details:
                 yield Effect(
@@ -235,11 +347,17 @@ def _number_effects(before: RoutingTable | None, after: RoutingTable) -> Iterato
 
 
 def _said_anew(before: Any, after: Any) -> tuple[str, ...]:
-    """Of a stream or quota policy, the sentences that are no longer the same."""
+    """Of a stream, quota or repair policy, the sentences that are no longer the same; of validators, what is."""
+    if isinstance(before, ValidatorPolicy) and isinstance(after, ValidatorPolicy):
+        new = [line for line in validator_warnings(after) if line not in validator_warnings(before)]
+        return (*new, *changed_rules(before, after))
     if isinstance(before, StreamPolicy) and isinstance(after, StreamPolicy):
         known, said = stream_sentences(before), stream_sentences(after)
     elif isinstance(before, QuotaPolicy) and isinstance(after, QuotaPolicy):
         known, said = quota_sentences(before), quota_sentences(after)
+    elif isinstance(before, RepairPolicy) and isinstance(after, RepairPolicy):
+        known = [*repair_warnings(before), *repair_sentences(before)]
+        said = [*repair_warnings(after), *repair_sentences(after)]
     else:
         return ()
     return tuple(line for line in said if line not in known)

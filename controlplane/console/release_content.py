@@ -18,6 +18,8 @@ _ROUTING_PARTS: Final = {
     "probes": "probe policy",
     "quotas": "quota policy",
     "streams": "stream policy",
+    "repairs": "repair policy",
+    "validators": "validator policy",
     "fallbacks": "fallback stack",
     "accounts": "account",
     "providers": "provider",
@@ -25,7 +27,13 @@ _ROUTING_PARTS: Final = {
 
 # What an entry of a part names: the member, and what that is called.
 _NAMED: Final = {
-    "routes": {"retry": "retry policy", "streams": "stream policy", "fallback": "fallback stack"},
+    "routes": {
+        "retry": "retry policy",
+        "streams": "stream policy",
+        "repair": "repair policy",
+        "validators": "validator policy",
+        "fallback": "fallback stack",
+    },
     "lanes": {"breaker": "breaker policy", "probe": "probe policy", "quota": "quota policy"},
 }
 

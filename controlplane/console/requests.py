@@ -12,18 +12,32 @@ from controlplane.accounts.errors import AccessError
 from controlplane.accounts.models import Operator
 from controlplane.approvals.errors import ApprovalError
 from controlplane.console.forms.fields import ReasonForm
+from controlplane.deadletters.errors import DeadLetterError
 from controlplane.ladder.errors import CopyError
+from controlplane.ledger.completions import RepairError
 from controlplane.prompts.errors import PromptError
 from controlplane.releases.errors import ReleaseError
 from controlplane.rollouts.errors import RolloutError
 from controlplane.routing.errors import RoutingError
+from controlplane.trials.errors import TrialError
 
 T = TypeVar("T")
 
 _MOST_DIGITS = 18  # fits the database's widest integer
 
 # Everything an operation may refuse with; anything else is a fault of ours and becomes a 500.
-Refusal = (AccessError, ApprovalError, CopyError, PromptError, ReleaseError, RolloutError, RoutingError)
+Refusal = (
+    AccessError,
+    ApprovalError,
+    CopyError,
+    DeadLetterError,
+    PromptError,
+    ReleaseError,
+    RepairError,
+    RolloutError,
+    RoutingError,
+    TrialError,
+)
 
 
 def actor_of(request: HttpRequest) -> Operator:

@@ -9,8 +9,10 @@ from controlplane.console.copy_fit import json_checklist
 from controlplane.console.diffs import diff_json
 from controlplane.console.policy_words import Effect, table_effects
 from controlplane.console.previews import Difference, differences, preview
+from controlplane.console.redrive_content import redrive_review
 from controlplane.console.routing_content import table_differences
 from controlplane.console.threshold_content import PolicyReplay, altered_policies, replay_change
+from controlplane.deadletters.redrive import KIND_NAME as REDRIVE_KIND
 from controlplane.ladder.models import CopyVersion
 from controlplane.prompts.models import PromptVersion
 from controlplane.rollouts.models import Canary
@@ -24,7 +26,7 @@ def review_content(change: ChangeRequest) -> dict[str, Any]:
     """The content of a change for `reviews/review.html`.
 
     Shape: {"before", "after": names of the two sides, "differences": [Difference], "version"?, "preview"?, "canary"?,
-    "effects"?, "readings"?, "has_samples"?, "checklist": [{"text", "met": bool or None}]}.
+    "effects"?, "readings"?, "has_samples"?, "plan"?, "checklist": [{"text", "met": bool or None}]}.
     """
     readers = {
         "prompt.rollout": _read_prompt,
@@ -32,6 +34,7 @@ def review_content(change: ChangeRequest) -> dict[str, Any]:
         "routing.table": _read_routing,
         "copy.version": _read_copy,
         "approval.policy": _read_policy,
+        REDRIVE_KIND: redrive_review,
     }
     read = readers.get(change.kind)
     if read is None:

@@ -8,7 +8,7 @@ from controlplane.accounts.models import Tenant
 from controlplane.console.diffs import diff_json
 from controlplane.console.fires import FAILURE_RATE, MIN_ATTEMPTS
 from controlplane.console.lane_content import Lamp, lamp, lane_url
-from controlplane.console.policy_words import spread_note, stream_note
+from controlplane.console.policy_words import repair_note, spread_note, stream_note, validator_note
 from controlplane.console.previews import Difference
 from controlplane.ladder.models import CopyActivation
 from controlplane.routing.models import LaneHold
@@ -23,7 +23,10 @@ from dataplane.routing import Lane, Route, RoutingTable, eligible_lanes
 from dataplane.sharding import lanes_of_tenant
 from dataplane.steering import by_cost, by_speed
 
-PARTS = ("routes", "lanes", "breakers", "retries", "probes", "quotas", "streams", "fallbacks", "accounts", "providers")
+PARTS = (
+    *("routes", "lanes", "breakers", "retries", "probes", "quotas", "streams", "repairs", "validators"),
+    *("fallbacks", "accounts", "providers"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,16 @@ class RouteRows:
             return stream_note(self.route.streams)
         streaming = any("stream" in lane.capabilities for lane in self.route.lanes)
         return "end with the caller's connection" if streaming else ""
+
+    @property
+    def repair(self) -> str:
+        """What becomes of its answers that are to be JSON; empty where it repairs none."""
+        return "" if self.route.repair is None else repair_note(self.route.repair)
+
+    @property
+    def validators(self) -> str:
+        """What looks at its answers before they go out; empty where nothing does."""
+        return "" if self.route.validators is None else validator_note(self.route.validators)
 
     @property
     def spread(self) -> str:

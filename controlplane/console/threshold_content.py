@@ -9,15 +9,17 @@ from django.urls import reverse
 
 from controlplane.console.charts import MAX_SERIES, Figure, Series, line_chart
 from controlplane.console.charts import Threshold as Line
-from controlplane.console.threshold_words import ORIGINS, WORDS, Words, chart_id
+from controlplane.console.threshold_words import ORIGINS, Words, chart_id, words_of
 from controlplane.routing.thresholds import (
     BREAKER,
     PARTS,
     PROBE,
     QUOTA,
+    REPAIR,
     RETRY,
     ROUTE,
     STREAM,
+    VALIDATOR,
     Placed,
     placed_thresholds,
 )
@@ -33,7 +35,7 @@ from dataplane.thresholds import Threshold
 SPAN: Final = timedelta(hours=3)
 REPLAYED: Final = timedelta(days=30)
 # Kinds of policies that routes name, not lanes: the attribute of a route.
-_NAMED_BY_ROUTES: Final = {RETRY: "retry", STREAM: "streams"}
+_NAMED_BY_ROUTES: Final = {RETRY: "retry", STREAM: "streams", REPAIR: "repair", VALIDATOR: "validators"}
 _NAMED_BY_LANES: Final = {BREAKER: "breaker", PROBE: "probe", QUOTA: "quota"}
 
 
@@ -64,9 +66,9 @@ def threshold_charts(lanes: Sequence[str], thresholds: Mapping[str, Threshold], 
     shown = sorted(lanes, key=lambda lane: -attempts[lane])[:MAX_SERIES]
     times = [since + at * MINUTE for at in range(int((until - since) / MINUTE) + 1)]
     return [
-        _chart(name, threshold, WORDS[name], {lane: points[lane] for lane in sorted(shown)}, times)
+        _chart(name, threshold, words, {lane: points[lane] for lane in sorted(shown)}, times)
         for name, threshold in thresholds.items()
-        if WORDS[name].measure
+        if (words := words_of("", name)).measure
     ]
 
 
@@ -78,7 +80,7 @@ def _chart(
         Series(lane, "other", times, [_value(known.get(int(at.timestamp())), words.measure) for at in times])
         for lane, known in points.items()
     ]
-    limit = threshold.value * words.scale * words.measure_scale
+    limit = words.read(threshold.value) * words.measure_scale
     figure = line_chart(
         measure.label,
         measure.unit,
@@ -216,8 +218,9 @@ def moved_numbers(before: Mapping[str, Threshold], after: Mapping[str, Threshold
     for name in {**before, **after}:
         old, new = (side[name].value if name in side else None for side in (before, after))
         if old != new:
-            shown = ("none" if value is None else WORDS[name].shown(value) for value in (old, new))
-            moved.append(f"{WORDS[name].label} {' → '.join(shown)}")
+            words = words_of("", name)
+            shown = ("none" if value is None else words.shown(value) for value in (old, new))
+            moved.append(f"{words.label} {' → '.join(shown)}")
     return tuple(moved)
 
 
@@ -276,7 +279,7 @@ class Listed:
 def listed_thresholds(table: RoutingTable, *, today: date) -> list[Listed]:
     """Every threshold of the table: overdue ones first, then by the day of their review."""
     rows = [
-        Listed(one, WORDS[one.name], threshold_url(one), one.provenance.is_overdue(today))
+        Listed(one, words_of(one.kind, one.name), threshold_url(one), one.provenance.is_overdue(today))
         for one in placed_thresholds(table)
     ]
     return sorted(rows, key=lambda row: (not row.is_overdue, row.placed.provenance.review_by))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from controlplane.routing.thresholds import QUOTA
+from controlplane.routing.thresholds import BUDGET, QUOTA, REPAIR
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +13,8 @@ class Words:
     """How one threshold is shown.
 
     Attributes:
-        scale: The stored number times this is what people read and type: 100 for shares, which are stored as 0..1.
+        scale: The stored number times this is what people read and type: 100 for shares, which are stored as 0..1; a
+            millionth for money.
         measure: Key of the telemetry measure whose chart shows it as a line; empty where nothing measured compares.
         measure_scale: What people type times this is what the axis of that chart shows.
     """
@@ -21,13 +22,13 @@ class Words:
     label: str
     unit: str
     meaning: str
-    scale: int = 1
+    scale: int | Decimal = 1
     measure: str = ""
     measure_scale: int = 1
 
     def typed(self, value: float) -> str:
         """The stored number as people type it, without a unit: 0.5 of a share is '50'."""
-        return f"{value * self.scale:.10g}"
+        return f"{self.read(value):.10g}"
 
     def stored(self, typed: Decimal) -> float:
         """The number to store for what was typed; exact where a decimal is."""
@@ -35,7 +36,11 @@ class Words:
 
     def shown(self, value: float) -> str:
         """The stored number with its unit."""
-        return f"{value * self.scale:,.10g} {self.unit}".strip()
+        return f"{self.read(value):,.10g} {self.unit}".strip()
+
+    def read(self, value: float) -> float:
+        """The stored number as people read it."""
+        return value * float(self.scale)
 
 
 WORDS: Final[Mapping[str, Words]] = {
@@ -95,6 +100,16 @@ WORDS: Final[Mapping[str, Words]] = {
     "retention_seconds": Words("Kept for", "s", "So long after its end a stream can be read again"),
     "abandon_seconds": Words("Given up after", "s", "A stream that nobody reads is generated on for so long"),
     "continuations": Words("Taken up again", "times", "At most, after its provider broke a stream off"),
+    # repair policies
+    "max_calls": Words("Calls of models", "", "At most, to continue one answer, mend it or ask for it again"),
+    "max_output_tokens": Words("Tokens of calls", "tokens", "What those may generate, all of them together"),
+    "max_cost_micros": Words(
+        "Cost of calls", "USD", "With so much spent on one answer, no other call is begun", Decimal("0.000001")
+    ),
+    # validator policies; of each rule there is one more, see `words_of`
+    "window_characters": Words(
+        "Held back of a stream", "characters", "At most, while they may still be part of something forbidden"
+    ),
     # routes
     "first_token_seconds": Words(
         "First token within", "s", "A stream that has given none by then goes to the next lane", 1, "ttft_p95_ms", 1000
@@ -109,7 +124,10 @@ WORDS: Final[Mapping[str, Words]] = {
     "minimum_score": Words("Likeness", "", "A question this near to a signed one gets its answer (cosine)"),
 }
 # Where the same name means another thing for one kind; label and unit are the same, so that only its meaning differs.
-_OF_KIND: Final = {(QUOTA, "window_seconds"): Words("Window", "s", "Over which the provider counts")}
+_OF_KIND: Final = {
+    (QUOTA, "window_seconds"): Words("Window", "s", "Over which the provider counts"),
+    (REPAIR, "open_seconds"): Words("Open for", "s", "So long somebody can complete an answer that was beyond repair"),
+}
 # Our own names for where a number comes from, and those of `components/_provenance.html`.
 ORIGINS: Final[Mapping[str, tuple[str, str]]] = {
     "incident": ("incident", "Incident"),
@@ -120,10 +138,13 @@ ORIGINS: Final[Mapping[str, tuple[str, str]]] = {
 
 
 def words_of(kind: str, name: str) -> Words:
-    """The words for the threshold `name` of a policy of this kind."""
+    """The words for the threshold `name` of a policy of this kind; "": whose it is does not matter, as for its unit."""
+    rule, _, of_rule = name.rpartition(".")
+    if rule and of_rule == BUDGET:
+        return Words(f"Time for {rule}", "ms", "Processor time for one answer; over it, the rule cannot say")
     return _OF_KIND.get((kind, name), WORDS[name])
 
 
 def chart_id(name: str) -> str:
     """The id of the chart on which a threshold is a line."""
-    return f"chart-{name.replace('_', '-')}"
+    return f"chart-{name.replace('_', '-').replace('.', '-')}"

@@ -3,12 +3,14 @@
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlencode
+from uuid import UUID
 
 from django.urls import reverse
 
 from controlplane.audit.models import AuditEvent
 from controlplane.console.templatetags.ballast import short_id
 from controlplane.telemetry.models import WorkerEvent
+from dataplane.repair.kept import ID_PREFIX
 
 # Action -> (words, tone, icon). `{field}` comes from the event's data, `{target}` is its target.
 WORDS: dict[str, tuple[str, str, str]] = {
@@ -28,6 +30,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "change.approve": ("Signed off {target} as {role}", "good", "check-lg"),
     "change.request_changes": ("Asked for changes to {target}", "watch", "chat-square-text"),
     "change.withdraw": ("Took the sign-off of {target} back", "watch", "x-lg"),
+    "change.trial_begun": ("Began to try {policy} on stored answers", "info", "play-fill"),
     "change.applied": ("{target} applied", "good", "check-lg"),
     "change.rejected": ("{target} rejected", "bad", "x-lg"),
     "change.withdrawn": ("{target} withdrawn", "off", "x-lg"),
@@ -59,6 +62,29 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "api_key.revoked": ("Revoked {target} of {tenant}", "watch", "key"),
     "operator_token.issued": ("Issued {target} to {operator}", "info", "key"),
     "operator_token.revoked": ("Revoked {target}", "watch", "key"),
+    "repair.completed": ("Completed {target} of {tenant}", "good", "braces"),
+    "repair.part_completed": ("Completed {at} of {target} of {tenant}", "info", "braces"),
+    "repair.read": ("Read the words of {target} of {tenant}", "watch", "eye"),
+    "samples.read": ("Read {answers} stored answers on which {policy} was tried", "watch", "eye"),
+    "redrive.planned": ("Planned a redrive; letters: {letters}", "off", "arrow-repeat"),
+    "redrive.dry_run": ("Began the dry run; letters: {letters}", "info", "eye"),
+    "redrive.started": ("Started the redrive; letters: {letters}", "info", "play-fill"),
+    "redrive.paused": ("Paused the redrive", "watch", "pause-fill"),
+    "redrive.resumed": ("Resumed the redrive", "info", "play-fill"),
+    "redrive.stopped": ("The redrive stopped", "bad", "stop-fill"),
+    "redrive.finished": ("The redrive is through", "good", "check-lg"),
+    "redrive.withdrawn": ("Gave the redrive up", "off", "x-lg"),
+    "dead_letters.resolved": ("Resolved dead letters: {letters}", "good", "check-lg"),
+    "dead_letters.discarded": ("Discarded dead letters: {letters}", "off", "x-lg"),
+    "dead_letters.reopened": ("Opened dead letters again: {letters}", "watch", "arrow-counterclockwise"),
+    "dead_letters.purged": ("Purged payloads of dead letters: {letters}", "off", "hourglass-split"),
+    "dead_letters.holds_lapsed": ("Legal holds that ended: {letters}", "watch", "hourglass-split"),
+    "dead_letter.read": ("Read the payload of {target} of {tenant}", "watch", "eye"),
+    "dead_letter.held": ("Put {target} of {tenant} on legal hold", "watch", "lock-fill"),
+    "dead_letter.released": ("Released the legal hold on {target} of {tenant}", "info", "key"),
+    "retention.set": ("Set the retention {target} to {days} days", "watch", "hourglass-split"),
+    "retention.removed": ("Removed the retention {target} of {days} days", "watch", "x-lg"),
+    "subject.erased": ("Erased a user of {target}; dead letters: {letters}", "bad", "x-lg"),
     "transcript.read": ("Read the words of {target} of {tenant}", "watch", "eye"),
     "transcripts.forgotten": ("Forgot {transcripts} transcripts", "watch", "x-lg"),
     "sign_in.succeeded": ("{target} signed in", "off", "box-arrow-in-right"),
@@ -150,7 +176,14 @@ def target_words(target: str) -> str:
         return f"{slug} v{number}" if at else slug
     if kind == "stream":
         return f"stream {short_id(name)}"
+    if kind == "repair":
+        return f"answer {short_id(name)}"
+    if kind == "dead-letter":
+        return f"dead letter {short_id(name)}"
+    if kind == "redrive":
+        return f"redrive {short_id(name)}"
     forms = {
+        "retention": "for {}",
         "change": "CR-{}",
         "release": "r{}",
         "canary": "canary {}",
@@ -176,6 +209,10 @@ def target_url(target: str) -> str:
         return f"{reverse('lane')}?{urlencode({'lane': name})}"
     if kind == "stream" and name:
         return reverse("stream", args=[name])
+    if kind == "repair" and name:
+        return reverse("repair", args=[UUID(hex=name.removeprefix(ID_PREFIX))])
+    if kind in {"dead-letter", "redrive"} and name:
+        return reverse("dead-letter" if kind == "dead-letter" else "redrive-plan", args=[UUID(hex=name)])
     pages = {
         "change": "review",
         "release": "release",

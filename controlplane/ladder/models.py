@@ -13,15 +13,18 @@ from dataplane.signed_copy import SignedCopy, parse_copy
 
 
 class CopyKind(models.TextChoices):
-    """What a piece of copy is for; the rung of a fallback stack that may name it is called the same."""
+    """What a piece of copy is for: the rung of a fallback stack that may name it is called the same, and `escalation`
+    is what a validator policy names.
+    """
 
     ANSWERS = "answers", "Answers to known questions"
     TEMPLATE = "template", "Template"
     OUTAGE = "outage", "Outage notice"
+    ESCALATION = "escalation", "Words for a withheld answer"
 
 
 class Copy(models.Model):
-    """A piece of copy that fallback stacks name by its slug."""
+    """A piece of copy that fallback stacks and validator policies name by its slug."""
 
     slug = models.SlugField(unique=True)
     kind = models.CharField(max_length=10, choices=CopyKind.choices)

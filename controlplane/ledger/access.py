@@ -1,8 +1,8 @@
-"""Who may see which usage, streams, jobs and idempotency keys: those of the tenants on which they hold the
-permission, and of no other.
+"""Who may see which usage, streams, jobs, idempotency keys and answers to complete: those of the tenants on which they
+hold the permission, and of no other. Answers are seen by whoever may complete them too.
 
-The words of a stream are for whoever holds another permission besides. What Ballast asked providers by itself is billed
-to nobody's tenant; it is seen by whoever sees everybody's.
+The words of a stream or an answer are for whoever holds another permission besides. What Ballast asked providers by
+itself is billed to nobody's tenant; it is seen by whoever sees everybody's.
 """
 
 from typing import Final
@@ -15,11 +15,13 @@ from controlplane.accounts.models import ApiKey, Operator, Tenant
 from controlplane.ledger.idempotency import IdempotencyEvidence
 from controlplane.ledger.jobs import Job
 from controlplane.ledger.models import UsageRow
+from controlplane.ledger.repairs import Repair
 from controlplane.ledger.stream_rows import StreamRow
 from dataplane.access import OURSELVES
 
 VIEW: Final = "accounts.view_usage"
 READ: Final = "accounts.read_content"
+COMPLETE: Final = "accounts.complete_repair"
 
 
 def billed_tenants(operator: Operator) -> list[str]:
@@ -91,8 +93,49 @@ def access_job(operator: Operator, job: UUID) -> Job:
     return row
 
 
-def may_read_content(operator: Operator, row: StreamRow) -> bool:
-    """Whether the operator may read the words of a stream that they may see."""
+def answering_tenants(operator: Operator) -> list[str]:
+    """The slugs of the tenants whose open answers the operator may see; none for who may see nobody's."""
+    slugs = [*_billed(operator), *visible(operator, Tenant.objects.all(), COMPLETE).values_list("slug", flat=True)]
+    return sorted({*slugs, OURSELVES.slug} if may(operator, COMPLETE) else {*slugs})
+
+
+def require_answers(operator: Operator) -> list[str]:
+    """As `answering_tenants`.
+
+    Raises:
+        PermissionDenied: there is none, nor could there be.
+    """
+    slugs = answering_tenants(operator)
+    if not slugs and not may(operator, COMPLETE):
+        require(operator, VIEW)
+    return slugs
+
+
+def access_repair(operator: Operator, repair: UUID, permission: str = "") -> Repair:
+    """One answer that nothing could repair, without its words.
+
+    Args:
+        permission: READ or COMPLETE, where seeing that it is there is not all.
+    Raises:
+        Http404: there is none, or it is not for the operator to see.
+        PermissionDenied: theirs to see, but not to do this with.
+    """
+    known = Repair.objects.without_words().matching(tenants=answering_tenants(operator))
+    row = known.filter(pk=repair).first()
+    if row is None:
+        raise Http404("there is no such thing here, or you may not see it")
+    if permission:
+        require(operator, permission, Tenant.objects.filter(slug=row.tenant).first())
+    return row
+
+
+def may_complete(operator: Operator, row: Repair) -> bool:
+    """Whether the operator may complete an answer that they may see."""
+    return may(operator, COMPLETE, Tenant.objects.filter(slug=row.tenant).first())
+
+
+def may_read_content(operator: Operator, row: StreamRow | Repair) -> bool:
+    """Whether the operator may read the words of a stream or an answer that they may see."""
     return may(operator, READ, Tenant.objects.filter(slug=row.tenant).first())
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pgtrigger
 from django.db import models
-from django.db.models import Q
+from django.db.models import Q, Value
 
 from dataplane.idempotency import MAX_KEY_CHARACTERS
 from dataplane.jobs import ID_PREFIX, OVER, State
@@ -35,7 +35,7 @@ class JobQuerySet(models.QuerySet["Job"]):
 
     def without_words(self) -> "JobQuerySet":
         """Leave out what is the caller's: a request and its answer are kept to be given, not to be looked at."""
-        return self.defer("request", "response", "response_headers", "user", "fields", "key")
+        return self.defer("request", "response", "response_headers", "user", "fields", "key", "causes")
 
     def newest(self) -> "JobQuerySet":
         return self.order_by("-id")
@@ -98,6 +98,15 @@ class Job(models.Model):
     error = models.JSONField(null=True, blank=True, help_text="The envelope's member; null once forgotten")
     error_code = models.CharField(max_length=60, blank=True, help_text="Of the last attempt that brought nothing")
     forgotten_at = models.DateTimeField(null=True, blank=True, help_text="When its words were deleted")
+    # With defaults in the database too: a gateway that is older than this still hands in jobs.
+    causes = models.JSONField(
+        default=list,
+        db_default=Value([], output_field=models.JSONField()),
+        help_text='Why its last attempts came to nothing: [{"at", "owner", "code", "message", "status"}]',
+    )
+    lapses = models.IntegerField(default=0, db_default=0, help_text="How many runners in a row died with it")
+    has_tools = models.BooleanField(default=False, db_default=False)
+    redriven_from = models.UUIDField(null=True, blank=True, help_text="The dead letter whose work this is")
 
     objects = JobQuerySet.as_manager()
 

@@ -7,6 +7,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from controlplane.ledger import streams
+from controlplane.ledger.repairs import Repair
 
 # Who the audit record says decided it: the setting did.
 RETENTION = "BALLAST_TRANSCRIPT_DAYS"
@@ -31,3 +32,9 @@ def forget_transcripts() -> int:
     while some := streams.forget_transcripts(before=now - timedelta(days=days), now=now, **asked):
         forgotten += some
     return forgotten
+
+
+@shared_task(name="ledger.forget_repairs", expires=600)
+def forget_repairs() -> int:
+    """Delete the words of answers that nobody completed in time; returns how many."""
+    return Repair.objects.forget(now=timezone.now())

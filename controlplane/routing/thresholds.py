@@ -15,8 +15,10 @@ from dataplane.policies import (
     RETRY_THRESHOLDS,
     STREAM_THRESHOLDS,
 )
+from dataplane.repair.policy import REPAIR_THRESHOLDS
 from dataplane.routing import ROUTE_THRESHOLDS, RoutingTable
 from dataplane.thresholds import Provenance, Threshold
+from dataplane.validators.policy import VALIDATOR_THRESHOLDS
 
 BREAKER: Final = "breaker"
 ROUTE: Final = "route"
@@ -24,6 +26,8 @@ RETRY: Final = "retry"
 PROBE: Final = "probe"
 QUOTA: Final = "quota"
 STREAM: Final = "stream"
+REPAIR: Final = "repair"
+VALIDATOR: Final = "validator"
 FALLBACK: Final = "fallback"
 # Which part of the document holds the thresholds of a kind; those of a fallback stack are changed with its copy only.
 PARTS: Final = {
@@ -33,8 +37,10 @@ PARTS: Final = {
     PROBE: "probes",
     QUOTA: "quotas",
     STREAM: "streams",
+    REPAIR: "repairs",
+    VALIDATOR: "validators",
 }
-# Their names, in the order in which people read them.
+# Their names, in the order in which people read them; see `names_of`.
 NAMES: Final = {
     BREAKER: BREAKER_THRESHOLDS,
     ROUTE: ROUTE_THRESHOLDS,
@@ -42,7 +48,11 @@ NAMES: Final = {
     PROBE: PROBE_THRESHOLDS,
     QUOTA: QUOTA_THRESHOLDS,
     STREAM: STREAM_THRESHOLDS,
+    REPAIR: REPAIR_THRESHOLDS,
+    VALIDATOR: VALIDATOR_THRESHOLDS,
 }
+# Of a rule of a validator policy, which it names by itself: 'no-cards.budget_ms'.
+BUDGET: Final = "budget_ms"
 # Those that a policy or a route may do without.
 _OPTIONAL: Final = {ROUTE: frozenset(ROUTE_THRESHOLDS), QUOTA: frozenset(QUOTA_OPTIONAL)}
 # What people call one of a kind.
@@ -53,6 +63,8 @@ NOUNS: Final = {
     PROBE: "probe policy",
     QUOTA: "quota policy",
     STREAM: "stream policy",
+    REPAIR: "repair policy",
+    VALIDATOR: "validator policy",
 }
 
 
@@ -150,14 +162,27 @@ def with_thresholds(document: Mapping[str, Any], kind: str, slug: str, changes: 
     owner = changed.get(PARTS[kind], {}).get(slug)
     if owner is None:
         raise UnknownPolicy(f"{slug!r} is not a {NOUNS[kind]} of this table")
+    known = names_of(kind, owner)
     for name, threshold in changes.items():
-        if name not in NAMES[kind]:
-            names = ", ".join(NAMES[kind])
+        if name not in known:
+            names = ", ".join(known)
             raise InvalidThreshold(f"{name!r} is not a threshold of {NOUNS[kind]} {slug!r}; it has {names}")
         if threshold is None and not is_optional(kind, name):
             raise InvalidThreshold(f"{NOUNS[kind]} {slug!r} cannot do without {name!r}; give it a number")
-        owner[name] = None if threshold is None else dict(threshold)
+        rule, _, of_rule = name.rpartition(".")
+        place = next(one for one in owner["rules"] if one["id"] == rule) if rule else owner
+        place[of_rule] = None if threshold is None else dict(threshold)
     return changed
+
+
+def names_of(kind: str, owner: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the thresholds that a policy or a route has or could have, in the order in which people read them.
+
+    Args:
+        owner: As the document has it: where it has rules, each has a threshold of its own.
+    """
+    rules = owner.get("rules", ()) if kind == VALIDATOR else ()
+    return (*NAMES[kind], *(f"{rule['id']}.{BUDGET}" for rule in rules))
 
 
 def is_optional(kind: str, name: str) -> bool:

@@ -7,11 +7,12 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final, TypeVar
 
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import F, Q, Value
 from django.db.models.fields.json import KT
 from django.db.models.functions import Cast
 
 from controlplane.releases.models import SILENT_AFTER
+from controlplane.telemetry import samples  # noqa: F401 - Django finds models here; this one lives there
 from dataplane.sketches import Sketch
 
 BUCKET: Final = timedelta(seconds=10)
@@ -109,6 +110,11 @@ class Counted(models.Model):
     schema_checked = models.BigIntegerField(default=0)
     schema_passed = models.BigIntegerField(default=0)
     refusals = models.BigIntegerField(default=0)
+    outputs = models.JSONField(
+        default=dict,
+        db_default=Value({}, output_field=models.JSONField()),
+        help_text="What became of checks of answers: {key: count}, see `dataplane.aggregation.output_key`",
+    )
     latency_ms = models.JSONField(help_text="Of every attempt")
     ttft_ms = models.JSONField(help_text="Of attempts that gave a piece of an answer")
     drain_tps = models.JSONField(db_default=empty_sketch(), help_text="Tokens per second of each stream")
@@ -161,6 +167,7 @@ class MinuteRollup(Counted):
         indexes: ClassVar = [
             models.Index(fields=["canary", "bucket_at"], condition=~Q(canary=""), name="minute_of_canary"),
             models.Index(fields=["prompt", "bucket_at"], condition=~Q(prompt=""), name="minute_of_prompt"),
+            models.Index(fields=["bucket_at"], condition=~Q(outputs={}), name="minute_with_outputs"),
         ]
 
 

@@ -47,12 +47,15 @@ _COMPACTION_LOCK: Final = 0x0BA11A58
 # --- taking in -------------------------------------------------------------------------------------------------------
 @dataclass(slots=True)
 class Merged:
-    """What a batch of reports touched: how many rollups were offered, and per canary the oldest bucket of theirs."""
+    """What a batch of reports touched: how many rollups were offered, whether any tells of checks of answers, and per
+    canary the oldest bucket of theirs.
+    """
 
     rows: int = 0
     since: datetime | None = None
     canaries: dict[str, datetime] = field(default_factory=dict)
     clock_ahead: set[str] = field(default_factory=set)
+    has_outputs: bool = False
 
     def note(self, bucket_at: datetime, canary: str) -> None:
         """Count one rollup."""
@@ -62,13 +65,15 @@ class Merged:
             self.canaries[canary] = min(self.canaries.get(canary, bucket_at), bucket_at)
 
 
-_COLUMNS: Final = ("worker", "boot", "seq", "bucket_at", *SERIES, *COUNTS, *SKETCHES)
+# What a newer state of a row replaces.
+_MEASURED: Final = (*COUNTS, *SKETCHES, "outputs")
+_COLUMNS: Final = ("worker", "boot", "seq", "bucket_at", *SERIES, *_MEASURED)
 _TYPES: Final = {
     "seq": "bigint",
     "bucket_at": "timestamptz",
     "version": "integer",
     **dict.fromkeys(COUNTS, "bigint"),
-    **dict.fromkeys(SKETCHES, "jsonb"),
+    **dict.fromkeys((*SKETCHES, "outputs"), "jsonb"),
 }
 _KEY: Final = ("bucket_at", "worker", "boot", *SERIES)
 # One parameter, however many rows. Sorted, so that two processes never wait for each other in a circle.
@@ -82,7 +87,7 @@ WHERE NOT EXISTS (
 )
 ORDER BY {", ".join(f"r.{name}" for name in _KEY)}
 ON CONFLICT ({", ".join(_KEY)}) DO UPDATE SET
-    {", ".join(f"{name} = excluded.{name}" for name in ("seq", *COUNTS, *SKETCHES))},
+    {", ".join(f"{name} = excluded.{name}" for name in ("seq", *_MEASURED))},
     changed_at = excluded.changed_at, folded = false
 WHERE excluded.seq > {Rollup._meta.db_table}.seq
 """  # noqa: S608 - every name in it is a constant of ours; the values are parameters
@@ -119,12 +124,13 @@ def merge_rollups(reports: Iterable[Mapping[str, Any]], *, now: datetime) -> Mer
             if bucket_at < now - KEEP_MINUTES:
                 continue
             merged.note(bucket_at, rollup["canary"])
+            merged.has_outputs = merged.has_outputs or bool(rollup["outputs"])
             newest[worker, boot] = max(newest.get((worker, boot), 0), rollup["bucket"])
             # One statement may touch a row once only, so the newest of the batch is found here.
             key = (rollup["bucket"], worker, boot, *(rollup[name] for name in SERIES))
             known = rows.get(key)
             if known is None or seq > known["seq"]:
-                counted = {name: rollup[name] for name in (*SERIES, *COUNTS, *SKETCHES)}
+                counted = {name: rollup[name] for name in (*SERIES, *_MEASURED)}
                 rows[key] = {"worker": worker, "boot": boot, "seq": seq, "bucket_at": bucket_at, **counted}
     if not rows:
         return merged
@@ -456,8 +462,11 @@ def _fold(minute: datetime) -> None:
     ids: list[int] = []
     seqs: list[int] = []
     rows = Rollup.objects.between(minute, minute + MINUTE).order_by().with_texts()
-    for pk, seq, *values in rows.values_list("pk", "seq", *SERIES, *COUNTS, *TEXTS).iterator(chunk_size=2000):
-        tallies[tuple(values[: len(SERIES)])].add_values(values[len(SERIES) : -len(TEXTS)], values[-len(TEXTS) :])
+    columns = ("pk", "seq", "outputs", *SERIES, *COUNTS, *TEXTS)
+    for pk, seq, outputs, *values in rows.values_list(*columns).iterator(chunk_size=2000):
+        tally = tallies[tuple(values[: len(SERIES)])]
+        tally.add_values(values[len(SERIES) : -len(TEXTS)], values[-len(TEXTS) :])
+        tally.add_outputs(outputs)
         ids.append(pk)
         seqs.append(seq)
     _write(minute, tallies, sealed=False)
@@ -533,7 +542,7 @@ def _write(minute: datetime, tallies: Mapping[tuple[Any, ...], Tally], *, sealed
         ],
         update_conflicts=True,
         unique_fields=["bucket_at", *SERIES, "sealed"],
-        update_fields=[*COUNTS, *SKETCHES],
+        update_fields=list(_MEASURED),
         batch_size=500,
     )
     lanes: defaultdict[str, Tally] = defaultdict(Tally)

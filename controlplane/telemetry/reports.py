@@ -22,7 +22,13 @@ _YEAR_3000: Final = 32_503_680_000
 # What workers of an older version do not send yet; during an upgrade both report.
 _NEWER_COUNTS: Final = frozenset({"fallbacks", "attempts", "failures", "timeouts", "throttled"})
 _NEWER_SKETCHES: Final = frozenset({"drain_tps"})
-_NEWER_ROWS: Final = ("streams", "deliveries")
+_NEWER_ROWS: Final = ("streams", "deliveries", "samples")
+# Of checks of answers: far more keys than modes, rungs and labels there are, or rules with their verdicts.
+_MAX_OUTPUTS: Final = 400
+_MAX_OUTPUT_KEY: Final = 200
+# Of a sample: of the answer and of its question, and of what it may rest on.
+_MAX_SAMPLE_CHARACTERS: Final = 32_000
+_MAX_SOURCE_CHARACTERS: Final = 64_000
 # In a payload that a transcript quotes, the backslash is escaped itself, and what was a NUL there is six characters.
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -40,10 +46,10 @@ class MalformedReport(ValueError):
 def parse_report(raw: bytes) -> Report:
     """Return the report of one stream entry; members that are not known here are kept and ignored.
 
-    Counts, sketches and rows that an older worker does not know are filled in: 0 and empty.
+    Counts, sketches, outputs and rows that an older worker does not know are filled in: 0 and empty.
 
     Shape: see `dataplane.reports`: {"worker", "boot", "seq", "sent_at", "state", "acks", "rollups", "usage", "events",
-    "streams", "deliveries"}.
+    "streams", "deliveries", "samples"}.
     Raises:
         MalformedReport: not JSON, a member missing, or a value that no column could hold.
     """
@@ -65,6 +71,9 @@ def parse_report(raw: bytes) -> Report:
     for position, stream in enumerate(report["streams"]):
         for number, segment in enumerate(stream["segments"]):
             _object(segment, _SEGMENT, f"$.streams[{position}].segments[{number}]")
+    for position, sample in enumerate(report["samples"]):
+        for number, source in enumerate(sample["sources"]):
+            _object(source, _SOURCE, f"$.samples[{position}].sources[{number}]")
     for position, lane in enumerate(report["state"].get("lanes", ())):
         _object(lane, _LANE, f"$.state.lanes[{position}]")
     for position, quota in enumerate(report["state"].get("quotas", ())):
@@ -77,6 +86,7 @@ def parse_report(raw: bytes) -> Report:
             rollup.setdefault(name, 0)
         for name in _NEWER_SKETCHES:
             rollup.setdefault(name, empty_sketch())
+        rollup.setdefault("outputs", {})
         for name in SKETCHES:
             try:
                 Sketch.from_json(rollup[name])
@@ -133,6 +143,10 @@ def _optional(member: tuple[Check, str]) -> tuple[Check, str]:
     return lambda value: value is _ABSENT or member[0](value), member[1]
 
 
+def _is_call(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_text(_MAX_SAMPLE_CHARACTERS)[0], value))
+
+
 _EPOCH = _number(_YEAR_3000)
 _LIMIT: Check = _number(1e15)[0]
 _ROWS: tuple[Check, str] = (lambda value: isinstance(value, list), "a list")
@@ -163,6 +177,7 @@ _REPORT: Final = {
     "state": _OBJECT,
     "streams": _optional(_ROWS),
     "deliveries": _optional(_ROWS),
+    "samples": _optional(_ROWS),
 }
 _STATE: Final = {
     "kind": _text(20),
@@ -219,11 +234,22 @@ _ACK: Final = {
     "reason": _optional(_text(10_000)),
     "at": _EPOCH,
 }
+_OUTPUT_KEY: Check = _text(_MAX_OUTPUT_KEY, minimum=1)[0]
+_OUTPUT_COUNT: Check = _integer()[0]
+_OUTPUTS: tuple[Check, str] = (
+    lambda value: (
+        isinstance(value, dict)
+        and len(value) <= _MAX_OUTPUTS
+        and all(_OUTPUT_KEY(key) and _OUTPUT_COUNT(count) for key, count in value.items())
+    ),
+    f"at most {_MAX_OUTPUTS} counts by keys of up to {_MAX_OUTPUT_KEY} characters",
+)
 _ROLLUP: Final = {
     **_SERIES,
     "bucket": (lambda value: _integer(_YEAR_3000)[0](value) and value % 10 == 0, "epoch seconds, a multiple of 10"),
     **{name: _optional(_integer()) if name in _NEWER_COUNTS else _integer() for name in COUNTS},
     **{name: _optional(_OBJECT) if name in _NEWER_SKETCHES else _OBJECT for name in SKETCHES},
+    "outputs": _optional(_OUTPUTS),
 }
 _USAGE: Final = {
     **_SERIES,
@@ -290,6 +316,25 @@ _DELIVERY: Final = {
     "at": _EPOCH,
     "reader": _one_of("caller", "resumed", "ack"),
 }
+_CALLS: tuple[Check, str] = (
+    lambda value: isinstance(value, list) and all(_is_call(call) for call in value),
+    "a list of calls, each its name and its arguments as texts",
+)
+_SOURCE: Final = {"id": _text(_MAX_SOURCE_CHARACTERS), "text": _text(_MAX_SOURCE_CHARACTERS)}
+_SAMPLE: Final = {
+    "at": _EPOCH,
+    "request_id": _text(64, minimum=1),
+    "tenant": _text(50, minimum=1),
+    "route": _text(100, minimum=1),
+    "prompt": _text(100),
+    "version": _integer(_MAX_SMALL),
+    "lane": _text(200),
+    "text": _text(_MAX_SAMPLE_CHARACTERS),
+    "tool_calls": _CALLS,
+    "sources": _ROWS,
+    "question": _text(_MAX_SAMPLE_CHARACTERS),
+    "is_json": _BOOLEAN,
+}
 _ROWS_OF: Final = {
     "acks": _ACK,
     "rollups": _ROLLUP,
@@ -297,4 +342,5 @@ _ROWS_OF: Final = {
     "events": _EVENT,
     "streams": _STREAM,
     "deliveries": _DELIVERY,
+    "samples": _SAMPLE,
 }

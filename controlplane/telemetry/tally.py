@@ -29,6 +29,7 @@ class Counted(Protocol):
     schema_checked: int
     schema_passed: int
     refusals: int
+    outputs: Any
     latency_ms: Any
     ttft_ms: Any
     drain_tps: Any
@@ -48,6 +49,7 @@ class Tally:
         "input_tokens",
         "latency_ms",
         "output_tokens",
+        "outputs",
         "refusals",
         "rejected",
         "requests",
@@ -74,6 +76,7 @@ class Tally:
         self.schema_checked = 0
         self.schema_passed = 0
         self.refusals = 0
+        self.outputs: dict[str, int] = {}
         self.latency_ms = Sketch()
         self.ttft_ms = Sketch()
         self.drain_tps = Sketch()
@@ -98,6 +101,7 @@ class Tally:
         self.schema_checked += row.schema_checked
         self.schema_passed += row.schema_passed
         self.refusals += row.refusals
+        self.add_outputs(row.outputs)
         self.latency_ms.merge(latency_ms)
         self.ttft_ms.merge(_sketch(row.ttft_ms))
         self.drain_tps.merge(_sketch(row.drain_tps))
@@ -142,6 +146,11 @@ class Tally:
         _merge_stored(self.ttft_ms, ttft_ms)
         _merge_stored(self.drain_tps, drain_tps)
 
+    def add_outputs(self, outputs: Mapping[str, int]) -> None:
+        """Add what became of checks of answers, key by key."""
+        for key, count in outputs.items():
+            self.outputs[key] = self.outputs.get(key, 0) + count
+
     def _add_uncounted_attempts(self, requests: int, errors: int) -> None:
         """Add the attempts of a row that is older than their count.
 
@@ -184,6 +193,7 @@ class Tally:
             "schema_checked": self.schema_checked,
             "schema_passed": self.schema_passed,
             "refusals": self.refusals,
+            "outputs": self.outputs,
             "latency_ms": self.latency_ms.to_json(),
             "ttft_ms": self.ttft_ms.to_json(),
             "drain_tps": self.drain_tps.to_json(),

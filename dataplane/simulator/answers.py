@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from random import Random
 from typing import Any
 
@@ -14,6 +15,7 @@ from dataplane.simulator.instances import UnsatisfiableSchema, build_instance
 from dataplane.simulator.tokens import tokenize
 
 _WORD = re.compile(r"[\w-]+")
+_TOLD_SCHEMA = re.compile(r"\bJSON Schema\b[^\n]*\n(\{.*\})[ \t]*$", re.MULTILINE)
 
 # How many help-centre sentences an answer draws when the system prompt says nothing about length.
 _USUAL_SENTENCES = (2, 3)
@@ -31,8 +33,9 @@ def answer_ask(ask: Ask, *, seed: int) -> Answer:
     if tool is not None:
         arguments = _build(tool.schema, rng, ask, param="tools")
         return _finish(ask, _dump(arguments), kind=Kind.TOOL, stop=Stop.TOOL, tool_name=tool.name)
-    if ask.schema is not None:
-        return _finish(ask, _dump(_build(ask.schema, rng, ask, param="response_format")))
+    schema = _schema_in_words(ask.system) if ask.schema is None else ask.schema
+    if schema is not None:
+        return _finish(ask, _dump(_build(schema, rng, ask, param="response_format")))
     prose = _compose(ask, rng)
     if ask.wants_json:
         return _finish(ask, _dump({"answer": prose, "topic": find_topic(ask.question).name, "resolved": True}))
@@ -43,6 +46,18 @@ def refuse_ask(ask: Ask, *, seed: int) -> Answer:
     """Return a refusal instead of an answer; a pure function of both arguments."""
     rng = Random(seed ^ ask.fingerprint)  # noqa: S311 - repeatable answers are the point
     return _finish(ask, rng.choice(corpus.REFUSALS), kind=Kind.REFUSAL, stop=Stop.REFUSAL)
+
+
+def _schema_in_words(system: str) -> Mapping[str, Any] | None:
+    """The JSON Schema that the system prompt asks to keep to, as a model without a mode for it would be told."""
+    told = _TOLD_SCHEMA.search(system)
+    if told is None:
+        return None
+    try:
+        schema = orjson.loads(told[1])
+    except orjson.JSONDecodeError:
+        return None
+    return schema if isinstance(schema, Mapping) else None
 
 
 def _rest(prose: str, prefix: str) -> str:

@@ -22,6 +22,8 @@ def distort_answer(answer: Answer, plan: FaultPlan) -> Answer:
     """Return `answer` with the plan's answer faults applied; usage counts the words really sent unless
     `wrong_usage` says otherwise.
     """
+    if (fault := plan.get("say")) and answer.kind is Kind.TEXT:
+        answer = _with_text(answer, fault.word("text"))
     if (fault := plan.get("malformed_answer")) and answer.kind is not Kind.REFUSAL:
         answer = _with_text(answer, malform(answer.text, fault.word("kind")))
     if (fault := plan.get("content_filter")) and fault.word("at") == "answer":

@@ -125,6 +125,11 @@ FAULTS: dict[str, FaultSpec] = {
         "the answer's JSON (content or tool arguments) comes malformed",
         {"kind": Parameter("fence", choices=MALFORMATIONS)},
     ),
+    "say": FaultSpec(
+        Phase.ANSWER,
+        "the model says this, whatever it was asked",
+        {"text": Parameter("My card is 4111 1111 1111 1111.")},
+    ),
     "wrong_usage": FaultSpec(
         Phase.ANSWER,
         "usage is zero, missing or inflated",

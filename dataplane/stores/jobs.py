@@ -16,6 +16,7 @@ import orjson
 import psycopg
 from psycopg.rows import DictRow
 
+from dataplane.deadletters import Category, category_of, shortened, storable, summary_of
 from dataplane.errors import IdempotencyMismatch, JobNotFound, JobQueueFull, JobsUnavailable
 from dataplane.idempotency import Fingerprint, Scope
 from dataplane.jobs import TRANSITIONS, UNREACHED, Answer, Event, Figures, Job, LeaseLost, State, Taken, Verdict
@@ -26,6 +27,12 @@ log = logging.getLogger("ballast.jobs")
 
 WORKING: Final = "ballast-jobs"
 SWEPT_AT_ONCE: Final = 500
+# Over how long a while those are spread that have died together more than once.
+APART_SECONDS: Final = 30.0
+UNANSWERED: Final = {
+    "code": "unanswered",
+    "message": "no gateway gave an answer, or the runner was told to stop before there was one",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,8 @@ class Submission:
     Attributes:
         scope: Whose `key` it is, which is the idempotency key of the handing in, empty without one.
         user: As the header named it, for the header of its attempts.
+        has_tools: Whether its request brings tools, so that doing it twice may have effects.
+        redriven_from: The dead letter whose work this is, handed in again.
     """
 
     id: UUID
@@ -46,6 +55,8 @@ class Submission:
     endpoint: str
     body: bytes
     expires_seconds: float
+    has_tools: bool = False
+    redriven_from: UUID | None = None
 
 
 class JobStore(Protocol):
@@ -90,7 +101,9 @@ class JobStore(Protocol):
         """Renew leases, in one round trip. Returns those that are still held, and whether the job is to be stopped."""
 
     async def end(self, taken: Taken, verdict: Verdict, answer: Answer = UNREACHED) -> None:
-        """Write what became of an attempt. Raises LeaseLost: the epoch is over; nothing was written."""
+        """Write what became of an attempt; of a job that has failed for good, its dead letter too. Raises LeaseLost:
+        the epoch is over; nothing was written.
+        """
 
     async def to_send(self, *, concurrency: int, lost_seconds: float) -> Sequence[UUID]:
         """The jobs that word is to be sent of now; it counts as lost if nobody has come after `lost_seconds`."""
@@ -102,8 +115,8 @@ class JobStore(Protocol):
         """Have word of all that is due sent again: what was on its way may be lost."""
 
     async def sweep(self, *, keep_seconds: float) -> int:
-        """Put back what dead runners had, end what has expired, and delete the words of what was over `keep_seconds`
-        ago. Returns how many jobs it changed.
+        """Put back what dead runners had, but for what they may have died of, end what has expired, and delete the
+        words of what was over `keep_seconds` ago. Returns how many jobs it changed.
         """
 
 
@@ -138,6 +151,8 @@ class PostgresJobStore:
             "endpoint": submission.endpoint,
             "request": submission.body,
             "expires_seconds": submission.expires_seconds,
+            "has_tools": submission.has_tools,
+            "redriven_from": submission.redriven_from,
             "limit": limit,
         }
         rows = await self._run(sql.LOCK, sql.SUBMIT, parameters=parameters)
@@ -219,9 +234,10 @@ class PostgresJobStore:
             "status": answer.status,
             "headers": orjson.dumps(answer.kept_headers).decode(),
             "response": answer.body if is_answered else None,
-            "usage": None if usage is None else orjson.dumps(usage).decode(),
-            "error": None if error is None else orjson.dumps(error).decode(),
-            "error_code": "" if error is None else str(error.get("code"))[:60],
+            "usage": None if usage is None else _json(usage),
+            "error": None if error is None else _json(error),
+            "error_code": "" if error is None else storable(str(error.get("code")))[:60],
+            **_letter(event, error or UNANSWERED, answer.status),
         }
         if await self._run(sql.END, parameters=parameters):
             return
@@ -244,7 +260,7 @@ class PostgresJobStore:
 
     async def sweep(self, *, keep_seconds: float) -> int:
         """As `JobStore.sweep`."""
-        parameters = {"limit": SWEPT_AT_ONCE, "keep_seconds": keep_seconds}
+        parameters = {"limit": SWEPT_AT_ONCE, "keep_seconds": keep_seconds, "apart_seconds": APART_SECONDS}
         changed = 0
         for statement in (sql.LAPSE, sql.EXPIRE, sql.FORGET):
             while found := len(await self._run(statement, parameters=parameters)):
@@ -290,6 +306,24 @@ async def _execute(
     return await cursor.fetchall() if cursor.description else []
 
 
+def _letter(event: Event, error: Mapping[str, Any], status: int) -> dict[str, Any]:
+    """What the causes of a job, and its letter if it has failed for good, say of the attempt that ends."""
+    code, message = storable(str(error.get("code")))[:60], str(error.get("message"))
+    is_expired = event is Event.EXPIRED
+    return {
+        "cause_code": code,
+        "cause_message": shortened(message),
+        "letter_category": Category.EXPIRED if is_expired else category_of(code, status=status),
+        "letter_code": Category.EXPIRED if is_expired else code,
+        "letter_summary": sql.expired_words(code) if is_expired else summary_of(message),
+    }
+
+
+def _json(value: Any) -> str:
+    """A value as PostgreSQL takes it: its JSON holds no NUL, which a provider's error may."""
+    return orjson.dumps(value).decode().replace("\\u0000", "\\ufffd")
+
+
 def _job(row: DictRow) -> Job:
     return Job(
         id=row["id"],
@@ -308,4 +342,5 @@ def _job(row: DictRow) -> Job:
         error=row["error"],
         usage=row["usage"],
         forgotten_at=row["forgotten_at"],
+        redriven_as=row["redriven_as"],
     )

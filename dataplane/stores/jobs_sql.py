@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from dataplane.deadletters import MAX_LAPSES, Category
 from dataplane.jobs import RATE_SECONDS, TRANSITIONS, Event, State
+from dataplane.stores.deadletters_sql import JOB, LETTERS, bury_jobs, cause, with_cause
 
 JOBS: Final = "ledger_job"
 # Any constant would do; with the tenant's it keeps two submissions of one tenant apart, and nothing else.
@@ -32,6 +34,29 @@ _VIEW: Final = ", ".join(
     )
 )
 
+# As what somebody handed the work of a job in again that had failed; whoever has the old id is told the new one.
+_REDRIVEN: Final = (
+    f"(SELECT l.redriven_as FROM {LETTERS} AS l WHERE l.kind = '{JOB}' AND l.work_id = j.id) AS redriven_as"  # noqa: S608 - names of ours
+)
+
+# What letters say of failures that no answer tells of. They are part of their fingerprints.
+POISON_WORDS: Final = f"its runner died {MAX_LAPSES} times in a row"
+LAPSED_WORDS: Final = "its runner was gone before it ended"
+_EXPIRED: Final = "expired; its last attempt: "
+_EXPIRED_WORDS: Final = f"'{_EXPIRED}' || coalesce(nullif(e.error_code, ''), 'unanswered')"
+_ANSWERED: Final = cause(code="%(cause_code)s::text", message="%(cause_message)s::text", status="%(status)s::int")
+_LAPSED: Final = cause(code="'lapsed'", message=f"'{LAPSED_WORDS}'", status="0")
+_POISONED: Final = (
+    f"jsonb_build_object('type', 'server_error', 'code', '{Category.POISON}', 'message', '{POISON_WORDS}; it is not"
+    " tried again', 'param', NULL)"
+)
+
+
+def expired_words(code: str) -> str:
+    """What the letter of an expired job says, whose last attempt ended with this error."""
+    return f"{_EXPIRED}{code}"
+
+
 # Held until the transaction is over: whoever submits for the same tenant next sees this job, its tag and its number.
 LOCK: Final = f"SELECT pg_advisory_xact_lock({SUBMITTING}, hashtext(%(tenant)s))"
 
@@ -49,7 +74,7 @@ WITH known AS MATERIALIZED (
     INSERT INTO {JOBS} AS j (
         id, tenant, key_id, "user", user_hash, key, fingerprint, fields, endpoint, request, request_bytes, state, tag,
         epoch, owner, created_at, not_before, expires_at, cancel_asked, failures, request_id, status, response_headers,
-        response_bytes, error_code
+        response_bytes, error_code, causes, lapses, has_tools, redriven_from
     )
     SELECT %(job)s, %(tenant)s, %(key_id)s, %(user)s, %(user_hash)s, %(key)s, %(fingerprint)s, %(fields)s::jsonb,
         %(endpoint)s, %(request)s::bytea, length(%(request)s::bytea), '{State.QUEUED}', greatest(
@@ -57,14 +82,16 @@ WITH known AS MATERIALIZED (
             1 + (SELECT max(t.tag) FROM {JOBS} AS t
                 WHERE t.tenant = %(tenant)s AND (t.state = '{State.QUEUED}' OR t.epoch > 0)),
             0
-        ), 0, '', now(), now(), now() + make_interval(secs => %(expires_seconds)s::float8), false, 0, '', 0, '[]', 0, ''
+        ), 0, '', now(), now(), now() + make_interval(secs => %(expires_seconds)s::float8), false, 0, '', 0, '[]', 0,
+        '', '[]', 0, %(has_tools)s, %(redriven_from)s::uuid
     FROM waiting WHERE waiting.number < %(limit)s AND NOT EXISTS (SELECT FROM known)
     RETURNING j.*
 )
-SELECT true AS is_new, {_VIEW} FROM added AS j UNION ALL SELECT j.id = %(job)s, {_VIEW} FROM known AS j
+SELECT true AS is_new, {_VIEW}, NULL AS redriven_as FROM added AS j
+UNION ALL SELECT j.id = %(job)s, {_VIEW}, {_REDRIVEN} FROM known AS j
 """  # noqa: S608 - every name in it is a constant of ours; the values are parameters
 
-FIND: Final = f"SELECT {_VIEW} FROM {JOBS} AS j WHERE j.id = %(job)s AND j.tenant = %(tenant)s"  # noqa: S608 - as above
+FIND: Final = f"SELECT {_VIEW}, {_REDRIVEN} FROM {JOBS} AS j WHERE j.id = %(job)s AND j.tenant = %(tenant)s"  # noqa: S608 - as above
 
 PLACE: Final = f"""
 SELECT count(*) AS position FROM {JOBS} AS j
@@ -122,9 +149,10 @@ WHERE j.id = o.job AND j.epoch = o.epoch AND j.owner = %(owner)s AND j.state = '
 RETURNING j.id, j.epoch, j.cancel_asked
 """  # noqa: S608 - as above
 
-# The end of an epoch, by whoever holds it; no row comes back when it is over already.
+# The end of an epoch, by whoever holds it; no row comes back when it is over already. A job that has failed for good
+# leaves its dead letter in the same statement. A runner that lives to tell is none that the job has killed.
 END: Final = f"""
-UPDATE {JOBS} AS j SET
+WITH ended AS (UPDATE {JOBS} AS j SET
     state = {_state_after("%(event)s::text")},
     ended_at = CASE WHEN %(event)s::text <> '{Event.PUT_BACK}' THEN clock_timestamp() END,
     lease_until = NULL, sent_until = NULL,
@@ -132,9 +160,14 @@ UPDATE {JOBS} AS j SET
     failures = %(failures)s, request_id = %(request_id)s, status = %(status)s,
     response_headers = %(headers)s::jsonb, response = %(response)s::bytea,
     response_bytes = coalesce(length(%(response)s::bytea), 0),
-    usage = %(usage)s::jsonb, error = %(error)s::jsonb, error_code = %(error_code)s
+    usage = %(usage)s::jsonb, error = %(error)s::jsonb, error_code = %(error_code)s, lapses = 0,
+    causes = CASE WHEN %(event)s::text = '{Event.COMPLETED}' THEN j.causes ELSE {with_cause(_ANSWERED)} END
 WHERE j.id = %(job)s AND j.epoch = %(epoch)s AND j.owner = %(owner)s AND j.state = '{State.RUNNING}'
-RETURNING j.id
+RETURNING j.*
+), buried AS ({
+    bury_jobs(category="%(letter_category)s::text", code="%(letter_code)s::text", summary="%(letter_summary)s::text")
+})
+SELECT e.id FROM ended AS e
 """  # noqa: S608 - as above
 
 # Where a job of an epoch stands whose end could not be written: it is over, or an answer to the same step was lost.
@@ -171,32 +204,49 @@ UPDATE {JOBS} AS j SET sent_until = NULL WHERE j.id IN (
 )
 """  # noqa: S608 - as above
 
-# Runners that are dead: what they had goes back, in its place, unless nobody wants it any more.
+# Runners that are dead: what they had goes back, in its place, unless nobody wants it any more. A job that was under
+# way with so many runners when they died, one after the other, is held to be why, and not given to another. From the
+# second time on it comes back after a while that nobody can foresee, so that what died with it is not there again.
 LAPSE: Final = f"""
 WITH found AS MATERIALIZED (
-    SELECT j.id, CASE WHEN j.cancel_asked THEN '{Event.CANCELLED}' WHEN j.expires_at <= now() THEN '{Event.EXPIRED}'
-        ELSE '{Event.PUT_BACK}' END AS event
+    SELECT j.id, CASE WHEN j.cancel_asked THEN '{Event.CANCELLED}'
+        WHEN j.lapses + 1 >= {MAX_LAPSES} THEN '{Event.FAILED}'
+        WHEN j.expires_at <= now() THEN '{Event.EXPIRED}' ELSE '{Event.PUT_BACK}' END AS event
     FROM {JOBS} AS j WHERE j.state = '{State.RUNNING}' AND j.lease_until <= now()
     ORDER BY j.lease_until LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-)
-UPDATE {JOBS} AS j SET
-    state = {_state_after("f.event")}, lease_until = NULL, sent_until = NULL, not_before = now(),
-    ended_at = CASE WHEN f.event <> '{Event.PUT_BACK}' THEN now() END
-FROM found AS f WHERE j.id = f.id RETURNING j.id
+), ended AS (UPDATE {JOBS} AS j SET
+    state = {_state_after("f.event")}, lease_until = NULL, sent_until = NULL,
+    not_before = now() + j.lapses * random() * make_interval(secs => %(apart_seconds)s::float8),
+    ended_at = CASE WHEN f.event <> '{Event.PUT_BACK}' THEN now() END,
+    lapses = j.lapses + 1, causes = {with_cause(_LAPSED)},
+    status = CASE WHEN f.event = '{Event.FAILED}' THEN 0 ELSE j.status END,
+    error_code = CASE WHEN f.event = '{Event.FAILED}' THEN '{Category.POISON}' ELSE j.error_code END,
+    error = CASE WHEN f.event = '{Event.FAILED}' THEN {_POISONED} ELSE j.error END
+FROM found AS f WHERE j.id = f.id RETURNING j.*
+), buried AS ({
+    bury_jobs(
+        category=f"CASE WHEN e.state = '{State.FAILED}' THEN '{Category.POISON}' ELSE '{Category.EXPIRED}' END",
+        code=f"CASE WHEN e.state = '{State.FAILED}' THEN '{Category.POISON}' ELSE '{Category.EXPIRED}' END",
+        summary=f"CASE WHEN e.state = '{State.FAILED}' THEN '{POISON_WORDS}' ELSE {_EXPIRED_WORDS} END",
+    )
+})
+SELECT e.id FROM ended AS e
 """  # noqa: S608 - as above
 
 EXPIRE: Final = f"""
-UPDATE {JOBS} AS j SET state = {_state_after(f"'{Event.EXPIRED}'")}, ended_at = now(), sent_until = NULL
+WITH ended AS (UPDATE {JOBS} AS j SET state = {_state_after(f"'{Event.EXPIRED}'")}, ended_at = now(), sent_until = NULL
 WHERE j.id IN (
     SELECT q.id FROM {JOBS} AS q WHERE q.state = '{State.QUEUED}' AND q.expires_at <= now()
     ORDER BY q.expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-) RETURNING j.id
+) RETURNING j.*
+), buried AS ({bury_jobs(category=f"'{Category.EXPIRED}'", code=f"'{Category.EXPIRED}'", summary=_EXPIRED_WORDS)})
+SELECT e.id FROM ended AS e
 """  # noqa: S608 - as above
 
 FORGET: Final = f"""
 UPDATE {JOBS} AS j SET
     request = NULL, response = NULL, response_headers = '[]', error = NULL, "user" = '', key = '', fields = '{{}}',
-    forgotten_at = now()
+    causes = '[]', forgotten_at = now()
 WHERE j.id IN (
     SELECT o.id FROM {JOBS} AS o
     WHERE o.forgotten_at IS NULL AND o.ended_at <= now() - make_interval(secs => %(keep_seconds)s::float8)

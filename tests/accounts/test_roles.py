@@ -1,5 +1,6 @@
 import pytest
 from django.contrib.auth.models import Permission
+from django.core.management.sql import emit_post_migrate_signal
 from guardian.models import UserObjectPermission
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -181,3 +182,18 @@ def test_only_people_who_approve_hold_the_right_to_sign():
 
     assert signers == {Role.APPROVER, Role.EXEC, Role.LEGAL}
     assert not ROLES[Role.AUDITOR].on_object["prompts.prompt"] - {"view_prompt"}
+
+
+def test_operators_of_an_older_version_get_what_their_roles_give_now():
+    """After a migration everybody may do what the role says, and nothing that it does not say any more."""
+    tenant, oncall, auditor = make_tenant(), make_operator("oncall"), make_operator("auditor")
+    grant(oncall, Role.ON_CALL, tenant)
+    grant(auditor, Role.AUDITOR)
+    before = on_objects_of(oncall), everywhere_of(auditor)
+    UserObjectPermission.objects.filter(user=oncall, permission__codename="complete_repair").delete()
+    auditor.user_permissions.add(Permission.objects.get(codename="complete_repair"))
+    assert (on_objects_of(oncall), everywhere_of(auditor)) != before
+
+    emit_post_migrate_signal(verbosity=0, interactive=False, db="default")
+
+    assert (on_objects_of(oncall), everywhere_of(auditor)) == before

@@ -73,7 +73,7 @@ def test_role_granted_twice_is_granted_once(as_operator):
     [
         ({"role": "wizard"}, 400),
         ({"role": "legal", "prompt": "mine", "tenant": "acme"}, 400),
-        ({"role": "legal", "tenant": "acme"}, 400),
+        ({"role": "exec", "tenant": "acme"}, 400),
         ({"role": "legal", "prompt": "nothing"}, 404),
     ],
 )

@@ -85,7 +85,7 @@ def test_piece_says_where_it_is_shown(as_operator):
 
     used_by = as_operator(crew.auditor).get("copy/help-centre-template").body["used_by"]
 
-    assert used_by == [{"stack": "help-centre", "routes": ["chat"]}]
+    assert used_by == [{"stack": "help-centre", "noun": "fallback stack", "routes": ["chat"]}]
 
 
 def test_lists_take_a_fixed_number_of_queries(as_operator, queries):

@@ -43,13 +43,14 @@ def test_thresholds_are_read_and_others_proposed(as_operator):
 
 
 def test_numbers_of_every_kind_of_policy_are_read_and_proposed(as_operator):
-    """Retries, probes, quotas and streams alike; each proposal is a table that differs in that number only."""
+    """Retries, probes, streams, quotas and repairs alike; each proposal is a table that differs in that number only."""
     oncall = as_operator(crew.oncall)
     kinds = (
         ("retries/patient", "retries", "max_attempts", 3, 7),
         ("probes/idle", "probes", "idle_seconds", 90, 2),
         ("stream-policies/resumable", "streams", "retention_seconds", 7200, 3),
         ("quota-policies/shared", "quotas", "output_tokens", 500_000, 14),
+        ("repair-policies/json-answers", "repairs", "max_calls", 3, 4),
     )
 
     for number, (path, part, name, value, count) in enumerate(kinds, start=2):
@@ -80,6 +81,8 @@ def test_limit_of_a_quota_is_unset_with_null(as_operator):
         ("retries/gone", {"max_attempts": {"value": 2, **DRILL}}, 404, "not_found"),
         ("probes/idle", {"max_attempts": {"value": 2, **DRILL}}, 400, "invalid_threshold"),
         ("stream-policies/resumable", {"continuations": {"value": 0, **DRILL}}, 400, "invalid_routing"),
+        ("repair-policies/json-answers", {"max_calls": {"value": 0, **DRILL}}, 400, "invalid_routing"),
+        ("repair-policies/gone", {"max_calls": {"value": 2, **DRILL}}, 404, "not_found"),
         ("quota-policies/gone", {"requests": {"value": 2, **DRILL}}, 404, "not_found"),
         ("quota-policies/shared", {"vip_concurrency": {"value": 200, **DRILL}}, 400, "invalid_routing"),
         ("breakers/gone", {"probes": {"value": 2, **DRILL}}, 404, "not_found"),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import openai
 
@@ -46,10 +47,17 @@ class Caller:
         text = raw.parse().choices[0].message.content or ""
         return Answer(int(headers["ballast-release"]), headers["ballast-prompt"], headers["ballast-cohort"], text)
 
-    def hand_in(self, question: str = QUESTION) -> None:
-        """Hand a question in as a job."""
+    def hand_in(self, question: str = QUESTION) -> str:
+        """Hand a question in as a job; its id."""
         body = {"model": "chat", "messages": [{"role": "user", "content": question}]}
-        self._client.post("/jobs", body={"endpoint": "/v1/chat/completions", "body": body}, cast_to=object)
+        handed_in = {"endpoint": "/v1/chat/completions", "body": body}
+        job: dict[str, Any] = self._client.post("/jobs", body=handed_in, cast_to=object)  # type: ignore[assignment]
+        return str(job["id"])
+
+    def look(self, job: str) -> dict[str, Any]:
+        """A job as its tenant is told of it."""
+        found: dict[str, Any] = self._client.get(f"/jobs/{job}", cast_to=object)  # type: ignore[assignment]
+        return found
 
     def ask_as_each(self, users: Sequence[str]) -> dict[str, Answer]:
         """Ask as every one of `users`, several at a time, as an application does."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import httpx
 from django.urls import URLPattern, URLResolver, get_resolver
@@ -16,6 +17,9 @@ NOT_PAGES = frozenset(
         "palette",
         "canary-figures",
         "fleet-figures",
+        "repairs-chart",
+        "validators-chart",
+        "dead-letters-chart",
         "release-document",
         "audit-export",
         "usage-retries-export",
@@ -69,12 +73,20 @@ RELEASE = "SELECT revision FROM releases_release ORDER BY revision DESC LIMIT 1"
 PAIR = "SELECT max(revision) - 1, max(revision) FROM releases_release"
 PROMPT = "/prompts/support-answer/"
 ROUTING_CHANGE = "SELECT id FROM approvals_changerequest WHERE kind = 'routing.table' ORDER BY id DESC LIMIT 1"
+TRIAL = "SELECT change_id, id FROM trials_validatortrial ORDER BY id DESC LIMIT 1"
 DRILL = "SELECT id FROM routing_drill ORDER BY id DESC LIMIT 1"
 COPY = "/ladder/copy/"
 REQUEST = "SELECT request_id FROM ledger_usagerow ORDER BY attempt DESC, at DESC LIMIT 1"
 STREAM = "SELECT stream_id FROM ledger_streamtranscript ORDER BY at DESC LIMIT 1"
 KEY = "SELECT record FROM ledger_idempotencyevidence WHERE event = 'replayed' ORDER BY id DESC LIMIT 1"
 JOB = "SELECT id FROM ledger_job WHERE state = 'completed' ORDER BY id DESC LIMIT 1"
+OPEN = "SELECT id FROM ledger_repair WHERE state = 'open' ORDER BY id DESC LIMIT 1"
+COMPLETED = "SELECT id FROM ledger_repair WHERE state = 'completed' ORDER BY id DESC LIMIT 1"
+GROUP = "SELECT fingerprint FROM deadletters_group WHERE category = 'dependency' AND kind = 'job' LIMIT 1"
+LETTER = "SELECT id FROM deadletters_deadletter WHERE kind = 'job' AND state = 'open' ORDER BY id DESC LIMIT 1"
+ASKED = "SELECT id FROM deadletters_redriveplan WHERE edit IS NOT NULL ORDER BY id LIMIT 1"
+PLANNED = "SELECT id FROM deadletters_redriveplan WHERE state = 'planned' ORDER BY id LIMIT 1"
+REDRIVE = "SELECT id FROM approvals_changerequest WHERE kind = 'deadletters.redrive' ORDER BY id LIMIT 1"
 SIGNED = "SELECT id FROM approvals_changerequest WHERE kind = 'copy.version' ORDER BY id DESC LIMIT 1"
 
 PAGES = (
@@ -89,6 +101,8 @@ PAGES = (
     Page("reviews, closed", "approver-one", _fixed("/reviews/?show=closed")),
     Page("review", "approver-one", _latest(CHANGE, "/reviews/{}/")),
     Page("review, applied", "approver-one", _latest(CLOSED, "/reviews/{}/")),
+    Page("review, tried", "approver-one", _latest(TRIAL, "/reviews/{}/")),
+    Page("review-trial", "auditor", _latest(TRIAL, "/reviews/{}/trials/{}/")),
     Page("canaries", "owner", _fixed("/canaries/")),
     Page("canary", "owner", _latest(CANARY.format("running"), "/canaries/{}/")),
     Page("canary, rolled back", "owner", _latest(CANARY.format("rolled_back"), "/canaries/{}/")),
@@ -116,6 +130,11 @@ PAGES = (
     Page("routing-policy, route", "legal", _fixed("/routing/routes/chat/")),
     Page("quotas, workers", "oncall", _fixed("/routing/quotas/?pool=anthropic-main/shared")),
     Page("routing-policy, quotas", "oncall", _fixed("/routing/quotas/shared/")),
+    Page("repairs", "oncall", _fixed("/routing/repairs/?hours=24")),
+    Page("repairs, of one lane", "legal", _fixed("/routing/repairs/?lane=openai/us-east/main/text-embedding-3-small")),
+    Page("routing-policy, repairs", "oncall", _fixed("/routing/repairs/json-answers/")),
+    Page("validators", "oncall", _fixed("/routing/validators/?hours=24")),
+    Page("routing-policy, validators", "oncall", _fixed("/routing/validators/careful-answers/")),
     Page("routing-policy, streams", "oncall", _fixed("/routing/streams/resumable/")),
     Page("review-backtest", "approver-one", _latest(ROUTING_CHANGE, "/reviews/{}/backtest/")),
     Page("releases", "oncall", _fixed("/releases/")),
@@ -134,6 +153,21 @@ PAGES = (
     Page("idempotency-key", "admin", _latest(KEY, "/usage/idempotency/{}/")),
     Page("jobs", "admin", _fixed("/usage/jobs/")),
     Page("job", "admin", _latest(JOB, "/usage/jobs/{}/")),
+    Page("repair-list", "admin", _fixed("/usage/repairs/")),
+    Page("repair", "oncall", _latest(OPEN, "/usage/repairs/{}/")),
+    Page("repair, completed", "admin", _latest(COMPLETED, "/usage/repairs/{}/")),
+    Page("repair-words", "auditor", _latest(OPEN, "/usage/repairs/{}/words/")),
+    Page("dead-letters", "oncall", _fixed("/dead-letters/?hours=24")),
+    Page("dead-letter-group", "oncall", _latest(GROUP, "/dead-letters/groups/{}/")),
+    Page("dead-letter", "admin", _latest(LETTER, "/dead-letters/letters/{}/")),
+    Page("redrive-new", "oncall", _latest(GROUP, "/dead-letters/groups/{}/redrive/")),
+    Page("redrive-letter", "oncall", _latest(LETTER, "/dead-letters/letters/{}/redrive/")),
+    Page("redrive-plans", "oncall", _fixed("/dead-letters/redrives/")),
+    Page("redrive-plan", "oncall", _latest(ASKED, "/dead-letters/redrives/{}/")),
+    Page("redrive-plan, planned", "auditor", _latest(PLANNED, "/dead-letters/redrives/{}/")),
+    Page("review, redrive", "approver-one", _latest(REDRIVE, "/reviews/{}/")),
+    Page("retention-rules", "admin", _fixed("/dead-letters/retention/")),
+    Page("erase-subject", "admin", _fixed("/dead-letters/erasure/")),
     Page("access", "admin", _fixed("/access/")),
     Page("operator", "admin", _fixed("/access/people/owner/")),
     Page("operator-new", "admin", _fixed("/access/new-operator/")),
@@ -174,5 +208,5 @@ def _filled(path: str, pattern: Any) -> str:
     for name, converter in pattern.pattern.converters.items():
         kind = type(converter).__name__.removesuffix("Converter").lower()
         kind = "str" if kind == "string" else kind
-        path = path.replace(f"<{kind}:{name}>", "1" if kind == "int" else "x")
+        path = path.replace(f"<{kind}:{name}>", {"int": "1", "uuid": str(UUID(int=0))}.get(kind, "x"))
     return path

@@ -15,17 +15,26 @@ from tests.browser.conftest import PHONE, WIDE
 from tests.browser.pages import KEY, PAGES, Page, names_without_sample
 from tests.browser.people import House, Person
 from tests.end_to_end.stack import Stack
-from tests.worker_reports import FRAMES, delivery, quota_state, report, segment, stream_row
+from tests.worker_reports import FRAMES, delivery, quota_state, report, rollup, segment, stream_row
 
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 RECORD = """
 import json
 from datetime import datetime, timedelta, UTC
 from controlplane.ledger.streams import record_streams
-from controlplane.telemetry.operations import record_events, record_quota_states
+from controlplane.telemetry.operations import merge_rollups, record_events, record_quota_states
+from tests.deadletters.redrives import furnish as furnish_letters
+from tests.repair_rows import make_repair
+from tests.validator_tables import furnish
 record_streams(**json.loads({streams!r}))
 record_quota_states(json.loads({reports!r}), now=datetime.now(UTC) + timedelta(hours=1))
 record_events(json.loads({reports!r}))
+now = datetime.now(UTC)
+merge_rollups(json.loads({answers!r}), now=now)
+make_repair(at=now, state="completed", completed_by="operator:oncall")
+furnish(now)
+furnish_letters(now)
+make_repair(at=now, tenant="globex", why='/topic: "' + "x" * 200 + '" is not one of "orders" or "refunds"')
 """
 STANDARD = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 MOST_BYTES = 150_000
@@ -89,10 +98,57 @@ def reports() -> list[dict[str, Any]]:
     ]
 
 
+def answers() -> list[dict[str, Any]]:
+    """What a worker would report of JSON answers of the last hours: most right, some repaired, a few failed; and what
+    validators said of them.
+    """
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    wrong = {
+        "repair:fenced:r1_extract:lossless": 6,
+        "repair:extra_prose:r1_extract:lossless": 3,
+        "repair:commas:r2_syntax:lossless": 2,
+        "repair:quotes:r2_syntax:lossless": 1,
+        "repair:wrong_type:r3_coerce:lossless": 4,
+        "repair:literals:r2_syntax:lossy": 1,
+        "repair:truncated:r4_continue:lossless": 2,
+        "repair:missing_field:r6_ask_again:lossless": 2,
+        "repair:missing_field:r7_failed:": 1,
+    }
+    looked_at = {
+        "validator:no-secrets@1:pass:": 400,
+        "validator:no-payment-data@1:pass:": 396,
+        "validator:no-payment-data@1:block:": 3,
+        "validator:no-payment-data@1:abstain:block": 1,
+        "validator:no-addresses@2:repair:": 5,
+        "validator:sane-amounts@1:warn:": 4,
+        "validator:answer:pass:": 388,
+        "validator:answer:block:": 3,
+        "validator:answer:block:abstained": 1,
+        "validator:answer:repair:": 5,
+        "validator:answer:warn:": 3,
+    }
+    lanes = ("openai/us-east/main/gpt-4o", "anthropic/eu-west/main/claude-sonnet-4-5")
+    rollups = [
+        rollup(
+            now - timedelta(minutes=10 * (step + 1)),
+            lane=lane,
+            version=3,
+            canary="",
+            outputs={"repair:none:r0_strict:lossless": 400 + 20 * step}
+            | {key: count for place, (key, count) in enumerate(wrong.items()) if (place + step) % 3}
+            | {key: count * (1 + (step % 4 == 0)) for key, count in looked_at.items()},
+        )
+        for step in range(12)
+        for lane in lanes
+    ]
+    return [report(*rollups, worker="walker/gateway-2")]
+
+
 @pytest.fixture(scope="module")
 def furnished(house: House) -> Stack:
-    """The demo, with a planned canary beside the running one, a drill, and attempts, a key, a job, streams and a quota
-    that callers wait for on record.
+    """The demo, with a planned canary beside the running one, a drill, and on record attempts, a key, a job, streams, a
+    quota that callers wait for, JSON answers, of which two were beyond repair, what validators withheld, a change of
+    those that was tried on stored answers, and dead letters with redrives.
     """
     stack = house.stack
     caller = Caller(stack)
@@ -103,7 +159,8 @@ def furnished(house: House) -> Stack:
     stack.wait_for(lambda: stack.query("SELECT 1 FROM ledger_usagerow LIMIT 1") != [], "the attempt is recorded")
     stack.wait_for(lambda: stack.query(KEY) != [], "the repeated answer is on record")
     stack.wait_for(lambda: stack.query("SELECT 1 FROM ledger_job WHERE state = 'completed'") != [], "the job is done")
-    stack.manage("shell", "-c", RECORD.format(streams=json.dumps(streams()), reports=json.dumps(reports())))
+    told = {"streams": streams(), "reports": reports(), "answers": answers()}
+    stack.manage("shell", "-c", RECORD.format(**{name: json.dumps(rows) for name, rows in told.items()}))
     with stack.api("owner") as api:
         planned = api.get("/canaries", params={"state": "planned"}).json()["results"]
         if not planned:

@@ -34,6 +34,8 @@ def test_demo_is_checked_and_a_demo_that_asks_too_much_fails():
     demo = read_demo(NOW.date(), simulator="http://127.0.0.1:8090")
     demo["routing"]["lanes"][CLAUDE]["capabilities"] = ["chat", "stream", "logprobs"]
     demo["routing"]["lanes"]["azure/eu-west/eu/gpt-4o"]["capabilities"] = ["chat"]
+    in_words = demo_problems(demo)  # its route has its answers read and mended, so any lane may be asked for JSON
+    del demo["routing"]["routes"]["chat"]["repair"]
 
     call_command("check_capabilities", stdout=out)
     problems = demo_problems(demo)
@@ -44,6 +46,7 @@ def test_demo_is_checked_and_a_demo_that_asks_too_much_fails():
         *(f"$.prompts.support-answer.versions[{number}]" for number in range(4)),
     ]
     assert "in eu, where a tenant is pinned" in problems[1].message
+    assert [problem.path for problem in in_words if problem.is_error] == [problems[0].path]
 
 
 def test_page_about_providers_says_what_the_code_does():
@@ -85,6 +88,7 @@ def test_pages_say_what_is_asked_in_vain_before_anybody_signs(signed_in):
     assert "checked 25 Nov 2026" in lane
 
     document["lanes"][CLAUDE]["capabilities"].remove("logprobs")
+    del document["routes"]["chat"]["repair"]
     make_routing(document)
     asked = {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}}
     draft = words(signed_in(crew.owner).post(SUBMIT, version_form(parameters=json.dumps(asked), action="preview")))

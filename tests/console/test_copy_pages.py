@@ -61,6 +61,7 @@ def test_ladder_shows_each_piece_with_who_signed_it_and_where_it_is_shown(signed
         "help-centre-answers": "signed",
         "help-centre-outage": "signed",
         "help-centre-template": "signed",
+        "withheld": "signed",
         "next": "proposed",
         "without-words": "unsigned",
     }
@@ -69,6 +70,7 @@ def test_ladder_shows_each_piece_with_who_signed_it_and_where_it_is_shown(signed
     assert f"CR-{waiting.pk}" in words(page)
     assert f"signed CR-{again.pk}" in words(page)
     assert "help-centre chat" in words(page)
+    assert "careful-answers chat (validators)" in words(page)
 
 
 def test_copy_page_reads_as_users_will(signed_in):

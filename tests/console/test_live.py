@@ -188,13 +188,16 @@ async def test_a_topic_that_is_not_watched_any_more_stays_quiet():
         assert (await page.hear())["topic"] == "reviews"
 
 
+OF_THE_HOUSE = ("lanes", "quotas", "answers", "dead-letters")
+
+
 @pytest.mark.parametrize(
     ("role", "on_prompt", "refused"),
     [
-        (None, False, ["fleet", "overview", CANARY, "canary.none-such", "lanes", "quotas"]),
+        (None, False, ["fleet", "overview", CANARY, "canary.none-such", *OF_THE_HOUSE]),
         (Role.AUDITOR, False, ["canary.none-such"]),
-        (Role.PROMPT_OWNER, True, ["fleet", "overview", "canary.none-such", "lanes", "quotas"]),
-        (Role.PROMPT_OWNER, "other", ["fleet", "overview", CANARY, "canary.none-such", "lanes", "quotas"]),
+        (Role.PROMPT_OWNER, True, ["fleet", "overview", "canary.none-such", *OF_THE_HOUSE]),
+        (Role.PROMPT_OWNER, "other", ["fleet", "overview", CANARY, "canary.none-such", *OF_THE_HOUSE]),
     ],
 )
 async def test_topics_are_given_by_the_same_permissions_as_pages(role, on_prompt, refused):
@@ -208,10 +211,8 @@ async def test_topics_are_given_by_the_same_permissions_as_pages(role, on_prompt
 
     _, session = await database_sync_to_async(prepare)()
     async with Page(session) as page:
-        assert (
-            await page.subscribed("fleet", "overview", CANARY, "canary.none-such", "reviews", "lanes", "quotas")
-            == refused
-        )
+        topics = ("fleet", "overview", CANARY, "canary.none-such", "reviews", *OF_THE_HOUSE)
+        assert await page.subscribed(*topics) == refused
 
 
 async def test_one_page_holds_a_bounded_number_of_topics():

@@ -6,6 +6,9 @@ from controlplane.console.policy_words import (
     WITHOUT_QUOTA,
     Effect,
     quota_sentences,
+    repair_note,
+    repair_sentences,
+    repair_warnings,
     spread_note,
     stream_note,
     stream_sentences,
@@ -13,6 +16,7 @@ from controlplane.console.policy_words import (
 )
 from dataplane.documents import Node
 from dataplane.policies import QuotaPolicy, StreamPolicy
+from dataplane.repair.policy import COERCIONS, RepairPolicy
 from dataplane.routing import RoutingTable
 from tests.dataplane.conftest import stream_policy
 from tests.factories import routing_document
@@ -260,3 +264,125 @@ def test_reviewer_reads_which_lanes_get_and_lose_a_quota_and_whom_a_tenant_takes
     assert spread == Effect(
         "Route chat: each tenant reaches 2 of 4 accounts; one that exhausts its own takes along 17 % of the others"
     )
+
+
+def repair(**changes):
+    """The demo's repair policy with other members; a number stands for one with an origin."""
+    document = routing_document()["repairs"]["json-answers"]
+    for name, value in changes.items():
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        document[name] = {**document["max_calls"], "value": value} if is_number else value
+    return RepairPolicy.parse("json-answers", Node(document, "$"))
+
+
+ALL_LABELS = ["lossless", "lossy", "invented"]
+SILENT = {"continue_cut": False, "ask_again": False, "max_calls": 0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {},
+            "Handed over is what can have been meant in one way only, with nothing lost; what cannot be told for sure "
+            "is not",
+        ),
+        (
+            {"labels": ALL_LABELS},
+            "Handed over is what can have been meant in one way only, with nothing lost; also what lacks something "
+            "that the model wrote and what the model did not write, or wrote in a way that can be read as something "
+            "else",
+        ),
+        (
+            {},
+            "Where the schema wants it, text that is a number is read as that number, a single value as a list of one "
+            "and JSON in quotes as what it holds",
+        ),
+        ({"coercions": ["number_to_string"]}, "Where the schema wants it, a number is read as text"),
+        ({"coercions": []}, "What the schema refuses is not read as anything else than it was written as"),
+        ({}, "An answer that its length limit cut off is continued by the lane that gave it"),
+        ({}, "The lane that answered is asked once more, and told what is wrong"),
+        (
+            {"surgeon_route": "summaries", "labels": ALL_LABELS},
+            "A broken text alone, with its schema, is given to a model of route summaries to mend",
+        ),
+        ({}, "That takes 2 calls, 2,000 tokens and 0.02 USD at most for one answer"),
+        ({"max_calls": 1}, "That takes 1 call, 2,000 tokens and 0.02 USD at most for one answer"),
+        (SILENT, "No model is asked about an answer that cannot be read"),
+        ({}, "A stream of JSON is held back until all of it is right"),
+        (
+            {"streams": "incremental"},
+            "A stream of JSON goes out as far as it is certain, and ends with an error if the rest cannot be repaired",
+        ),
+        (
+            {"open_seconds": 5400},
+            "An answer that nothing could repair is an error, and is kept for 1 h 30 min for somebody to complete",
+        ),
+    ],
+)
+def test_repair_policy_reads_as_what_becomes_of_an_answer(changes, sentence):
+    """A sentence for each thing that it decides."""
+    assert sentence in repair_sentences(repair(**changes))
+
+
+def test_every_coercion_has_its_words():
+    """Declared all at once, each is read out."""
+    said = repair_sentences(repair(coercions=list(COERCIONS)))[1]
+
+    assert said.count(" as ") == len(COERCIONS)
+
+
+def test_repair_policy_warns_of_what_nobody_wrote_and_of_what_is_declared_in_vain():
+    """Values that are handed over although they are invented, and coercions whose label is not handed over."""
+    vain = repair_warnings(repair(coercions=["drop_unknown", "fill_default", "json_string"]))
+    invented = repair_warnings(repair(labels=ALL_LABELS, coercions=["fill_default"]))
+
+    assert vain == [
+        "Coercion drop_unknown is lossy, which is not handed over, so it never takes effect",
+        "Coercion fill_default is invented, which is not handed over, so it never takes effect",
+    ]
+    assert len(invented) == 1
+    assert "Callers are handed values that the model did not write" in invented[0]
+    assert repair_warnings(repair()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({}, "repaired where nothing is lost, with a model's help"),
+        ({"labels": ["lossless", "lossy"]}, "repaired, also where something is lost, with a model's help"),
+        (
+            {"labels": ALL_LABELS, **SILENT},
+            "repaired, also with values that the model did not write, without a model's help",
+        ),
+    ],
+)
+def test_note_on_repair_fits_half_a_line(changes, note):
+    """Beside the lanes of a route."""
+    assert repair_note(repair(**changes)) == note
+
+
+def without_repair(document):
+    document["routes"]["chat"]["repair"] = None
+
+
+def inventing(document):
+    document["repairs"]["json-answers"]["labels"] = ALL_LABELS
+    document["repairs"]["json-answers"]["max_calls"]["value"] = 3
+
+
+def test_reviewer_reads_what_becomes_of_answers_when_a_route_gets_or_loses_repair():
+    """Warnings first; of a policy that changes, what it says anew."""
+    (lost,) = effects(without_repair)
+    (gained,) = effects(without_repair, back=True)
+    (moved,) = effects(inventing)
+
+    assert lost == Effect("Route chat loses repair policy json-answers: answers that are not JSON go out as they came")
+    assert (gained.sentence, gained.details) == (
+        "Route chat takes repair policy json-answers",
+        tuple(repair_sentences(repair())),
+    )
+    assert moved.sentence == "Repair policy json-answers: Calls of models 2 → 3"
+    assert moved.details[0].startswith("Callers are handed values that the model did not write")
+    assert "That takes 3 calls, 2,000 tokens and 0.02 USD at most for one answer" in moved.details
+    assert "A stream of JSON is held back until all of it is right" not in moved.details

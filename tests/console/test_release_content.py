@@ -58,6 +58,16 @@ def canary(*stages):
             "lane x changes: takes probe policy idle, loses quota policy shared",
         ),
         ({"routing": {}}, {"routing": {"quotas": {"shared": {}}}}, "quota policy shared is added"),
+        (
+            {"routing": {"routes": {"chat": {"lanes": ["a"], "repair": "json-answers"}}}},
+            {"routing": {"routes": {"chat": {"lanes": ["a"], "repair": None}}}},
+            "route chat changes: loses repair policy json-answers",
+        ),
+        (
+            {"routing": {"repairs": {"json-answers": {"streams": "whole"}}}},
+            {"routing": {"repairs": {"json-answers": {"streams": "incremental"}}}},
+            "repair policy json-answers changes",
+        ),
         ({"routing": {"lanes": {"x": {}}}}, {"routing": {"lanes": {}}}, "lane x is removed"),
         ({"routing": {}}, {"routing": {"breakers": {"slow": {}}}}, "breaker policy slow is added"),
         (

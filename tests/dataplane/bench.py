@@ -27,6 +27,7 @@ from dataplane.pipeline import Pipeline
 from dataplane.providers import ADAPTERS
 from dataplane.quota_desk import QuotaDesk
 from dataplane.release import parse_document
+from dataplane.samples import Samples
 from dataplane.schema_check import SchemaChecker
 from dataplane.streams import READER_SECONDS, Streams
 from dataplane.timers import TimerWheel
@@ -184,6 +185,7 @@ class Rows(list):
         super().__init__()
         self.streams = []
         self.deliveries = []
+        self.samples = []
         self.events = []
 
     def add_usage(self, row):
@@ -194,6 +196,9 @@ class Rows(list):
 
     def add_delivery(self, row):
         self.deliveries.append(row)
+
+    def add_sample(self, row):
+        self.samples.append(row)
 
     def add_event(self, event):
         self.events.append(event)
@@ -316,6 +321,7 @@ class Bench:
             timers=timers,
             streams=self.streams,
             keyed=self.keyed,
+            samples=Samples(self.rows.add_sample, clock=clock, wall=wall),
             clock=lambda: asyncio.get_running_loop().time(),
             wall=wall,
         )

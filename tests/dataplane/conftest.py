@@ -152,6 +152,23 @@ def stream_policy(
     return {name: threshold(value) for name, value in (numbers | changes).items()} | words
 
 
+def repair_policy(**changes: Any) -> dict[str, Any]:
+    """A repair policy as a release carries it, every number a guess: it hands over what is certain, and may ask the
+    model that answered, twice; `changes` are other members, by name.
+    """
+    numbers = {"max_calls": 2, "max_output_tokens": 1000, "max_cost_micros": 10**9, "open_seconds": 3600}
+    policy = {
+        "labels": ["lossless"],
+        "coercions": [],
+        "continue_cut": True,
+        "surgeon_route": None,
+        "ask_again": True,
+        "streams": "whole",
+    }
+    changed = {name: threshold(value) if name in numbers else value for name, value in changes.items()}
+    return policy | {name: threshold(value) for name, value in numbers.items()} | changed
+
+
 def copy_document(kind: str) -> dict[str, Any]:
     """A document of signed copy of this kind, in `en` (its default) and `de`; each call gives a new one."""
     if kind == "answers":
@@ -165,6 +182,12 @@ def copy_document(kind: str) -> dict[str, Any]:
                 {"questions": ["When are you open?"], "text": "Every day from 9 to 17.", "json": None},
             ],
             "de": [{"questions": ["Wann haben Sie geöffnet?"], "text": "Täglich von 9 bis 17 Uhr.", "json": None}],
+        }
+    elif kind == "escalation":
+        words = "We cannot answer that here; your case is {{request_id}}."
+        locales = {
+            "en": {"text": words, "json": {"answer": words, "sources": [], "final": True}},
+            "de": {"text": "Das können wir hier nicht beantworten.", "json": None},
         }
     else:
         locales = {
@@ -216,6 +239,18 @@ ERRORS: tuple[errors.GatewayError, ...] = (
     errors.JobQueueFull(limit=3),
     errors.JobsUnavailable("no"),
     errors.JobTokenRefused(),
+    errors.RepairFailed(
+        at="text",
+        mode="missing_field",
+        why="/a is missing",
+        missing=("/a",),
+        rungs=("r6_ask_again",),
+        stopped_by="the same error came twice",
+        best="{}",
+    ),
+    errors.RepairNotFound("rep_1"),
+    errors.RepairsUnavailable("no"),
+    errors.ValidationFailed(rules=({"rule": "no-cards", "version": 1, "verdict": "block", "why": "a card number"},)),
     errors.UpstreamError("no", lane="l"),
     errors.UpstreamUnreachable("no", lane="l"),
     errors.UpstreamTimeout(lane="l", phase="first_byte", waited_seconds=10),

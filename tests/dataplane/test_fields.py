@@ -18,8 +18,8 @@ from openai.types.shared_params import function_definition, response_format_json
 from dataplane.errors import InvalidRequest
 from dataplane.fields import EMBEDDING_FIELDS, FIELDS, OMITTABLE, WIRES, Fate, carriage
 from dataplane.lane_fit import refuse_unknown_fields
-from dataplane.messages import parse_embedding_request
 from dataplane.providers import ADAPTERS
+from dataplane.request_parser import parse_embedding_request
 
 from .providers.test_adapters import HELLO, TOOL, account, build, lane, request
 

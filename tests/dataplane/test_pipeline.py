@@ -11,7 +11,7 @@ import pytest
 
 from dataplane.errors import UpstreamInterrupted, UpstreamUnavailable
 from dataplane.journey import hash_user, new_id
-from dataplane.pipeline import merge_parameters
+from dataplane.prompts import merge_parameters
 from dataplane.release import parse_document
 
 from .bench import ANSWER, STREAM, Bench, FakeExchange, Gate

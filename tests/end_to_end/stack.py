@@ -27,7 +27,7 @@ import psycopg
 from honcho.environ import parse_procfile
 
 from launcher.environment import child_variables, read_settings
-from launcher.keys import keep_secret, keep_signing_key
+from launcher.keys import keep_payload_keys, keep_secret, keep_signing_key
 from launcher.places import Places
 from launcher.postgres import STOP_SIGNAL as POSTGRES_STOP_SIGNAL
 from launcher.postgres import EmbeddedPostgres, wait_until
@@ -52,6 +52,7 @@ STOP_ORDER = (
     "traffic",
     "beat",
     "worker",
+    "work",
     "jobs",
     "gateway",
     "agent",
@@ -83,6 +84,7 @@ class Stack:
         gateway_processes: How many processes serve behind the gateway's one port.
         own_broker: True gives Celery a second Redis, named "broker", so that it can go without the reports going.
         durable: False trades PostgreSQL's crash safety for speed.
+        seeded: False leaves the database without the demo.
         postgres_settings: Further lines of postgresql.conf.
         variables: Laid over what every process is told.
     """
@@ -95,11 +97,13 @@ class Stack:
         gateway_processes: int = 2,
         own_broker: bool = False,
         durable: bool = False,
+        seeded: bool = True,
         postgres_settings: Mapping[str, str] | None = None,
         variables: Mapping[str, str] | None = None,
     ) -> None:
         self.places = Places(data_dir.resolve())
         self.names = tuple(processes)
+        self._seeded = seeded
         self.run_id = secrets.token_hex(16)
         self._programs: dict[str, Program] = {}
         self._children: dict[str, subprocess.Popen[bytes]] = {}
@@ -160,6 +164,7 @@ class Stack:
             agent_token=keep_secret(places.secrets / "agent-token"),
             signing_key_file=places.keys / "release-signing.pem",
             trusted_keys_file=places.keys / "trusted-keys.json",
+            payload_keys_file=places.keys / "payload-keys",
         )
         own = {"PATH": path, "CELERY_BROKER_URL": self.broker_url, RUN_ID_VARIABLE: self.run_id}
         return {**inherited, **variables, **own, **self._variables}
@@ -170,8 +175,10 @@ class Stack:
         try:
             self._start_databases()
             keep_signing_key(self.places.keys / "release-signing.pem", self.places.keys / "trusted-keys.json")
+            keep_payload_keys(self.places.keys / "payload-keys")
             self.manage("migrate", "--noinput")
-            self.manage("seed_demo")
+            if self._seeded:
+                self.manage("seed_demo")
             commands = parse_procfile((PROJECT / "Procfile").read_text()).processes
             for name in self.names:
                 self._programs[name] = Program(("/bin/sh", "-c", f"exec {commands[name]}"), PROJECT)
@@ -251,6 +258,13 @@ class Stack:
         return found
 
     # --- one process ---
+    def begin(self, name: str) -> None:
+        """Start a process of the Procfile that this stack was not made with."""
+        if name not in self._programs:
+            command = parse_procfile((PROJECT / "Procfile").read_text()).processes[name]
+            self._programs[name] = Program(("/bin/sh", "-c", f"exec {command}"), PROJECT)
+        self.start(name)
+
     def start(self, name: str) -> None:
         """Start a process that is not running; it is not ready yet."""
         program = self._programs[name]

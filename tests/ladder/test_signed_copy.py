@@ -117,7 +117,9 @@ def test_policy_speaks_of_kind_and_regulation_of_copy():
         check_rules(rules(gates={"apply": {}}, regulated=[False]))
     with pytest.raises(MalformedPolicy, match=r"when\.regulated: 'yes' is not one of False, True"):
         check_rules(rules(regulated=["yes"]))
-    with pytest.raises(MalformedPolicy, match=r"when\.copy_kind: 'poem' is not one of answers, outage, template"):
+    with pytest.raises(
+        MalformedPolicy, match=r"when\.copy_kind: 'poem' is not one of answers, escalation, outage, template"
+    ):
         check_rules(rules(copy_kind=["poem"]))
 
 
@@ -244,8 +246,33 @@ def test_a_stack_that_names_unsigned_words_is_never_released():
     assert "fallbacks" not in current_release().content["sections"]["routing"]
 
 
-def test_words_are_used_where_a_stack_in_force_names_them():
-    """Each with the routes that fall back on it."""
+def test_a_policy_that_withholds_answers_with_unsigned_words_is_never_released():
+    """As with stacks; and words of another kind, which say that asking again helps, do not do either."""
+    path = r"\$\.sections\.routing\.validators\[\"careful-answers\"\]\.escalation: "
+    document = routing_document()
+    document["validators"]["careful-answers"]["escalation"] = "withheld"
+    propose(make_copy_version(make_copy("withheld", kind="escalation")))
+
+    with pytest.raises(UnservableRelease, match=path + "'withheld' is no signed copy"):
+        make_routing(document)
+    document["validators"]["careful-answers"]["escalation"] = make_live_copy(slug="later").copy.slug
+    with pytest.raises(UnservableRelease, match=path + "'later' is copy of the kind 'outage', not 'escalation'"):
+        make_routing(document)
+
+
+def test_words_for_a_withheld_answer_name_no_time():
+    """Asking the same again does not help, so there is none to wait for."""
+    copy = make_copy("withheld", kind="escalation")
+
+    with pytest.raises(InvalidCopy, match="'eta_minutes' does not exist; there are request_id, route"):
+        make_copy_version(copy, "Try again in {{eta_minutes}} min")
+    version = make_live_copy(copy, "Write to us and name {{request_id}}")
+
+    assert current_release().content["sections"]["copy"]["withheld"]["digest"] == version.digest
+
+
+def test_words_are_used_where_a_stack_or_a_policy_in_force_names_them():
+    """Each with the routes that fall back on it, or whose answers it withholds."""
     before = uses()
     make_demo_copy()
     make_routing(routing_document(fallbacks=True))
@@ -253,7 +280,8 @@ def test_words_are_used_where_a_stack_in_force_names_them():
     found = {slug: [str(use) for use in found] for slug, found in uses().items()}
 
     assert before == {}
-    assert found == {f"help-centre-{kind}": ["help-centre of chat"] for kind in ("answers", "template", "outage")}
+    stacks = {f"help-centre-{kind}": ["help-centre of chat"] for kind in ("answers", "template", "outage")}
+    assert found == {**stacks, "withheld": ["careful-answers of chat"]}
 
 
 def test_rolling_back_a_release_brings_its_words_back():

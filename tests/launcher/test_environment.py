@@ -123,6 +123,7 @@ def test_every_variable_is_in_the_example_file(tmp_path: Path) -> None:
         agent_token="",
         signing_key_file=tmp_path,
         trusted_keys_file=tmp_path,
+        payload_keys_file=tmp_path,
     )
     sources = [PROJECT / "controlplane" / "settings.py", PROJECT / "dataplane" / "__main__.py"]
     read = {

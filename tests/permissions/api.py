@@ -23,6 +23,10 @@ def routing_change(side):
     return {"pk": side.routing_change.pk}
 
 
+def trial(side):
+    return {"pk": side.routing_change.pk, "trial_id": side.trial.pk}
+
+
 def policy_change(side):
     return {"pk": side.policy_change.pk}
 
@@ -57,6 +61,14 @@ def quota_policy(side):
 
 def stream_policy(side):
     return {"slug": "resumable"}
+
+
+def repair_policy(side):
+    return {"slug": "json-answers"}
+
+
+def validator_policy(side):
+    return {"slug": "careful-answers"}
 
 
 def route(side):
@@ -95,6 +107,18 @@ def stream(side):
     return {"stream_id": f"{side.tenant.slug:x<32}"}
 
 
+def letter(side):
+    return {"letter": side.letter.pk}
+
+
+def plan(side):
+    return {"plan": side.plan.pk}
+
+
+def repair(side):
+    return {"repair": side.repair.name}
+
+
 def record(side):
     return {"record": side.record}
 
@@ -110,6 +134,14 @@ GONE = "........"
 READER = "+++++++-"  # every role granted everywhere reads what the deployment has once
 REFUSED = "--------"
 BILLED = "-----++-"  # everywhere or of one tenant; the list holds no other's
+ANSWERING = "--+--++-"  # the same, and who completes answers
+COMPLETING = "..+..-+."  # who completes answers; an auditor sees that they wait
+# Dead letters and redrives, of everybody's and of one tenant's: approvers sign them everywhere, or not at all.
+LISTED, LISTED_OWN = "-++-+++-", "--+-+++-"
+LETTERS, LETTERS_OWN = ".++.+++.", "..+.+++."
+REDRIVING, REDRIVING_OWN = ".-+.---.", "..+.---."
+DECIDING, DECIDING_OWN = ".-+.--+.", "..+.--+."
+HOLDING, HOLDING_OWN = ".-+.+-+.", "..+.+-+."
 READS = ".....+-."  # the words of a tenant's users are for who audits it; an admin sees only that they are kept
 
 TABLE = Table(
@@ -158,6 +190,10 @@ TABLE = Table(
         Row("POST", "api:change-apply", "-+-++--.", "-+-++--.", GONE, change),
         Row("POST", "api:change-apply", "-+----+.", GONE, GONE, routing_change, label="routing"),
         Row("POST", "api:change-apply", "---++--.", GONE, GONE, copy_change, label="copy"),
+        Row("GET", "api:change-trials", SEEN, SEEN, GONE, change),
+        Row("GET", "api:change-trials", SEEN, GONE, GONE, routing_change, label="routing"),
+        Row("POST", "api:change-trials", "-+-++--.", "-+-++--.", GONE, change),
+        Row("POST", "api:change-trials", "-+----+.", GONE, GONE, routing_change, label="routing"),
         Row("POST", "api:change-break-glass", "--+----.", "--+----.", GONE, change),
         Row("POST", "api:change-break-glass", "-------.", GONE, GONE, copy_change, label="copy"),
         Row("POST", "api:change-break-glass", "--+----.", GONE, GONE, routing_change, label="routing"),
@@ -191,6 +227,12 @@ TABLE = Table(
         Row("PATCH", "api:quota-policy", "--+---+.", GONE, GONE, quota_policy),
         Row("GET", "api:stream-policy", SEEN, GONE, GONE, stream_policy),
         Row("PATCH", "api:stream-policy", "--+---+.", GONE, GONE, stream_policy),
+        Row("GET", "api:repair-policy", SEEN, GONE, GONE, repair_policy),
+        Row("PATCH", "api:repair-policy", "--+---+.", GONE, GONE, repair_policy),
+        Row("GET", "api:validator-policy", SEEN, GONE, GONE, validator_policy),
+        Row("PATCH", "api:validator-policy", "--+---+.", GONE, GONE, validator_policy),
+        Row("GET", "api:validator-outcomes", SEEN, GONE, GONE),
+        Row("GET", "api:repair-outcomes", SEEN, GONE, GONE),
         Row("GET", "api:lanes", SEEN, GONE, GONE),
         Row("GET", "api:quotas", SEEN, GONE, GONE),
         Row("POST", "api:lane-hold", "--+---+-", REFUSED, REFUSED),
@@ -226,6 +268,29 @@ TABLE = Table(
         Row("GET", "api:idempotency-keys", BILLED, BILLED, BILLED),
         Row("GET", "api:idempotency-evidence", ".....++.", ".....++.", GONE, record),
         Row("GET", "api:jobs", BILLED, BILLED, BILLED),
+        Row("GET", "api:dead-letters", LISTED, LISTED_OWN, LISTED_OWN),
+        Row("GET", "api:dead-letter-groups", LISTED, LISTED_OWN, LISTED_OWN),
+        Row("POST", "api:dead-letters-decide", "--+---+-", "--+---+-", "--+---+-"),
+        Row("GET", "api:dead-letter", LETTERS, LETTERS_OWN, GONE, letter),
+        Row("POST", "api:dead-letter-read", ".--.-+-.", "..-.-+-.", GONE, letter),
+        Row("POST", "api:dead-letter-hold", HOLDING, HOLDING_OWN, GONE, letter),
+        Row("POST", "api:dead-letter-release", HOLDING, HOLDING_OWN, GONE, letter),
+        Row("GET", "api:redrive-plans", LISTED, LISTED_OWN, LISTED_OWN),
+        Row("POST", "api:redrive-plans", "--+-----", "--+-----", "--+-----"),
+        Row("GET", "api:redrive-plan", LETTERS, LETTERS_OWN, GONE, plan),
+        Row("GET", "api:redrive-plan-letters", LETTERS, LETTERS_OWN, GONE, plan),
+        *(
+            Row("POST", f"api:redrive-plan-{act}", REDRIVING, REDRIVING_OWN, GONE, plan)
+            for act in ("dry-run", "open", "start", "pause", "resume", "stop", "withdraw")
+        ),
+        Row("GET", "api:retention-rules", "--+-+++-", REFUSED, REFUSED),
+        Row("POST", "api:retention-rules", "------+-", REFUSED, REFUSED),
+        Row("POST", "api:retention-rule-remove", "------+-", REFUSED, REFUSED),
+        Row("POST", "api:erasures", "------+-", "------+-", "------+-"),
+        Row("GET", "api:repairs", ANSWERING, ANSWERING, ANSWERING),
+        Row("GET", "api:repair", "..+..++.", "..+..++.", GONE, repair),
+        Row("GET", "api:repair-words", "..-..+-.", "..-..+-.", GONE, repair),
+        Row("POST", "api:repair-complete", COMPLETING, COMPLETING, GONE, repair),
         # people
         Row("GET", "api:roles", ALL, ALL, ALL),
         Row("GET", "api:operators", "-----++-", REFUSED, REFUSED),

@@ -2,10 +2,22 @@
 
 from tests.permissions.api import (
     ALL,
+    ANSWERING,
     BILLED,
+    COMPLETING,
+    DECIDING,
+    DECIDING_OWN,
     GONE,
+    HOLDING,
+    HOLDING_OWN,
+    LETTERS,
+    LETTERS_OWN,
+    LISTED,
+    LISTED_OWN,
     READER,
     READS,
+    REDRIVING,
+    REDRIVING_OWN,
     REFUSED,
     SEEN,
     breaker,
@@ -27,12 +39,26 @@ from tests.permissions.api import (
     routing_change,
     stream,
     tenant,
+    trial,
     version,
 )
 from tests.permissions.table import Row, Table
 
 OWNERS, TURNERS = "+------.", "+-+----."
 SIGNERS, SIGNERS_OF_ROUTING, SIGNERS_OF_COPY = "-+-++--.", "-+----+.", "---++--."
+
+
+def group(side):
+    return {"fingerprint": side.letter.fingerprint}
+
+
+def letter(side):
+    return {"letter_id": side.letter.pk}
+
+
+def plan(side):
+    return {"plan_id": side.plan.pk}
+
 
 TABLE = Table(
     package="controlplane.console",
@@ -62,6 +88,9 @@ TABLE = Table(
         Row("GET", "review", SEEN, GONE, GONE, policy_change, label="policy"),
         Row("GET", "review-backtest", SEEN, SEEN, GONE, change),
         Row("GET", "review-backtest", SEEN, GONE, GONE, routing_change, label="routing"),
+        Row("GET", "review-trial", SEEN, GONE, GONE, trial),
+        Row("POST", "review-try", SIGNERS, SIGNERS, GONE, change),
+        Row("POST", "review-try", SIGNERS_OF_ROUTING, GONE, GONE, routing_change, label="routing"),
         Row("POST", "review-sign", SIGNERS, SIGNERS, GONE, change),
         Row("POST", "review-sign", SIGNERS_OF_ROUTING, GONE, GONE, routing_change, label="routing"),
         Row("GET", "review", SEEN, GONE, GONE, copy_change, label="copy"),
@@ -105,6 +134,10 @@ TABLE = Table(
         Row("POST", "lane-hold", "--+---+-", REFUSED, REFUSED),
         Row("POST", "lane-let-go", "--+---+-", REFUSED, REFUSED),
         Row("GET", "quotas", SEEN, GONE, GONE),
+        Row("GET", "validators", SEEN, GONE, GONE),
+        Row("GET", "validators-chart", SEEN, GONE, GONE, lambda side: {"name": "rejected"}),
+        Row("GET", "repairs", SEEN, GONE, GONE),
+        Row("GET", "repairs-chart", SEEN, GONE, GONE, lambda side: {"name": "rungs"}),
         Row("GET", "drills", READER, REFUSED, REFUSED),
         Row("GET", "drill-new", "--+---+-", REFUSED, REFUSED),
         Row("POST", "drill-new", "--+---+-", REFUSED, REFUSED),
@@ -153,6 +186,35 @@ TABLE = Table(
         Row("GET", "idempotency-evidence", ".....++.", ".....++.", GONE, record),
         Row("GET", "jobs", BILLED, BILLED, BILLED),
         Row("GET", "job", ".....++.", ".....++.", GONE, lambda side: {"job_id": side.job.pk}),
+        Row("GET", "repair-list", ANSWERING, ANSWERING, ANSWERING),
+        Row("GET", "repair", "..+..++.", "..+..++.", GONE, lambda side: {"repair_id": side.repair.pk}),
+        Row("POST", "repair", COMPLETING, COMPLETING, GONE, lambda side: {"repair_id": side.repair.pk}),
+        Row("GET", "repair-words", "..-..+-.", "..-..+-.", GONE, lambda side: {"repair_id": side.repair.pk}),
+        # dead letters and redrives
+        Row("GET", "dead-letters", LISTED, LISTED_OWN, LISTED_OWN),
+        Row("GET", "dead-letters-chart", LISTED, LISTED_OWN, LISTED_OWN),
+        Row("GET", "dead-letter-group", LETTERS, LETTERS_OWN, GONE, group),
+        Row("POST", "dead-letter-group-decide", DECIDING, DECIDING_OWN, GONE, group),
+        Row("GET", "redrive-new", REDRIVING, REDRIVING_OWN, GONE, group),
+        Row("POST", "redrive-new", REDRIVING, REDRIVING_OWN, GONE, group),
+        Row("GET", "dead-letter", LETTERS, LETTERS_OWN, GONE, letter),
+        Row("POST", "dead-letter-decide", DECIDING, DECIDING_OWN, GONE, letter),
+        Row("POST", "dead-letter-hold", HOLDING, HOLDING_OWN, GONE, letter),
+        Row("POST", "dead-letter-release", HOLDING, HOLDING_OWN, GONE, letter),
+        Row("POST", "dead-letter-payload", ".--.-+-.", "..-.-+-.", GONE, letter),
+        Row("GET", "redrive-letter", REDRIVING, REDRIVING_OWN, GONE, letter),
+        Row("POST", "redrive-letter", REDRIVING, REDRIVING_OWN, GONE, letter),
+        Row("GET", "redrive-plans", LISTED, LISTED_OWN, LISTED_OWN),
+        Row("GET", "redrive-plan", LETTERS, LETTERS_OWN, GONE, plan),
+        *(
+            Row("POST", f"redrive-{act}", REDRIVING, REDRIVING_OWN, GONE, plan)
+            for act in ("check", "open", "start", "pause", "resume", "stop", "withdraw")
+        ),
+        Row("GET", "retention-rules", "--+-+++-", REFUSED, REFUSED),
+        Row("POST", "retention-rules", "------+-", REFUSED, REFUSED),
+        Row("POST", "retention-rule-remove", "------+-", REFUSED, REFUSED),
+        Row("GET", "erase-subject", "------+-", "------+-", "------+-"),
+        Row("POST", "erase-subject", "------+-", "------+-", "------+-"),
         # people
         Row("GET", "access", ALL, ALL, ALL),
         Row("GET", "operator", ".....++.", GONE, GONE, operator),

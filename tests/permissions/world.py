@@ -12,9 +12,12 @@ from controlplane.accounts.roles import permissions_on as given_on
 from controlplane.approvals import operations as approvals
 from controlplane.approvals.models import BreakGlass, ChangeRequest
 from controlplane.approvals.policy_kind import propose_policy
+from controlplane.deadletters import redrive, retention
+from controlplane.deadletters.models import DeadLetter, RedrivePlan
 from controlplane.ladder import operations as ladder
 from controlplane.ledger.jobs import Job
 from controlplane.ledger.operations import record_usage
+from controlplane.ledger.repairs import Repair
 from controlplane.ledger.streams import record_streams
 from controlplane.prompts.models import Prompt
 from controlplane.releases.models import Release
@@ -22,6 +25,8 @@ from controlplane.rollouts.models import Canary
 from controlplane.routing import drills
 from controlplane.routing import operations as routing
 from controlplane.routing.models import Drill
+from controlplane.trials.models import ValidatorTrial
+from tests.deadletters.conftest import make_letter
 from tests.factories import (
     NOW,
     SETUP,
@@ -41,6 +46,7 @@ from tests.factories import (
 from tests.job_rows import make_job
 from tests.keyed_requests import claim
 from tests.permissions.table import WHO
+from tests.repair_rows import make_repair
 from tests.worker_reports import FRAMES, stream_row, usage_row
 
 
@@ -56,7 +62,11 @@ class Side:
     key: ApiKey
     record: UUID
     job: Job
+    repair: Repair
+    letter: DeadLetter
+    plan: RedrivePlan
     routing_change: ChangeRequest
+    trial: ValidatorTrial
     policy_change: ChangeRequest
     copy_change: ChangeRequest
     release: Release
@@ -78,7 +88,9 @@ def make_world() -> World:
     """Build it through the operations; the same whatever ran before."""
     make_policy()
     table = make_routing()
-    other = routing.submit_table(document=routing_document(deadline_ms=9000), rationale="r", actor=SETUP, now=NOW)
+    document = routing_document(deadline_ms=9000)
+    document["validators"]["careful-answers"]["rules"][0]["version"] = 2  # so that it is tried
+    other = routing.submit_table(document=document, rationale="r", actor=SETUP, now=NOW)
     routing_change = routing.propose_table(table=other, reason="r", actor=SETUP, now=NOW)
     policy = approvals.submit_policy(
         rules=[*built_in_rules(), built_in_rules()[-1]], rationale="r", actor=SETUP, now=NOW
@@ -91,11 +103,13 @@ def make_world() -> World:
         operator=make_operator("grantee"), role=Role.APPROVER, target=None, actor=SETUP, now=NOW
     )
     assert table.number == 1
+    retention.set_retention(days=9, actor=SETUP, reason="r", now=NOW)
     # Two years ago, so that it holds nothing: what is asked of it now is only whether one may.
     drill = drills.start_drill(provider="openai", minutes=5, reason="r", actor=SETUP, now=NOW - timedelta(days=700))
     shared = {
         "drill": drill,
         "routing_change": routing_change,
+        "trial": ValidatorTrial.objects.get(),
         "policy_change": policy_change,
         "copy_change": copy_change,
         "token": token,
@@ -125,6 +139,8 @@ def _make_side(prompt: Prompt, shared: dict[str, Any]) -> Side:
     kept = stream_row(f"{tenant.slug:x<32}", tenant=tenant.slug, transcript=FRAMES)
     record_streams(streams=[kept], deliveries=[])
     key = accounts.issue_key(tenant=tenant, name="k", actor=SETUP, now=NOW).row
+    letter = make_letter(tenant=tenant.slug, name=f"tests.{tenant.slug}")
+    plan = redrive.plan_redrive(choice=redrive.Choice(letters=[letter.pk]), reason="r", actor=SETUP, now=NOW)
     return Side(
         prompt=prompt,
         canary=canary,
@@ -134,6 +150,9 @@ def _make_side(prompt: Prompt, shared: dict[str, Any]) -> Side:
         key=key,
         record=claim(tenant=tenant.slug),
         job=make_job(tenant=tenant.slug),
+        repair=make_repair(tenant=tenant.slug),
+        letter=letter,
+        plan=plan,
         release=Release.objects.latest("revision"),
         **shared,
     )

@@ -10,9 +10,11 @@ from controlplane.ledger.models import UsageRow
 from controlplane.ledger.stream_rows import StreamDay, StreamDelivery, StreamRow, StreamTranscript
 from controlplane.releases.models import Ack, Release, Worker
 from controlplane.telemetry.models import Rollup, WorkerEvent
+from controlplane.telemetry.samples import AnswerSample
 from controlplane.telemetry.stream import GROUP
 from tests.canaries import running_canary
-from tests.worker_reports import DIGEST, FRAMES, NOON, ack, delivery, report, rollup, stream_row, usage_row
+from tests.factories import make_tenant
+from tests.worker_reports import DIGEST, FRAMES, NOON, ack, delivery, report, rollup, sample, stream_row, usage_row
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -22,13 +24,15 @@ def requests():
 
 
 def test_a_report_is_stored_and_then_leaves_the_stream(line):
-    """Its rollups, usage, streams, events and state are in the tables, and nothing of it is in Redis."""
+    """Its rollups, usage, streams, events, samples and state are in the tables, and nothing of it is in Redis."""
+    make_tenant("acme", log_content=True)
     line.add(
         report(
             rollup(requests=4),
             usage=(usage_row(),),
             events=({"at": NOON.timestamp(), "kind": "reports.caught_up", "data": {"batches": 1}},),
             streams=(stream_row(transcript=FRAMES),),
+            samples=(sample(),),
         )
     )
 
@@ -38,6 +42,7 @@ def test_a_report_is_stored_and_then_leaves_the_stream(line):
     assert UsageRow.objects.get().tenant == "acme"
     assert WorkerEvent.objects.get().kind == "reports.caught_up"
     assert StreamTranscript.objects.get().frames == FRAMES
+    assert AnswerSample.objects.get().text == "Within 14 days [1]."
     assert Worker.objects.get().in_flight == 3
     assert line.length == 0
 

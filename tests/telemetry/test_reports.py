@@ -14,13 +14,14 @@ from tests.worker_reports import (
     quota_state,
     report,
     rollup,
+    sample,
     sketch,
     stream_row,
     usage_row,
 )
 
 WHOLE = report(
-    rollup(),
+    rollup(outputs={"repair:none:r0_strict:lossless": 7}),
     acks=(ack(),),
     usage=(usage_row(),),
     events=({"at": 1.5, "kind": "reports.delayed", "data": {"reason": "x"}},),
@@ -28,6 +29,7 @@ WHOLE = report(
     quotas=(quota_state(learned={"requests": 8000.5}),),
     streams=(stream_row(transcript=FRAMES), stream_row("6" * 32, resumed=True)),
     deliveries=(delivery(),),
+    samples=(sample(),),
 )
 
 
@@ -55,13 +57,15 @@ def test_a_report_of_an_older_worker_is_taken_in():
     newer = ("fallbacks", "attempts", "failures", "timeouts", "throttled", "drain_tps")
     for name in newer:
         del older["rollups"][0][name]
+    del older["rollups"][0]["outputs"]
     del older["state"]["lanes"], older["state"]["quotas"], older["usage"][0]["cause"]
-    del older["streams"], older["deliveries"]
+    del older["streams"], older["deliveries"], older["samples"]
 
     read = parse_report(orjson.dumps(older))
 
     assert [read["rollups"][0][name] for name in newer] == [0, 0, 0, 0, 0, sketch()]
-    assert (read["streams"], read["deliveries"]) == ([], [])
+    assert read["rollups"][0]["outputs"] == {}
+    assert (read["streams"], read["deliveries"], read["samples"]) == ([], [], [])
 
 
 def test_transcript_may_quote_what_no_column_could_hold():
@@ -100,6 +104,11 @@ def test_transcript_may_quote_what_no_column_could_hold():
         (("rollups", 0, "attempts"), -1, r"\$\.rollups\[0\]\.attempts"),
         (("rollups", 0, "requests"), ..., r"\$\.rollups\[0\]\.requests"),
         (("rollups", 0, "drain_tps", "count"), 7, r"\$\.rollups\[0\]\.drain_tps"),
+        (("rollups", 0, "outputs"), [], r"\$\.rollups\[0\]\.outputs"),
+        (("rollups", 0, "outputs"), {"repair:x:y:z": -1}, r"\$\.rollups\[0\]\.outputs"),
+        (("rollups", 0, "outputs"), {"repair:x:y:z": 1.5}, r"\$\.rollups\[0\]\.outputs"),
+        (("rollups", 0, "outputs"), {"r" * 201: 1}, r"\$\.rollups\[0\]\.outputs"),
+        (("rollups", 0, "outputs"), {f"repair:{at}:y:z": 1 for at in range(401)}, r"\$\.rollups\[0\]\.outputs"),
         (("usage", 0, "cause"), "c" * 61, r"\$\.usage\[0\]\.cause"),
         (("streams", 0, "stream_id"), "5" * 33, r"\$\.streams\[0\]\.stream_id"),
         (("streams", 1, "outcome"), "lost", r"\$\.streams\[1\]\.outcome"),
@@ -110,6 +119,15 @@ def test_transcript_may_quote_what_no_column_could_hold():
         (("deliveries", 0, "reader"), "somebody", r"\$\.deliveries\[0\]\.reader"),
         (("deliveries", 0, "delivered"), -1, r"\$\.deliveries\[0\]\.delivered"),
         (("deliveries",), {}, r"\$\.deliveries"),
+        (("samples",), {}, r"\$\.samples"),
+        (("samples", 0, "request_id"), "", r"\$\.samples\[0\]\.request_id"),
+        (("samples", 0, "text"), "t" * 32_001, r"\$\.samples\[0\]\.text"),
+        (("samples", 0, "version"), None, r"\$\.samples\[0\]\.version"),
+        (("samples", 0, "tool_calls"), [["refund"]], r"\$\.samples\[0\]\.tool_calls"),
+        (("samples", 0, "tool_calls"), [["refund", {"days": 14}]], r"\$\.samples\[0\]\.tool_calls"),
+        (("samples", 0, "sources", 0), "1", r"\$\.samples\[0\]\.sources\[0\]"),
+        (("samples", 0, "sources", 0, "text"), ..., r"\$\.samples\[0\]\.sources\[0\]\.text"),
+        (("samples", 0, "is_json"), 1, r"\$\.samples\[0\]\.is_json"),
         (("state", "lanes"), {}, r"\$\.state\.lanes"),
         (("state", "lanes", 0, "lane"), "", r"\$\.state\.lanes\[0\]\.lane"),
         (("state", "lanes", 0, "state"), "ajar", r"\$\.state\.lanes\[0\]\.state"),

@@ -6,7 +6,7 @@ Shape:
     copy: {slug: {kind, title, description, regulated, live: null or {default_locale, locales}}}; locales as in
           `dataplane.signed_copy.parse_copy`
     routing: the release's section 'routing': {providers, accounts, lanes, routes, breakers?, retries?, probes?,
-        quotas?, streams?, fallbacks?}
+        quotas?, streams?, repairs?, validators?, fallbacks?}
     approval_policy: [rule]; see fixtures/approval_policy.yaml
     prompts: {slug: {title, description, route, live: null or
               {change_class, messages: [{role, content}], variables_schema, parameters, sample_variables}}}

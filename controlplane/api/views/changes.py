@@ -117,6 +117,9 @@ class Word(Strict):
     decision = serializers.ChoiceField(Decision.choices)
     digest = serializers.RegexField(r"^[0-9a-f]{64}$", help_text="`current_digest` of the change as you read it")
     comment = serializers.CharField(required=False, allow_blank=True, default="", max_length=5000)
+    has_seen = serializers.BooleanField(
+        default=False, help_text="That you have seen what could not be found out about it: `to_see` of its trials"
+    )
 
 
 class Bypass(Strict):
@@ -235,6 +238,7 @@ class SignOffChange(ChangeView):
             decision=Decision(word["decision"]),
             digest=word["digest"],
             comment=word["comment"],
+            has_seen=word["has_seen"],
             now=now,
         )
         return self.answer(change, now=now)

@@ -27,9 +27,10 @@ class LiveCopy(Reference):
 
 
 class UseRow(serializers.Serializer[Use]):
-    """A fallback stack of the routing table in force that names the piece."""
+    """A fallback stack, or a validator policy, of the routing table in force that names the piece."""
 
-    stack = serializers.CharField()
+    stack = serializers.CharField(help_text="Its name")
+    noun = serializers.CharField(help_text="'fallback stack' or 'validator policy'")
     routes = serializers.ListField(child=serializers.CharField())
 
 
@@ -73,7 +74,9 @@ class CopyVersionWhole(CopyVersionRow):
 
 class NewPiece(Strict):
     slug = serializers.SlugField(max_length=50)
-    kind = serializers.ChoiceField(CopyKind.choices, help_text="The rung of a fallback stack that may name it")
+    kind = serializers.ChoiceField(
+        CopyKind.choices, help_text="The rung of a fallback stack that may name it; escalation: a validator policy"
+    )
     title = serializers.CharField(max_length=120)
     description = serializers.CharField(required=False, allow_blank=True, default="")
     regulated = serializers.BooleanField(default=False, help_text="Whether legal signs every version too; fixed")

@@ -13,7 +13,19 @@ from controlplane.api.base import OperatorView, Strict, describe, read
 from controlplane.api.views.changes import ChangeRow
 from controlplane.routing import operations
 from controlplane.routing.access import access_policy
-from controlplane.routing.thresholds import BREAKER, NOUNS, PROBE, QUOTA, RETRY, ROUTE, STREAM, NewValue, owners_of
+from controlplane.routing.thresholds import (
+    BREAKER,
+    NOUNS,
+    PROBE,
+    QUOTA,
+    REPAIR,
+    RETRY,
+    ROUTE,
+    STREAM,
+    VALIDATOR,
+    NewValue,
+    owners_of,
+)
 from dataplane.thresholds import ORIGINS, Threshold
 
 TAG = "routing"
@@ -118,3 +130,7 @@ OneQuotaPolicy = _view(
     proposing=", or limits that it did not have",
 )
 OneStreamPolicy = _view(STREAM, "stream_policies")
+OneRepairPolicy = _view(REPAIR, "repair_policies")
+OneValidatorPolicy = _view(
+    VALIDATOR, "validator_policies", reading="; those of a rule have its name in front, as in 'no-cards.budget_ms'"
+)

@@ -8,11 +8,10 @@ from django import forms
 
 from controlplane.console.forms.fields import JSONTextField, ReasonForm, YAMLField
 from controlplane.ladder.models import CopyKind
-from dataplane.signed_copy import PLACEHOLDERS
+from dataplane.signed_copy import ESCALATION_PLACEHOLDERS, PLACEHOLDERS
 
 MAX_LOCALES: Final = 20
 MAX_CHARACTERS: Final = 400_000
-_PLACEHOLDERS: Final = ", ".join(f"{{{{{name}}}}}" for name in sorted(PLACEHOLDERS))
 _ANSWER_KEYS: Final = ("questions", "text", "json")
 
 
@@ -20,7 +19,7 @@ class CopyForm(forms.Form):
     """A new piece of copy, before it has words."""
 
     slug = forms.SlugField(
-        label="Slug", max_length=50, help_text="How fallback stacks name it; it cannot be changed later."
+        label="Slug", max_length=50, help_text="How routing tables name it; it cannot be changed later."
     )
     title = forms.CharField(label="Title", max_length=120)
     kind = forms.ChoiceField(
@@ -28,7 +27,7 @@ class CopyForm(forms.Form):
         choices=CopyKind.choices,
         widget=forms.RadioSelect,
         initial=CopyKind.OUTAGE,
-        help_text="The rung of a fallback stack that it is for; it cannot be changed later.",
+        help_text="The rung of a fallback stack that it is for, or a withheld answer; it cannot be changed later.",
     )
     regulated = forms.BooleanField(
         label="Regulated users read it",
@@ -66,7 +65,6 @@ class WordsForm(forms.Form):
         label="Text",
         strip=False,
         widget=forms.Textarea(attrs={"rows": 5, "class": "form-control", "spellcheck": "true"}),
-        help_text=f"What users read. May hold {_PLACEHOLDERS}.",
     )
     json = _OptionalJSON(
         label="The same as JSON",
@@ -74,6 +72,12 @@ class WordsForm(forms.Form):
         required=False,
         help_text="For applications that asked for an answer in JSON of some schema; they get the text without it.",
     )
+
+    def __init__(self, *args: Any, kind: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        names = ESCALATION_PLACEHOLDERS if kind == CopyKind.ESCALATION else PLACEHOLDERS
+        shown = ", ".join(f"{{{{{name}}}}}" for name in sorted(names))
+        self.fields["text"].help_text = f"What users read. May hold {shown}."
 
 
 class BaseWords(forms.BaseFormSet):  # type: ignore[type-arg]  # generic in the stubs only

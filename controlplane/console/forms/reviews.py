@@ -14,6 +14,7 @@ class SignOffForm(forms.Form):
     decision = forms.ChoiceField(choices=Decision.choices, widget=forms.HiddenInput)
     digest = forms.CharField(max_length=64, widget=forms.HiddenInput)
     role = forms.ChoiceField(label="Sign as", choices=())
+    has_seen = forms.BooleanField(label="I have seen this, and approve all the same", required=False)
     comment = forms.CharField(
         label="Comment",
         required=False,

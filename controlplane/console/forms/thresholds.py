@@ -10,8 +10,8 @@ from django import forms
 from django.forms import BoundField
 
 from controlplane.console.forms.fields import ReasonForm
-from controlplane.console.threshold_words import ORIGINS, WORDS, Words, chart_id, words_of
-from controlplane.routing.thresholds import NAMES, PARTS, NewValue, is_optional, with_thresholds
+from controlplane.console.threshold_words import ORIGINS, Words, chart_id, words_of
+from controlplane.routing.thresholds import PARTS, NewValue, is_optional, names_of, with_thresholds
 from dataplane.documents import MalformedRelease, child_path
 from dataplane.routing import RoutingTable
 from dataplane.thresholds import GUESS, Threshold
@@ -83,7 +83,7 @@ class ThresholdsForm(ReasonForm):
         self._previewing = previewing
         self.changes: dict[str, NewValue | None] = {}
         self.document: dict[str, Any] = {}
-        self._in_order = {name: thresholds.get(name) for name in NAMES[kind]}
+        self._in_order = {name: thresholds.get(name) for name in names_of(kind, document[PARTS[kind]][slug])}
         for name, threshold in self._in_order.items():
             self._add_fields(name, threshold)
         self.fields["reason"].label = "Why these numbers"
@@ -113,7 +113,7 @@ class ThresholdsForm(ReasonForm):
             if name in self.errors:
                 continue
             before = threshold.value if threshold else None
-            after = None if cleaned[name] is None else WORDS[name].stored(cleaned[name])
+            after = None if cleaned[name] is None else words_of(self._kind, name).stored(cleaned[name])
             if before == after:
                 continue
             if after is None:
@@ -134,7 +134,7 @@ class ThresholdsForm(ReasonForm):
         return cleaned
 
     def _add_fields(self, name: str, threshold: Threshold | None) -> None:
-        words = WORDS[name]
+        words = words_of(self._kind, name)
         in_force = words.typed(threshold.value) if threshold else ""
         self.fields[name] = forms.DecimalField(
             label=words.label,
@@ -178,7 +178,7 @@ class ThresholdsForm(ReasonForm):
         if not typed or threshold is None:
             return bool(typed) != (threshold is not None)
         try:
-            return WORDS[name].stored(Decimal(typed)) != threshold.value
+            return words_of(self._kind, name).stored(Decimal(typed)) != threshold.value
         except ArithmeticError:
             return True
 

@@ -14,6 +14,9 @@ from django.views.decorators.http import require_safe
 from controlplane.console.forms.usage import JobsForm
 from controlplane.console.requests import actor_of
 from controlplane.console.views.usage import PAGE_SIZE, tabs
+from controlplane.deadletters.access import VIEW, may_on
+from controlplane.deadletters.kinds import JOB
+from controlplane.deadletters.models import DeadLetter
 from controlplane.ledger.access import access_job, billed_tenants
 from controlplane.ledger.jobs import Job, uuid_of
 from dataplane.jobs import State
@@ -58,9 +61,18 @@ def jobs(request: HttpRequest) -> HttpResponse:
 @require_safe
 def job(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """One job: what became of it in a sentence, and the facts of its attempts."""
-    row = access_job(actor_of(request), job_id)
+    operator = actor_of(request)
+    row = access_job(operator, job_id)
     tone, sentence = story_of(row)
-    return render(request, "usage/job.html", {"job": row, "tone": tone, "sentence": sentence, "facts": facts_of(row)})
+    letter = DeadLetter.objects.without_words().filter(kind=JOB, work_id=row.pk).first()
+    context = {
+        "job": row,
+        "tone": tone,
+        "sentence": sentence,
+        "facts": facts_of(row),
+        "letter": letter if letter is not None and may_on(operator, VIEW, row.tenant) else None,
+    }
+    return render(request, "usage/job.html", context)
 
 
 def story_of(row: Job) -> tuple[str, str]:

@@ -140,11 +140,11 @@ def version_write(request: HttpRequest, slug: str) -> HttpResponse:
     data = request.POST.copy()
     action = data.get("action")
     if action == "add":
-        return render(request, "ladder/write.html", context | _with_one_more(data))
+        return render(request, "ladder/write.html", context | _with_one_more(copy, data))
     if action == "preview" and not data.get("reason", "").strip():
         data["reason"] = " - "  # a preview needs no reason; the field shows what was typed
     form = AnswersForm(data) if copy.kind == CopyKind.ANSWERS else VersionForm(data)
-    words: Any = None if copy.kind == CopyKind.ANSWERS else WordsFormSet(data, prefix="words")
+    words: Any = None if copy.kind == CopyKind.ANSWERS else _words(copy, data)
     context |= {"form": form, "words": words}
     if not form.is_valid() or (words is not None and not words.is_valid()):
         return render(request, "ladder/write.html", context, status=400)
@@ -213,16 +213,20 @@ def _empty_forms(copy: Copy, base: CopyVersion | None) -> dict[str, Any]:
         return {"form": AnswersForm(initial={**initial, "locales": AnswersForm.initial_from(document)}), "words": None}
     return {
         "form": VersionForm(initial=initial),
-        "words": WordsFormSet(initial=BaseWords.initial_from(document), prefix="words"),
+        "words": _words(copy, initial=BaseWords.initial_from(document)),
     }
 
 
-def _with_one_more(data: QueryDict) -> dict[str, Any]:
+def _words(copy: Copy, data: QueryDict | None = None, *, initial: Any = None) -> Any:
+    return WordsFormSet(data, prefix="words", initial=initial, form_kwargs={"kind": copy.kind})
+
+
+def _with_one_more(copy: Copy, data: QueryDict) -> dict[str, Any]:
     """What was typed so far, not judged yet, with room for another language."""
     total = whole_number(data.get("words-TOTAL_FORMS", "")) or 0
     data["words-TOTAL_FORMS"] = str(min(total + 1, WordsFormSet.max_num))
     typed = {name: data.get(name, "") for name in VersionForm.base_fields}
-    return {"form": VersionForm(initial=typed), "words": WordsFormSet(data, prefix="words")}
+    return {"form": VersionForm(initial=typed), "words": _words(copy, data)}
 
 
 def _preview(

@@ -21,6 +21,8 @@ from controlplane.console.lane_content import OpenLane, open_lanes
 from controlplane.console.palette import entries
 from controlplane.console.requests import actor_of
 from controlplane.console.status import status_of
+from controlplane.deadletters.access import tenants_with
+from controlplane.deadletters.burn import burns
 from controlplane.releases.fleet import fleet
 from controlplane.rollouts.access import visible_canaries
 from controlplane.routing.holds import active_holds
@@ -55,6 +57,7 @@ def overview(request: HttpRequest) -> HttpResponse:
     sees_routing = may(operator, "routing.view_routingtable")
     debts = list(visible_debts(operator).unpaid())
     waiting = list(inbox(operator)[: _MOST_WAITING + 1])
+    letters = tenants_with(operator)
     burning = fires(
         fleet=fleet(now=now) if sees_fleet else None,
         lanes=lane_health(since=now - _LANE_WINDOW, until=now) if sees_fleet else [],
@@ -62,6 +65,7 @@ def overview(request: HttpRequest) -> HttpResponse:
         quotas=quota_states(now).values() if sees_routing else [],
         debts=debts,
         drifted=_drifted(operator, now=now),
+        burning=burns(now=now, tenants=letters) if letters is None or letters else [],
         now=now,
     )
     context = {

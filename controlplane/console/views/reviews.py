@@ -14,7 +14,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from controlplane.accounts.models import Operator
 from controlplane.accounts.roles import Role
-from controlplane.approvals import operations
+from controlplane.approvals import operations, preparations
 from controlplane.approvals.access import access_change, access_debt, actions_on, visible_changes, visible_debts
 from controlplane.approvals.access import inbox as changes_for
 from controlplane.approvals.models import ChangeRequest, ChangeState, Decision
@@ -27,6 +27,7 @@ from controlplane.console.requests import actor_of, refused_as_message, went_thr
 from controlplane.console.review_content import replay_of, review_content
 from controlplane.console.threshold_content import REPLAYED
 from controlplane.console.timeline import target_words, timeline
+from controlplane.console.trial_content import trial_cards, trial_checklist
 
 
 @login_required
@@ -94,6 +95,7 @@ def sign(request: HttpRequest, pk: int) -> HttpResponse:
             decision=Decision(data["decision"]),
             digest=data["digest"],
             comment=data["comment"],
+            has_seen=data["has_seen"],
             now=now,
         ),
     )
@@ -232,9 +234,16 @@ def _review_context(operator: Operator, pk: int, *, now: datetime) -> dict[str, 
     sign_offs = list(change.sign_offs.all())
     debts = list(change.bypasses.all())
     content = review_content(change)
+    cards = trial_cards(change, now=now)
+    content["checklist"] = [*content["checklist"], *trial_checklist(cards)]
     return {
         "change": change,
         "content": content,
+        "trials": cards,
+        "is_trying": any(card.is_running for card in cards),
+        "may_try": bool(cards) and "carry" in acts,
+        "unmet": preparations.unmet(change) if change.is_open else [],
+        "to_see": preparations.to_see(change) if change.is_open else [],
         "stages_note": f"by {content['canary'].unit}" if content.get("canary") else "",
         "drifted": change.is_open and examined.is_drifted,
         "rule": current.rule,

@@ -192,7 +192,14 @@ def table_return(request: HttpRequest, number: int) -> HttpResponse:
 # --- what the pages show ----------------------------------------------------------------------------------------------
 def tabs(active: str) -> list[dict[str, Any]]:
     """The pages of routing, the one named `active` marked."""
-    pages = {"routing": "Routes", "lane": "Lanes", "quotas": "Quota", "drills": "Drills"}
+    pages = {
+        "routing": "Routes",
+        "lane": "Lanes",
+        "quotas": "Quota",
+        "repairs": "Answers",
+        "validators": "Validators",
+        "drills": "Drills",
+    }
     return [{"label": label, "url": reverse(name), "active": name == active} for name, label in pages.items()]
 
 

@@ -12,7 +12,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from controlplane.accounts.access import may
 from controlplane.console.forms.thresholds import ThresholdsForm
 from controlplane.console.lane_content import lane_url
-from controlplane.console.policy_words import policy_sentences, spread_note
+from controlplane.console.policy_words import policy_sentences, policy_warnings, spread_note
 from controlplane.console.requests import actor_of, refused_into_form
 from controlplane.console.threshold_content import (
     REPLAYED,
@@ -71,7 +71,7 @@ def policy_page(request: HttpRequest, part: str, slug: str) -> HttpResponse:
     """One policy's or route's numbers: each with its origin, what its lanes did, and what other numbers would do.
 
     Args:
-        part: Of the routing table: breakers, routes, retries, probes, quotas or streams.
+        part: Of the routing table: breakers, routes, retries, probes, quotas, streams, repairs or validators.
     """
     now = timezone.now()
     kind = _KINDS.get(part)
@@ -104,6 +104,7 @@ def policy_page(request: HttpRequest, part: str, slug: str) -> HttpResponse:
         "routes": [route.slug for route in routes_naming(found.table, kind, slug)],
         "spread": spread_note(found.table.routes[slug]) if kind == ROUTE else "",
         "sentences": policy_sentences(found.table, kind, slug),
+        "warnings": policy_warnings(found.table, kind, slug),
         "may_propose": may(operator, PROPOSE),
         "days": REPLAYED.days,
     }

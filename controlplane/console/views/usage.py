@@ -83,6 +83,7 @@ def tabs(active: str) -> list[dict[str, Any]]:
         "streams-drift": "Drift",
         "idempotency-keys": "Idempotency",
         "jobs": "Jobs",
+        "repair-list": "Broken answers",
         "stream-try": "Try a dropped connection",
     }
     return [{"label": label, "url": reverse(name), "active": name == active} for name, label in pages.items()]

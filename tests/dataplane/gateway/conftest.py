@@ -256,6 +256,9 @@ class StubReports:
     def add_stream(self, row: Any) -> None:
         self.streams.append(dict(row))
 
+    def add_sample(self, row: Any) -> None:
+        pass
+
     def add_delivery(self, row: Any) -> None:
         self.deliveries.append(dict(row))
 

@@ -29,6 +29,7 @@ HARMLESS = {
     "slow_drip",
     "refusal",
     "malformed_answer",
+    "say",
     "wrong_usage",
     "wrong_content_type",
     "duplicate_final",

@@ -17,20 +17,11 @@ from dataplane.errors import (
     UpstreamRejected,
     UpstreamUnavailable,
 )
-from dataplane.messages import (
-    Finish,
-    RefusalDelta,
-    Start,
-    TextDelta,
-    ToolCallDelta,
-    Usage,
-    UsageDelta,
-    parse_chat_request,
-    parse_embedding_request,
-)
+from dataplane.messages import Finish, RefusalDelta, Start, TextDelta, ToolCallDelta, Usage, UsageDelta
 from dataplane.providers import ADAPTERS
 from dataplane.providers.anthropic_schema import reduce_schema
 from dataplane.providers.base import MAX_EVENT_BYTES, SseDecoder, read_limits, read_retry_after
+from dataplane.request_parser import parse_chat_request, parse_embedding_request
 from dataplane.routing import Account, Lane
 
 WALL = 1_760_000_000.0

@@ -17,9 +17,8 @@ from dataplane.messages import (
     ToolCall,
     Usage,
     UsageDelta,
-    parse_chat_request,
-    parse_embedding_request,
 )
+from dataplane.request_parser import parse_chat_request, parse_embedding_request
 
 HELLO = [{"role": "user", "content": "Hello"}]
 

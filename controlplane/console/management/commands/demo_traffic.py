@@ -1,6 +1,7 @@
 """A gentle stream of requests, as the demo's customers would send them."""
 
 import asyncio
+import json
 import logging
 import random
 import signal
@@ -29,6 +30,18 @@ QUESTIONS = (
 KEYED, DOUBLED = 0.1, 0.3
 # Beside each request, the share that is handed in as a job by somebody who does not wait for it.
 HANDED_IN = 0.02
+# Of what is handed in, the share that its provider refuses: it fails for good and leaves a dead letter. So many come at
+# once when the traffic begins, so that there is a group to look at.
+REFUSED, REFUSED_AT_FIRST = 0.02, 3
+REFUSED_QUESTION = "Where is my parcel? [[fault status:code=400]]"
+# The share of answers whose JSON the simulated models break, each in one of the usual ways, and of those that say what
+# they must not.
+BROKEN, INDISCREET = 0.02, 0.004
+WAYS = (*("fence",) * 4, *("prose",) * 2, *("trailing_comma",) * 2, "single_quotes", "missing_field")
+SAYINGS = (
+    '{"answer": "Write to jo.miller@example.com, she knows your case.", "topic": "orders", "resolved": false}',
+    '{"answer": "The card on file is 4111 1111 1111 1111.", "topic": "billing", "resolved": true}',
+)
 COUNTRIES = ("Germany", "France", "Spain", "Norway")
 # Tenant key -> its share of the traffic and how many users it has.
 CALLERS = {"bk-demo-acme": (3, 300), "bk-demo-globex": (5, 800), "bk-demo-initech": (2, 200), "bk-demo-staff": (1, 40)}
@@ -56,13 +69,18 @@ async def _send(*, rate: float, rng: random.Random) -> None:
     base = f"http://127.0.0.1:{settings.GATEWAY_PORT}"
     client = httpx.AsyncClient(base_url=base, timeout=70, limits=httpx.Limits(max_connections=64))
     async with client, asyncio.TaskGroup() as tasks:
+        refused = 0
         while not stop.is_set():
+            # The gateway may not be there yet.
+            if refused < REFUSED_AT_FIRST:
+                refused += await _hand_in(client, **_refused(_draw(rng)))
             drawn = _draw(rng)
             tasks.create_task(_ask(client, **drawn))
             if "idempotency-key" in drawn["headers"] and rng.random() < DOUBLED:
                 tasks.create_task(_ask(client, **drawn))  # a form that was submitted twice
             if rng.random() < HANDED_IN:
-                tasks.create_task(_hand_in(client, **_draw(rng)))
+                handed_in = _draw(rng)
+                tasks.create_task(_hand_in(client, **(_refused(handed_in) if rng.random() < REFUSED else handed_in)))
             try:
                 await asyncio.wait_for(stop.wait(), timeout=rng.expovariate(rate))
             except TimeoutError:
@@ -77,7 +95,8 @@ def _draw(rng: random.Random) -> dict[str, Any]:
         variables = {"order": f"A-{rng.randrange(1000, 9999)}", "country": rng.choice(COUNTRIES)}
         prompt, model = {"id": "refund-policy", "variables": variables}, "summaries"
     else:
-        prompt, model = {"id": "support-answer", "variables": {"question": rng.choice(QUESTIONS)}}, "chat"
+        question = rng.choice(QUESTIONS) + _slip(rng)
+        prompt, model = {"id": "support-answer", "variables": {"question": question}}, "chat"
     body: dict[str, Any] = {"model": model, "messages": [], "prompt": prompt, "user": user}
     if rng.random() < 0.4:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
@@ -85,6 +104,22 @@ def _draw(rng: random.Random) -> dict[str, Any]:
     if rng.random() < KEYED:
         headers["idempotency-key"] = str(uuid.UUID(int=rng.getrandbits(128), version=4))
     return {"headers": headers, "body": body}
+
+
+def _slip(rng: random.Random) -> str:
+    """What has the bundled simulator answer as models do on a bad day; mostly nothing."""
+    drawn = rng.random()
+    if drawn < BROKEN:
+        return f" [[fault malformed_answer:kind={rng.choice(WAYS)}]]"
+    if drawn < BROKEN + INDISCREET:
+        return f" [[fault {json.dumps({'name': 'say', 'text': rng.choice(SAYINGS)})}]]"
+    return ""
+
+
+def _refused(drawn: dict[str, Any]) -> dict[str, Any]:
+    """The request of the same caller, of a kind that the bundled simulator refuses with 400."""
+    prompt = {"id": "support-answer", "variables": {"question": REFUSED_QUESTION}}
+    return {**drawn, "body": {**drawn["body"], "model": "chat", "prompt": prompt}}
 
 
 async def _ask(client: httpx.AsyncClient, *, headers: dict[str, str], body: dict[str, Any]) -> None:
@@ -96,9 +131,14 @@ async def _ask(client: httpx.AsyncClient, *, headers: dict[str, str], body: dict
         logger.info("demo request failed: %r", exc)
 
 
-async def _hand_in(client: httpx.AsyncClient, *, headers: dict[str, str], body: dict[str, Any]) -> None:
+async def _hand_in(client: httpx.AsyncClient, *, headers: dict[str, str], body: dict[str, Any]) -> bool:
+    """Hand a request in as a job; False: nobody took it."""
     whole = {name: value for name, value in body.items() if name not in ("stream", "stream_options")}
     try:
-        await client.post("/v1/jobs", json={"endpoint": "/v1/chat/completions", "body": whole}, headers=headers)
+        answer = await client.post(
+            "/v1/jobs", json={"endpoint": "/v1/chat/completions", "body": whole}, headers=headers
+        )
     except httpx.HTTPError as exc:
         logger.info("demo job cannot be handed in: %r", exc)
+        return False
+    return answer.is_success

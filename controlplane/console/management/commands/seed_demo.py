@@ -2,6 +2,7 @@
 
 import heapq
 import re
+import time
 from collections.abc import Iterable, Iterator
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -23,6 +24,7 @@ from controlplane.prompts.models import PromptVersion
 from controlplane.rollouts import operations as rollouts
 from controlplane.rollouts.models import DEFAULT_STAGES
 from controlplane.routing import operations as routing
+from controlplane.trials.runner import run_trial
 
 PASSWORD = "ballast-demo"  # noqa: S105 - printed in the README; demo mode binds to loopback only
 DEMO_FILE = settings.BASE_DIR / "fixtures" / "demo.yaml"
@@ -97,6 +99,9 @@ def _walk_routing(document: dict[str, Any], people: dict[str, Operator], at: dat
     yield at
     table = routing.submit_table(document=document, rationale="Routes of the demo", actor=people["oncall"], now=at)
     change = routing.propose_table(table=table, reason="First routing table", actor=people["oncall"], now=at)
+    # Here and now, since workers see nothing of it before all of the demo is there.
+    for trial in change.trials.all():
+        run_trial(trial.pk, now=lambda: at, clock=time.monotonic)
     yield from _sign(change, people, at + timedelta(minutes=20))
     yield at + timedelta(minutes=40)
     approvals.apply_change(change=change, actor=people["oncall"], now=at + timedelta(minutes=40))
@@ -226,6 +231,7 @@ def _sign(change: ChangeRequest, people: dict[str, Operator], at: datetime) -> W
             role=role,
             decision=Decision.APPROVE,
             digest=change.digest,
+            has_seen=True,  # that no answer is stored yet, on which a rule could have been tried
             now=at,
         )
         at += timedelta(minutes=5)

@@ -30,6 +30,7 @@ from controlplane.releases import operations as releases
 from controlplane.releases.fleet import fleet
 from controlplane.rollouts.models import Canary
 from controlplane.telemetry import operations as telemetry
+from controlplane.telemetry import samples
 from controlplane.telemetry.feed import CanaryFeed, OverviewFeed, lanes_message, quotas_message
 from controlplane.telemetry.reports import MalformedReport, Report, parse_report
 from controlplane.telemetry.stream import Entry, ReportStream
@@ -50,6 +51,8 @@ OVERVIEW_SECONDS: Final = 1.0
 LANES_SECONDS: Final = 0.25
 # While callers wait, their number changes with every report.
 QUOTAS_SECONDS: Final = 1.0
+# Pages of answers are read anew by whoever hears of one, over hours and days, on which a few seconds change little.
+ANSWERS_SECONDS: Final = 5.0
 # With the second that a worker waits before it reports, a point is on the page within two.
 CANARY_SECONDS: Final = 0.75
 # The last reports of a canary that has just ended still belong on its page.
@@ -65,13 +68,14 @@ Notify = Callable[[str, dict[str, Any]], bool]
 
 @dataclass(slots=True)
 class Touched:
-    """What pages have not been told yet: workers heard of, lanes and pools that stand differently, and the oldest
-    bucket that changed, in all and by canary.
+    """What pages have not been told yet: workers heard of, lanes and pools that stand differently, whether answers were
+    checked, and the oldest bucket that changed, in all and by canary.
     """
 
     workers: set[str] = field(default_factory=set)
     lanes: set[str] = field(default_factory=set)
     pools: set[str] = field(default_factory=set)
+    answers: bool = False
     since: datetime | None = None
     canaries: dict[str, datetime] = field(default_factory=dict)
 
@@ -79,6 +83,7 @@ class Touched:
         """Add what a batch touched."""
         if merged.since is not None:
             self.since = min(self.since or merged.since, merged.since)
+        self.answers = self.answers or merged.has_outputs
         for slug, bucket_at in merged.canaries.items():
             self.canaries[slug] = min(self.canaries.get(slug, bucket_at), bucket_at)
 
@@ -208,6 +213,7 @@ class Ingest:
                 streams=[row for report in batch for row in report["streams"]],
                 deliveries=[row for report in batch for row in report["deliveries"]],
             )
+            samples.record_samples(batch)
             if not urgent:
                 self._touched.workers.update(releases.record_reports(batch, now=now))
             if merged.clock_ahead:
@@ -242,6 +248,9 @@ class Ingest:
         if self._touched.pools and self._is_due(live.QUOTAS, QUOTAS_SECONDS):
             pools, self._touched.pools = self._touched.pools, set()
             self._send(live.QUOTAS, quotas_message(pools, now=self._now()))
+        if self._touched.answers and self._is_due(live.ANSWERS, ANSWERS_SECONDS):
+            self._touched.answers = False
+            self._send(live.ANSWERS, {"now": self._now().isoformat()})
         if self._touched.since is not None and self._is_due(live.OVERVIEW, OVERVIEW_SECONDS):
             since, self._touched.since = self._touched.since, None
             self._send(live.OVERVIEW, self._overview.message(now=self._now(), touched=since))
@@ -294,6 +303,8 @@ class Ingest:
             waits.append(self._seconds_until(live.LANES, LANES_SECONDS))
         if self._touched.pools:
             waits.append(self._seconds_until(live.QUOTAS, QUOTAS_SECONDS))
+        if self._touched.answers:
+            waits.append(self._seconds_until(live.ANSWERS, ANSWERS_SECONDS))
         if self._touched.since is not None:
             waits.append(self._seconds_until(live.OVERVIEW, OVERVIEW_SECONDS))
         waits += [self._seconds_until(live.canary_topic(slug), CANARY_SECONDS) for slug in self._touched.canaries]

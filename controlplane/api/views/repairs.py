@@ -1,0 +1,262 @@
+"""Answers that were to be JSON, over HTTP: what became of them, and those that nothing could repair, to complete."""
+
+from typing import Any, ClassVar, Final
+from uuid import UUID
+
+import orjson
+from django.http import Http404
+from django.utils import timezone
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from controlplane.accounts.models import Operator
+from controlplane.api.base import OperatorView, Reason, Strict, describe, read
+from controlplane.api.cursors import CURSOR_PARAMETERS, Filters, cursor_key, next_page, page_of, read_query
+from controlplane.api.views.usage import DEFAULT_RANGE, MAX_RANGE, narrow
+from controlplane.ledger.access import COMPLETE, READ, access_repair, require_answers
+from controlplane.ledger.completions import complete_answer, read_words, standing_of
+from controlplane.ledger.jobs import uuid_of
+from controlplane.ledger.repairs import Repair
+from controlplane.routing.access import access_routing
+from controlplane.telemetry.outputs import REPAIR, Outputs, read_outputs
+from dataplane.errors import InvalidRequest
+from dataplane.repair.completion import Supplied, parse_supplied
+from dataplane.repair.kept import ID_PREFIX, OPEN, STATES
+
+TAG: Final = "answers"
+_COLUMNS: Final = (
+    *("id", "tenant", "user_hash", "request_id", "route", "prompt", "version", "lane", "status", "at", "mode"),
+    *("missing_fields", "created_at", "expires_at", "completed_at", "completed_by"),
+)
+
+
+class ListedRepair(serializers.ModelSerializer[Repair]):
+    """One answer, without its words."""
+
+    id = serializers.CharField(source="name", help_text="As callers know it")
+    status = serializers.ChoiceField(source="state", choices=STATES)
+    at = serializers.CharField(source="at_part", help_text='The part that is wrong: "text" or "tool_calls[i]"')
+    missing_fields = serializers.ListField(source="missing", child=serializers.CharField(), help_text="JSON pointers")
+    completed_by = serializers.CharField(help_text="An API key's id, or 'operator:' and a name; empty: nobody yet")
+
+    class Meta:
+        model = Repair
+        fields: ClassVar = list(_COLUMNS)
+
+
+class FlawRow(serializers.Serializer[Any]):
+    pointer = serializers.CharField(allow_blank=True, help_text="JSON pointer; empty: the whole part")
+    problem = serializers.CharField(help_text="As failure modes are called, such as missing_field")
+    wanted = serializers.JSONField(allow_null=True, help_text="What the schema says of the place; null: not plainly")
+
+
+class OneRepairRow(ListedRepair):
+    is_readable = serializers.BooleanField(help_text="False: only all of the part can be supplied, as `value`")
+    flaws = FlawRow(many=True, help_text="What is wrong where, while it is open")
+
+    class Meta(ListedRepair.Meta):
+        fields: ClassVar = [*_COLUMNS, "is_readable", "flaws"]
+
+
+class ListedRepairPage(serializers.Serializer[Any]):
+    next = serializers.URLField(allow_null=True, help_text="Null: there are no older ones")
+    results = ListedRepair(many=True)
+
+
+class RepairWords(serializers.Serializer[Any]):
+    why = serializers.CharField(allow_null=True, help_text="What is wrong, with the words that are")
+    value = serializers.CharField(allow_null=True, help_text="As much of the part as could be read, as JSON text")
+    response = serializers.JSONField(allow_null=True, help_text="The chat.completion; null: kept no more")
+    asked = serializers.JSONField(allow_null=True, help_text="response_format and tools of the request")
+
+
+class CompleteRepair(Reason):
+    # The base class has an attribute of that name, which is read once the class is made.
+    fields = serializers.DictField(  # type: ignore[assignment]
+        child=serializers.JSONField(allow_null=True),
+        required=False,
+        allow_empty=False,
+        help_text="Values by JSON pointer; or `value`",
+    )
+    value = serializers.JSONField(required=False, allow_null=True, help_text="All of the part; or `fields`")
+
+
+class OutcomeRow(serializers.Serializer[Any]):
+    prompt = serializers.CharField(allow_blank=True, help_text="Empty: no managed prompt")
+    version = serializers.IntegerField()
+    lane = serializers.CharField(allow_blank=True)
+    mode = serializers.CharField(help_text="What was wrong; none: nothing")
+    rung = serializers.CharField(help_text="The rung of the repair ladder that ended it, r0_strict to r7_failed")
+    # The base class has an attribute of that name, which only a field inside another serializer has a use for.
+    label = serializers.CharField(allow_blank=True, help_text="How far it may be trusted; empty: it failed")  # type: ignore[assignment]
+    count = serializers.IntegerField(help_text="Parts of answers: texts, and arguments of tool calls")
+
+
+class OutcomesAnswer(serializers.Serializer[Any]):
+    since = serializers.DateTimeField(help_text="Rounded down to the step that is counted by")
+    until = serializers.DateTimeField()
+    results = OutcomeRow(many=True)
+
+
+OUTCOME_PARAMETERS: Final = [
+    OpenApiParameter("prompt", description="Only answers to this prompt"),
+    OpenApiParameter("lane", description="Only answers of this lane"),
+    OpenApiParameter("since", OpenApiTypes.DATETIME, description="24 h before `until` unless told"),
+    OpenApiParameter("until", OpenApiTypes.DATETIME, description="Now unless told. At most 31 days"),
+]
+
+
+class RepairFilters(Filters):
+    repair = serializers.CharField(required=False, max_length=64)
+    tenant = serializers.CharField(required=False)
+    status = serializers.ChoiceField(required=False, choices=STATES)
+
+
+class OutcomeFilters(Strict):
+    prompt = serializers.CharField(required=False, max_length=100)
+    lane = serializers.CharField(required=False, max_length=200)
+    since = serializers.DateTimeField(required=False)
+    until = serializers.DateTimeField(required=False)
+
+
+class Repairs(OperatorView):
+    @describe(
+        "repairs_list",
+        "Answers that nothing could repair, newest first: what they lack, until when, who completed them",
+        tag=TAG,
+        gives=ListedRepairPage,
+        refuses=(400, 403),
+        parameters=[
+            OpenApiParameter("repair", description="Exactly this answer, by the id that its caller has"),
+            OpenApiParameter("tenant", description="Exactly this tenant, by its slug"),
+            OpenApiParameter("status", enum=STATES, description="Exactly this status"),
+            *CURSOR_PARAMETERS,
+        ],
+    )
+    def get(self, request: Request) -> Response:
+        tenants = require_answers(self.operator)
+        asked = read_query(RepairFilters, request)
+        rows = Repair.objects.without_words().matching(
+            repair=asked.get("repair", ""), tenants=narrow(tenants, asked), state=asked.get("status", "")
+        )
+        if "cursor" in asked:
+            rows = rows.before(cursor_key(asked, lambda text: UUID(str(text)), str)[0])
+        page, more = page_of(rows.newest(), asked)
+        key = [str(page[-1].pk), ""] if more else None
+        return Response(ListedRepairPage({"next": next_page(request, asked, key), "results": page}).data)
+
+
+class OneRepair(OperatorView):
+    @describe(
+        "repairs_retrieve", "One answer that nothing could repair, and what is wrong where", tag=TAG, gives=OneRepairRow
+    )
+    def get(self, request: Request, repair: str) -> Response:
+        return Response(_whole(access_repair(self.operator, _id_of(repair))))
+
+
+class RepairTranscript(OperatorView):
+    @describe(
+        "repairs_words_retrieve",
+        "The words of an answer, for who may read its tenant's content; the audit record says who did",
+        tag=TAG,
+        gives=RepairWords,
+    )
+    def get(self, request: Request, repair: str) -> Response:
+        row = access_repair(self.operator, _id_of(repair), READ)
+        words = read_words(repair=row, actor=self.operator, now=timezone.now())
+        if words is None:
+            return Response(dict.fromkeys(("why", "value", "response", "asked")))
+        return Response({"why": row.why, "value": words["value"], "response": words["body"], "asked": words["asked"]})
+
+
+class CompleteOneRepair(OperatorView):
+    @describe(
+        "repairs_complete",
+        "Supply what an answer lacks; open still if another part of it is broken too, which `at` names then",
+        tag=TAG,
+        takes=CompleteRepair,
+        gives=OneRepairRow,
+    )
+    def post(self, request: Request, repair: str) -> Response:
+        row = access_repair(self.operator, _id_of(repair), COMPLETE)
+        asked = read(CompleteRepair, request)
+        given = _supplied(asked)
+        complete_answer(repair=row, given=given, reason=asked["reason"], actor=self.operator, now=timezone.now())
+        return Response(_whole(access_repair(self.operator, row.pk)))
+
+
+class RepairOutcomes(OperatorView):
+    @describe(
+        "repair_outcomes_list",
+        "What became of answers that were to be JSON, by prompt version, lane, failure mode, rung and label",
+        tag=TAG,
+        gives=OutcomesAnswer,
+        refuses=(400, 404),
+        parameters=OUTCOME_PARAMETERS,
+    )
+    def get(self, request: Request) -> Response:
+        found = outcomes_asked(self.operator, request, REPAIR)
+        rows = [
+            {**place._asdict(), "mode": key.name, "rung": key.outcome, "label": key.label, "count": number}
+            for place, counts in sorted(found.places.items())
+            for key, number in sorted(counts.items())
+        ]
+        return Response(OutcomesAnswer({"since": found.since, "until": found.until, "results": rows}).data)
+
+
+def outcomes_asked(operator: Operator, request: Request, system: str) -> Outputs:
+    """What a system counted in the range, and of the prompt and the lane, that a request asks for.
+
+    Raises:
+        Http404, PermissionDenied: as `access_routing`.
+        rest_framework.exceptions.ValidationError: naming the field.
+    """
+    access_routing(operator)
+    parsed = OutcomeFilters(data=request.query_params.dict())
+    parsed.is_valid(raise_exception=True)
+    asked = parsed.validated_data
+    until = asked.get("until", timezone.now())
+    since = asked.get("since", until - DEFAULT_RANGE)
+    if not since < until or until - since > MAX_RANGE:
+        raise serializers.ValidationError({"since": [f"before `until`, and at most {MAX_RANGE.days} days"]})
+    return read_outputs(system, since=since, until=until, prompt=asked.get("prompt", ""), lane=asked.get("lane", ""))
+
+
+def _id_of(name: str) -> UUID:
+    """The id that an address names, in either way of writing it."""
+    found = uuid_of(name.removeprefix(ID_PREFIX))
+    if found is None:
+        raise Http404("there is no such thing here, or you may not see it")
+    return found
+
+
+def _whole(row: Repair) -> dict[str, Any]:
+    standing = None
+    if row.state == OPEN and row.expires_at > timezone.now():
+        standing = standing_of(Repair.objects.get(pk=row.pk))
+    flaws = [] if standing is None else standing.flaws
+    return {
+        **ListedRepair(row).data,
+        "is_readable": standing is not None and standing.is_readable,
+        "flaws": [{"pointer": one.pointer, "problem": one.mode, "wanted": one.wanted} for one in flaws],
+    }
+
+
+def _supplied(asked: dict[str, Any]) -> Supplied:
+    """What a caller supplies.
+
+    Raises:
+        rest_framework.exceptions.ValidationError: naming the field.
+    """
+    given = {name: asked[name] for name in ("fields", "value") if name in asked}
+    if len(given) != 1:
+        raise serializers.ValidationError({"fields": ["give either `fields` or `value`"]})
+    (name,) = given
+    try:
+        return parse_supplied(orjson.dumps(given))
+    except (TypeError, InvalidRequest) as exc:
+        # A number of more than 64 bits, or half a character, which no answer can hold.
+        raise serializers.ValidationError({name: [str(exc)]}) from exc

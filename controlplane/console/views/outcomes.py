@@ -1,0 +1,96 @@
+"""What the pages of checks of answers are asked for: how far back, to which prompt, of which lane."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.http import urlencode
+
+from controlplane.accounts.models import Operator
+from controlplane.console.forms.repairs import DEFAULT_ANSWER_HOURS, AnswersForm
+from controlplane.console.forms.usage import HOURS
+from controlplane.prompts.access import visible_prompts
+from controlplane.routing.access import InForce, access_routing
+from controlplane.telemetry.outputs import Outputs, read_outputs
+
+PERIODS: Final = {
+    1: "in the last hour",
+    24: "in the last 24 hours",
+    168: "in the last 7 days",
+    744: "in the last 31 days",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the address asks for.
+
+    Attributes:
+        system: Whose outcomes, as for `read_outputs`.
+        charts: The name of the address of the page's charts.
+        kept: What narrows it, for other addresses.
+    """
+
+    system: str
+    charts: str
+    in_force: InForce
+    form: AnswersForm
+    hours: int
+    kept: Mapping[str, str]
+
+    @property
+    def period(self) -> str:
+        """As a sentence has it, with what narrows it."""
+        whose = f" to prompt {self.kept['prompt']}" if "prompt" in self.kept else ""
+        where = f" of lane {self.kept['lane']}" if "lane" in self.kept else ""
+        return f"{PERIODS[self.hours]}{whose}{where}"
+
+    def read(self, now: datetime) -> Outputs:
+        return read_outputs(
+            self.system,
+            since=now - timedelta(hours=self.hours),
+            until=now,
+            prompt=self.kept.get("prompt", ""),
+            lane=self.kept.get("lane", ""),
+        )
+
+    def url(self, **changes: Any) -> str:
+        return f"?{urlencode({**self.kept, **changes})}"
+
+    def chart_url(self, name: str) -> str:
+        return f"{reverse(self.charts, args=[name])}{self.url(hours=self.hours)}"
+
+    def ranges(self, **kept: Any) -> list[dict[str, Any]]:
+        """The periods that can be chosen, as links."""
+        return [
+            {"label": label, "url": self.url(hours=hours, **kept), "active": hours == self.hours}
+            for hours, label in HOURS.items()
+        ]
+
+
+def outcomes_asked(
+    request: HttpRequest,
+    operator: Operator,
+    *,
+    system: str,
+    charts: str,
+    form: type[AnswersForm] = AnswersForm,
+    **choices: Any,
+) -> Asked:
+    """Read the address; what it asks for that there is not is passed over.
+
+    Args:
+        choices: For the form, beside prompts and lanes.
+    Raises:
+        Http404, PermissionDenied: as `access_routing`.
+    """
+    in_force = access_routing(operator)
+    prompts = list(visible_prompts(operator).values_list("slug", flat=True))
+    asked = form(request.GET, prompts=prompts, lanes=sorted(in_force.table.lanes), **choices)
+    asked.is_valid()
+    found = asked.cleaned_data
+    kept = {name: value for name, value in found.items() if name != "hours" and value}
+    return Asked(system, charts, in_force, asked, found.get("hours") or DEFAULT_ANSWER_HOURS, kept)

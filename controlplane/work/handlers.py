@@ -1,0 +1,70 @@
+"""Who does which kind of work: each app registers its own at start-up."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from controlplane.work.errors import UnknownKind
+
+MAX_ATTEMPTS: Final = 8
+TASK: Final = "task"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a piece of work. `number` counts from 1; `key` is the same for all of them, for whoever is asked to do
+    something outside.
+    """
+
+    id: UUID
+    kind: str
+    number: int
+    tenant: str
+
+    @property
+    def key(self) -> str:
+        """The idempotency key for whatever is done outside in the name of this work."""
+        return str(self.id)
+
+
+Run = Callable[[dict[str, Any], Attempt], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """How one kind of work is done.
+
+    Attributes:
+        run: Does it, or raises; after an exception it is tried again later, after GiveUp it is not.
+        work: What its dead letters are called: task, push, webhook …
+        max_attempts: Counts the first.
+        is_atomic: `run` and the note that it is done are one transaction, so its writes to the database happen exactly
+            once. Otherwise it may happen again after a crash, and must not mind.
+    """
+
+    kind: str
+    run: Run
+    work: str = TASK
+    max_attempts: int = MAX_ATTEMPTS
+    is_atomic: bool = False
+
+
+_handlers: dict[str, Handler] = {}
+
+
+def register(handler: Handler) -> None:
+    """Have work of its kind done by this handler; the last one counts."""
+    _handlers[handler.kind] = handler
+
+
+def find(kind: str) -> Handler:
+    """The handler of a kind.
+
+    Raises:
+        UnknownKind: there is none.
+    """
+    handler = _handlers.get(kind)
+    if handler is None:
+        raise UnknownKind(kind)
+    return handler

@@ -1,0 +1,23 @@
+"""The word that Celery carries: something is due; and the sweep on its beat."""
+
+import time
+from random import Random
+
+from celery import shared_task
+from django.utils import timezone
+
+from controlplane.work import operations, runner
+
+
+# Word is acknowledged when it comes, not when the work is done: what a worker had when it died comes back by its lease,
+# and a worker that lost its broker while it was busy could not acknowledge any more, and might stay deaf afterwards.
+@shared_task(name=operations.RUN_TASK, acks_late=False)
+def run_due() -> int:
+    """Do what is due."""
+    return runner.run_due(rng=Random(), now=timezone.now, clock=time.monotonic)  # noqa: S311 - jitter, not a secret
+
+
+@shared_task(name="work.sweep", expires=5)
+def sweep() -> int:
+    """Put back what dead workers had, and send word of what is due."""
+    return operations.sweep(now=timezone.now())

@@ -1,0 +1,1 @@
+"""The ladder that makes JSON of what a model wrote, one rung after the other; see docs/json-repair.md."""

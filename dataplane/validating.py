@@ -1,0 +1,157 @@
+"""Holds answers against the validators of their route: those that need no model first, then judges, through lanes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
+
+from dataplane.aggregation import Aggregation
+from dataplane.asides import Asides
+from dataplane.chat import Chat
+from dataplane.errors import GatewayError, ValidationFailed
+from dataplane.journey import JUDGE, Journey
+from dataplane.json_answers import rewritten
+from dataplane.messages import ChatRequest, ChatResponse
+from dataplane.routing import eligible_lanes
+from dataplane.timers import Deadline, TimerWheel
+from dataplane.validators.check import check
+from dataplane.validators.judge import judge_prompt, judged
+from dataplane.validators.policy import JudgeParams, Rule
+from dataplane.validators.values import ABSTAINED, ANSWER, Finding, Output, Report, Verdict
+
+log = logging.getLogger("ballast.validators")
+
+# Of the rules that a header names.
+MAX_TOLD: Final = 10
+JUDGEMENT_TOKENS: Final = 300
+_CHAT: Final = frozenset({"chat"})
+_FORM: Final = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "judgement",
+        "schema": {
+            "type": "object",
+            "properties": {"supported": {"type": "boolean"}, "why": {"type": "string"}},
+            "required": ["supported", "why"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+class Validating:
+    """See the module. For all requests of a process."""
+
+    def __init__(self, *, asides: Asides, aggregation: Aggregation, timers: TimerWheel) -> None:
+        self._asides = asides
+        self._aggregation = aggregation
+        self._timers = timers
+
+    async def check(self, journey: Journey, chat: Chat, response: ChatResponse, deadline: Deadline) -> ChatResponse:
+        """Return the answer as it may be handed over; the very same, if nothing was to be taken out of it.
+
+        Raises:
+            ValidationFailed: it may not be.
+        """
+        policy = chat.route.validators
+        if policy is None or response.refused:
+            return response
+        output = Output(
+            response.text or "",
+            tuple((call.name, call.arguments) for call in response.tool_calls),
+            chat.request.sources,
+            chat.question,
+            is_json=chat.request.wants_json,
+        )
+        report = check(policy, output)
+        if report.blocked_by is None and policy.judges:
+            report = await self.judge(journey, chat, report, report.repairs or output, deadline)
+        self.note(journey, report.findings)
+        refuse_blocked(report)
+        return response if report.repairs is None else _with_output(response, report.repairs, report)
+
+    async def judge(self, journey: Journey, chat: Chat, report: Report, output: Output, deadline: Deadline) -> Report:
+        """Ask the judges about an answer that nothing else blocks; returns the report with what they say."""
+        policy = chat.route.validators
+        if policy is None:
+            return report
+        findings = list(report.findings)
+        for rule in policy.judges:
+            findings.append(await self._ask(journey, chat, rule, output, deadline))
+            if findings[-1].effect is Verdict.BLOCK:
+                break  # what the others say changes nothing, and costs
+        return Report.of(findings, repairs=report.repairs)
+
+    async def _ask(self, journey: Journey, chat: Chat, rule: Rule, output: Output, deadline: Deadline) -> Finding:
+        """What one judge says. A judge that cannot be asked, or takes too long, abstains."""
+        params: JudgeParams = rule.params
+        request = ChatRequest(
+            route=params.route,
+            messages=judge_prompt(output, rule),
+            parameters={"temperature": 0, "max_tokens": JUDGEMENT_TOKENS, "response_format": _FORM},
+        )
+        began = time.monotonic()
+        tenant = journey.tenant
+        text, failure = None, ""
+        try:
+            residency = frozenset() if tenant is None else tenant.residency
+            lanes = eligible_lanes(chat.release.routing, route=params.route, residency=residency, needs=_CHAT)
+            with self._timers.deadline(min(rule.budget_ms.value / 1000, deadline.remaining_seconds)):
+                response, _ = await self._asides.ask(journey, chat, request, lanes, deadline, kind=JUDGE)
+                text = response.text or ""
+        except TimeoutError:
+            failure = f"the judge took longer than {rule.budget_ms.value:g} ms"
+        except GatewayError as exc:
+            log.info("the judge %r of request %s cannot be asked: %s", rule.id, journey.inbound.request_id, exc)
+            failure = f"the judge cannot be asked: {exc.code}"
+        return judged(rule, text, micros=round((time.monotonic() - began) * 1e6), failure=failure)
+
+    def note(self, journey: Journey, findings: Iterable[Finding]) -> None:
+        """Count what each rule said of an answer, and what came of it in all, and let the caller see in a header which
+        rules did not let it pass.
+        """
+        answering = journey.answering
+        series = journey.series("" if answering is None else answering.lane.id)
+        report, names = Report.of(findings), []
+        for finding in report.findings:
+            name = f"{finding.rule}@{finding.version}"
+            label = finding.effect.value if finding.verdict is Verdict.ABSTAIN else ""
+            if series is not None:
+                self._aggregation.record_output(
+                    series, system="validator", name=name, outcome=finding.verdict.value, label=label
+                )
+            if finding.verdict is not Verdict.PASS:
+                names.append(f"{name}={finding.verdict.value}")
+        if series is not None and report.findings:
+            is_unsure = any(finding.verdict is Verdict.ABSTAIN for finding in report.findings)
+            label = ABSTAINED if is_unsure else ""
+            self._aggregation.record_output(
+                series, system="validator", name=ANSWER, outcome=report.verdict.value, label=label
+            )
+        journey.validation = "; ".join(names[:MAX_TOLD])
+
+
+def refuse_blocked(report: Report) -> None:
+    """Return if nothing blocks the answer.
+
+    Raises:
+        ValidationFailed: something does.
+    """
+    blocking = [finding for finding in report.findings if finding.effect is Verdict.BLOCK]
+    if blocking:
+        raise ValidationFailed(rules=tuple(finding.told() for finding in blocking))
+
+
+def _with_output(response: ChatResponse, output: Output, report: Report) -> ChatResponse:
+    """The answer with what was to be taken out of it taken out."""
+    calls = tuple(
+        replace(call, arguments=arguments)
+        for call, (_, arguments) in zip(response.tool_calls, output.tool_calls, strict=True)
+    )
+    text = None if response.text is None else output.text
+    changed = replace(response, text=text, tool_calls=calls)
+    ballast = {"validation": [finding.told() for finding in report.failed]}
+    return rewritten(response, changed, ballast=ballast)
