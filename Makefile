@@ -1,7 +1,7 @@
 # One machine, one command. `make help` lists what there is; variables are in .env.example.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run stop clean test deep check lint types contracts templates migrations capabilities packages
+.PHONY: help run stop clean test deep chaos-work check lint types contracts templates migrations capabilities packages
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -21,7 +21,8 @@ help:
 	@echo "make stop    stop the copy that runs here"
 	@echo "make clean   stop it and remove its data (var/, or BALLAST_DATA_DIR)"
 	@echo "make test    run every test, browser and end-to-end ones included"
-	@echo "make deep    try approvals, roll-outs, releases, keys and quotas in many more orders; takes half an hour"
+	@echo "make deep    try approvals, roll-outs, releases, keys, quotas and work in many more orders; takes half an hour"
+	@echo "make chaos-work   10,000 pieces of durable work while workers and broker are killed; takes ten minutes"
 	@echo "make check   lint, types, import contracts, templates, migrations, what routes ask of lanes"
 
 run: $(VENV)/.installed
@@ -41,7 +42,11 @@ test: $(VENV)/.installed-dev
 
 deep: $(VENV)/.installed-dev
 	exec env HYPOTHESIS_PROFILE=deep $(PY) -m pytest tests/approvals/test_every_order.py \
-		tests/contracts/test_idempotency_in_every_order.py tests/contracts/test_quota_in_every_order.py $(PYTEST_ARGS)
+		tests/contracts/test_idempotency_in_every_order.py tests/contracts/test_quota_in_every_order.py \
+		tests/work/test_every_order.py $(PYTEST_ARGS)
+
+chaos-work: $(VENV)/.installed-dev
+	exec $(PY) -m benchmarks.durable_work
 
 # One target each, so that `make -k check` shows all that is wrong and `make types` only the types.
 check: lint types contracts templates migrations capabilities packages

@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from dataplane.access import ApiKey, Tenant, key_digest
 from dataplane.aggregation import Aggregation
@@ -26,7 +26,7 @@ from dataplane.cohorts import Arm, assign
 from dataplane.continuation import why_not
 from dataplane.copy_desk import CopyDesk
 from dataplane.cursors import CursorKeys
-from dataplane.envelope import JSON_TYPE, error_body, error_headers, face_of
+from dataplane.envelope import JSON_TYPE
 from dataplane.errors import (
     DeadlineExceeded,
     GatewayError,
@@ -40,8 +40,7 @@ from dataplane.errors import (
     UpstreamError,
     ValidationFailed,
 )
-from dataplane.fallback import CopyAnswer, answers_from_copy
-from dataplane.frames import DONE, Ending
+from dataplane.fallback import answers_from_copy
 from dataplane.idempotency import HEADER, parse_key
 from dataplane.integrity import Integrity
 from dataplane.job_tokens import is_job_token, read_token
@@ -50,27 +49,20 @@ from dataplane.json_formats import FORMATS, native_first
 from dataplane.keyed import KeyedRequest, KeyedWork
 from dataplane.lane_caller import LaneCaller
 from dataplane.lane_fit import LaneFit, refuse_unknown_fields
+from dataplane.last_words import LastWords
 from dataplane.messages import (
     ChatRequest,
     ChatResponse,
-    ChunkEncoder,
     EmbeddingRequest,
     EmbeddingResponse,
-    Finish,
-    Start,
-    StreamChunk,
-    TextDelta,
-    Usage,
-    UsageDelta,
 )
 from dataplane.metrics import GatewayMetrics
 from dataplane.open_answers import OpenAnswers
-from dataplane.policies import FallbackStack
 from dataplane.productions import Witness
 from dataplane.prompts import merge_parameters, render
 from dataplane.providers.base import Adapter, UpstreamCall
 from dataplane.quota import INTERACTIVE, WORKLOADS, Workload
-from dataplane.relay import EVENT_STREAM, NO_CACHE, Carrying, Relay
+from dataplane.relay import Carrying, Relay
 from dataplane.release import Release
 from dataplane.repairing import Repairing
 from dataplane.request_parser import parse_chat_request, parse_embedding_request
@@ -86,8 +78,6 @@ from dataplane.validating import Validating
 
 log = logging.getLogger("ballast.pipeline")
 
-# How long a caller who is told of a failure may take to read it; the deadline of the request may be over by then.
-LAST_WORDS_SECONDS: Final = 1.0
 EMBEDDINGS: Final = frozenset({"embeddings"})
 CHAT_PATH: Final = "/v1/chat/completions"
 EMBEDDINGS_PATH: Final = "/v1/embeddings"
@@ -143,7 +133,7 @@ class Pipeline:
             caller=caller, attempts=attempts, integrity=self._integrity, schemas=schemas, metrics=metrics
         )
         self._attempts = attempts
-        self._copy_desk = copy_desk
+        self._last_words = LastWords(copy_desk=copy_desk, timers=timers, wall=wall)
         self._aggregation = aggregation
         self._metrics = metrics
         self._region = region
@@ -315,7 +305,7 @@ class Pipeline:
             with self._timers.deadline(self._remaining_seconds(journey)) as deadline:
                 await self._relay.take_up_another(journey, reply, chat, deadline)
         except ValidationFailed as failure:
-            await self._withhold(journey, reply, chat, failure)
+            await self._last_words.withhold(journey, reply, chat, failure)
 
     async def _answer(self, journey: Journey, reply: Reply, chat: Chat) -> None:
         """Answer from the route's lanes, or below them."""
@@ -360,14 +350,14 @@ class Pipeline:
                     whole = await self._integrity.settle(journey, chat, answer, deadline)
                     await self._respond(journey, reply, whole.to_openai())
         except ValidationFailed as failure:
-            await self._withhold(journey, reply, chat, failure)
+            await self._last_words.withhold(journey, reply, chat, failure)
         except (GatewayError, TimeoutError) as exc:
             error = self._as_error(journey, exc)
             stack = None if journey.is_job else route.fallback  # a runner comes again, and no other words help it
             if reply.opened or not answers_from_copy(error, journey.workload) or stack is None:
                 raise error from exc
             journey.lanes = tuple(filter(chat.fit.fits, journey.lanes))  # whose return the notice may promise
-            await self._answer_from_copy(journey, reply, request, stack, error)
+            await self._last_words.answer_from_copy(journey, reply, request, stack, error)
 
     def _decide_embeddings(self, journey: Journey) -> tuple[EmbeddingRequest, Release, Route]:
         """As `_decide`."""
@@ -424,7 +414,7 @@ class Pipeline:
             stack = None if journey.is_job else route.fallback  # a runner comes again, and no other words help it
             if reply.opened or not answers_from_copy(error, journey.workload) or stack is None:
                 raise error from exc
-            self._give_notice(journey, stack, error)
+            self._last_words.give_notice(journey, stack, error)
             raise error from exc
 
     # Authenticate.
@@ -527,73 +517,6 @@ class Pipeline:
         journey.stage = "responding"
         await reply.send_whole(200, journey.headers(JSON_TYPE), body)
 
-    async def _answer_from_copy(
-        self, journey: Journey, reply: Reply, request: ChatRequest, stack: FallbackStack, error: GatewayError
-    ) -> None:
-        """Answer with words that were signed beforehand, the best that suit; the last of them is an honest error."""
-        journey.stage = "falling back"
-        answer = await self._copy_desk.find(journey, request, stack, error)
-        if answer is None:
-            self._give_notice(journey, stack, error)
-            raise error
-        journey.copy = answer.copy
-        journey.fallback = answer.rung
-        await self._say(journey, reply, request, answer, finish_reason="stop", ballast=answer.to_json())
-
-    async def _withhold(self, journey: Journey, reply: Reply, chat: Chat, failure: ValidationFailed) -> None:
-        """Answer with signed words in the place of an answer that must not be given, or say that it is withheld.
-
-        Raises:
-            ValidationFailed: nobody signed words that suit the request, or a part of the answer is out already.
-        """
-        policy = chat.route.validators
-        words = None if policy is None else self._copy_desk.escalation(journey, chat.request, policy)
-        if words is None:
-            raise failure
-        failure.escalation = words.notice
-        if reply.opened or words.answer is None:
-            raise failure
-        journey.stage = "withholding the answer"
-        ballast = {"validation": list(failure.rules), **words.notice}
-        await self._say(journey, reply, chat.request, words.answer, finish_reason="content_filter", ballast=ballast)
-
-    async def _say(
-        self,
-        journey: Journey,
-        reply: Reply,
-        request: ChatRequest,
-        answer: CopyAnswer,
-        *,
-        finish_reason: str,
-        ballast: dict[str, Any],
-    ) -> None:
-        """Answer with signed copy."""
-        journey.outcome = "ok"
-        created, model = int(self._wall()), f"copy:{answer.copy.reference}"
-        with self._timers.deadline(LAST_WORDS_SECONDS):
-            if not request.stream:
-                response = ChatResponse(
-                    id=journey.inbound.request_id,
-                    model=model,
-                    created=created,
-                    text=answer.text,
-                    finish_reason=finish_reason,
-                    usage=Usage(),
-                )
-                await reply.send_whole(200, journey.headers(JSON_TYPE), response.to_openai(ballast=ballast))
-                return
-            encoder = ChunkEncoder(include_usage=request.include_usage, ballast=ballast)
-            start = Start(journey.inbound.request_id, model, created)
-            deltas = (start, TextDelta(answer.text), Finish(finish_reason), UsageDelta(Usage()))
-            payloads = [*encoder.encode(StreamChunk(deltas)), *encoder.closing(), DONE]
-            await reply.open_stream([*journey.headers(EVENT_STREAM), NO_CACHE])
-            await reply.send_events(payloads, ending=Ending.COMPLETED)
-
-    def _give_notice(self, journey: Journey, stack: FallbackStack, error: GatewayError) -> None:
-        """Let the error be told in signed words, with what is known of when it ends."""
-        journey.notice = self._copy_desk.notice(journey, stack, error)
-        journey.fallback = "outage"
-
     def _as_error(self, journey: Journey, problem: GatewayError | TimeoutError) -> GatewayError:
         """The deadline as the error that it is: only it raises TimeoutError, everybody else has translated theirs."""
         if isinstance(problem, GatewayError):
@@ -618,7 +541,7 @@ class Pipeline:
             error = self._as_error(journey, exc)
             if is_apart or not journey.is_detached:
                 journey.fail(error)
-            await self._tell(journey, reply, error)
+            await self._last_words.tell(journey, reply, error)
         except asyncio.CancelledError:
             if not journey.outcome and (is_apart or not journey.is_detached):
                 journey.outcome = "cancelled"
@@ -628,36 +551,7 @@ class Pipeline:
             log.exception("request %s failed while %s", request_id, journey.stage)
             if is_apart or not journey.is_detached:
                 journey.fail(error)
-            await self._tell(journey, reply, error)
-
-    async def _tell(self, journey: Journey, reply: Reply, error: GatewayError) -> None:
-        """Give the caller the error: as a response, or as the last event of a stream that is under way."""
-        try:
-            with self._timers.deadline(LAST_WORDS_SECONDS):
-                if not reply.opened:
-                    await self._tell_whole(journey, reply, error)
-                elif journey.stream:
-                    code, ending = None, Ending.FAILED
-                    if isinstance(error, UpstreamError):
-                        code, ending = "upstream_interrupted", Ending.INTERRUPTED
-                    more = {} if journey.production is None else {"resume_cursor": journey.production.cursor()}
-                    body = error_body(error, request_id=journey.inbound.request_id, code=code, **more)
-                    await reply.send_events([body], ending=ending)
-        except TimeoutError:
-            log.info("the caller of request %s does not read; its connection is dropped", journey.inbound.request_id)
-
-    async def _tell_whole(self, journey: Journey, reply: Reply, error: GatewayError) -> None:
-        notice = journey.notice
-        if notice is None:
-            retry_after_seconds = None
-            body = error_body(error, request_id=journey.inbound.request_id)
-        else:
-            retry_after_seconds = float(notice.eta_seconds)
-            body = error_body(
-                error, request_id=journey.inbound.request_id, **{"detail": error.message} | notice.to_json()
-            )
-        content_type, *more = error_headers(error, retry_after_seconds=retry_after_seconds)
-        await reply.send_whole(face_of(error).status, [*journey.headers(content_type), *more], body)
+            await self._last_words.tell(journey, reply, error)
 
     def _record(self, operation: str, journey: Journey) -> None:
         # No await in here: a cancelled task still runs it to the end, once.

@@ -332,6 +332,14 @@ def test_malformed_answer_can_break_the_schema_alone(ask):
     assert isinstance(wrong["answer"], dict)
 
 
+@pytest.mark.parametrize("wire", WIRES)
+def test_model_says_what_it_is_told_to_say(ask, wire):
+    """Whatever was asked, so that what must not be said can be."""
+    answer = ask(wire, "say:text=My card is 4111 1111 1111 1111.")
+
+    assert "My card is 4111 1111 1111 1111." in answer.model_dump_json()
+
+
 @pytest.mark.parametrize("fault", ["latency:ms=1", "latency:ms=1,before=first_chunk", "slow_drip:ms=1"])
 @pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("stream", [False, True])

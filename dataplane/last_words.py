@@ -1,0 +1,140 @@
+"""What callers are told when no answer of a lane can be given: signed words in its place, or an honest error."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+from dataplane.chat import Chat
+from dataplane.copy_desk import CopyDesk
+from dataplane.envelope import JSON_TYPE, error_body, error_headers, face_of
+from dataplane.errors import GatewayError, UpstreamError, ValidationFailed
+from dataplane.fallback import CopyAnswer
+from dataplane.frames import DONE, Ending
+from dataplane.journey import Journey, Reply
+from dataplane.messages import (
+    ChatRequest,
+    ChatResponse,
+    ChunkEncoder,
+    Finish,
+    Start,
+    StreamChunk,
+    TextDelta,
+    Usage,
+    UsageDelta,
+)
+from dataplane.policies import FallbackStack
+from dataplane.relay import EVENT_STREAM, NO_CACHE
+from dataplane.timers import TimerWheel
+
+log = logging.getLogger("ballast.pipeline")
+
+# How long a caller who is told of a failure may take to read it; the deadline of the request may be over by then.
+LAST_WORDS_SECONDS: Final = 1.0
+
+
+class LastWords:
+    """See the module. One per process."""
+
+    def __init__(self, *, copy_desk: CopyDesk, timers: TimerWheel, wall: Callable[[], float]) -> None:
+        """`wall` is epoch seconds."""
+        self._copy_desk = copy_desk
+        self._timers = timers
+        self._wall = wall
+
+    async def answer_from_copy(
+        self, journey: Journey, reply: Reply, request: ChatRequest, stack: FallbackStack, error: GatewayError
+    ) -> None:
+        """Answer with words that were signed beforehand, the best that suit; the last of them is an honest error."""
+        journey.stage = "falling back"
+        answer = await self._copy_desk.find(journey, request, stack, error)
+        if answer is None:
+            self.give_notice(journey, stack, error)
+            raise error
+        journey.copy = answer.copy
+        journey.fallback = answer.rung
+        await self._say(journey, reply, request, answer, finish_reason="stop", ballast=answer.to_json())
+
+    async def withhold(self, journey: Journey, reply: Reply, chat: Chat, failure: ValidationFailed) -> None:
+        """Answer with signed words in the place of an answer that must not be given, or say that it is withheld.
+
+        Raises:
+            ValidationFailed: nobody signed words that suit the request, or a part of the answer is out already.
+        """
+        policy = chat.route.validators
+        words = None if policy is None else self._copy_desk.escalation(journey, chat.request, policy)
+        if words is None:
+            raise failure
+        failure.escalation = words.notice
+        if reply.opened or words.answer is None:
+            raise failure
+        journey.stage = "withholding the answer"
+        ballast = {"validation": list(failure.rules), **words.notice}
+        await self._say(journey, reply, chat.request, words.answer, finish_reason="content_filter", ballast=ballast)
+
+    async def _say(
+        self,
+        journey: Journey,
+        reply: Reply,
+        request: ChatRequest,
+        answer: CopyAnswer,
+        *,
+        finish_reason: str,
+        ballast: dict[str, Any],
+    ) -> None:
+        """Answer with signed copy."""
+        journey.outcome = "ok"
+        created, model = int(self._wall()), f"copy:{answer.copy.reference}"
+        with self._timers.deadline(LAST_WORDS_SECONDS):
+            if not request.stream:
+                response = ChatResponse(
+                    id=journey.inbound.request_id,
+                    model=model,
+                    created=created,
+                    text=answer.text,
+                    finish_reason=finish_reason,
+                    usage=Usage(),
+                )
+                await reply.send_whole(200, journey.headers(JSON_TYPE), response.to_openai(ballast=ballast))
+                return
+            encoder = ChunkEncoder(include_usage=request.include_usage, ballast=ballast)
+            start = Start(journey.inbound.request_id, model, created)
+            deltas = (start, TextDelta(answer.text), Finish(finish_reason), UsageDelta(Usage()))
+            payloads = [*encoder.encode(StreamChunk(deltas)), *encoder.closing(), DONE]
+            await reply.open_stream([*journey.headers(EVENT_STREAM), NO_CACHE])
+            await reply.send_events(payloads, ending=Ending.COMPLETED)
+
+    def give_notice(self, journey: Journey, stack: FallbackStack, error: GatewayError) -> None:
+        """Let the error be told in signed words, with what is known of when it ends."""
+        journey.notice = self._copy_desk.notice(journey, stack, error)
+        journey.fallback = "outage"
+
+    async def tell(self, journey: Journey, reply: Reply, error: GatewayError) -> None:
+        """Give the caller the error: as a response, or as the last event of a stream that is under way."""
+        try:
+            with self._timers.deadline(LAST_WORDS_SECONDS):
+                if not reply.opened:
+                    await self._tell_whole(journey, reply, error)
+                elif journey.stream:
+                    code, ending = None, Ending.FAILED
+                    if isinstance(error, UpstreamError):
+                        code, ending = "upstream_interrupted", Ending.INTERRUPTED
+                    more = {} if journey.production is None else {"resume_cursor": journey.production.cursor()}
+                    body = error_body(error, request_id=journey.inbound.request_id, code=code, **more)
+                    await reply.send_events([body], ending=ending)
+        except TimeoutError:
+            log.info("the caller of request %s does not read; its connection is dropped", journey.inbound.request_id)
+
+    async def _tell_whole(self, journey: Journey, reply: Reply, error: GatewayError) -> None:
+        notice = journey.notice
+        if notice is None:
+            retry_after_seconds = None
+            body = error_body(error, request_id=journey.inbound.request_id)
+        else:
+            retry_after_seconds = float(notice.eta_seconds)
+            body = error_body(
+                error, request_id=journey.inbound.request_id, **{"detail": error.message} | notice.to_json()
+            )
+        content_type, *more = error_headers(error, retry_after_seconds=retry_after_seconds)
+        await reply.send_whole(face_of(error).status, [*journey.headers(content_type), *more], body)
