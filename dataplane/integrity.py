@@ -14,7 +14,7 @@ from dataplane.repairing import Repairing
 from dataplane.samples import Samples, output_of
 from dataplane.timers import Deadline
 from dataplane.validating import Validating, refuse_blocked
-from dataplane.validators.values import Report
+from dataplane.validators.values import Output, Report
 
 
 class Integrity:
@@ -33,9 +33,9 @@ class Integrity:
             ValidationFailed: it may not be handed over.
         """
         mended = await self._repairing.mend(journey, chat, response, deadline)
-        if self._samples is not None and not mended.refused:
+        if self.wants_words(journey) and not mended.refused:
             calls = tuple((call.name, call.arguments) for call in mended.tool_calls)
-            self._samples.offer(journey, output_of(chat, mended.text, calls))
+            self._note_sample(journey, output_of(chat, mended.text, calls))
         return await self._validating.check(journey, chat, mended, deadline)
 
     def gate(self, chat: Chat) -> AnswerGate | None:
@@ -77,14 +77,18 @@ class Integrity:
         self._validating.note(journey, (finding for one in gate.reports for finding in one.findings))
 
     def wants_words(self, journey: Journey) -> bool:
-        """Whether the words of a streamed answer are wanted at its end, for `note_plain`."""
+        """Whether the words of an answer are wanted as a sample."""
         return self._samples is not None and self._samples.wants(journey)
 
     def note_plain(self, journey: Journey, chat: Chat, text: str) -> None:
         """Take note of the words of a streamed answer that passed through no gate."""
-        if self._samples is not None:
-            self._samples.offer(journey, output_of(chat, text))
+        if self.wants_words(journey):
+            self._note_sample(journey, output_of(chat, text))
 
     def _sample(self, journey: Journey, gate: AnswerGate) -> None:
-        if self._samples is not None and not gate.is_refused:
-            self._samples.offer(journey, gate.output())
+        if self.wants_words(journey) and not gate.is_refused:
+            self._note_sample(journey, gate.output())
+
+    def _note_sample(self, journey: Journey, output: Output) -> None:
+        if self._samples is not None:
+            self._samples.offer(journey, output)
