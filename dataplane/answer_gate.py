@@ -31,7 +31,7 @@ from dataplane.repair.policy import INCREMENTAL
 from dataplane.repair.reader import Repaired, Unrepaired
 from dataplane.repair.stream import JsonStream
 from dataplane.validators.policy import ValidatorPolicy
-from dataplane.validators.values import Output, Report, Source
+from dataplane.validators.values import Finding, Output, Source
 from dataplane.validators.window import Blocked, Passed, StreamWindow
 
 CUT: Final = "length"
@@ -188,9 +188,10 @@ class AnswerGate:
         return bool(self._tools)
 
     @property
-    def reports(self) -> list[Report]:
-        """What the validators found so far, of each text."""
-        return [channel.window.report for channel in self._channels() if channel.window is not None]
+    def findings(self) -> list[Finding]:
+        """What the validators found so far, text by text."""
+        windows = [channel.window for channel in self._channels() if channel.window is not None]
+        return [finding for window in windows for finding in window.report.findings]
 
     def output(self) -> Output:
         """The answer as it is at its end, for judges."""

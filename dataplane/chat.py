@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from dataplane.capabilities import needs_of
 from dataplane.journey import Journey
 from dataplane.json_formats import as_lane_takes_it
 from dataplane.lane_fit import LaneFit, asked_output
-from dataplane.messages import ChatRequest
+from dataplane.messages import ChatRequest, ChatResponse
 from dataplane.records import record
 from dataplane.release import Release
 from dataplane.routing import Lane, Route
+from dataplane.validators.values import Output
 
 
 @record
@@ -34,6 +37,15 @@ class Chat:
         if isinstance(content, str):
             return content
         return "\n".join(part["text"] for part in content or () if part["type"] == "text")
+
+    def output(self, text: str | None, tool_calls: Iterable[tuple[str, str]] = ()) -> Output:
+        """An answer to it, as validators look at it; `tool_calls` are names and arguments."""
+        request = self.request
+        return Output(text or "", tuple(tool_calls), request.sources, self.question, is_json=request.wants_json)
+
+    def output_of(self, response: ChatResponse) -> Output:
+        """As `output`, of a whole answer."""
+        return self.output(response.text, ((call.name, call.arguments) for call in response.tool_calls))
 
     def told(self, request: ChatRequest, lane: Lane) -> ChatRequest:
         """What `lane` is told of `request`, which says what this one wants said there."""

@@ -11,7 +11,7 @@ from dataplane.journey import Journey
 from dataplane.messages import ChatResponse
 from dataplane.repair.policy import WHOLE
 from dataplane.repairing import Repairing
-from dataplane.samples import Samples, output_of
+from dataplane.samples import Samples
 from dataplane.timers import Deadline
 from dataplane.validating import Validating, refuse_blocked
 from dataplane.validators.values import Output, Report
@@ -34,8 +34,7 @@ class Integrity:
         """
         mended = await self._repairing.mend(journey, chat, response, deadline)
         if self.wants_words(journey) and not mended.refused:
-            calls = tuple((call.name, call.arguments) for call in mended.tool_calls)
-            self._note_sample(journey, output_of(chat, mended.text, calls))
+            self._note_sample(journey, chat.output_of(mended))
         return await self._validating.check(journey, chat, mended, deadline)
 
     def gate(self, chat: Chat) -> AnswerGate | None:
@@ -60,8 +59,7 @@ class Integrity:
             self.note_withheld(journey, gate)
             raise
         self._sample(journey, gate)
-        report = Report.of(finding for one in gate.reports for finding in one.findings)
-        report = await self._validating.judge(journey, chat, report, gate.output(), deadline)
+        report = await self._validating.judge(journey, chat, Report.of(gate.findings), gate.output(), deadline)
         self._validating.note(journey, report.findings)
         refuse_blocked(report)
         return finish_reason
@@ -70,11 +68,11 @@ class Integrity:
         """Take note of a streamed answer at whose end nothing was held back."""
         self._sample(journey, gate)
         self._repairing.note(journey, gate.mended)
-        self._validating.note(journey, (finding for one in gate.reports for finding in one.findings))
+        self._validating.note(journey, gate.findings)
 
     def note_withheld(self, journey: Journey, gate: AnswerGate) -> None:
         """Take note of a streamed answer that the validators stopped on its way."""
-        self._validating.note(journey, (finding for one in gate.reports for finding in one.findings))
+        self._validating.note(journey, gate.findings)
 
     def wants_words(self, journey: Journey) -> bool:
         """Whether the words of an answer are wanted as a sample."""
@@ -83,7 +81,7 @@ class Integrity:
     def note_plain(self, journey: Journey, chat: Chat, text: str) -> None:
         """Take note of the words of a streamed answer that passed through no gate."""
         if self.wants_words(journey):
-            self._note_sample(journey, output_of(chat, text))
+            self._note_sample(journey, chat.output(text))
 
     def _sample(self, journey: Journey, gate: AnswerGate) -> None:
         if self.wants_words(journey) and not gate.is_refused:

@@ -25,6 +25,7 @@ from uuid import UUID
 import orjson
 
 from dataplane.errors import InvalidRequest, JobNotFound
+from dataplane.ids import read_named
 from dataplane.retry import backoff
 
 ENDPOINTS: Final = ("/v1/chat/completions", "/v1/embeddings")
@@ -182,13 +183,10 @@ def read_id(name: str) -> UUID:
     Raises:
         JobNotFound: it is none.
     """
-    text = name.removeprefix(ID_PREFIX)
-    if text == name or len(text) != 32:
+    found = read_named(name, prefix=ID_PREFIX)
+    if found is None:
         raise JobNotFound(name)
-    try:
-        return UUID(hex=text)
-    except ValueError as exc:
-        raise JobNotFound(name) from exc
+    return found
 
 
 # Waiting.

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from dataplane.chat import Chat
 from dataplane.journey import Journey
 from dataplane.validators.values import Output
 
@@ -64,11 +63,6 @@ class Samples:
                 "is_json": output.is_json,
             }
         )
-
-
-def output_of(chat: Chat, text: str | None, tool_calls: tuple[tuple[str, str], ...] = ()) -> Output:
-    """An answer to a request, as validators look at it."""
-    return Output(text or "", tool_calls, chat.request.sources, chat.question, is_json=chat.request.wants_json)
 
 
 def _has_nul(output: Output) -> bool:

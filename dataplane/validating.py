@@ -59,13 +59,7 @@ class Validating:
         policy = chat.route.validators
         if policy is None or response.refused:
             return response
-        output = Output(
-            response.text or "",
-            tuple((call.name, call.arguments) for call in response.tool_calls),
-            chat.request.sources,
-            chat.question,
-            is_json=chat.request.wants_json,
-        )
+        output = chat.output_of(response)
         report = check(policy, output)
         if report.blocked_by is None and policy.judges:
             report = await self.judge(journey, chat, report, report.repairs or output, deadline)

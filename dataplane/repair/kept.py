@@ -9,6 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from dataplane.errors import RepairNotFound
+from dataplane.ids import read_named
 
 OPEN: Final = "open"
 COMPLETED: Final = "completed"
@@ -86,10 +87,7 @@ def read_id(name: str) -> UUID:
     Raises:
         RepairNotFound: it is none.
     """
-    text = name.removeprefix(ID_PREFIX)
-    if text == name or len(text) != 32:
+    found = read_named(name, prefix=ID_PREFIX)
+    if found is None:
         raise RepairNotFound(name)
-    try:
-        return UUID(hex=text)
-    except ValueError as exc:
-        raise RepairNotFound(name) from exc
+    return found

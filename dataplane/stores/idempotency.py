@@ -43,7 +43,7 @@ from dataplane.idempotency import (
 from dataplane.journey import new_id
 from dataplane.stores import idempotency_sql as sql
 from dataplane.stores.lookout import LISTENING, Lookout, Sight
-from dataplane.stores.postgres import KEEPING, make_pool
+from dataplane.stores.postgres import KEEPING, make_pool, run
 
 log = logging.getLogger("ballast.idempotency")
 
@@ -298,24 +298,13 @@ class PostgresIdempotencyStore:
             log.debug("a statement ended with %r", problem)
 
     async def _run(self, statement: str, parameters: Mapping[str, Any]) -> list[DictRow]:
-        """Run one statement, which is one transaction.
+        """Run one statement, which is one transaction."""
 
-        A connection that was lost since it was last used is no failure yet: each statement can be run again, because
-        each looks whether it was run before.
-        """
-        may_run_again = True
-        while True:
-            connection: psycopg.AsyncConnection[DictRow] | None = None
-            try:
-                async with asyncio.timeout(LATE_SECONDS), self._pool.connection() as connection:
-                    cursor = await connection.execute(statement.encode(), parameters, binary=True)
-                    return await cursor.fetchall()
-            except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.ProgrammingError, TimeoutError) as exc:
-                if not may_run_again or connection is None or not connection.broken:
-                    log.info("idempotency keys cannot be looked up: %s: %s", type(exc).__name__, exc)
-                    raise IdempotencyUnavailable(f"the database fails ({type(exc).__name__})") from exc
-                may_run_again = False
-                await self._pool.check()
+        async def work(connection: psycopg.AsyncConnection[DictRow]) -> list[DictRow]:
+            cursor = await connection.execute(statement.encode(), parameters, binary=True)
+            return await cursor.fetchall()
+
+        return await run(self._pool, work, timeout_seconds=LATE_SECONDS, unavailable=IdempotencyUnavailable)
 
     async def _look(self, records: Collection[UUID]) -> dict[UUID, Sight]:
         rows = await self._in_time(asyncio.create_task(self._run(sql.LOOK, {"records": list(records)})))

@@ -5,7 +5,6 @@ Nothing is accepted that is not stored, so when it cannot be asked, no job is ta
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from dataplane.errors import IdempotencyMismatch, JobNotFound, JobQueueFull, Job
 from dataplane.idempotency import Fingerprint, Scope
 from dataplane.jobs import TRANSITIONS, UNREACHED, Answer, Event, Figures, Job, LeaseLost, State, Taken, Verdict
 from dataplane.stores import jobs_sql as sql
-from dataplane.stores.postgres import make_pool
+from dataplane.stores.postgres import make_pool, run
 
 log = logging.getLogger("ballast.jobs")
 
@@ -274,24 +273,15 @@ class PostgresJobStore:
     async def _run(self, *statements: str, parameters: Mapping[str, Any] | None = None) -> list[DictRow]:
         """Run statements in one transaction; returns the rows of the last.
 
-        A connection that was lost since it was last used is no failure yet: each step can be run again, because each
-        looks whether it was run before.
-
         Raises:
             JobsUnavailable: the database fails, or gives no answer in time.
         """
-        may_run_again = True
-        while True:
-            connection: psycopg.AsyncConnection[DictRow] | None = None
-            try:
-                async with asyncio.timeout(self._timeout_seconds), self._pool.connection() as connection:
-                    return await _execute(connection, statements, parameters or {})
-            except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.ProgrammingError, TimeoutError) as exc:
-                if not may_run_again or connection is None or not connection.broken:
-                    log.info("jobs cannot be looked up: %s: %s", type(exc).__name__, exc)
-                    raise JobsUnavailable(f"the database fails ({type(exc).__name__})") from exc
-                may_run_again = False
-                await self._pool.check()
+        return await run(
+            self._pool,
+            lambda connection: _execute(connection, statements, parameters or {}),
+            timeout_seconds=self._timeout_seconds,
+            unavailable=JobsUnavailable,
+        )
 
 
 async def _execute(

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import psycopg
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
+
+from dataplane.errors import GatewayError
+
+log = logging.getLogger("ballast.postgres")
 
 Pool = AsyncConnectionPool[psycopg.AsyncConnection[DictRow]]
 
@@ -35,3 +42,33 @@ def make_pool(url: str, *, name: str, connections: int, timeout_seconds: float) 
         name=name,
         kwargs={**KEEPING, "application_name": name, "row_factory": dict_row},
     )
+
+
+async def run(
+    pool: Pool,
+    work: Callable[[psycopg.AsyncConnection[DictRow]], Awaitable[list[DictRow]]],
+    *,
+    timeout_seconds: float,
+    unavailable: Callable[[str], GatewayError],
+) -> list[DictRow]:
+    """Return the rows of what is done over a connection of `pool`, within so many seconds.
+
+    A connection that was lost since it was last used is no failure yet: the work is done again, once, so each step of
+    it looks whether it was done before.
+
+    Raises:
+        GatewayError: what `unavailable` makes of the reason, when the database fails or gives no answer in time.
+    """
+    may_run_again = True
+    while True:
+        connection: psycopg.AsyncConnection[DictRow] | None = None
+        try:
+            async with asyncio.timeout(timeout_seconds), pool.connection() as connection:
+                return await work(connection)
+        except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.ProgrammingError, TimeoutError) as exc:
+            if not may_run_again or connection is None or not connection.broken:
+                error = unavailable(f"the database fails ({type(exc).__name__})")
+                log.info("%s: %s: %s", error.code, type(exc).__name__, exc)
+                raise error from exc
+            may_run_again = False
+            await pool.check()

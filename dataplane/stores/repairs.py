@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Protocol
@@ -15,9 +13,7 @@ from psycopg.rows import DictRow
 
 from dataplane.errors import RepairNotFound, RepairsUnavailable
 from dataplane.repair.kept import COMPLETED, ID_PREFIX, OPEN, OpenAnswer, Standing, StillBroken
-from dataplane.stores.postgres import make_pool
-
-log = logging.getLogger("ballast.repair")
+from dataplane.stores.postgres import make_pool, run
 
 REPAIRS: Final = "ledger_repair"
 KEEPING: Final = "ballast-repairs"
@@ -144,24 +140,17 @@ class PostgresRepairStore:
         return _standing(await self._run(_CHANGE, parameters), standing.id)
 
     async def _run(self, statement: str, parameters: Mapping[str, Any]) -> list[DictRow]:
-        """Run one statement, a second time if its connection was lost since it was last used.
+        """Run one statement.
 
         Raises:
             RepairsUnavailable: the database fails, or gives no answer in time.
         """
-        may_run_again = True
-        while True:
-            connection: psycopg.AsyncConnection[DictRow] | None = None
-            try:
-                async with asyncio.timeout(self._timeout_seconds), self._pool.connection() as connection:
-                    cursor = await connection.execute(statement.encode(), parameters)
-                    return await cursor.fetchall()
-            except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.ProgrammingError, TimeoutError) as exc:
-                if not may_run_again or connection is None or not connection.broken:
-                    log.info("repairs cannot be looked up: %s: %s", type(exc).__name__, exc)
-                    raise RepairsUnavailable(f"the database fails ({type(exc).__name__})") from exc
-                may_run_again = False
-                await self._pool.check()
+
+        async def work(connection: psycopg.AsyncConnection[DictRow]) -> list[DictRow]:
+            cursor = await connection.execute(statement.encode(), parameters)
+            return await cursor.fetchall()
+
+        return await run(self._pool, work, timeout_seconds=self._timeout_seconds, unavailable=RepairsUnavailable)
 
 
 def _standing(rows: Sequence[DictRow], repair: UUID) -> Standing:
