@@ -39,7 +39,8 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # its base ha
     """Serves /ws/live/.
 
     From the browser: {"subscribe": [topic, …]} and {"unsubscribe": [topic, …]}.
-    To it: {"topic": str, "data": {…}}; {"refused": topic} for one that is unknown, not theirs or over the limit of 20;
+    To it: {"refused": topic} for one that is unknown, not theirs or over the limit of 20; {"subscribed": [topic, …]}
+    once what was asked for is joined or refused: a page fetches then what happened before; {"topic": str, "data": {…}};
     {"topic": "clock", "data": {"now": ISO-8601}} on connecting and every 5 s. Closes with 4401 when signed out.
     Topics and who may see them: "fleet" and "overview" with releases.view_release; "lanes", "quotas" and "answers" with
     routing.view_routingtable; "dead-letters" with accounts.view_deadletter on any tenant; "canary.<slug>" with
@@ -96,6 +97,8 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # its base ha
             await self._join(operator, topic)
         for topic in subscribe[MAX_TOPICS:]:
             await self._refuse(topic)
+        if subscribe:
+            await self._say({"subscribed": [topic for topic in subscribe if topic in self._topics]})
 
     async def live_message(self, message: dict[str, Any]) -> None:
         """Pass on what `controlplane.live` sent to a topic."""

@@ -46,6 +46,7 @@ def shell(request: HttpRequest) -> dict[str, Any]:
         "rail": SimpleLazyObject(lambda: _rail(request, operator, now=now)),
         "status_text": SimpleLazyObject(lambda: status_of(house_of(request, operator, now=now)).text),
         "status_tone": SimpleLazyObject(lambda: status_of(house_of(request, operator, now=now)).tone),
+        "fleet_picture": SimpleLazyObject(lambda: house_of(request, operator, now=now).fleet_picture),
         "palette_url": reverse("palette"),
         "status_url": reverse("status"),
     }

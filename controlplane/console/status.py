@@ -9,6 +9,7 @@ from controlplane.accounts.access import may
 from controlplane.accounts.models import Operator
 from controlplane.approvals.access import visible_debts
 from controlplane.console.lane_content import is_open
+from controlplane.releases.fleet import picture_of
 from controlplane.releases.models import Convergence, Release, Worker
 from controlplane.rollouts.access import visible_canaries
 from controlplane.routing.holds import active_holds
@@ -49,6 +50,20 @@ class House:
     def behind(self) -> int:
         """Workers on their way: heard of, on another release, and without a refusal of this one."""
         return self.workers - self.in_sync - self.refused - self.silent
+
+    @property
+    def fleet_picture(self) -> str:
+        """What the fleet looks like, for the page to compare with what it hears; empty: it will hear nothing."""
+        if not self.sees_fleet:
+            return ""
+        return picture_of(
+            self.revision,
+            expected=self.workers,
+            in_sync=self.in_sync,
+            behind=self.behind,
+            refused=self.refused,
+            silent=self.silent,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,11 +88,15 @@ class Fleet:
             "silent": counts[Convergence.SILENT],
         }
 
+    def picture(self) -> str:
+        """What this fleet looks like, see `picture_of`."""
+        return picture_of(self.current and self.current.revision, **self.counts())
+
     def to_json(self, names: Collection[str] | None = None) -> dict[str, Any]:
         """What the live topic "fleet" carries; the counts are of the whole fleet, the workers only those of `names`.
 
         Shape: {"now": ISO-8601, "current": {"revision": int, "digest": str, "clicked_at": ISO-8601} or null,
-                "counts": see `counts`, "workers": [see `WorkerStanding.to_json`]}.
+                "counts": see `counts`, "picture": see `picture_of`, "workers": [see `WorkerStanding.to_json`]}.
         """
         current = self.current
         return {
@@ -104,8 +108,18 @@ class Fleet:
                 "clicked_at": current.clicked_at.isoformat(),
             },
             "counts": self.counts(),
+            "picture": self.picture(),
             "workers": [one.to_json() for one in self.workers if names is None or one.worker.name in names],
         }
+
+
+def picture_of(revision: int | None, *, expected: int, in_sync: int, behind: int, refused: int, silent: int) -> str:
+    """A text that is another one as soon as the release or a count is: pages compare it with what they were made of.
+
+    Args:
+        expected, in_sync, behind, refused, silent: As `Fleet.counts` counts them.
+    """
+    return "/".join(str(part) for part in (revision or 0, expected, in_sync, behind, refused, silent))
 
 
 def fleet(*, now: datetime) -> Fleet:

@@ -1,5 +1,7 @@
 // The fleet converges before the reader's eyes: cells and rows replaced in place by the worker's name, new ones added.
 // What the server words (who was refused and why, the list of releases) is fetched anew once the picture has changed.
+import { refresh } from "./live.js";
+
 const looks = {
   "in-sync": { tone: "good", icon: "check-circle-fill", word: "in sync" },
   behind: { tone: "watch", icon: "hourglass-split", word: "behind" },
@@ -8,7 +10,7 @@ const looks = {
   stopped: { tone: "off", icon: "stop-fill", word: "stopped" },
 };
 const latencies = new Map(); // of the current release, by worker
-let picture = null;
+let picture = document.querySelector("[data-fleet-refresh]")?.dataset.fleetPicture;
 
 function drawIcon(name, label) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
@@ -113,15 +115,13 @@ function reached(data) {
 
 document.addEventListener("ballast:live", ({ detail: { topic, data } }) => {
   if (topic !== "fleet" || !data.counts) return;
-  const now = [data.current?.revision, ...Object.values(data.counts)].join("/");
-  if (picture?.split("/")[0] !== now.split("/")[0]) latencies.clear();
+  if (picture?.split("/")[0] !== data.picture.split("/")[0]) latencies.clear();
   for (const worker of data.workers) {
     const fleet = document.querySelector(`[data-fleet="${worker.kind === "gateway" ? "gateway" : "agent"}"]`);
     if (fleet) place(fleet, worker);
     if (worker.kind === "gateway" && worker.state !== "stopped") latencies.set(worker.name, worker.ack_ms);
   }
   reached(data);
-  // The first message only says what the page was made of.
-  if (picture !== null && picture !== now) document.querySelectorAll("[data-fleet-refresh]").forEach((part) => globalThis.htmx?.trigger(part, "ballast:refresh"));
-  picture = now;
+  if (picture !== data.picture) document.querySelectorAll("[data-fleet-refresh]").forEach(refresh);
+  picture = data.picture;
 });

@@ -1,7 +1,8 @@
 // The status sentence and the badges of the rail, on every page: fetched anew when the fleet or the reviews have moved.
-// Messages come every second, pictures change rarely; so the fleet's counts decide whether there is anything to ask.
+// Messages come every second, pictures change rarely; so the fleet's picture decides whether there is anything to ask.
+import { refresh } from "./live.js";
+
 const REST_MS = 1000;
-let picture = null;
 let asked = 0;
 let timer = null;
 
@@ -43,15 +44,15 @@ function ask(url) {
 export function start() {
   const frame = document.querySelector("[data-house]");
   if (!frame) return;
+  let picture = frame.dataset.fleetPicture;
   document.addEventListener("ballast:live", ({ detail: { topic, data } }) => {
     if (topic === "status") { say(data); return; }
     if (topic === "fleet" && data.counts) {
-      const now = [data.current?.revision, ...Object.values(data.counts)].join("/");
-      const moved = picture !== null && picture !== now;
-      picture = now;
+      const moved = picture !== data.picture;
+      picture = data.picture;
       if (!moved) return;
     } else if (topic !== "reviews" && topic !== "lanes") return;
     ask(frame.dataset.house);
-    document.querySelectorAll("[data-house-part]").forEach((part) => globalThis.htmx?.trigger(part, "ballast:refresh"));
+    document.querySelectorAll("[data-house-part]").forEach(refresh);
   });
 }

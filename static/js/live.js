@@ -1,17 +1,19 @@
 // One WebSocket per page. Topics come from [data-live-topic] and [data-live-refresh]; a message {topic, data} becomes the
 // DOM event "ballast:live". When the socket is away, pages poll; the mark says live, polling, or stale since when.
+// A page is live once the server said that its topics are joined: what happened before that is fetched then, once.
 const POLL_MS = 5000;
 const REFRESH_MS = 1000;
 const CLICK_MS = 350;
 let socket = null;
 let attempt = 0;
+let joined = false;
 let subscribed = new Set();
 let pollTimer = null;
 let lastGood = Date.now();
 let pointerDownIn = null;
 let pointerUp = 0;
-const waiting = new Map();
-const refreshed = new Map(); // by address: a swap may replace the element itself
+const waiting = new Set(); // fragments by name, and so is when they were asked for: a swap may replace the element itself
+const refreshed = new Map();
 
 function topics() {
   const names = new Set();
@@ -76,16 +78,23 @@ function busy(element) {
   return (pointerDownIn && element.contains(pointerDownIn)) || (focus && focus !== element && element.contains(focus)) || element.querySelector("dialog[open], details[data-menu][open]");
 }
 
-function refresh(element) {
-  if (waiting.has(element)) return;
-  const due = Math.max(0, (refreshed.get(element.getAttribute("hx-get")) ?? 0) + REFRESH_MS - Date.now());
-  waiting.set(element, setTimeout(() => {
-    waiting.delete(element);
-    if (!element.isConnected) return;
-    refreshed.set(element.getAttribute("hx-get"), Date.now());
-    if (busy(element)) { refresh(element); return; }
-    globalThis.htmx?.trigger(element, "ballast:refresh");
-  }, due));
+const nameOf = (element) => element.id || element.getAttribute("hx-get");
+const named = (name) => document.getElementById(name) ?? document.querySelector(`[hx-get="${CSS.escape(name)}"]`);
+
+// Never lost: what is asked for while an answer is on its way is asked again after it, of whatever stands there by then.
+export function refresh(element) {
+  const name = nameOf(element);
+  if (waiting.has(name)) return;
+  const due = Math.max(0, (refreshed.get(name) ?? 0) + REFRESH_MS - Date.now());
+  waiting.add(name);
+  setTimeout(() => {
+    waiting.delete(name);
+    const now = named(name);
+    if (!now) return;
+    refreshed.set(name, Date.now());
+    if (busy(now) || now.classList.contains("htmx-request")) { refresh(now); return; }
+    globalThis.htmx?.trigger(now, "ballast:refresh");
+  }, due);
 }
 
 function refreshFor(topic) {
@@ -112,11 +121,11 @@ async function poll() {
 
 function heard() {
   lastGood = Date.now();
-  mark(socket?.readyState === WebSocket.OPEN ? "live" : "polling");
+  mark(joined ? "live" : "polling");
 }
 
 function failed() {
-  if (socket?.readyState !== WebSocket.OPEN && Date.now() - lastGood > 2 * POLL_MS) mark("stale");
+  if (!joined && Date.now() - lastGood > 2 * POLL_MS) mark("stale");
 }
 
 function connect() {
@@ -128,15 +137,15 @@ function connect() {
     clearInterval(pollTimer);
     pollTimer = null;
     subscribe();
-    heard();
-    refreshFor(null); // what happened while nobody listened
   });
   socket.addEventListener("message", (event) => {
-    const { topic, data } = JSON.parse(event.data);
+    const { topic, data, subscribed: topics } = JSON.parse(event.data);
+    if (topics) { joined = true; poll(); } // what happened while nobody listened
     heard();
     if (topic) announce(topic, data);
   });
   socket.addEventListener("close", (event) => {
+    joined = false;
     if (event.code === 4401 || event.code === 4403) { mark("stale"); return; }
     if (!pollTimer) { pollTimer = setInterval(poll, POLL_MS); poll(); }
     failed();

@@ -48,6 +48,7 @@ def release_list(request: HttpRequest) -> HttpResponse:
     context = {
         "current": current,
         "counts": standing.counts(),
+        "picture": standing.picture(),
         "reached": each[current.revision] if current else None,
         "together": together,
         "measured": sum(1 for one in each.values() if one.reached),
