@@ -90,7 +90,7 @@ class Fleet:
 
     def picture(self) -> str:
         """What this fleet looks like, see `picture_of`."""
-        return picture_of(self.current and self.current.revision, **self.counts())
+        return picture_of(self.current.revision if self.current else None, **self.counts())
 
     def to_json(self, names: Collection[str] | None = None) -> dict[str, Any]:
         """What the live topic "fleet" carries; the counts are of the whole fleet, the workers only those of `names`.
