@@ -163,6 +163,7 @@ CELERY_BEAT_SCHEDULE = {
     "sweep-work": {"task": "work.sweep", "schedule": timedelta(seconds=5)},
     "store-payloads": {"task": "deadletters.store_payloads", "schedule": timedelta(seconds=10)},
     "wake-redrives": {"task": "deadletters.wake_redrives", "schedule": timedelta(seconds=15)},
+    "finish-erasures": {"task": "deadletters.finish_erasures", "schedule": timedelta(seconds=60)},
     "purge-payloads": {"task": "deadletters.purge", "schedule": timedelta(hours=1)},
     "push-latest": {"task": "releases.push_latest", "schedule": timedelta(seconds=10)},
     "lapse-break-glass": {"task": "rollouts.lapse_break_glass", "schedule": timedelta(seconds=15)},

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, Literal, NamedTuple
 
-from dataplane.sketches import Sketch
+from dataplane.rollups import Counts
 
 BUCKET_SECONDS: Final = 10
 
@@ -31,86 +31,18 @@ def output_key(system: str, name: str, outcome: str, label: str = "") -> str:
     return f"{system}:{name}:{outcome}:{label}"
 
 
-class Accumulator:
+class Accumulator(Counts):
     """What one series counted in one bucket so far."""
 
-    __slots__ = (
-        "attempts",
-        "cancelled",
-        "changed",
-        "cost_micros",
-        "drain_tps",
-        "errors",
-        "failures",
-        "fallbacks",
-        "input_tokens",
-        "latency_ms",
-        "output_tokens",
-        "outputs",
-        "refusals",
-        "rejected",
-        "requests",
-        "schema_checked",
-        "schema_passed",
-        "throttled",
-        "timeouts",
-        "ttft_ms",
-    )
+    __slots__ = ("changed",)
 
     def __init__(self) -> None:
-        self.requests = 0
-        self.errors = 0
-        self.rejected = 0
-        self.cancelled = 0
-        self.fallbacks = 0
-        self.attempts = 0
-        self.failures = 0
-        self.timeouts = 0
-        self.throttled = 0
-        self.input_tokens = 0
-        self.output_tokens = 0
-        self.cost_micros = 0
-        self.schema_checked = 0
-        self.schema_passed = 0
-        self.refusals = 0
-        self.outputs: dict[str, int] = {}
-        self.latency_ms = Sketch()
-        self.ttft_ms = Sketch()
-        self.drain_tps = Sketch()
+        super().__init__()
         self.changed = True
 
     def to_json(self, bucket: int, series: Series) -> dict[str, Any]:
-        """One rollup, cumulative for its bucket. Shape: the bucket, the series' fields, the counts, `outputs` (see
-        `output_key`), three sketches.
-        """
-        return {
-            "bucket": bucket,
-            "lane": series.lane,
-            "prompt": series.prompt,
-            "version": series.version,
-            "canary": series.canary,
-            "cohort": series.cohort,
-            "tier": series.tier,
-            "requests": self.requests,
-            "errors": self.errors,
-            "rejected": self.rejected,
-            "cancelled": self.cancelled,
-            "fallbacks": self.fallbacks,
-            "attempts": self.attempts,
-            "failures": self.failures,
-            "timeouts": self.timeouts,
-            "throttled": self.throttled,
-            "input_tokens": self.input_tokens,
-            "output_tokens": self.output_tokens,
-            "cost_micros": self.cost_micros,
-            "schema_checked": self.schema_checked,
-            "schema_passed": self.schema_passed,
-            "refusals": self.refusals,
-            "outputs": self.outputs,
-            "latency_ms": self.latency_ms.to_json(),
-            "ttft_ms": self.ttft_ms.to_json(),
-            "drain_tps": self.drain_tps.to_json(),
-        }
+        """One rollup, cumulative for its bucket. Shape: the bucket, the series' fields, the counts."""
+        return {"bucket": bucket, **series._asdict(), **self.columns()}
 
 
 class Aggregation:

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-# A delivery that ended in nobody's hands (its runner died): so many in a row, and the work is held to be what kills.
+# A delivery that ended in nobody's hands (its runner died, or the gateway that had it): so many in a row, and the work
+# is held to be what kills. Twice may be a bad hour; a third time, apart from what was there before, is no coincidence,
+# and each further try costs everybody else who is there. No policy: a higher number would only kill more processes.
 MAX_LAPSES: Final = 3
 # Of how many attempts a letter tells; of more, the last ones.
 KEPT_CAUSES: Final = 10
@@ -35,7 +37,7 @@ class Category(StrEnum):
     VALIDATION = "validation"  # what was asked, or answered, is not what it must be: edit it, or discard
     MODEL_REFUSAL = "model_refusal"  # a content filter: edit it, or discard
     TIMEOUT = "timeout"
-    POISON = "poison"  # its runners died of it: look at it before anything else
+    POISON = "poison"  # whoever had it died of it: look at it before anything else
     POLICY = "policy"  # a rule of ours or of the tenant's forbids it
     DEPENDENCY = "dependency"  # somebody whom it needs was away: redrive when they are back
     EXPIRED = "expired"  # its time was over before it was done
@@ -116,7 +118,9 @@ _CATEGORIES: Final[Mapping[Category, frozenset[str]]] = {
     Category.MODEL_REFUSAL: frozenset({"content_filter"}),
     Category.TIMEOUT: frozenset({"deadline_exceeded", "upstream_timeout"}),
     Category.POISON: frozenset({"poison"}),
-    Category.POLICY: frozenset({"job_token_refused", "no_eligible_lane", "secret_unavailable", "shed", "unauthorized"}),
+    Category.POLICY: frozenset(
+        {"job_erased", "job_token_refused", "no_eligible_lane", "secret_unavailable", "shed", "unauthorized"}
+    ),
     Category.DEPENDENCY: frozenset(
         {
             "circuit_open",

@@ -61,6 +61,7 @@ FACES: Final[Mapping[str, Face]] = {
     "idempotency_mismatch": Face(422, INVALID, retry=False),
     "idempotency_unavailable": Face(503, SERVER, retry_after_seconds=1),
     "job_not_found": Face(404, INVALID, retry=False),
+    "job_erased": Face(410, INVALID, retry=False),
     "job_queue_full": Face(429, "rate_limit_error", retry_after_seconds=30),
     "jobs_unavailable": Face(503, SERVER, retry_after_seconds=1),
     "job_token_refused": Face(401, "authentication_error", retry=False),

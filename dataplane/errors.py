@@ -478,14 +478,17 @@ class IdempotencyIndeterminate(GatewayError):
 
 
 class IdempotencyOutcomeNotKept(GatewayError):
-    """The first request with the key was answered, at such a length that the answer is not kept."""
+    """The first request with the key was answered, at such a length that the answer is not kept, or it was erased."""
 
     code = "idempotency_outcome_not_kept"
 
     def __init__(self, key: str, *, body_bytes: int, limit_bytes: int) -> None:
+        why = f"over {limit_bytes} none is kept to be given again"
+        if body_bytes <= limit_bytes:
+            why = "they were erased, as the data of the user whom they were for"
         super().__init__(
-            f"the answer to Idempotency-Key {key!r} had {body_bytes} bytes; over {limit_bytes} none is kept to be "
-            "given again; send a new key to have it generated and billed anew"
+            f"the answer to Idempotency-Key {key!r} had {body_bytes} bytes; {why}; "
+            "send a new key to have it generated and billed anew"
         )
         self.key = key
         self.body_bytes = body_bytes
@@ -515,6 +518,18 @@ class JobNotFound(GatewayError):
 
     def __init__(self, job: str) -> None:
         super().__init__(f"job {job[:64]!r} does not exist; POST /v1/jobs gives the id of each")
+        self.job = job
+
+
+class JobErased(GatewayError):
+    """What the job asked and what it was answered were erased on purpose; nothing brings them back."""
+
+    code = "job_erased"
+
+    def __init__(self, job: str) -> None:
+        super().__init__(
+            f"the words of job {job[:64]!r} were erased, as the data of the user whom it was for; do not ask again"
+        )
         self.job = job
 
 

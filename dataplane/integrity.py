@@ -4,6 +4,8 @@ against the validators. Whole answers and streams take the same way.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from dataplane.answer_gate import AnswerGate, Checks
 from dataplane.chat import Chat
 from dataplane.errors import ValidationFailed
@@ -33,8 +35,8 @@ class Integrity:
             ValidationFailed: it may not be handed over.
         """
         mended = await self._repairing.mend(journey, chat, response, deadline)
-        if self.wants_words(journey) and not mended.refused:
-            self._note_sample(journey, chat.output_of(mended))
+        if not mended.refused:
+            self._sample(journey, lambda: chat.output_of(mended))
         return await self._validating.check(journey, chat, mended, deadline)
 
     def gate(self, chat: Chat) -> AnswerGate | None:
@@ -58,7 +60,7 @@ class Integrity:
         except ValidationFailed:
             self.note_withheld(journey, gate)
             raise
-        self._sample(journey, gate)
+        self._sample_streamed(journey, gate)
         report = await self._validating.judge(journey, chat, Report.of(gate.findings), gate.output(), deadline)
         self._validating.note(journey, report.findings)
         refuse_blocked(report)
@@ -66,7 +68,7 @@ class Integrity:
 
     def note(self, journey: Journey, gate: AnswerGate) -> None:
         """Take note of a streamed answer at whose end nothing was held back."""
-        self._sample(journey, gate)
+        self._sample_streamed(journey, gate)
         self._repairing.note(journey, gate.mended)
         self._validating.note(journey, gate.findings)
 
@@ -80,13 +82,12 @@ class Integrity:
 
     def note_plain(self, journey: Journey, chat: Chat, text: str) -> None:
         """Take note of the words of a streamed answer that passed through no gate."""
-        if self.wants_words(journey):
-            self._note_sample(journey, chat.output(text))
+        self._sample(journey, lambda: chat.output(text))
 
-    def _sample(self, journey: Journey, gate: AnswerGate) -> None:
-        if self.wants_words(journey) and not gate.is_refused:
-            self._note_sample(journey, gate.output())
+    def _sample_streamed(self, journey: Journey, gate: AnswerGate) -> None:
+        if not gate.is_refused:
+            self._sample(journey, gate.output)
 
-    def _note_sample(self, journey: Journey, output: Output) -> None:
+    def _sample(self, journey: Journey, answer: Callable[[], Output]) -> None:
         if self._samples is not None:
-            self._samples.offer(journey, output)
+            self._samples.offer(journey, answer)

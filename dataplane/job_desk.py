@@ -16,8 +16,8 @@ from uuid import UUID
 import orjson
 
 from dataplane.desks import DeskCall
-from dataplane.envelope import JSON_TYPE, Header
-from dataplane.errors import InvalidRequest, JobsUnavailable
+from dataplane.envelope import JSON_TYPE, Header, error_body, error_headers, face_of
+from dataplane.errors import InvalidRequest, JobErased, JobsUnavailable
 from dataplane.idempotency import Scope, fingerprint_of, parse_key
 from dataplane.jobs import (
     OVER,
@@ -162,6 +162,9 @@ class JobDesk:
         members: dict[str, Any],
         more: list[Header] | None = None,
     ) -> None:
+        if job.erased_at is not None:
+            await _tell_erased(job, inbound, reply)
+            return
         position, eta_seconds = await self._place(job)
         headers: list[Header] = [JSON_TYPE, (b"ballast-request-id", inbound.request_id.encode()), *(more or ())]
         if job.state not in OVER:
@@ -192,6 +195,15 @@ def _has_tools(journey: Journey, request: JobRequest) -> bool:
     return request.has_tools or (version is not None and bool(version.parameters.get("tools")))
 
 
+async def _tell_erased(job: Job, inbound: Inbound, reply: Reply) -> None:
+    """What is left of a job is told as an error: whoever fetches an answer must not take its absence for one."""
+    error = JobErased(job.name)
+    told = job_json(job, position=None, eta_seconds=None)
+    told |= orjson.loads(error_body(error, request_id=inbound.request_id))
+    headers = [*error_headers(error), (b"ballast-request-id", inbound.request_id.encode())]
+    await reply.send_whole(face_of(error).status, headers, orjson.dumps(told))
+
+
 def job_json(job: Job, *, position: int | None, eta_seconds: float | None) -> dict[str, Any]:
     """A job as its tenant reads it.
 
@@ -199,7 +211,7 @@ def job_json(job: Job, *, position: int | None, eta_seconds: float | None) -> di
     "position" (1: the next) and "eta_seconds", null while nobody knows; running, "cancelling": bool; over, "ended_at",
     "response": {"status", "headers": {name: value}, "body"} or null, "usage" and "error": the envelope's member or
     null, "forgotten_at", null while its words are kept, and "redriven_as": the id of the job that the work of a failed
-    one was handed in again as, null otherwise. Times are whole epoch seconds.
+    one was handed in again as, null otherwise. "erased_at" only if they were erased. Times are whole epoch seconds.
     """
     told: dict[str, Any] = {
         "id": job.name,
@@ -210,6 +222,8 @@ def job_json(job: Job, *, position: int | None, eta_seconds: float | None) -> di
         "expires_at": int(job.expires_at.timestamp()),
         "attempts": job.attempts,
     }
+    if job.erased_at is not None:
+        told["erased_at"] = int(job.erased_at.timestamp())
     if job.state is State.QUEUED:
         told |= {"position": position, "eta_seconds": eta_seconds}
     elif job.state is State.RUNNING:

@@ -18,7 +18,7 @@ import httpx
 from dataplane.cursors import CursorKeys
 from dataplane.errors import JobsUnavailable
 from dataplane.job_tokens import LIFE_SECONDS, JobToken, sign_token
-from dataplane.jobs import UNREACHED, Answer, Event, LeaseLost, Taken, Verdict, judge
+from dataplane.jobs import BROKEN_OFF, UNREACHED, Answer, Event, LeaseLost, Taken, Verdict, judge
 from dataplane.quota import BATCH
 from dataplane.routing import MAX_DEADLINE_MS
 from dataplane.stores.jobs import JobStore
@@ -230,7 +230,7 @@ class JobRunner:
             await asyncio.sleep(WRITE_AGAIN_SECONDS)
 
     async def _ask(self, taken: Taken) -> Answer:
-        """Ask the gateway once; UNREACHED when it does not answer."""
+        """Ask the gateway once; UNREACHED when it does not answer, BROKEN_OFF when it is gone with the request."""
         deadline_ms = min(max(taken.expires_in_seconds * 1000.0, 1.0), float(MAX_DEADLINE_MS))
         token = JobToken(taken.id, taken.tenant, taken.key_id, int(self._wall()) + LIFE_SECONDS)
         headers = {
@@ -248,7 +248,7 @@ class JobRunner:
             response = await self._client.post(taken.endpoint, content=taken.body, headers=encoded, timeout=timeout)
         except httpx.HTTPError as exc:
             log.warning("the gateway does not answer for job %s: %s: %s", taken.id, type(exc).__name__, exc)
-            return UNREACHED
+            return BROKEN_OFF if _has_broken_off(exc) else UNREACHED
         if response.headers.get("content-type", "").partition(";")[0] != "application/json":
             return Answer(response.status_code, {}, b"")  # a proxy's page, say
         return Answer(response.status_code, dict(response.headers), response.content)
@@ -301,3 +301,12 @@ class JobRunner:
         """
         if await self._store.sweep(keep_seconds=self._keep_seconds):
             self._is_due.set()
+
+
+def _has_broken_off(error: httpx.HTTPError) -> bool:
+    """Whether a connection ended that the request had been sent on. A gateway that is only slow keeps it open, one that
+    is told to stop answers first; so its process is gone, or what stands in between has cut it off.
+    """
+    if isinstance(error, httpx.ConnectError):
+        return False
+    return isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError)

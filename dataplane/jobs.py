@@ -81,6 +81,14 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
 OVER: Final = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED, State.EXPIRED})
 
 
+class Delivery(StrEnum):
+    """What one attempt says of whether a job kills whoever has it."""
+
+    RETURNED = "returned"  # somebody lived to tell what became of it
+    LOST = "lost"  # its gateway took it, and was gone before it answered
+    UNTRIED = "untried"  # no gateway had begun with it, so it says neither
+
+
 class LeaseLost(Exception):
     """What a runner would write is not its to write any more: its epoch is over."""
 
@@ -146,6 +154,7 @@ class Job:
         error: The envelope's member `error`.
         forgotten_at: When its words were deleted.
         redriven_as: The job that somebody handed its work in again as, after it had failed.
+        erased_at: When its words were erased as those of its user. It may still be running then, to no purpose.
     """
 
     id: UUID
@@ -165,6 +174,7 @@ class Job:
     usage: Mapping[str, Any] | None
     forgotten_at: datetime | None
     redriven_as: UUID | None = None
+    erased_at: datetime | None = None
 
     @property
     def name(self) -> str:
@@ -251,11 +261,14 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the gateway answered an attempt. Names of headers are lower case; `body` None: it could not be asked."""
+    """What the gateway answered an attempt. Names of headers are lower case; `body` None: it did not answer. `is_lost`:
+    it had taken the request, and was gone before it did.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes | None
+    is_lost: bool = False
 
     @property
     def kept_headers(self) -> tuple[tuple[str, str], ...]:
@@ -288,15 +301,19 @@ class Answer:
 
 
 UNREACHED: Final = Answer(0, {}, None)
+BROKEN_OFF: Final = Answer(0, {}, None, is_lost=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What follows an attempt: its end, or PUT_BACK for `wait_seconds`. `failures` counts those so far."""
+    """What follows an attempt: its end, or PUT_BACK for `wait_seconds`. `failures` counts those so far. When too many
+    deliveries in a row were lost, the store ends the job as failed instead of putting it back.
+    """
 
     event: Event
     wait_seconds: float = 0.0
     failures: int = 0
+    delivery: Delivery = Delivery.RETURNED
 
 
 # Nothing was asked of a provider, or it did nothing; to be told so again and again costs nobody.
@@ -313,6 +330,10 @@ _COSTS_NOTHING: Final = frozenset(
         "upstream_unreachable",
     }
 )
+# No gateway had begun with the request, so that it does no harm is not shown by them.
+_UNTRIED: Final = frozenset(
+    {"idempotency_in_progress", "idempotency_unavailable", "job_token_refused", "maintenance", "no_release"}
+)
 # An SDK is told not to repeat these by itself. A runner may: the attempt before goes on, or a key file is wrong.
 _WAITS_ALL_THE_SAME: Final = frozenset({"idempotency_in_progress", "job_token_refused"})
 
@@ -327,11 +348,12 @@ def judge(answer: Answer, *, attempts: int, failures: int, left_seconds: float, 
     """
     if 200 <= answer.status < 300:
         return Verdict(Event.COMPLETED, failures=failures)
+    delivery = _delivery(answer)
     if left_seconds <= 0:
-        return Verdict(Event.EXPIRED, failures=failures)
+        return Verdict(Event.EXPIRED, failures=failures, delivery=delivery)
     pause = MIN_WAIT_SECONDS + backoff(attempts, base=BASE_SECONDS, cap=CAP_SECONDS, rng=rng)
     if answer.body is None:
-        return Verdict(Event.PUT_BACK, pause, failures)
+        return Verdict(Event.PUT_BACK, pause, failures, delivery)
     code = answer.error().get("code")
     is_transient = answer.status == 429 or answer.status >= 500
     may_repeat = code in _WAITS_ALL_THE_SAME or (is_transient and answer.headers.get("x-should-retry") != "false")
@@ -340,7 +362,13 @@ def judge(answer: Answer, *, attempts: int, failures: int, left_seconds: float, 
     if not may_repeat or failures >= MAX_FAILURES:
         return Verdict(Event.FAILED, failures=failures)
     told = _seconds(answer.headers.get("retry-after"))
-    return Verdict(Event.PUT_BACK, pause if told is None else max(told, MIN_WAIT_SECONDS), failures)
+    return Verdict(Event.PUT_BACK, pause if told is None else max(told, MIN_WAIT_SECONDS), failures, delivery)
+
+
+def _delivery(answer: Answer) -> Delivery:
+    if answer.body is None:
+        return Delivery.LOST if answer.is_lost else Delivery.UNTRIED
+    return Delivery.UNTRIED if answer.error().get("code") in _UNTRIED else Delivery.RETURNED
 
 
 def _seconds(header: str | None) -> float | None:

@@ -37,10 +37,11 @@ class Samples:
             return False
         return self._clock() >= self._next_at.get(journey.route, 0.0)
 
-    def offer(self, journey: Journey, output: Output) -> None:
-        """Keep an answer as the model gave it, if it is one to keep."""
+    def offer(self, journey: Journey, answer: Callable[[], Output]) -> None:
+        """Keep an answer as the model gave it, if it is one to keep. Only one that is wanted is made by `answer`."""
         if not self.wants(journey) or journey.tenant is None:
             return
+        output = answer()
         size = len(output.text) + sum(len(arguments) for _, arguments in output.tool_calls)
         sources = sum(len(source.text) for source in output.sources)
         if not size or size > MAX_TEXT_CHARACTERS or sources > MAX_SOURCE_CHARACTERS or _has_nul(output):

@@ -19,6 +19,7 @@ from dataplane.routing import eligible_lanes
 from dataplane.timers import Deadline, TimerWheel
 from dataplane.validators.check import check
 from dataplane.validators.judge import judge_prompt, judged
+from dataplane.validators.pace import bound_of
 from dataplane.validators.policy import JudgeParams, Rule
 from dataplane.validators.values import ABSTAINED, ANSWER, Finding, Output, Report, Verdict
 
@@ -104,8 +105,8 @@ class Validating:
         return judged(rule, text, micros=round((time.monotonic() - began) * 1e6), failure=failure)
 
     def note(self, journey: Journey, findings: Iterable[Finding]) -> None:
-        """Count what each rule said of an answer, and what came of it in all, and let the caller see in a header which
-        rules did not let it pass.
+        """Count what each rule said of an answer and how long it took, and what came of it in all, and let the caller
+        see in a header which rules did not let it pass.
         """
         answering = journey.answering
         series = journey.series("" if answering is None else answering.lane.id)
@@ -117,6 +118,9 @@ class Validating:
                 self._aggregation.record_output(
                     series, system="validator", name=name, outcome=finding.verdict.value, label=label
                 )
+                if finding.micros:  # a window on a stream looks again and again, and is not timed
+                    bound = bound_of(finding.micros)
+                    self._aggregation.record_output(series, system="validator_time", name=name, outcome=str(bound))
             if finding.verdict is not Verdict.PASS:
                 names.append(f"{name}={finding.verdict.value}")
         if series is not None and report.findings:

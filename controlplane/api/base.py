@@ -144,14 +144,16 @@ def describe(
     return decorate
 
 
-def _page_of(row: AnySerializer) -> serializers.BaseSerializer[Any]:
+def page_schema(row: AnySerializer, **said: serializers.Field[Any, Any, Any, Any]) -> serializers.BaseSerializer[Any]:
+    """A page of such rows, as the schema has it: what is `said` of the page, then its `results`."""
     name = row.__name__.removesuffix("Serializer").removesuffix("Row")
-    return inline_serializer(
-        f"{name}Page",
-        {
-            "count": serializers.IntegerField(),
-            "next": serializers.URLField(allow_null=True),
-            "previous": serializers.URLField(allow_null=True),
-            "results": row(many=True),
-        },
+    return inline_serializer(f"{name}Page", {**said, "results": row(many=True)})
+
+
+def _page_of(row: AnySerializer) -> serializers.BaseSerializer[Any]:
+    return page_schema(
+        row,
+        count=serializers.IntegerField(),
+        next=serializers.URLField(allow_null=True),
+        previous=serializers.URLField(allow_null=True),
     )

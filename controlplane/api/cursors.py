@@ -4,15 +4,18 @@ import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as NotBase64
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlencode
+from uuid import UUID
 
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
 from rest_framework.request import Request
+from rest_framework.response import Response
 
-from controlplane.api.base import Strict
+from controlplane.api.base import AnySerializer, Strict, page_schema
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
@@ -65,10 +68,10 @@ def read_query(filters: type[Filters], request: Request) -> dict[str, Any]:
     return asked
 
 
-def cursor_key(asked: dict[str, Any], first: Callable[[str], Any], second: Callable[[Any], Any]) -> tuple[Any, Any]:
-    """What the cursor holds, read by `first` and `second`; a caller may have made it up."""
+def cursor_key(asked: dict[str, Any], *parsers: Callable[[Any], Any]) -> tuple[Any, ...]:
+    """What the cursor holds, each of its values read by its parser; a caller may have made it up."""
     try:
-        return first(asked["cursor"][0]), second(asked["cursor"][1])
+        return tuple(parse(value) for parse, value in zip(parsers, asked["cursor"], strict=False))
     except (TypeError, ValueError, OverflowError):
         raise serializers.ValidationError({"cursor": ["this is no cursor of this list; begin without one"]}) from None
 
@@ -96,10 +99,49 @@ def page_of(rows: Any, asked: dict[str, Any]) -> tuple[list[Any], bool]:
 
 
 def next_page(request: Request, asked: dict[str, Any], key: list[Any] | None) -> str | None:
-    """The address of the next page, or None if `key` is: this one was the last."""
+    """The address of the next page, or None if `key` is: this one was the last. What is None was not asked for."""
     if key is None:
         return None
-    kept = {name: value for name, value in asked.items() if name != "cursor"}
+    kept = {name: value for name, value in asked.items() if name != "cursor" and value is not None}
     return next_url(
         request, {name: value.isoformat() if isinstance(value, date) else value for name, value in kept.items()}, key
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How the rows of a list follow each other, newest first, and what its cursor holds of one.
+
+    Args:
+        key: The two values of a row; JSON must have them.
+        parsers: What makes of them what `before` of the rows takes, or raises ValueError; fewer than two if it takes
+            fewer.
+    """
+
+    key: Callable[[Any], list[Any]]
+    parsers: tuple[Callable[[Any], Any], ...]
+
+
+BY_TIME: Final = Order(lambda row: [row.at.isoformat(), row.pk], (moment, text_key))
+BY_DAY: Final = Order(lambda row: [row.day.isoformat(), row.pk], (date.fromisoformat, int))
+# Ids that begin with the time at which they were made.
+BY_ID: Final = Order(lambda row: [str(row.pk), ""], (lambda value: UUID(str(value)),))
+
+
+def older_pages_of(row: AnySerializer) -> serializers.BaseSerializer[Any]:
+    """What `newest_page` answers, in the words of the schema."""
+    return page_schema(row, next=serializers.URLField(allow_null=True, help_text="Null: there are no older ones"))
+
+
+def newest_page(rows: Any, request: Request, asked: dict[str, Any], *, order: Order, row: AnySerializer) -> Response:
+    """The newest of `rows`, or what follows the cursor's, each as `row` has it; one query, and none to count them.
+
+    Args:
+        rows: A QuerySet that knows `newest` and, as `order` calls it, `before`.
+        asked: What `read_query` gave, made explicit: the next page asks for the same.
+    """
+    if "cursor" in asked:
+        rows = rows.before(*cursor_key(asked, *order.parsers))
+    page, more = page_of(rows.newest(), asked)
+    key = order.key(page[-1]) if more else None
+    return Response({"next": next_page(request, asked, key), "results": row(page, many=True).data})

@@ -30,6 +30,7 @@ from controlplane.audit.operations import Named, name_of
 Action = Literal["view", "sign_off", "carry", "break_glass", "review"]
 PolicyPermission = Literal["view_approvalpolicy", "propose_policy"]
 VIEW_POLICY = "approvals.view_approvalpolicy"
+_GONE = "there is no such change request here, or you may not see it"
 
 
 def access_change(operator: Operator, pk: int, action: Action = "view") -> ChangeRequest:
@@ -40,10 +41,11 @@ def access_change(operator: Operator, pk: int, action: Action = "view") -> Chang
     """
     change = ChangeRequest.objects.filter(pk=pk).first()
     if change is None:
-        raise Http404("there is no such change request here, or you may not see it")
-    view, target = change.registered.view_permission, change.target_object()
-    access(operator, change, view=view, permission=view, target=target)
-    if lacking := _lacking(operator, change, action, target):
+        raise Http404(_GONE)
+    target = change.target_object()
+    if not _sees(operator, change, target):
+        raise Http404(_GONE)
+    if action != "view" and (lacking := _lacking(operator, change, action, target)):
         raise PermissionDenied(lacking)
     return change
 
@@ -57,6 +59,8 @@ def actions_on(operator: Operator, change: ChangeRequest) -> frozenset[Action]:
 def _lacking(operator: Operator, change: ChangeRequest, action: Action, target: Model) -> str:
     """The sentence that says why not; empty when the operator may."""
     kind = change.registered
+    if action == "view":
+        return "" if _sees(operator, change, target) else refusal(kind.view_permission, target)
     if action == "carry":
         if operator.username in change.contributor_names or may(operator, kind.sign_off_permission, target):
             return ""
@@ -66,7 +70,6 @@ def _lacking(operator: Operator, change: ChangeRequest, action: Action, target: 
         rule = f"CR-{change.pk} is carried on by who wrote part of it or may sign it"
         return f"{rule}; {refusal(kind.sign_off_permission, target)}"
     permission = {
-        "view": kind.view_permission,
         "sign_off": kind.sign_off_permission,
         "break_glass": kind.break_glass_permission,
         "review": kind.review_permission,
@@ -76,9 +79,25 @@ def _lacking(operator: Operator, change: ChangeRequest, action: Action, target: 
     return "" if may(operator, permission, target) else refusal(permission, target)
 
 
+def _sees(operator: Operator, change: ChangeRequest, target: Model) -> bool:
+    kind = change.registered
+    return may(operator, kind.view_permission, target) or (
+        kind.seen is not None and ChangeRequest.objects.filter(_seen(operator, kind), pk=change.pk).exists()
+    )
+
+
 def visible_changes(operator: Operator) -> ChangeRequestQuerySet:
     """The changes whose target the operator may see; at most two queries per registered kind, however many changes."""
-    return _changes_on(operator, lambda kind: kind.view_permission)
+    rows = _changes_on(operator, lambda kind: kind.view_permission)
+    for kind in all_kinds():
+        if not may(operator, kind.view_permission):
+            rows |= _seen(operator, kind)
+    return ChangeRequest.objects.filter(rows)
+
+
+def _seen(operator: Operator, kind: Kind) -> Q:
+    """The changes of a kind that the operator may look at by the kind's own rule."""
+    return Q(pk__in=[]) if kind.seen is None else Q(kind=kind.name, target__in=kind.seen(operator))
 
 
 def inbox(operator: Operator) -> QuerySet[ChangeRequest]:
@@ -88,7 +107,7 @@ def inbox(operator: Operator) -> QuerySet[ChangeRequest]:
     """
     word = SignOff.objects.filter(change=OuterRef("pk"), operator=operator).order_by("-id")
     return (
-        _changes_on(operator, lambda kind: kind.sign_off_permission)
+        ChangeRequest.objects.filter(_changes_on(operator, lambda kind: kind.sign_off_permission))
         .filter(state=ChangeState.OPEN)
         .exclude(contributors__contains=[operator.username])
         .annotate(own_word=Subquery(word.values("decision")[:1]), own_digest=Subquery(word.values("digest")[:1]))
@@ -96,7 +115,7 @@ def inbox(operator: Operator) -> QuerySet[ChangeRequest]:
     )
 
 
-def _changes_on(operator: Operator, permission_of: Callable[[Kind], str]) -> ChangeRequestQuerySet:
+def _changes_on(operator: Operator, permission_of: Callable[[Kind], str]) -> Q:
     """The changes on whose target the operator holds the permission that `permission_of` names for their kind."""
     rows = Q(pk__in=[])
     names: dict[str, list[str]] = {}
@@ -111,7 +130,7 @@ def _changes_on(operator: Operator, permission_of: Callable[[Kind], str]) -> Cha
             held: QuerySet[Model] = get_objects_for_user(operator, permission, accept_global_perms=False)
             names[permission] = [name_of(thing) for thing in cast("Iterable[Named]", held)]
         rows |= Q(kind=kind.name, target__in=names[permission])
-    return ChangeRequest.objects.filter(rows)
+    return rows
 
 
 def access_debt(operator: Operator, pk: int, action: Action = "review") -> BreakGlass:

@@ -12,6 +12,7 @@ from dataplane.release import canonical
 if TYPE_CHECKING:
     from django.db import models
 
+    from controlplane.accounts.models import Operator
     from controlplane.approvals.models import BreakGlass, ChangeRequest
 
 
@@ -56,6 +57,12 @@ class Abandon(Protocol):
     def __call__(self, change: "ChangeRequest", *, actor: Any, reason: str, now: datetime) -> None: ...
 
 
+class Seen(Protocol):
+    """The names of targets as a query of one column. It becomes part of another, so it may find however many."""
+
+    def __call__(self, operator: "Operator") -> "models.QuerySet[Any, Any]": ...
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """How one kind of change is understood.
@@ -67,9 +74,12 @@ class Kind:
         conditions: The facts that a policy may look at, each with every value it can have.
         is_always_signed: A policy must ask somebody at each of its gates, since it refuses what nobody signed.
         sign_off_permission, break_glass_permission, review_permission: 'app.codename' asked on that object.
+        seen: The targets that an operator may look at without `view_permission`. For a kind whose targets hang on
+            several objects, so that no permission on a single one could say it; None: there are none.
         apply: None where the change is carried out in steps by its own app (a canary's knob), gate by gate.
         lapse: None where a bypass could not be undone; such a kind cannot be broken into.
         abandon: None where an open change has no effect yet.
+        follows: What comes of one that was applied, for who applied it.
     """
 
     name: str
@@ -83,6 +93,8 @@ class Kind:
     apply: Apply | None = None
     lapse: Lapse | None = None
     abandon: Abandon | None = None
+    seen: Seen | None = None
+    follows: str = "the release is on its way to the workers"
     gates: tuple[str, ...] = (APPLY_GATE,)
     conditions: Mapping[str, frozenset[str] | frozenset[bool]] = field(default_factory=dict)
     is_always_signed: bool = False

@@ -53,4 +53,5 @@ KIND = Kind(
     break_glass_permission="",
     review_permission="",
     apply=_apply,
+    follows="it decides who signs what from now on",
 )

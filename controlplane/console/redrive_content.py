@@ -16,7 +16,15 @@ from controlplane.console.deadletter_words import (
 from controlplane.console.diffs import diff_json
 from controlplane.console.previews import Difference
 from controlplane.console.templatetags.ballast import in_words
-from controlplane.deadletters.plans import ItemState, PlanState, RedriveItem, RedrivePlan, Verdict, counts_of
+from controlplane.deadletters.plans import (
+    ItemState,
+    PlanState,
+    RedriveItem,
+    RedrivePlan,
+    Verdict,
+    counts_of,
+    plan_named,
+)
 
 _STEPS: Final = ("Plan", "Dry run", "Approval", "Canary", "Ramp", "Report")
 _AT: Final = {
@@ -161,11 +169,23 @@ class Progress:
 
 
 def duration_words(plan: RedrivePlan, *, now: datetime) -> str:
-    """How long it took, or takes: '12 min'."""
+    """How long it took, or takes: '12 min', '12 min so far'."""
     if plan.started_at is None:
         return "not started"
-    took = in_words(plan.started_at - (plan.ended_at or now))
-    return took.removesuffix(" ago")
+    took = in_words(plan.started_at - (plan.ended_at or now)).removesuffix(" ago")
+    return took if plan.ended_at else f"{took} so far"
+
+
+def start_effect(plan: RedrivePlan) -> str:
+    """What starting it does, for the dialog that asks."""
+    first = min(plan.canary_letters, plan.size)
+    canary = f"The canary hands in {first} of {plan.size}, one at a time and under their old keys; all must succeed."
+    ramp = (
+        f"Then the others, {plan.per_minute} a minute and more, until more than {plan.failure_percent} % fail again."
+        if first < plan.size
+        else ""
+    )
+    return f"{canary} {ramp}".strip()
 
 
 def item_lines(items: list[RedriveItem]) -> list[dict[str, Any]]:
@@ -222,7 +242,8 @@ def edit_diffs(plan: RedrivePlan) -> list[EditDiff]:
 # --- as its reviewers read it ----------------------------------------------------------------------------------------
 def redrive_review(change: ChangeRequest) -> dict[str, Any]:
     """A redrive for `reviews/review.html`: what would be handed in, what the edit changes, what to check."""
-    plan = RedrivePlan.objects.defer("edit").get(change=change)
+    # By name: a plan whose change request was withdrawn may have another by now, and the withdrawn one is read still.
+    plan = RedrivePlan.objects.defer("edit").get(pk=plan_named(change.target))
     progress = Progress.of(plan)
     shown = [Difference("Letters, edit and pace", diff_json({}, change.content))]
     refused = plan.size - progress.would_run

@@ -6,11 +6,13 @@ from typing import TypeVar
 from django import forms
 from django.contrib import messages
 from django.core.exceptions import ValidationError
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 
 from controlplane.accounts.errors import AccessError
 from controlplane.accounts.models import Operator
 from controlplane.approvals.errors import ApprovalError
+from controlplane.approvals.models import ChangeRequest
 from controlplane.console.forms.fields import ReasonForm
 from controlplane.deadletters.errors import DeadLetterError
 from controlplane.ladder.errors import CopyError
@@ -75,6 +77,17 @@ def went_through(request: HttpRequest, operation: Callable[[], object]) -> bool:
     """Run an operation whose result nobody needs; show its refusal as a message and return False."""
     # In a tuple, since the operation may well return None.
     return refused_as_message(request, lambda: (operation(),)) is not None
+
+
+def on_to_review(
+    request: HttpRequest, propose: Callable[[], ChangeRequest], *, said: Callable[[ChangeRequest], str], back: str
+) -> HttpResponse:
+    """Open a change request: its review comes next, with what is `said` of it; `back` if that is refused."""
+    change = refused_as_message(request, propose)
+    if change is None:
+        return redirect(back)
+    messages.success(request, said(change))
+    return redirect("review", pk=change.pk)
 
 
 def refused_into_form(form: forms.BaseForm, operation: Callable[[], T]) -> T | None:

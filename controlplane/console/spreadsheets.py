@@ -2,7 +2,9 @@
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+
+from django.http import StreamingHttpResponse
 
 
 def csv_line(values: Iterable[object]) -> str:
@@ -10,6 +12,13 @@ def csv_line(values: Iterable[object]) -> str:
     line = io.StringIO()
     csv.writer(line).writerow([value if isinstance(value, int | float) else _harmless(str(value)) for value in values])
     return line.getvalue()
+
+
+def csv_file(lines: Iterator[str], name: str) -> StreamingHttpResponse:
+    """An answer that browsers store under that name, sent as its lines are made."""
+    response = StreamingHttpResponse(lines, content_type="text/csv; charset=utf-8")
+    response["Content-Disposition"] = f'attachment; filename="{name}"'
+    return response
 
 
 def _harmless(text: str) -> str:

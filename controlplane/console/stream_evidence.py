@@ -4,37 +4,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from controlplane.console.spreadsheets import csv_line
-from controlplane.ledger.stream_rows import StreamQuerySet, StreamRow
+from controlplane.ledger.stream_rows import TOLD, StreamQuerySet, StreamRow
 
-_ROW: Final = (
-    "stream_id",
-    "request_id",
-    "started_at",
-    "at",
-    "tenant",
-    "tier",
-    "key",
-    "user",
-    "route",
-    "prompt",
-    "version",
-    "canary",
-    "cohort",
-    "policy",
-    "on_cut",
-    "refund",
-    "outcome",
-    "code",
-    "continues",
-    "frames",
-    "size_bytes",
-    "digest",
-    "text_digest",
-    "billed_tokens",
-    "generated_tokens",
-    "buffered_tokens",
-    "cost_micros",
-)
 _STANDING: Final = (
     "delivered_tokens",
     "acked_tokens",
@@ -67,11 +38,11 @@ _FACTS: Final = (
 
 def streams_csv(rows: StreamQuerySet) -> Iterator[str]:
     """One line per stream, newest first, with its digests, the five figures as known now, cost and credit."""
-    yield csv_line((*_ROW, "models", *_STANDING))
+    yield csv_line((*TOLD, "models", *_STANDING))
     for row in rows.newest().select_related("standing").iterator(chunk_size=1000):
         models = " ".join(row.written_by)
         standing = (getattr(row.standing, name) for name in _STANDING)
-        yield csv_line((*(_cell(getattr(row, name)) for name in _ROW), models, *map(_cell, standing)))
+        yield csv_line((*(_cell(getattr(row, name)) for name in TOLD), models, *map(_cell, standing)))
 
 
 def stream_csv(row: StreamRow) -> Iterator[str]:

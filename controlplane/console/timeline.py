@@ -85,6 +85,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "retention.set": ("Set the retention {target} to {days} days", "watch", "hourglass-split"),
     "retention.removed": ("Removed the retention {target} of {days} days", "watch", "x-lg"),
     "subject.erased": ("Erased a user of {target}; dead letters: {letters}", "bad", "x-lg"),
+    "subject.erasure_done": ("Nothing is left of the erased user {subject} of {target}", "off", "check-lg"),
     "transcript.read": ("Read the words of {target} of {tenant}", "watch", "eye"),
     "transcripts.forgotten": ("Forgot {transcripts} transcripts", "watch", "x-lg"),
     "sign_in.succeeded": ("{target} signed in", "off", "box-arrow-in-right"),

@@ -23,9 +23,12 @@ from controlplane.routing.thresholds import BUDGET, VALIDATOR
 from controlplane.telemetry.outputs import Counts, Key, Outputs, Place
 from controlplane.trials.models import ValidatorTrial
 from dataplane.routing import RoutingTable
+from dataplane.validators.pace import quantile
 from dataplane.validators.policy import Rule, ValidatorPolicy
 from dataplane.validators.values import ABSTAINED, ANSWER, Verdict
 
+# By "rule@version", and then by the bound of a class: see `rule_times`.
+RuleTimes = Mapping[str, Mapping[int, int]]
 # From this share of withheld answers on, somebody has to look, once there were enough for it to mean something.
 WITHHELD_SHARE: Final = 0.01
 SORTS: Final = {"rate": "Rate", "checked": "Looked at", "rejected": "Withheld", "abstained": "Cannot say"}
@@ -205,8 +208,10 @@ def _rows_of(place: Place, counts: Counts, rule: str) -> Iterable[RuleRow]:
 # --- what the policies say -------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class RuleWords:
-    """One rule: what it does, how fast this version of it was in the last trial ("–": it was in none), and where its
-    numbers are.
+    """One rule: what it does, how long this version of it took, and where its numbers are.
+
+    `p99`: what 99 % of answers did not go beyond; of the last trial where the rule looked at no answer in the period
+    that is asked for, and "–" where there was none of those either.
     """
 
     rule: Rule
@@ -229,13 +234,17 @@ class PolicyWords:
 
 
 def policies_in_words(
-    table: RoutingTable, trials: Mapping[str, ValidatorTrial], measured: Mapping[str, ValidatorTrial]
+    table: RoutingTable,
+    trials: Mapping[str, ValidatorTrial],
+    times: RuleTimes,
+    measured: Mapping[str, ValidatorTrial],
 ) -> list[PolicyWords]:
     """Every validator policy of the table, by name.
 
     Args:
         trials: Of each exactly as it is, by the policy's name.
-        measured: The same, of each as somebody wanted it: how long a rule takes of this version is known from there.
+        times: See `rule_times`.
+        measured: As `trials`, of each as somebody wanted it: how long a rule took of this version is known from there.
     """
     return [
         PolicyWords(
@@ -243,18 +252,30 @@ def policies_in_words(
             tuple(route.slug for route in routes_naming(table, VALIDATOR, slug)),
             tuple(whole_sentences(policy)),
             tuple(validator_warnings(policy)),
-            tuple(_rules_in_words(policy, measured.get(slug))),
+            tuple(_rules_in_words(policy, times, measured.get(slug))),
             trials.get(slug),
         )
         for slug, policy in sorted(table.validators.items())
     ]
 
 
-def _rules_in_words(policy: ValidatorPolicy, trial: ValidatorTrial | None) -> Iterator[RuleWords]:
+def rule_times(counts: Counts) -> RuleTimes:
+    """How long rules took, by rule and version: how many answers, by the bound of the class in microseconds."""
+    times: dict[str, dict[int, int]] = {}
+    for key, number in counts.items():
+        if key.outcome.isdecimal():
+            times.setdefault(key.name, {})[int(key.outcome)] = number
+    return times
+
+
+def _rules_in_words(policy: ValidatorPolicy, times: RuleTimes, trial: ValidatorTrial | None) -> Iterator[RuleWords]:
     tried = {} if trial is None else {(one["rule"], one["version"]): one for one in trial.rules}
     page = reverse("routing-policy", args=["validators", policy.slug])
     for rule in policy.rules:
+        bound = quantile(times.get(f"{rule.id}@{rule.version}", {}), 0.99)
         p99 = milliseconds(tried.get((rule.id, rule.version), {}).get("micros_p99"))
+        if bound is not None:
+            p99 = f"≤ {milliseconds(bound)}"
         sentence = rule_sentence(rule).removeprefix(f"{rule.id}: ")
         yield RuleWords(
             rule, layer_words(rule.layer), f"{sentence[:1].upper()}{sentence[1:]}", p99, f"{page}#{rule.id}.{BUDGET}"

@@ -12,9 +12,11 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404
 
-from controlplane.accounts.access import may, refusal, require, visible
+from controlplane.accounts.access import may, may_somewhere, refusal, require, visible
 from controlplane.accounts.models import Operator, Tenant
+from controlplane.deadletters.erasures import Erasure
 from controlplane.deadletters.models import DeadLetter, Group, GroupTenant, RedrivePlan, RetentionRule
+from controlplane.deadletters.plans import PlanQuerySet
 
 VIEW: Final = "accounts.view_deadletter"
 REDRIVE: Final = "accounts.redrive_deadletter"
@@ -108,10 +110,17 @@ def visible_plans(operator: Operator) -> QuerySet[RedrivePlan]:
         PermissionDenied: there could be none.
     """
     rows = RedrivePlan.objects.defer("edit")
-    if may(operator, VIEW_PLAN):
-        return rows
-    slugs = require_letters(operator)
-    return rows if slugs is None else rows.filter(tenants__contained_by=slugs)
+    return rows if may(operator, VIEW_PLAN) else rows.of_tenants(require_letters(operator))
+
+
+def names_of_plans(operator: Operator) -> QuerySet[RedrivePlan, str]:
+    """How change requests name the plans that the operator may look at: whoever sees a plan may read its review."""
+    return _seen_plans(operator).names()
+
+
+def _seen_plans(operator: Operator) -> PlanQuerySet:
+    rows = RedrivePlan.objects.all()
+    return rows if may(operator, VIEW_PLAN) else rows.of_tenants(tenants_with(operator))
 
 
 def access_plan(operator: Operator, plan: UUID, *, to_redrive: bool = False) -> RedrivePlan:
@@ -121,8 +130,8 @@ def access_plan(operator: Operator, plan: UUID, *, to_redrive: bool = False) -> 
         Http404: there is none, or it is not for the operator to see.
         PermissionDenied: theirs to see, but not to act on.
     """
-    row = RedrivePlan.objects.filter(pk=plan).first()
-    if row is None or not (may(operator, VIEW_PLAN) or _holds(operator, VIEW, row.tenants)):
+    row = _seen_plans(operator).filter(pk=plan).first()
+    if row is None:
         raise Http404(_GONE)
     if to_redrive and not _holds(operator, REDRIVE, row.tenants):
         raise PermissionDenied(refusal(REDRIVE))
@@ -147,6 +156,19 @@ def visible_rules(operator: Operator) -> QuerySet[RetentionRule]:
     """
     require(operator, VIEW_RULES)
     return RetentionRule.objects.all()
+
+
+def visible_erasures(operator: Operator) -> QuerySet[Erasure]:
+    """The erasures of the tenants whose data subjects the operator may erase.
+
+    Raises:
+        PermissionDenied: there could be none.
+    """
+    if not may_somewhere(operator, ERASE):
+        raise PermissionDenied(refusal(ERASE))
+    if may(operator, ERASE):
+        return Erasure.objects.all()
+    return Erasure.objects.filter(tenant__in=visible(operator, Tenant.objects.all(), ERASE).values("slug"))
 
 
 def access_tenant_to_erase(operator: Operator, slug: str) -> Tenant:

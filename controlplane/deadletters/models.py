@@ -13,6 +13,7 @@ from django.db import connection, models
 from django.db.models import F, Q
 
 from controlplane.deadletters import triggers
+from controlplane.deadletters.erasures import Erasure as Erasure
 from controlplane.deadletters.plans import RedriveItem as RedriveItem
 from controlplane.deadletters.plans import RedrivePlan as RedrivePlan
 from dataplane.deadletters import Category, PayloadState, State

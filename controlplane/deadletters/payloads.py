@@ -42,7 +42,7 @@ def payload_store() -> PayloadStore:
     """
     path = Path(settings.PAYLOAD_KEYS_FILE)
     try:
-        return _open(settings.PAYLOAD_STORE, path, path.stat().st_mtime_ns)
+        return _open(settings.PAYLOAD_STORE, settings.PAYLOAD_OVER_HTTP, path, path.stat().st_mtime_ns)
     except (OSError, ValueError, BadPayloadKeys) as exc:
         raise PayloadUnavailable(
             f"BALLAST_PAYLOAD_KEYS_FILE {str(path)!r} or BALLAST_PAYLOAD_STORE cannot be used: {exc}"
@@ -50,8 +50,8 @@ def payload_store() -> PayloadStore:
 
 
 @lru_cache(maxsize=2)
-def _open(url: str, path: Path, modified_ns: int) -> PayloadStore:
-    return ObjectPayloadStore(open_objects(url), parse_payload_keys(path.read_text()))
+def _open(url: str, allow_http: bool, path: Path, modified_ns: int) -> PayloadStore:
+    return ObjectPayloadStore(open_objects(url, allow_http=allow_http), parse_payload_keys(path.read_text()))
 
 
 class ConfiguredStore:

@@ -3,7 +3,7 @@
 The rows are the record of truth. Whatever dies in the middle of a redrive, they say which letter was handed in as what.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar, Final
@@ -11,13 +11,17 @@ from uuid import UUID
 
 import pgtrigger
 from django.db import models
-from django.db.models import Count, Q
+from django.db.models import Count, Q, Value
+from django.db.models.functions import Cast, Concat, Replace
 from django.urls import reverse
 
 # So many letters fit one plan, and from so many on more people are asked.
 MAX_LETTERS: Final = 10_000
 SMALL_LETTERS: Final = 20
 LARGE_LETTERS: Final = 500
+
+# How the record and change requests name a plan: this and its id in hex.
+PREFIX: Final = "redrive:"
 
 CANARY_LETTERS: Final = 3
 PER_MINUTE: Final = 30
@@ -134,6 +138,22 @@ _ENDED: Final = Q(ended_at__isnull=False)
 _OVER: Final = Q(state__in=sorted(state.value for state in ENDED))
 
 
+class PlanQuerySet(models.QuerySet["RedrivePlan"]):
+    """Plans, newest first."""
+
+    def of_tenants(self, slugs: Iterable[str] | None) -> "PlanQuerySet":
+        """Those all of whose letters are of these tenants; None: all plans."""
+        if slugs is None:
+            return self
+        held = list(slugs)
+        return self.filter(tenants__contained_by=held) if held else self.none()
+
+    def names(self) -> models.QuerySet["RedrivePlan", str]:
+        """Their `audit_name`s, by which change requests name them; to be part of another query."""
+        number = Replace(Cast("id", models.CharField()), Value("-"))
+        return self.order_by().annotate(name=Concat(Value(PREFIX), number)).values_list("name", flat=True)
+
+
 class RedrivePlan(models.Model):
     """One decision to hand letters' work in again, and how that goes."""
 
@@ -172,6 +192,8 @@ class RedrivePlan(models.Model):
     started_at = models.DateTimeField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
     ended_by = models.CharField(max_length=150, blank=True, help_text="Who stopped it; ballast: it did so itself")
+
+    objects = PlanQuerySet.as_manager()
 
     class Meta:
         ordering: ClassVar = ["-id"]
@@ -215,7 +237,7 @@ class RedrivePlan(models.Model):
 
     @property
     def audit_name(self) -> str:
-        return f"redrive:{self.id.hex}"
+        return f"{PREFIX}{self.id.hex}"
 
     @property
     def is_edited(self) -> bool:
@@ -332,6 +354,11 @@ class RedriveItem(models.Model):
 
     def __str__(self) -> str:
         return f"{self.letter_id} {self.state}"
+
+
+def plan_named(name: str) -> UUID:
+    """The id of the plan whose `audit_name` this is."""
+    return UUID(hex=name.removeprefix(PREFIX))
 
 
 def forget_letters(letters: Sequence[UUID]) -> None:

@@ -18,6 +18,7 @@ from controlplane.approvals.models import ChangeRequest, ChangeState
 from controlplane.approvals.policy import Validity
 from controlplane.audit import operations as audit
 from controlplane.deadletters import edits
+from controlplane.deadletters.access import VIEW_PLAN, names_of_plans
 from controlplane.deadletters.errors import BadEdit, BadPlan, NeedsSignOff, NoReason, NothingWouldRun, PlanMoved
 from controlplane.deadletters.handing_in import digest_of_letters
 from controlplane.deadletters.kinds import JOB
@@ -37,6 +38,7 @@ from controlplane.deadletters.plans import (
     RedrivePlan,
     Verdict,
     letter_ids,
+    plan_named,
 )
 from controlplane.work import operations as work
 from dataplane.ids import new_id
@@ -174,7 +176,15 @@ def _title(letters: Sequence[DeadLetter]) -> str:
 
 
 def _brings_tools(edit: Mapping[str, Any] | None) -> bool:
-    return edit is not None and any(member.keys() & {"tools", "functions", "prompt"} for member in edit.values())
+    """Whether an edit may give work tools that it had not; other variables of a prompt give it none."""
+    return edit is not None and any(
+        member.keys() & {"tools", "functions"} or _names_another_prompt(member.get("prompt", {}))
+        for member in edit.values()
+    )
+
+
+def _names_another_prompt(prompt: Any) -> bool:
+    return not isinstance(prompt, dict) or bool(prompt.keys() - {"variables"})
 
 
 # --- the dry run -----------------------------------------------------------------------------------------------------
@@ -387,7 +397,7 @@ def _facts_of(plan: RedrivePlan) -> dict[str, Any]:
 # --- the kind of change ----------------------------------------------------------------------------------------------
 def _survey(targets: Iterable[str]) -> dict[str, Surveyed]:
     """Each plan with what its dry run found: another dry run voids what was signed."""
-    names = {target: UUID(hex=target.removeprefix("redrive:")) for target in targets}
+    names = {target: plan_named(target) for target in targets}
     plans = RedrivePlan.objects.in_bulk(names.values())
     return {target: Surveyed({"dry_run": plans[pk].checked_digest}, plans[pk]) for target, pk in names.items()}
 
@@ -432,12 +442,14 @@ KIND = Kind(
     label="Redrive of dead letters",
     survey=_survey,
     facts=_facts,
-    view_permission="deadletters.view_redriveplan",
+    view_permission=VIEW_PLAN,
     sign_off_permission="deadletters.sign_off_redrive",
     break_glass_permission="",
     review_permission="",
     apply=_apply,
     abandon=_abandon,
+    seen=names_of_plans,
+    follows="the canary hands its letters in, one at a time",
     conditions={
         "has_tools": frozenset({True, False}),
         "is_edited": frozenset({True, False}),

@@ -1,7 +1,6 @@
-"""For how long the payloads of dead letters are kept, who may keep one longer, and whose are erased."""
+"""For how long the payloads of dead letters are kept, and who may keep one longer."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -17,7 +16,6 @@ from controlplane.deadletters.errors import (
     HeldAlready,
     HoldInThePast,
     NoReason,
-    NoSubject,
     NotHeld,
     PayloadPurged,
 )
@@ -167,61 +165,25 @@ def purge_expired(*, now: datetime) -> int:
     return purged
 
 
-@dataclass(frozen=True, slots=True)
-class Erasure:
-    """What an erasure came to: how many letters were erased, and which were not, because they are held."""
-
-    erased: int
-    held: tuple[UUID, ...]
-
-
-@audit.operation
-def erase_subject(*, tenant: str, user_hash: str, reason: str, actor: Operator | str, now: datetime) -> Erasure:
-    """Erase what dead letters, and durable work that is over, say of one user of a tenant: payloads, error messages and
-    the hash itself. What is held stays, and is named.
-
-    The record keeps the first 8 digits of the hash: enough to show whose request was honoured to who knows them, too
-    few to name anybody.
-
-    Args:
-        user_hash: SHA-256 of the user's id, in hex, as `dataplane.idempotency.Scope` has it.
-    Raises:
-        NoSubject: who, is not said.
-        NoReason: why, is not said.
-    """
-    if not tenant or not user_hash:
-        raise NoSubject
-    if not reason.strip():
-        raise NoReason
-    rows = DeadLetter.objects.filter(tenant=tenant, user_hash=user_hash)
-    held = tuple(rows.exclude(hold_by="").order_by("pk").values_list("pk", flat=True))
-    names = list(rows.filter(hold_by="").order_by("pk").values_list("pk", flat=True))
-    erased = sum(_purge(some, now=now) for some in _in_steps(names))
-    data = {
-        "subject": user_hash[:8],
-        "letters": erased,
-        "held": [str(name) for name in held],
-        "work": work.forget_subject(tenant=tenant, user_hash=user_hash),
-        "reason": reason,
-    }
-    audit.record("subject.erased", actor=actor, target=f"tenant:{tenant}", at=now, data=data)
-    return Erasure(erased, held)
-
-
-def _in_steps(names: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
-    for first in range(0, len(names), PURGED_PER_STEP):
-        yield names[first : first + PURGED_PER_STEP]
-
-
 def _purge(names: Sequence[UUID], *, now: datetime) -> int:
-    """Wipe what these say, and the keys of their objects, so that no copy of those can be read from this commit on; the
-    objects themselves go by durable work, which goes on until the store has said that they are gone. Whatever is held
-    meanwhile stays. Returns how many were purged.
+    """Wipe these, and have the objects deleted by durable work, which goes on until the store has said that they are
+    gone. Returns how many were purged.
+    """
+    wiped, objects = wipe(names, now=now)
+    if objects:
+        work.enqueue(kind=DELETE, arguments={"names": objects}, now=now)
+    return wiped
+
+
+def wipe(names: Sequence[UUID], *, now: datetime) -> tuple[int, list[str]]:
+    """Wipe what these letters say, and the keys of their objects, so that no copy of those can be read from the commit
+    on. Whatever is held meanwhile stays. Returns how many were wiped, and the names of the objects, which the caller is
+    to have deleted.
     """
     rows = DeadLetter.objects.select_for_update().filter(pk__in=names, hold_by="")
     locked = list(rows.order_by("pk").values_list("pk", "payload_name"))
     if not locked:
-        return 0
+        return 0, []
     is_open = When(state=State.OPEN.value, then=Value(State.PURGED.value))
     DeadLetter.objects.filter(pk__in=[name for name, _ in locked]).update(
         payload_state=PayloadState.PURGED.value,
@@ -236,7 +198,4 @@ def _purge(names: Sequence[UUID], *, now: datetime) -> int:
         closed_at=Case(When(state=State.OPEN.value, then=Value(now)), default=F("closed_at")),
     )
     forget_letters([name for name, _ in locked])
-    objects = [name for _, name in locked if name]
-    if objects:
-        work.enqueue(kind=DELETE, arguments={"names": objects}, now=now)
-    return len(locked)
+    return len(locked), [name for _, name in locked if name]

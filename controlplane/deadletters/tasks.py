@@ -5,7 +5,8 @@ import logging
 from celery import shared_task
 from django.utils import timezone
 
-from controlplane.deadletters import execution, payloads, retention
+from controlplane.deadletters import execution, payloads, retention, subjects
+from controlplane.deadletters.erasures import Erasure
 from dataplane.stores.payloads import PayloadUnavailable
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,18 @@ def purge() -> int:
     while some := retention.purge_expired(now=now):
         purged += some
     return purged
+
+
+@shared_task(name="deadletters.finish_erasures", expires=60)
+def finish_erasures() -> int:
+    """Do what is left of erasures; returns how many are done now. One that cannot be keeps no other from it."""
+    finished = 0
+    for erasure in Erasure.objects.under_way():
+        try:
+            finished += subjects.finish(erasure=erasure, store=payloads.ConfiguredStore(), now=timezone.now())
+        except Exception:
+            logger.exception("an erasure of %s is not done yet; it is tried again", erasure.tenant)
+    return finished
 
 
 @shared_task(name="deadletters.wake_redrives", expires=15)

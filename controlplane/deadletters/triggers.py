@@ -1,5 +1,6 @@
 """What the database itself keeps true of dead letters, whichever plane writes them."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import pgtrigger
@@ -12,10 +13,19 @@ GROUP_TENANTS: Final = "deadletters_grouptenant"
 RULES: Final = "deadletters_retentionrule"
 
 _OPEN: Final = f"state = '{State.OPEN}'"
-# What is known when the work fails, and stays so. `causes`, `key` and `user_hash` only go, with the payload.
+# What is known when the work fails, and stays so. `causes`, `key` and `user_hash` only go, with the payload; `summary`,
+# and the fingerprint that it is part of, when the words of its user are erased.
 _FIXED: Final = (
-    *("id", "kind", "name", "tenant", "work_id", "attempts", "category", "code", "summary", "fingerprint"),
+    *("id", "kind", "name", "tenant", "work_id", "attempts", "category", "code"),
     *("release_revision", "prompt", "lane", "has_tools", "created_at", "redriven_from"),
+)
+
+# By what groups are told apart, and what is said of them.
+_COUNTED: Final = ("fingerprint", "tenant", "kind", "name", "category", "code", "summary")
+# Letters whose state or group an update has changed, as they were (o) and are (n).
+_CHANGED: Final = (
+    "SELECT * FROM now_is AS n JOIN was AS o ON o.id = n.id"
+    " WHERE (n.state <> o.state OR n.fingerprint <> o.fingerprint)"
 )
 
 
@@ -75,21 +85,50 @@ def counted() -> list[pgtrigger.Trigger]:
             when=pgtrigger.After,
             operation=pgtrigger.Update,
             referencing=pgtrigger.Referencing(old="was", new="now_is"),  # type: ignore[no-untyped-call]  # as above
-            func=f"{_recount(GROUPS, 'fingerprint')}{_recount(GROUP_TENANTS, 'fingerprint', 'tenant')}RETURN NULL;",
+            func=f"""
+                IF EXISTS ({_CHANGED.replace("*", "")} AND n.fingerprint <> o.fingerprint) THEN
+                    {_make_room(GROUPS, ("fingerprint",), _COUNTED[2:])}
+                    {_make_room(GROUP_TENANTS, ("fingerprint", "tenant"), ())}
+                END IF;
+                {_recount(GROUPS, "fingerprint")}{_recount(GROUP_TENANTS, "fingerprint", "tenant")}RETURN NULL;
+            """,
         ),
     ]
 
 
+def _make_room(table: str, key: Sequence[str], facts: Sequence[str]) -> str:
+    """The rows that letters which change their group go to. Those that they leave are touched in the same order, so
+    that nobody waits in a circle.
+    """
+    names, columns = ", ".join(key), ", ".join([*key, *facts])
+    least = "".join(f"min({name}), " for name in facts)
+    was = ", ".join(f"o.{name}" for name in (*_COUNTED, "created_at"))
+    return f"""
+        INSERT INTO {table} AS g ({columns}, total, open, first_at, last_at)
+        SELECT {names}, {least}0, 0, min(created_at), max(created_at) FROM (
+            {_CHANGED.replace("*", was)} AND n.fingerprint <> o.fingerprint
+            UNION ALL {_CHANGED.replace("*", was.replace("o.", "n."))} AND n.fingerprint <> o.fingerprint
+        ) AS touched GROUP BY {names} ORDER BY {names}
+        ON CONFLICT ({names}) DO UPDATE SET
+            first_at = least(g.first_at, excluded.first_at), last_at = greatest(g.last_at, excluded.last_at);
+    """  # noqa: S608 - names of ours
+
+
 def _recount(table: str, *key: str) -> str:
-    names = ", ".join(f"n.{name}" for name in key)
+    """Letters leave where they stood and come to where they stand; a group that nobody is left in goes."""
+    names = ", ".join(key)
     same = " AND ".join(f"g.{name} = m.{name}" for name in key)
+    went = _CHANGED.replace("*", f"o.fingerprint, o.tenant, -1 AS one, -((o.{_OPEN})::int) AS more")
+    came = _CHANGED.replace("*", f"n.fingerprint, n.tenant, 1 AS one, (n.{_OPEN})::int AS more")
     moved = (
-        f"SELECT {names}, sum((n.{_OPEN})::int - (o.{_OPEN})::int) AS more"  # noqa: S608 - names of ours
-        f" FROM now_is AS n JOIN was AS o USING (id) WHERE n.state <> o.state GROUP BY {names}"
+        f"SELECT {names}, sum(one) AS letters, sum(more) AS more"  # noqa: S608 - names of ours
+        f" FROM ({went} UNION ALL {came}) AS steps GROUP BY {names}"
     )
     return f"""
-        PERFORM 1 FROM {table} AS g JOIN ({moved}) AS m ON {same} ORDER BY {names.replace("n.", "g.")} FOR UPDATE OF g;
-        UPDATE {table} AS g SET open = g.open + m.more FROM ({moved}) AS m WHERE {same};
+        PERFORM 1 FROM {table} AS g JOIN ({moved}) AS m ON {same}
+            ORDER BY {", ".join(f"g.{name}" for name in key)} FOR UPDATE OF g;
+        UPDATE {table} AS g SET total = g.total + m.letters, open = g.open + m.more FROM ({moved}) AS m WHERE {same};
+        DELETE FROM {table} AS g USING ({moved}) AS m WHERE {same} AND m.letters < 0 AND g.total = 0;
     """  # noqa: S608 - names of ours
 
 
@@ -101,7 +140,10 @@ def guards() -> list[pgtrigger.Trigger]:
         f"(OLD.state = '{before}' AND NEW.state = '{after}')" for (before, _), after in TRANSITIONS.items()
     )
     fixed = ", ".join(f"OLD.{name}" for name in _FIXED)
+    words = "ROW(OLD.summary, OLD.fingerprint)"
     purged = f"NEW.payload_state = '{PayloadState.PURGED}'"
+    is_erased = f"({purged} AND NEW.summary = '')"
+    is_erased = f"({purged} AND NEW.summary = '')"
     return [
         pgtrigger.Protect(
             name="facts_are_fixed",
@@ -109,6 +151,7 @@ def guards() -> list[pgtrigger.Trigger]:
             condition=pgtrigger.Condition(
                 f"ROW({fixed}) IS DISTINCT FROM ROW({fixed.replace('OLD.', 'NEW.')})"
                 f" OR (OLD.state <> NEW.state AND NOT ({moves}))"
+                f" OR ({words} IS DISTINCT FROM {words.replace('OLD.', 'NEW.')} AND NOT {is_erased})"
             ),
         ),
         pgtrigger.Protect(

@@ -16,6 +16,7 @@ from django.db import models
 from django.db.models import Q
 
 from controlplane.audit.models import append_only
+from controlplane.ledger.newest import NumberedQuerySet
 from dataplane.idempotency import EVIDENCE, MAX_KEY_CHARACTERS, Event, State, full_user_hash
 from dataplane.release import canonical
 
@@ -30,6 +31,21 @@ class IdempotencyRecordQuerySet(models.QuerySet["IdempotencyRecord"]):
     def without_answers(self) -> "IdempotencyRecordQuerySet":
         """Leave out what is the caller's: answers are kept to be given again, not to be looked at."""
         return self.defer("body", "headers", "fields")
+
+    def of_subject(self, *, tenant: str, user_hash: str, until: datetime | None = None) -> "IdempotencyRecordQuerySet":
+        """The records of one user of a tenant; with `until`, those that were there by then."""
+        rows = self.filter(tenant=tenant, user_hash=user_hash)
+        return rows if until is None else rows.filter(created_at__lte=until)
+
+    def running_at(self, now: datetime) -> "IdempotencyRecordQuerySet":
+        """Those that somebody is held to be executing."""
+        return self.filter(state=State.RUNNING.value, lease_until__gt=now)
+
+    def forget_answers(self) -> int:
+        """Wipe the answers that are kept to be given again; returns how many there were. That each was given stays, so
+        nothing is executed anew: whoever repeats it is told that the outcome is not kept.
+        """
+        return self.filter(body__isnull=False).update(body=None)
 
 
 class IdempotencyRecord(models.Model):
@@ -54,7 +70,7 @@ class IdempotencyRecord(models.Model):
     status = models.IntegerField(default=0, help_text="HTTP status of the outcome; 0 before there is one")
     headers = models.JSONField(default=list, help_text='[["name", "value"]] of the outcome')
     media = models.CharField(max_length=100, blank=True)
-    body = models.BinaryField(null=True, blank=True, help_text="As it went out; null if it was too long to keep")
+    body = models.BinaryField(null=True, blank=True, help_text="As it went out; null if too long to keep, or erased")
     body_bytes = models.BigIntegerField(default=0)
     body_sha256 = models.CharField(max_length=64, blank=True)
     usage = models.JSONField(null=True, blank=True)
@@ -92,13 +108,8 @@ class IdempotencyRecord(models.Model):
         return f"{self.tenant} {self.key} {self.state}"
 
 
-class IdempotencyEvidenceQuerySet(models.QuerySet["IdempotencyEvidence"]):
-    """Reads for disputes. Every filter has an index, but for events that are dense. Rows are numbered as they come,
-    newest highest.
-    """
-
-    def newest(self) -> "IdempotencyEvidenceQuerySet":
-        return self.order_by("-pk")
+class IdempotencyEvidenceQuerySet(NumberedQuerySet["IdempotencyEvidence"]):
+    """Reads for disputes. Every filter has an index, but for events that are dense."""
 
     def of_record(self, record: UUID) -> "IdempotencyEvidenceQuerySet":
         """The chain of one record, from its first row."""
@@ -126,18 +137,8 @@ class IdempotencyEvidenceQuerySet(models.QuerySet["IdempotencyEvidence"]):
             user: The id itself, which is nowhere stored.
             user_hash: Its `full_user_hash`, where the id must not be known.
         """
-        rows = self
-        if key:
-            rows = rows.filter(key=key)
-        if request_id:
-            rows = rows.filter(request_id=request_id)
-        if tenants is not None:
-            rows = rows.filter(tenant__in=list(tenants))
-        if user or user_hash:
-            rows = rows.filter(user_hash=user_hash or full_user_hash(user))
-        if event:
-            rows = rows.filter(event=event)
-        return rows
+        whose = user_hash or (full_user_hash(user) if user else "")
+        return self.fitting(tenants, key=key, request_id=request_id, user_hash=whose, event=event)
 
     def of_request(self, request_id: str) -> "IdempotencyEvidenceQuerySet":
         """Every row of the records that this request had anything to do with. One query at once."""
@@ -148,10 +149,6 @@ class IdempotencyEvidenceQuerySet(models.QuerySet["IdempotencyEvidence"]):
     def beginnings(self) -> "IdempotencyEvidenceQuerySet":
         """The row that each record began with."""
         return self.filter(event=Event.CREATED)
-
-    def before(self, pk: int) -> "IdempotencyEvidenceQuerySet":
-        """The rows after this one when sorted newest first."""
-        return self.filter(pk__lt=pk)
 
 
 class IdempotencyEvidence(models.Model):

@@ -6,12 +6,12 @@ word of a job. Here it is read.
 
 from collections.abc import Iterable
 from typing import ClassVar, Final
-from uuid import UUID
 
 import pgtrigger
 from django.db import models
 from django.db.models import Q, Value
 
+from controlplane.ledger.newest import NumberedQuerySet
 from dataplane.idempotency import MAX_KEY_CHARACTERS
 from dataplane.jobs import ID_PREFIX, OVER, State
 
@@ -22,23 +22,12 @@ _OVER: Final = tuple(sorted(state.value for state in OVER))
 _OVER_IN_SQL: Final = ", ".join(f"'{state}'" for state in _OVER)
 
 
-def uuid_of(text: str) -> UUID | None:
-    """The id that a text is, None for any other text."""
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
-
-
-class JobQuerySet(models.QuerySet["Job"]):
+class JobQuerySet(NumberedQuerySet["Job"]):
     """Reads for people. Every filter has an index whose order is newest first."""
 
     def without_words(self) -> "JobQuerySet":
         """Leave out what is the caller's: a request and its answer are kept to be given, not to be looked at."""
         return self.defer("request", "response", "response_headers", "user", "fields", "key", "causes")
-
-    def newest(self) -> "JobQuerySet":
-        return self.order_by("-id")
 
     def matching(self, *, job: str = "", tenants: Iterable[str] | None = None, state: str = "") -> "JobQuerySet":
         """Jobs that fit everything given.
@@ -47,19 +36,8 @@ class JobQuerySet(models.QuerySet["Job"]):
             job: The whole id, as callers know it or as it is stored.
             tenants: Slugs that the reader may see; None means all.
         """
-        rows = self
-        if job:
-            found = uuid_of(job.removeprefix(ID_PREFIX))
-            rows = rows.none() if found is None else rows.filter(pk=found)
-        if tenants is not None:
-            rows = rows.filter(tenant__in=list(tenants))
-        if state:
-            rows = rows.filter(state=state)
-        return rows
-
-    def before(self, job: UUID) -> "JobQuerySet":
-        """The rows after this one when sorted newest first."""
-        return self.filter(pk__lt=job)
+        rows = self.fitting(tenants, state=state)
+        return rows.called(job, prefix=ID_PREFIX) if job else rows
 
 
 class Job(models.Model):
@@ -69,9 +47,11 @@ class Job(models.Model):
     tenant = models.CharField(max_length=50)
     key_id = models.CharField(max_length=64, help_text="The API key that it was handed in with")
     user = models.TextField(blank=True, help_text="As the caller named it; empty for nobody, and once forgotten")
-    user_hash = models.CharField(max_length=64, blank=True, help_text="SHA-256 of the user's id; empty for nobody")
+    user_hash = models.CharField(
+        max_length=64, blank=True, help_text="SHA-256 of the user's id; empty for nobody, and once erased"
+    )
     key = models.CharField(max_length=MAX_KEY_CHARACTERS, blank=True, help_text="Idempotency key of the submission")
-    fingerprint = models.CharField(max_length=64, help_text="SHA-256 of the submission's fields")
+    fingerprint = models.CharField(max_length=64, help_text="SHA-256 of the submission's fields; empty once erased")
     fields = models.JSONField(default=dict, help_text="SHA-256 of each field, by its name")
     endpoint = models.CharField(max_length=40)
     request = models.BinaryField(null=True, blank=True, help_text="JSON; null once forgotten")
@@ -98,13 +78,14 @@ class Job(models.Model):
     error = models.JSONField(null=True, blank=True, help_text="The envelope's member; null once forgotten")
     error_code = models.CharField(max_length=60, blank=True, help_text="Of the last attempt that brought nothing")
     forgotten_at = models.DateTimeField(null=True, blank=True, help_text="When its words were deleted")
+    erased_at = models.DateTimeField(null=True, blank=True, help_text="When they were, as those of its user")
     # With defaults in the database too: a gateway that is older than this still hands in jobs.
     causes = models.JSONField(
         default=list,
         db_default=Value([], output_field=models.JSONField()),
         help_text='Why its last attempts came to nothing: [{"at", "owner", "code", "message", "status"}]',
     )
-    lapses = models.IntegerField(default=0, db_default=0, help_text="How many runners in a row died with it")
+    lapses = models.IntegerField(default=0, db_default=0, help_text="How often in a row whoever had it died")
     has_tools = models.BooleanField(default=False, db_default=False)
     redriven_from = models.UUIDField(null=True, blank=True, help_text="The dead letter whose work this is")
 
@@ -125,6 +106,11 @@ class Job(models.Model):
                 condition=(_RUNNING & Q(lease_until__isnull=False)) | (~_RUNNING & Q(lease_until__isnull=True)),
                 name="job_is_leased_while_it_runs",
             ),
+            models.CheckConstraint(
+                condition=Q(erased_at__isnull=True)
+                | Q(request__isnull=True, response__isnull=True, error__isnull=True, user="", user_hash="", key=""),
+                name="erased_job_has_no_words",
+            ),
         ]
         indexes: ClassVar = [
             models.Index(fields=["tag", "id"], condition=_QUEUED, name="jobs_in_order"),
@@ -138,6 +124,7 @@ class Job(models.Model):
             models.Index(fields=["ended_at"], condition=Q(forgotten_at__isnull=True), name="jobs_with_words"),
             models.Index(fields=["tenant", "-id"], name="jobs_of_tenant"),
             models.Index(fields=["state", "-id"], name="jobs_by_state"),
+            models.Index(fields=["tenant", "user_hash"], condition=~Q(user_hash=""), name="jobs_of_subject"),
         ]
         triggers: ClassVar = [
             # What is over stays as it ended, and nobody counts takings backwards, whoever writes.

@@ -1,7 +1,7 @@
 """What was used and what it cost, attempt by attempt: append-only, in the database itself."""
 
 from collections.abc import Iterable
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final, Literal
 
 from django.db import models
@@ -9,6 +9,7 @@ from django.db.models import Count, F, Q, QuerySet, Sum
 
 from controlplane.audit.models import append_only
 from controlplane.ledger import idempotency, jobs, repairs, stream_rows  # noqa: F401 - Django finds models here; some live there
+from controlplane.ledger.newest import TimedQuerySet
 
 # Totals read rows at both ends of their range; a longer one belongs to an export.
 MAX_TOTALS_RANGE: Final = timedelta(days=31)
@@ -17,6 +18,11 @@ SHADOW: Final = "shadow"
 # Every other outcome is a failure. Who left got what they waited for until then.
 UNFAILED: Final = ("ok", "cancelled")
 _FIRSTS: Final = Q(attempt=1) & ~Q(kind=SHADOW)
+# What tells the rows of `UsageDay` apart, and what they count.
+DAY_KEY: Final = ("day", "tenant", "lane", "route", "kind", "cause")
+DAY_SUMS: Final = (
+    *("attempts", "requests", "failed", "input_tokens", "output_tokens", "cost_micros", "failed_cost_micros"),
+)
 
 
 class RangeTooLong(ValueError):
@@ -31,19 +37,12 @@ class RangeTooLong(ValueError):
         self.days = days
 
 
-class UsageQuerySet(models.QuerySet["UsageRow"]):
+class UsageQuerySet(TimedQuerySet["UsageRow"]):
     """Reads of the usage page. Each filter has an index whose order is newest first."""
-
-    def newest(self) -> "UsageQuerySet":
-        return self.order_by("-at", "-attempt_id")
 
     def of_request(self, request_id: str) -> "UsageQuerySet":
         """Every attempt of one request, retries and fallbacks and shadows included, in the order they were made."""
         return self.filter(request_id=request_id).order_by("at", "attempt_id")
-
-    def between(self, since: datetime, until: datetime) -> "UsageQuerySet":
-        """Attempts that ended in [since, until)."""
-        return self.filter(at__gte=since, at__lt=until)
 
     def matching(
         self,
@@ -62,24 +61,8 @@ class UsageQuerySet(models.QuerySet["UsageRow"]):
             key, keys: The id of an API key; ids, one of which it must be, None for all.
             prompt, lane: Narrow what else bounds the rows: they have no index of their own.
         """
-        rows = self
-        if request_id:
-            rows = rows.filter(request_id=request_id)
-        if tenants is not None:
-            rows = rows.filter(tenant__in=list(tenants))
-        if key:
-            rows = rows.filter(key=key)
-        if keys is not None:
-            rows = rows.filter(key__in=list(keys))
-        if prompt:
-            rows = rows.filter(prompt=prompt)
-        if lane:
-            rows = rows.filter(lane=lane)
-        return rows
-
-    def before(self, at: datetime, attempt_id: str) -> "UsageQuerySet":
-        """The rows after this one when sorted newest first; the cost does not grow with the page number."""
-        return self.filter(Q(at__lt=at) | Q(at=at, attempt_id__lt=attempt_id)).filter(at__lte=at)
+        rows = self.fitting(tenants, request_id=request_id, key=key, prompt=prompt, lane=lane)
+        return rows if keys is None else rows.filter(key__in=list(keys))
 
     def totals_by_tenant(self, since: datetime, until: datetime) -> QuerySet["UsageRow", Any]:
         """Per tenant of the range: attempts, requests, tokens and cost, dearest first; one query.
@@ -164,30 +147,14 @@ class UsageRow(models.Model):
         return self.cost_micros / 1e6
 
 
-class UsageDayQuerySet(models.QuerySet["UsageDay"]):
+class UsageDayQuerySet(TimedQuerySet["UsageDay"]):
     """Reads of days: what each tenant, lane and day made of its attempts."""
 
-    def between(self, first: date, until: date) -> "UsageDayQuerySet":
-        """Days in [first, until), in UTC."""
-        return self.filter(day__gte=first, day__lt=until)
+    time = "day"
 
     def matching(self, *, tenants: Iterable[str] | None = None, lane: str = "", route: str = "") -> "UsageDayQuerySet":
         """Days that fit everything given; `tenants` are the slugs that the reader may see, None means all."""
-        rows = self
-        if tenants is not None:
-            rows = rows.filter(tenant__in=list(tenants))
-        if lane:
-            rows = rows.filter(lane=lane)
-        if route:
-            rows = rows.filter(route=route)
-        return rows
-
-    def newest(self) -> "UsageDayQuerySet":
-        return self.order_by("-day", "-pk")
-
-    def before(self, day: date, pk: int) -> "UsageDayQuerySet":
-        """The rows after this one when sorted newest first."""
-        return self.filter(Q(day__lt=day) | Q(day=day, pk__lt=pk)).filter(day__lte=day)
+        return self.fitting(tenants, lane=lane, route=route)
 
     def repetition_by(self, name: Literal["day", "tenant", "lane"]) -> QuerySet["UsageDay", Any]:
         """What `multipliers.Repetition` is made of, per day, tenant or lane; shadows are left out. One query.
@@ -267,9 +234,7 @@ class UsageDay(models.Model):
 
     class Meta:
         ordering: ClassVar = ["-day", "-pk"]
-        constraints: ClassVar = [
-            models.UniqueConstraint(fields=["day", "tenant", "lane", "route", "kind", "cause"], name="usage_day_of")
-        ]
+        constraints: ClassVar = [models.UniqueConstraint(fields=DAY_KEY, name="usage_day_of")]
         indexes: ClassVar = [models.Index(fields=["tenant", "day"], name="usage_day_of_tenant")]
 
     def __str__(self) -> str:

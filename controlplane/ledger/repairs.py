@@ -7,28 +7,25 @@ forgotten.
 from collections.abc import Iterable
 from datetime import datetime
 from typing import ClassVar, Final
-from uuid import UUID
 
 import pgtrigger
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Least, Now
 from django.urls import reverse
 
-from controlplane.ledger.jobs import uuid_of
+from controlplane.ledger.newest import NumberedQuerySet
 from dataplane.repair.kept import COMPLETED, EXPIRED, ID_PREFIX, OPEN, STATES
 
 _OPEN: Final = Q(state=OPEN)
 
 
-class RepairQuerySet(models.QuerySet["Repair"]):
+class RepairQuerySet(NumberedQuerySet["Repair"]):
     """Reads for people. Every filter has an index whose order is newest first."""
 
     def without_words(self) -> "RepairQuerySet":
         """Leave out what is the caller's: the answer is kept to be completed, not to be looked at."""
         return self.defer("payload")
-
-    def newest(self) -> "RepairQuerySet":
-        return self.order_by("-id")
 
     def open_at(self, now: datetime) -> "RepairQuerySet":
         """Those that somebody can complete: not completed, and their time is not over."""
@@ -45,25 +42,27 @@ class RepairQuerySet(models.QuerySet["Repair"]):
             repair: The whole id, as callers know it or as it is stored.
             tenants: Slugs that the reader may see; None means all.
         """
-        rows = self
-        if repair:
-            found = uuid_of(repair.removeprefix(ID_PREFIX))
-            rows = rows.none() if found is None else rows.filter(pk=found)
-        if tenants is not None:
-            rows = rows.filter(tenant__in=list(tenants))
-        if state:
-            rows = rows.filter(state=state)
-        return rows
-
-    def before(self, repair: UUID) -> "RepairQuerySet":
-        """The rows after this one when sorted newest first."""
-        return self.filter(pk__lt=repair)
+        rows = self.fitting(tenants, state=state)
+        return rows.called(repair, prefix=ID_PREFIX) if repair else rows
 
     def forget(self, *, now: datetime) -> int:
         """Delete the words of those whose time is over; returns how many there were."""
         over = self.filter(payload__isnull=False, expires_at__lte=now)
         return over.update(
             payload=None, state=models.Case(models.When(_OPEN, then=models.Value(EXPIRED)), default=models.F("state"))
+        )
+
+    def erase(self) -> int:
+        """Wipe what these say and whose they were, also why each is broken, which may quote it; returns how many there
+        were. Nobody finds them any more. By the database's clock, which is the one that their readers ask.
+        """
+        return self.update(
+            payload=None,
+            why="",
+            missing=[],
+            user_hash="",
+            expires_at=Least("expires_at", Now()),
+            state=models.Case(models.When(_OPEN, then=models.Value(EXPIRED)), default=models.F("state")),
         )
 
 

@@ -1,7 +1,6 @@
 """What is known of each resumable stream that has ended: append-only, but for what is derived and says so."""
 
 from collections.abc import Iterable
-from datetime import date, datetime
 from typing import Any, ClassVar, Final, Literal
 
 from django.db import models
@@ -10,6 +9,7 @@ from django.urls import reverse
 
 from controlplane.audit.models import append_only
 from controlplane.ledger.figures import Figures
+from controlplane.ledger.newest import TimedQuerySet
 from controlplane.ledger.refunds import Bill
 from dataplane.frames import Ending
 
@@ -18,15 +18,8 @@ OUTCOMES: Final = tuple(ending.value for ending in Ending)
 RESUMED: Final = "resumed"
 
 
-class StreamQuerySet(models.QuerySet["StreamRow"]):
+class StreamQuerySet(TimedQuerySet["StreamRow"]):
     """Reads of the pages of streams. Each filter but the route's has an index whose order is newest first."""
-
-    def newest(self) -> "StreamQuerySet":
-        return self.order_by("-at", "-stream_id")
-
-    def between(self, since: datetime, until: datetime) -> "StreamQuerySet":
-        """Streams that ended in [since, until)."""
-        return self.filter(at__gte=since, at__lt=until)
 
     def of_id(self, named: str) -> "StreamQuerySet":
         """The stream of that id, or those of the request of that id."""
@@ -50,24 +43,12 @@ class StreamQuerySet(models.QuerySet["StreamRow"]):
             route: Narrows what else bounds the rows: it has no index of its own.
             in_order: Whether their figures keep their order; None: either.
         """
-        rows = self
-        if tenants is not None:
-            rows = rows.filter(tenant__in=list(tenants))
-        if key:
-            rows = rows.filter(key=key)
+        rows = self.fitting(tenants, key=key, route=route, outcome=outcome)
         if keys is not None:
             rows = rows.filter(key__in=list(keys))
-        if route:
-            rows = rows.filter(route=route)
-        if outcome:
-            rows = rows.filter(outcome=outcome)
         if in_order is not None:
             rows = rows.filter(standing__in_order=in_order)
         return rows
-
-    def before(self, at: datetime, stream_id: str) -> "StreamQuerySet":
-        """The rows after this one when sorted newest first; the cost does not grow with the page number."""
-        return self.filter(Q(at__lt=at) | Q(at=at, stream_id__lt=stream_id)).filter(at__lte=at)
 
 
 class StreamRow(models.Model):
@@ -169,8 +150,8 @@ class StreamRow(models.Model):
 class StreamTranscript(models.Model):
     """The payloads of a stream's frames, where its policy has them kept.
 
-    Never changed; forgotten by one operation, `ledger.streams.forget_transcripts`, which leaves the stream's row with
-    its digests, and an audit event.
+    Never changed; forgotten by `ledger.streams.forget_transcripts`, or by `erase_transcripts` as one user's. Both leave
+    the stream's row with its digests, and an audit event.
 
     Shape of frames: [payload, ...], in order of their sequence numbers from 1 on.
     """
@@ -186,15 +167,6 @@ class StreamTranscript(models.Model):
 
     def __str__(self) -> str:
         return f"transcript of {self.stream_id}"
-
-
-class DeliveryQuerySet(models.QuerySet["StreamDelivery"]):
-    def newest(self) -> "DeliveryQuerySet":
-        return self.order_by("-at", "-delivery_id")
-
-    def before(self, at: datetime, delivery_id: str) -> "DeliveryQuerySet":
-        """The rows after this one when sorted newest first."""
-        return self.filter(Q(at__lt=at) | Q(at=at, delivery_id__lt=delivery_id)).filter(at__lte=at)
 
 
 class StreamDelivery(models.Model):
@@ -215,7 +187,7 @@ class StreamDelivery(models.Model):
     acked_tokens = models.BigIntegerField()
     reader = models.CharField(max_length=10, help_text="caller, resumed or ack")
 
-    objects = DeliveryQuerySet.as_manager()
+    objects = TimedQuerySet["StreamDelivery"].as_manager()
 
     class Meta:
         ordering: ClassVar = ["-at", "-delivery_id"]
@@ -289,28 +261,14 @@ class StreamStanding(models.Model):
         return self.stream.figures(delivered=self.delivered_tokens, acked=self.acked_tokens)
 
 
-class StreamDayQuerySet(models.QuerySet["StreamDay"]):
+class StreamDayQuerySet(TimedQuerySet["StreamDay"]):
     """Reads of days: what each tenant, route and outcome came to."""
 
-    def between(self, first: date, until: date) -> "StreamDayQuerySet":
-        """Days in [first, until), in UTC."""
-        return self.filter(day__gte=first, day__lt=until)
+    time = "day"
 
     def matching(self, *, tenants: Iterable[str] | None = None, route: str = "") -> "StreamDayQuerySet":
         """Days that fit everything given; `tenants` are the slugs that the reader may see, None means all."""
-        rows = self
-        if tenants is not None:
-            rows = rows.filter(tenant__in=list(tenants))
-        if route:
-            rows = rows.filter(route=route)
-        return rows
-
-    def newest(self) -> "StreamDayQuerySet":
-        return self.order_by("-day", "-pk")
-
-    def before(self, day: date, pk: int) -> "StreamDayQuerySet":
-        """The rows after this one when sorted newest first."""
-        return self.filter(Q(day__lt=day) | Q(day=day, pk__lt=pk)).filter(day__lte=day)
+        return self.fitting(tenants, route=route)
 
     def sums_by(self, name: Literal["day", "tenant", "route", "outcome"]) -> QuerySet["StreamDay", Any]:
         """All of `DAY_SUMS` per day, tenant, route or outcome; one query.
@@ -369,4 +327,10 @@ DAY_SUMS: Final = (
     "acked_tokens",
     "cost_micros",
     "refund_micros",
+)
+# Of a stream as it ended, what lists and files tell, in this order; what came later is its standing's.
+TOLD: Final = (
+    *("stream_id", "request_id", "started_at", "at", "tenant", "tier", "key", "user", "route", "prompt", "version"),
+    *("canary", "cohort", "policy", "on_cut", "refund", "outcome", "code", "continues", "frames", "size_bytes"),
+    *("digest", "text_digest", "billed_tokens", "generated_tokens", "buffered_tokens", "cost_micros"),
 )

@@ -334,9 +334,23 @@ def forget_transcripts(*, before: datetime, tenant: str = "", actor: Operator | 
         old = old.filter(tenant=tenant)
     names = list(old.order_by("at").values_list("pk", flat=True)[:FORGOTTEN_PER_STEP])
     if names:
-        # The one place that may: the trigger refuses everybody else.
+        # This and `erase_transcripts` may: the trigger refuses everybody else.
         with pgtrigger.ignore("ledger.StreamTranscript:append_only"):
             StreamTranscript.objects.filter(pk__in=names).delete()
         data = {"transcripts": len(names), "before": before.isoformat(), "tenant": tenant, "reason": reason}
         audit.record("transcripts.forgotten", actor=actor, target="transcripts", at=now, data=data)
     return len(names)
+
+
+def erase_transcripts(*, tenant: str, user: str, until: datetime | None = None) -> int:
+    """Delete transcripts of the streams of one user of a tenant, in the caller's operation, which records it; with
+    `until`, of those that had begun by then. Rows and digests stay. Returns how many there were.
+
+    Args:
+        user: As `StreamRow.user` has it.
+    """
+    rows = StreamTranscript.objects.filter(tenant=tenant, stream__tenant=tenant, stream__user=user)
+    if until is not None:
+        rows = rows.filter(stream__started_at__lte=until)
+    with pgtrigger.ignore("ledger.StreamTranscript:append_only"):
+        return rows.delete()[0]

@@ -7,6 +7,7 @@ from datetime import date
 from typing import Any, Final, Protocol
 
 from controlplane.routing.errors import InvalidThreshold, UnknownPolicy
+from dataplane.documents import child_path
 from dataplane.policies import (
     BREAKER_THRESHOLDS,
     PROBE_THRESHOLDS,
@@ -169,10 +170,28 @@ def with_thresholds(document: Mapping[str, Any], kind: str, slug: str, changes: 
             raise InvalidThreshold(f"{name!r} is not a threshold of {NOUNS[kind]} {slug!r}; it has {names}")
         if threshold is None and not is_optional(kind, name):
             raise InvalidThreshold(f"{NOUNS[kind]} {slug!r} cannot do without {name!r}; give it a number")
-        rule, _, of_rule = name.rpartition(".")
-        place = next(one for one in owner["rules"] if one["id"] == rule) if rule else owner
-        place[of_rule] = None if threshold is None else dict(threshold)
+        index, member = _place_of(owner, name)
+        place = owner if index is None else owner["rules"][index]
+        place[member] = None if threshold is None else dict(threshold)
     return changed
+
+
+def path_of(document: Mapping[str, Any], kind: str, slug: str, name: str) -> str:
+    """The JSON path of a threshold in a routing document, by which the parser names it when it refuses it.
+
+    Args:
+        name: One of `names_of` the policy or route.
+    """
+    index, member = _place_of(document[PARTS[kind]][slug], name)
+    path = child_path(child_path("$", PARTS[kind]), slug)
+    return child_path(path if index is None else f"{child_path(path, 'rules')}[{index}]", member)
+
+
+def _place_of(owner: Mapping[str, Any], name: str) -> tuple[int | None, str]:
+    """The rule whose threshold it is, by its place among the owner's (None: the owner's own), and the member there."""
+    rule, _, member = name.rpartition(".")
+    index = next(at for at, one in enumerate(owner["rules"]) if one["id"] == rule) if rule else None
+    return index, member
 
 
 def names_of(kind: str, owner: Mapping[str, Any]) -> tuple[str, ...]:

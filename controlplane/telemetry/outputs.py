@@ -13,6 +13,8 @@ from controlplane.telemetry.traffic import step_for, unfolded_since
 
 REPAIR: Final = "repair"
 VALIDATOR: Final = "validator"
+# How long rules took: the outcome is the bound of a class, see `dataplane.validators.pace`.
+VALIDATOR_TIME: Final = "validator_time"
 
 
 class Key(NamedTuple):
@@ -93,7 +95,7 @@ def read_outputs(
     """What a system counted in a range; at most two queries.
 
     Args:
-        system: As keys name it: REPAIR or VALIDATOR.
+        system: As keys name it: REPAIR, VALIDATOR or VALIDATOR_TIME.
         until: Usually now; the step under way is counted up to here.
         prompt, lane: Only those; "": all.
         step: As for `traffic.compare`.

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final
 from django.db import connection, models
 
 from controlplane.accounts.models import Tenant
+from controlplane.ledger.models import UsageRow
 from dataplane.validators.values import Output, Source
 
 # Of each route: what came before the newest so many goes.
@@ -27,6 +28,16 @@ class AnswerSampleQuerySet(models.QuerySet["AnswerSample"]):
     def of_routes(self, routes: Iterable[str]) -> "AnswerSampleQuerySet":
         """Answers that these routes gave."""
         return self.filter(route__in=list(routes))
+
+    def of_user(self, *, tenant: str, user: str) -> "AnswerSampleQuerySet":
+        """Answers to one user of a tenant. A sample does not say whose it is; the usage of its request does.
+
+        Args:
+            user: As `UsageRow.user` has it.
+        """
+        rows = self.filter(tenant=tenant)
+        theirs = UsageRow.objects.filter(tenant=tenant, user=user, request_id__in=rows.values("request_id"))
+        return rows.filter(request_id__in=theirs.values("request_id"))
 
     def newest(self) -> "AnswerSampleQuerySet":
         return self.order_by("-at", "-id")

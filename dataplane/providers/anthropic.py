@@ -28,7 +28,7 @@ from typing import Any, Final
 
 import orjson
 
-from dataplane.errors import GatewayError, InvalidRequest, UpstreamFiltered, UpstreamInterrupted, UpstreamMalformed
+from dataplane.errors import GatewayError, InvalidRequest, UpstreamMalformed
 from dataplane.fields import ANTHROPIC, Carriage, asks_for
 from dataplane.lane_fit import DEFAULT_MAX_TOKENS, asked_output, carriage_of, misfit_of
 from dataplane.messages import (
@@ -54,7 +54,7 @@ from dataplane.providers.base import (
     StreamParser,
     UpstreamCall,
     error_fields,
-    is_filtered,
+    error_in_stream,
     parse_json_object,
     translate_error,
 )
@@ -452,10 +452,7 @@ class AnthropicStreamParser:
             case "message_stop":
                 self._stopped = True
             case "error":
-                error = event.get("error")
-                if isinstance(error, dict) and is_filtered(error):
-                    raise UpstreamFiltered(lane=None, status=None)
-                raise UpstreamInterrupted("the provider reported an error inside its stream")
+                raise error_in_stream(event.get("error"))
         return []
 
     def _read_delta(self, index: int, delta: Json) -> list[Delta]:

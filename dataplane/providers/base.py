@@ -19,6 +19,7 @@ from dataplane.errors import (
     UpstreamAuthFailed,
     UpstreamContextExceeded,
     UpstreamFiltered,
+    UpstreamInterrupted,
     UpstreamMalformed,
     UpstreamRateLimited,
     UpstreamRejected,
@@ -181,6 +182,13 @@ def is_filtered(error: Mapping[str, Any]) -> bool:
     """True when a vendor's `error` object says that its content filter stepped in, before the answer or within it."""
     message = error.get("message")
     return error.get("code") in _FILTER_CODES or (isinstance(message, str) and _FILTERED.search(message) is not None)
+
+
+def error_in_stream(error: object) -> GatewayError:
+    """Turn a vendor's `error` object, where it stands in place of the rest of a stream, into the gateway's error."""
+    if isinstance(error, dict) and is_filtered(error):
+        return UpstreamFiltered(lane=None, status=None)
+    return UpstreamInterrupted("the provider reported an error inside its stream")
 
 
 def translate_error(

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from dataplane.errors import GatewayError, UpstreamFiltered, UpstreamInterrupted, UpstreamMalformed
+from dataplane.errors import GatewayError, UpstreamMalformed
 from dataplane.fields import OPENAI, asks_for, refused_fields
 from dataplane.frames import DONE
 from dataplane.lane_fit import cannot_carry
@@ -37,7 +37,7 @@ from dataplane.providers.base import (
     StreamParser,
     UpstreamCall,
     error_fields,
-    is_filtered,
+    error_in_stream,
     parse_json_object,
     translate_error,
 )
@@ -192,9 +192,7 @@ class OpenAIStreamParser:
     def _read(self, payload: bytes) -> StreamChunk | None:
         fields = parse_json_object(payload, what="a chunk of the provider's stream")
         if error := fields.get("error"):
-            if isinstance(error, dict) and is_filtered(error):
-                raise UpstreamFiltered(lane=None, status=None)
-            raise UpstreamInterrupted("the provider reported an error inside its stream")
+            raise error_in_stream(error)
         deltas: list[Delta] = []
         try:
             choices = fields.get("choices")

@@ -24,20 +24,7 @@ from dataplane.simulator.reading import (
     split_directive,
     take_fingerprint,
 )
-from dataplane.simulator.wire import (
-    EVENT_TYPE,
-    HTML_TYPE,
-    JSON_TYPE,
-    Frame,
-    FrameKind,
-    Header,
-    Reply,
-    Stamp,
-    Unauthorized,
-    bad_gateway_page,
-    known_key,
-    read_bearer,
-)
+from dataplane.simulator.wire import Frame, FrameKind, Header, Reply, Stamp, Unauthorized, known_key, read_bearer
 
 _STOP = {
     Stop.END: "end_turn",
@@ -127,17 +114,10 @@ class AnthropicWire:
         """Return a message, or its events."""
         headers = self._headers(ask, stamp)
         if ask.stream:
-            frames = tuple(self._events(ask, answer, stamp))
-            return Reply(
-                200,
-                (EVENT_TYPE, *headers),
-                frames,
-                streamed=True,
-                tokens=len(answer.pieces),
-                error_event=self._error_event(),
-            )
+            frames = self._events(ask, answer, stamp)
+            return Reply.events(headers, frames, tokens=len(answer.pieces), error_event=self._error_event())
         body = self._body_head(stamp) + self._body_tail(ask, answer, stamp.serial)
-        return Reply(200, (JSON_TYPE, *headers), (Frame(FrameKind.CONTENT, body),), tokens=len(answer.pieces))
+        return Reply.json(200, headers, body, tokens=len(answer.pieces))
 
     def answer_headers(self, ask: Ask, stamp: Stamp, *, processing_ms: int) -> tuple[Header, ...]:
         """Return the headers of a successful answer, content type and length excepted; Anthropic tells no
@@ -174,14 +154,14 @@ class AnthropicWire:
         """Return Anthropic's error envelope, or its edge's HTML page for 502."""
         headers = self._error_headers(stamp)
         if status == 502:
-            return Reply(status, (HTML_TYPE, *headers), (Frame(FrameKind.CONTENT, bad_gateway_page(status)),))
+            return Reply.edge_page(status, headers)
         kind, usual = _ERRORS.get(status, _ERRORS[500])
         body = {
             "type": "error",
             "error": {"type": kind, "message": message or usual},
             "request_id": f"req_{stamp.serial}",
         }
-        return Reply(status, (JSON_TYPE, *headers), (Frame(FrameKind.CONTENT, orjson.dumps(body)),))
+        return Reply.json(status, headers, orjson.dumps(body))
 
     def give_unauthorized(self, refusal: Unauthorized, stamp: Stamp) -> Reply:
         """Return 401 in Anthropic's words for a missing or a wrong key, or 403."""

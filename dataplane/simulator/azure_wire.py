@@ -15,18 +15,7 @@ from dataplane.simulator.faults import Fault
 from dataplane.simulator.limits import CONCURRENCY, NEVER, Shortage
 from dataplane.simulator.openai_wire import OpenAIWire
 from dataplane.simulator.rate_limits import limited_headers, standing_headers, wait_headers
-from dataplane.simulator.wire import (
-    HTML_TYPE,
-    JSON_TYPE,
-    Frame,
-    FrameKind,
-    Header,
-    Reply,
-    Stamp,
-    Unauthorized,
-    bad_gateway_page,
-    known_key,
-)
+from dataplane.simulator.wire import Frame, FrameKind, Header, Reply, Stamp, Unauthorized, known_key
 
 REGION = b"West Europe"
 _SAFE = {"filtered": False, "severity": "safe"}
@@ -81,7 +70,7 @@ class AzureWire(OpenAIWire):
         """
         headers = self._error_headers(stamp)
         if status in (502, 504):
-            return Reply(status, (HTML_TYPE, *headers), (Frame(FrameKind.CONTENT, bad_gateway_page(status)),))
+            return Reply.edge_page(status, headers)
         if status == 400 and message is not None:
             error: dict[str, Any] = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
         elif code == "model_not_found":
@@ -94,7 +83,7 @@ class AzureWire(OpenAIWire):
         else:
             usual_code, usual = _ERRORS.get(status, (str(status), "The request failed."))
             error = {"code": code or usual_code, "message": message or usual}
-        return Reply(status, (JSON_TYPE, *headers), (Frame(FrameKind.CONTENT, orjson.dumps({"error": error})),))
+        return Reply.json(status, headers, orjson.dumps({"error": error}))
 
     def give_unauthorized(self, refusal: Unauthorized, stamp: Stamp) -> Reply:
         """Return Azure's one 401 for a missing and for a wrong key, or 403."""
@@ -121,7 +110,7 @@ class AzureWire(OpenAIWire):
             "rate limit."
         )
         body = orjson.dumps({"error": {"code": "429", "message": message}})
-        return Reply(429, (JSON_TYPE, *self._error_headers(stamp), *headers), (Frame(FrameKind.CONTENT, body),))
+        return Reply.json(429, (*self._error_headers(stamp), *headers), body)
 
     def give_content_filter(self, stamp: Stamp) -> Reply:
         """Return the content filter's 400 with its findings."""
@@ -139,9 +128,7 @@ class AzureWire(OpenAIWire):
                 "content_filter_result": {**_CAUGHT, "jailbreak": {"filtered": False, "detected": False}},
             },
         }
-        return Reply(
-            400, (JSON_TYPE, *self._error_headers(stamp)), (Frame(FrameKind.CONTENT, orjson.dumps({"error": error})),)
-        )
+        return Reply.json(400, self._error_headers(stamp), orjson.dumps({"error": error}))
 
     def _headers(self, stamp: Stamp, prompt_tokens: int, processing_ms: int) -> tuple[Header, ...]:
         return (*self._error_headers(stamp), *standing_headers(self.wire, prompt_tokens=prompt_tokens, now=stamp.now))

@@ -27,19 +27,7 @@ from dataplane.simulator.reading import (
     split_directive,
     take_fingerprint,
 )
-from dataplane.simulator.wire import (
-    EVENT_TYPE,
-    HTML_TYPE,
-    JSON_TYPE,
-    Frame,
-    FrameKind,
-    Header,
-    Reply,
-    Stamp,
-    Unauthorized,
-    bad_gateway_page,
-    read_bearer,
-)
+from dataplane.simulator.wire import Frame, FrameKind, Header, Reply, Stamp, Unauthorized, read_bearer
 
 SYSTEM_FINGERPRINT = "fp_5b1f3c9a2e"
 _DONE = Frame(FrameKind.TERMINATOR, b"data: [DONE]\n\n")
@@ -131,17 +119,10 @@ class OpenAIWire:
         """Return a chat.completion, or its chunks as server-sent events."""
         headers = self._headers(stamp, ask.prompt_tokens, processing_ms)
         if ask.stream:
-            frames = tuple(self._chunks(ask, answer, stamp))
-            return Reply(
-                200,
-                (EVENT_TYPE, *headers),
-                frames,
-                streamed=True,
-                tokens=len(answer.pieces),
-                error_event=self._error_event(),
-            )
+            frames = self._chunks(ask, answer, stamp)
+            return Reply.events(headers, frames, tokens=len(answer.pieces), error_event=self._error_event())
         body = self._body_head(stamp) + self._body_tail(ask, answer, stamp.serial)
-        return Reply(200, (JSON_TYPE, *headers), (Frame(FrameKind.CONTENT, body),), tokens=len(answer.pieces))
+        return Reply.json(200, headers, body, tokens=len(answer.pieces))
 
     def answer_headers(self, ask: Ask, stamp: Stamp, *, processing_ms: int) -> tuple[Header, ...]:
         """Return the headers of a successful answer, content type and length excepted."""
@@ -178,7 +159,7 @@ class OpenAIWire:
         """Return OpenAI's error envelope, or its edge's HTML page for 502 and 504."""
         headers = self._error_headers(stamp)
         if status in (502, 504):
-            return Reply(status, (HTML_TYPE, *headers), (Frame(FrameKind.CONTENT, bad_gateway_page(status)),))
+            return Reply.edge_page(status, headers)
         usual, kind, usual_code = _ERRORS.get(status, _ERRORS[500])
         error = {
             "message": message or usual,
@@ -186,7 +167,7 @@ class OpenAIWire:
             "param": param,
             "code": code or (usual_code if message is None else None),
         }
-        return Reply(status, (JSON_TYPE, *headers), (Frame(FrameKind.CONTENT, orjson.dumps({"error": error})),))
+        return Reply.json(status, headers, orjson.dumps({"error": error}))
 
     def give_unauthorized(self, refusal: Unauthorized, stamp: Stamp) -> Reply:
         """Return 401 in OpenAI's words for a missing or a wrong key, or 403."""
@@ -218,8 +199,8 @@ class OpenAIWire:
             )
             kind, code = scope, "rate_limit_exceeded"
         body = orjson.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}})
-        headers = (JSON_TYPE, *self._error_headers(stamp), *limited_headers(self.wire, fault, now=stamp.now))
-        return Reply(429, headers, (Frame(FrameKind.CONTENT, body),))
+        headers = (*self._error_headers(stamp), *limited_headers(self.wire, fault, now=stamp.now))
+        return Reply.json(429, headers, body)
 
     def give_limited(self, shortage: Shortage, stamp: Stamp, *, model: str) -> Reply:
         """Return OpenAI's 429 with what is limited, and when to come again."""
@@ -236,8 +217,8 @@ class OpenAIWire:
             message = f"Rate limit reached for {where}: {figures}. Please try again in {wait}."
         message += " Visit https://platform.openai.com/account/rate-limits to learn more."
         error = {"message": message, "type": kind, "param": None, "code": "rate_limit_exceeded"}
-        headers = (JSON_TYPE, *self._error_headers(stamp), *wait_headers(self.wire, shortage.wait_seconds))
-        return Reply(429, headers, (Frame(FrameKind.CONTENT, orjson.dumps({"error": error})),))
+        headers = (*self._error_headers(stamp), *wait_headers(self.wire, shortage.wait_seconds))
+        return Reply.json(429, headers, orjson.dumps({"error": error}))
 
     def give_content_filter(self, stamp: Stamp) -> Reply:
         """Return the safety system's 400."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
@@ -50,6 +50,24 @@ class Reply:
     streamed: bool = False
     tokens: int = 0
     error_event: bytes = b""
+
+    @classmethod
+    def json(cls, status: int, headers: tuple[Header, ...], body: bytes, *, tokens: int = 0) -> Reply:
+        """A whole body of JSON."""
+        return cls(status, (JSON_TYPE, *headers), (Frame(FrameKind.CONTENT, body),), tokens=tokens)
+
+    @classmethod
+    def events(cls, headers: tuple[Header, ...], frames: Iterable[Frame], *, tokens: int, error_event: bytes) -> Reply:
+        """Server-sent events, one a frame."""
+        return cls(200, (EVENT_TYPE, *headers), tuple(frames), streamed=True, tokens=tokens, error_event=error_event)
+
+    @classmethod
+    def edge_page(cls, status: int, headers: tuple[Header, ...]) -> Reply:
+        """The HTML that a vendor's edge sends when nothing of the vendor's API is behind it."""
+        title = {502: "502 Bad Gateway", 504: "504 Gateway Time-out"}.get(status, str(status))
+        body = f"<center><h1>{title}</h1></center>\r\n<hr><center>cloudflare</center>"
+        page = f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n{body}\r\n</body>\r\n</html>\r\n"
+        return cls(status, (HTML_TYPE, *headers), (Frame(FrameKind.CONTENT, page.encode()),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +145,3 @@ def read_bearer(headers: Mapping[bytes, bytes]) -> str:
     """Return the bearer token in `authorization` if the simulated vendor accepts it, or raise Unauthorized."""
     scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
     return known_key(key.decode("latin-1").strip() if scheme.lower() == b"bearer" else "")
-
-
-def bad_gateway_page(status: int) -> bytes:
-    """Return the HTML that a vendor's edge sends when nothing of the vendor's API is behind it."""
-    title = {502: "502 Bad Gateway", 504: "504 Gateway Time-out"}.get(status, str(status))
-    body = f"<center><h1>{title}</h1></center>\r\n<hr><center>cloudflare</center>"
-    return f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n{body}\r\n</body>\r\n</html>\r\n".encode()

@@ -39,8 +39,8 @@ def _header(name: str) -> str:
 
 
 def bury_jobs(*, category: str, code: str, summary: str) -> str:
-    """Insert the letters of those rows `ended` that end as failures; category, code and summary are SQL expressions
-    over a row `e`.
+    """Insert the letters of those rows `ended` that end as failures and whose words were not erased; category, code and
+    summary are SQL expressions over a row `e`.
 
     The payload is what the job takes to be handed in again, as one JSON object around the request as it came:
     {"endpoint", "key_id", "user", "body"}.
@@ -67,7 +67,7 @@ def bury_jobs(*, category: str, code: str, summary: str) -> str:
                 || ',"key_id":' || to_json(e.key_id::text)::text
                 || ',"user":' || to_json(e."user")::text || ',"body":', 'UTF8')
                 || e.request || convert_to('}}', 'UTF8') AS letter_payload
-        FROM ended AS e WHERE e.state IN ('failed', 'expired')
+        FROM ended AS e WHERE e.state IN ('failed', 'expired') AND e.erased_at IS NULL
     ) AS d
     ON CONFLICT (kind, work_id) DO NOTHING
     """  # noqa: S608 - every name in it is a constant of ours; the values are parameters

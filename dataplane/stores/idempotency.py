@@ -90,7 +90,7 @@ class IdempotencyStore(Protocol):
         Raises:
             IdempotencyMismatch: the key came with another request before.
             IdempotencyIndeterminate: its owner died, and what it did must not be done twice.
-            IdempotencyOutcomeNotKept: it was executed, and the answer was too long to keep.
+            IdempotencyOutcomeNotKept: it was executed, and the answer was too long to keep, or erased.
         """
 
     async def note_stream(self, owned: Owned, stream_id: str) -> None:

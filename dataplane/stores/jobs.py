@@ -33,6 +33,8 @@ UNANSWERED: Final = {
     "message": "no gateway gave an answer, or the runner was told to stop before there was one",
 }
 
+LAPSED: Final = {"code": sql.LAPSED, "message": sql.BROKEN_OFF_WORDS}
+
 
 @dataclass(frozen=True, slots=True)
 class Submission:
@@ -100,8 +102,11 @@ class JobStore(Protocol):
         """Renew leases, in one round trip. Returns those that are still held, and whether the job is to be stopped."""
 
     async def end(self, taken: Taken, verdict: Verdict, answer: Answer = UNREACHED) -> None:
-        """Write what became of an attempt; of a job that has failed for good, its dead letter too. Raises LeaseLost:
-        the epoch is over; nothing was written.
+        """Write what became of an attempt; of a job that has failed for good, its dead letter too. Instead of being put
+        back, a job fails that too many have died of in a row, and one whose words were erased is cancelled.
+
+        Raises:
+            LeaseLost: the epoch is over; nothing was written.
         """
 
     async def to_send(self, *, concurrency: int, lost_seconds: float) -> Sequence[UUID]:
@@ -228,6 +233,8 @@ class PostgresJobStore:
             "owner": taken.owner,
             "event": event,
             "wait_seconds": verdict.wait_seconds,
+            "delivery": verdict.delivery,
+            "apart_seconds": APART_SECONDS,
             "failures": verdict.failures,
             "request_id": answer.request_id,
             "status": answer.status,
@@ -236,7 +243,7 @@ class PostgresJobStore:
             "usage": None if usage is None else _json(usage),
             "error": None if error is None else _json(error),
             "error_code": "" if error is None else storable(str(error.get("code")))[:60],
-            **_letter(event, error or UNANSWERED, answer.status),
+            **_letter(event, error or (LAPSED if answer.is_lost else UNANSWERED), answer.status),
         }
         if await self._run(sql.END, parameters=parameters):
             return
@@ -333,4 +340,5 @@ def _job(row: DictRow) -> Job:
         usage=row["usage"],
         forgotten_at=row["forgotten_at"],
         redriven_as=row["redriven_as"],
+        erased_at=row["erased_at"],
     )

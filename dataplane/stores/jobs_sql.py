@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from dataplane.deadletters import MAX_LAPSES, Category
-from dataplane.jobs import RATE_SECONDS, TRANSITIONS, Event, State
+from dataplane.jobs import RATE_SECONDS, TRANSITIONS, Delivery, Event, State
 from dataplane.stores.deadletters_sql import JOB, LETTERS, bury_jobs, cause, with_cause
 
 JOBS: Final = "ledger_job"
@@ -31,6 +31,7 @@ _VIEW: Final = ", ".join(
     for name in (
         *("id", "tenant", "endpoint", "state", "tag", "created_at", "expires_at", "epoch", "cancel_asked", "ended_at"),
         *("status", "response_headers", "response", "error", "usage", "forgotten_at", "fingerprint", "fields"),
+        "erased_at",
     )
 )
 
@@ -40,12 +41,14 @@ _REDRIVEN: Final = (
 )
 
 # What letters say of failures that no answer tells of. They are part of their fingerprints.
-POISON_WORDS: Final = f"its runner died {MAX_LAPSES} times in a row"
+POISON_WORDS: Final = f"its runner or its gateway died {MAX_LAPSES} times in a row"
+LAPSED: Final = "lapsed"
 LAPSED_WORDS: Final = "its runner was gone before it ended"
+BROKEN_OFF_WORDS: Final = "its gateway was gone before it answered"
 _EXPIRED: Final = "expired; its last attempt: "
 _EXPIRED_WORDS: Final = f"'{_EXPIRED}' || coalesce(nullif(e.error_code, ''), 'unanswered')"
 _ANSWERED: Final = cause(code="%(cause_code)s::text", message="%(cause_message)s::text", status="%(status)s::int")
-_LAPSED: Final = cause(code="'lapsed'", message=f"'{LAPSED_WORDS}'", status="0")
+_LAPSED: Final = cause(code=f"'{LAPSED}'", message=f"'{LAPSED_WORDS}'", status="0")
 _POISONED: Final = (
     f"jsonb_build_object('type', 'server_error', 'code', '{Category.POISON}', 'message', '{POISON_WORDS}; it is not"
     " tried again', 'param', NULL)"
@@ -150,22 +153,45 @@ RETURNING j.id, j.epoch, j.cancel_asked
 """  # noqa: S608 - as above
 
 # The end of an epoch, by whoever holds it; no row comes back when it is over already. A job that has failed for good
-# leaves its dead letter in the same statement. A runner that lives to tell is none that the job has killed.
+# leaves its dead letter in the same statement. Who lives to tell is none that the job has killed; a gateway that is
+# gone counts as a runner does (see LAPSE). What was erased meanwhile gets no words any more, and is not tried again.
+_IS_LOST: Final = f"%(delivery)s::text = '{Delivery.LOST}'"
 END: Final = f"""
-WITH ended AS (UPDATE {JOBS} AS j SET
-    state = {_state_after("%(event)s::text")},
-    ended_at = CASE WHEN %(event)s::text <> '{Event.PUT_BACK}' THEN clock_timestamp() END,
+WITH found AS MATERIALIZED (
+    SELECT j.id, j.erased_at IS NOT NULL AS is_erased, CASE
+        WHEN {_IS_LOST} AND j.lapses + 1 >= {MAX_LAPSES}
+            AND %(event)s::text IN ('{Event.PUT_BACK}', '{Event.EXPIRED}') THEN '{Category.POISON}'
+        WHEN j.erased_at IS NOT NULL AND %(event)s::text = '{Event.PUT_BACK}' THEN '{Event.CANCELLED}'
+        ELSE %(event)s::text END AS event
+    FROM {JOBS} AS j
+    WHERE j.id = %(job)s AND j.epoch = %(epoch)s AND j.owner = %(owner)s AND j.state = '{State.RUNNING}' FOR UPDATE
+), judged AS MATERIALIZED (
+    SELECT f.id, f.is_erased, f.event = '{Category.POISON}' AS is_poison,
+        CASE WHEN f.event = '{Category.POISON}' THEN '{Event.FAILED}' ELSE f.event END AS event
+    FROM found AS f
+), ended AS (UPDATE {JOBS} AS j SET
+    state = {_state_after("f.event")},
+    ended_at = CASE WHEN f.event <> '{Event.PUT_BACK}' THEN clock_timestamp() END,
     lease_until = NULL, sent_until = NULL,
-    not_before = clock_timestamp() + make_interval(secs => %(wait_seconds)s::float8),
+    not_before = clock_timestamp() + make_interval(secs => %(wait_seconds)s::float8)
+        + CASE WHEN {_IS_LOST} THEN j.lapses ELSE 0 END * random() * make_interval(secs => %(apart_seconds)s::float8),
     failures = %(failures)s, request_id = %(request_id)s, status = %(status)s,
-    response_headers = %(headers)s::jsonb, response = %(response)s::bytea,
-    response_bytes = coalesce(length(%(response)s::bytea), 0),
-    usage = %(usage)s::jsonb, error = %(error)s::jsonb, error_code = %(error_code)s, lapses = 0,
-    causes = CASE WHEN %(event)s::text = '{Event.COMPLETED}' THEN j.causes ELSE {with_cause(_ANSWERED)} END
-WHERE j.id = %(job)s AND j.epoch = %(epoch)s AND j.owner = %(owner)s AND j.state = '{State.RUNNING}'
-RETURNING j.*
+    response_headers = CASE WHEN f.is_erased THEN '[]' ELSE %(headers)s::jsonb END,
+    response = CASE WHEN f.is_erased THEN NULL ELSE %(response)s::bytea END,
+    response_bytes = coalesce(length(%(response)s::bytea), 0), usage = %(usage)s::jsonb,
+    error = CASE WHEN f.is_erased THEN NULL WHEN f.is_poison THEN {_POISONED} ELSE %(error)s::jsonb END,
+    error_code = CASE WHEN f.is_poison THEN '{Category.POISON}' ELSE %(error_code)s END,
+    lapses = CASE %(delivery)s::text WHEN '{Delivery.LOST}' THEN j.lapses + 1
+        WHEN '{Delivery.UNTRIED}' THEN j.lapses ELSE 0 END,
+    causes = CASE WHEN f.is_erased THEN '[]'
+        WHEN f.event = '{Event.COMPLETED}' THEN j.causes ELSE {with_cause(_ANSWERED)} END
+FROM judged AS f WHERE j.id = f.id RETURNING j.*, f.is_poison
 ), buried AS ({
-    bury_jobs(category="%(letter_category)s::text", code="%(letter_code)s::text", summary="%(letter_summary)s::text")
+    bury_jobs(
+        category=f"CASE WHEN e.is_poison THEN '{Category.POISON}' ELSE %(letter_category)s::text END",
+        code=f"CASE WHEN e.is_poison THEN '{Category.POISON}' ELSE %(letter_code)s::text END",
+        summary=f"CASE WHEN e.is_poison THEN '{POISON_WORDS}' ELSE %(letter_summary)s::text END",
+    )
 })
 SELECT e.id FROM ended AS e
 """  # noqa: S608 - as above
@@ -252,4 +278,19 @@ WHERE j.id IN (
     WHERE o.forgotten_at IS NULL AND o.ended_at <= now() - make_interval(secs => %(keep_seconds)s::float8)
     ORDER BY o.ended_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ) RETURNING j.id
+"""  # noqa: S608 - as above
+
+# All that jobs of one user say, and whose they were. One that waits ends; one that runs is to be stopped, and leaves
+# neither words nor a letter when it ends (see END). What was forgotten before says whose it was until now.
+ERASE: Final = f"""
+UPDATE {JOBS} AS j SET
+    state = CASE WHEN j.state = '{State.QUEUED}' THEN {_state_after(f"'{Event.CANCELLED}'")} ELSE j.state END,
+    ended_at = CASE WHEN j.state = '{State.QUEUED}' THEN clock_timestamp() ELSE j.ended_at END,
+    cancel_asked = j.cancel_asked OR j.state IN ('{State.QUEUED}', '{State.RUNNING}'), sent_until = NULL,
+    request = NULL, response = NULL, response_headers = '[]', error = NULL, "user" = '', user_hash = '', key = '',
+    fingerprint = '', fields = '{{}}', causes = '[]',
+    forgotten_at = coalesce(j.forgotten_at, now()), erased_at = now()
+WHERE j.tenant = %(tenant)s AND j.user_hash = %(user_hash)s AND j.user_hash <> ''
+    AND (%(begun_by)s::timestamptz IS NULL OR j.created_at <= %(begun_by)s::timestamptz)
+RETURNING j.id
 """  # noqa: S608 - as above

@@ -13,8 +13,7 @@ from dataclasses import replace
 
 from dataplane.validators.kinds import Meter, OverBudget
 from dataplane.validators.policy import Rule, ValidatorPolicy
-from dataplane.validators.redaction import REPLACEMENT, Cut, WouldBreakJson
-from dataplane.validators.redaction import redact as cut_out
+from dataplane.validators.redaction import Cut, WouldBreakJson, redact
 from dataplane.validators.values import TEXT, Channel, Finding, Output, Report, Span, Verdict
 
 MAX_WHY_CHARACTERS = 300
@@ -30,15 +29,6 @@ def check(
     """
     rules = policy.rules if isinstance(policy, ValidatorPolicy) else policy
     return check_channels(rules, output, channels_of(output), cpu_clock=cpu_clock)
-
-
-def redact(text: str, spans: Iterable[Span], *, replacement: str = REPLACEMENT, is_json: bool = False) -> str:
-    """The text without what the spans hold, for whoever shows it; spans that overlap are replaced once.
-
-    Raises:
-        WouldBreakJson: `is_json`, and no JSON would be left.
-    """
-    return cut_out(text, (Cut(span.start, span.end, replacement) for span in spans), is_json=is_json)
 
 
 def channels_of(output: Output) -> tuple[Channel, ...]:
@@ -124,6 +114,8 @@ def conclude(rule: Rule, whats: list[str], spans: list[Span], *, abstains: str, 
 
 def _told(whats: list[str]) -> str:
     """What was found, each kind once with its count."""
+    if not whats:  # as is usual, and a count takes as long as some rules
+        return ""
     counts = Counter(sorted(whats))
     text = "; ".join(what if count == 1 else f"{what} ({count} times)" for what, count in counts.items())
     return text if len(text) <= MAX_WHY_CHARACTERS else f"{text[: MAX_WHY_CHARACTERS - 1]}…"
@@ -131,7 +123,7 @@ def _told(whats: list[str]) -> str:
 
 def _repaired(output: Output, channels: tuple[Channel, ...], cuts: dict[str, list[Cut]]) -> Output:
     texts = {
-        channel.where: cut_out(channel.text, cuts.get(channel.where, ()), is_json=channel.is_json)
+        channel.where: redact(channel.text, cuts.get(channel.where, ()), is_json=channel.is_json)
         for channel in channels
     }
     calls = tuple(

@@ -11,7 +11,7 @@ from controlplane.deadletters import execution
 from controlplane.deadletters.models import DeadLetter, RedrivePlan
 from controlplane.deadletters.payloads import ConfiguredStore
 from dataplane.deadletters import Category
-from tests.deadletters.conftest import ADA, make_letter
+from tests.deadletters.letters import ADA, make_letter
 from tests.deadletters.redrives import admit, fail_job, make_ground
 from tests.factories import crew, make_operator
 
@@ -156,5 +156,9 @@ def test_retention_is_set_and_subjects_are_erased(key, as_operator):
     asked = {"tenant": "acme", "user_hash": ADA, "reason": "ticket 9"}
     assert admin.post("erasures", asked | {"user_hash": "ada"}).status == 400
     assert admin.post("erasures", asked | {"tenant": "nobody"}).status == 404
-    assert admin.post("erasures", asked).body == {"erased": 1, "held": []}
+    made = admin.post("erasures", asked).body
+    assert (made["erased"], made["held"], made["state"], made["counts"]["jobs"]) == (1, [], "under_way", 0)
+    assert [row["id"] for row in admin.get("erasures").body["results"]] == [made["id"]]
+    assert oncall.get("erasures").status == 403
+    assert ADA not in str(made)
     assert oncall.get(f"dead-letters/{letter.pk}").body["payload_problem"].startswith("It is purged")

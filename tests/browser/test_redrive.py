@@ -143,6 +143,9 @@ def test_oncall_starts_it_and_watches_it_drain(story):
     oncall = story["oncall"]
     oncall.go(story.plan)
     oncall.press("Start the redrive")
+    asked = oncall.dialog("Start this redrive")
+    expect(asked).to_contain_text(f"The canary hands in 1 of {JOBS}, one at a time")
+    asked.get_by_role("button", name="Start the redrive").click()
     oncall.is_told("Started: the canary hands in 1, one at a time")
     oncall.page.evaluate("() => { globalThis.notReloaded = true; }")
 

@@ -14,7 +14,8 @@ from controlplane.accounts.roles import Role
 from controlplane.audit.models import AuditEvent
 from controlplane.console.deadletter_content import burn_words
 from controlplane.console.palette import entries
-from controlplane.deadletters import burn, execution, operations, redrive, retention
+from controlplane.deadletters import burn, execution, operations, redrive, retention, subjects
+from controlplane.deadletters.erasures import Erasure
 from controlplane.deadletters.models import DeadLetter, RedrivePlan, RetentionRule
 from controlplane.deadletters.payloads import ConfiguredStore
 from controlplane.releases.models import Release
@@ -22,7 +23,7 @@ from controlplane.telemetry.models import WorkerEvent
 from dataplane.deadletters import Category, Event
 from dataplane.idempotency import full_user_hash
 from tests.console.conftest import said, words
-from tests.deadletters.conftest import ADA, make_letter
+from tests.deadletters.letters import ADA, make_letter
 from tests.deadletters.redrives import admit, fail_job, make_ground, plan_for
 from tests.factories import crew, make_operator, sign
 
@@ -411,11 +412,40 @@ def test_data_subject_is_erased_by_who_types_the_tenants_name(key, signed_in):
 
     answer = admin.post(url, typed | {"confirm": "acme"})
 
-    assert told(answer) == "Erased: 1 dead letter; 1 stay, on legal hold"
+    assert told(answer) == (
+        "Erased: 1 dead letter, 1 summary of a letter; 1 stay, on legal hold; below you see when all of it is done"
+    )
     states = dict(DeadLetter.objects.values_list("pk", "payload_state"))
     assert (states[mine.pk], states[held.pk], states[other.pk]) == ("purged", "pending", "pending")
     event = AuditEvent.objects.filter(action="subject.erased").get()
     assert (event.data["subject"], event.data["reason"]) == (full_user_hash("ada")[:8], "ticket 9")
+
+
+def test_page_of_erasures_says_what_went_and_what_is_left_to_do(key, signed_in):
+    """Under way until it is done, with the reason why it is not; nobody's hash in full."""
+    young(key, user_hash=full_user_hash("ada"))
+    asked = {"tenant": "acme", "user_hash": full_user_hash("ada"), "reason": "ticket 9", "actor": crew.admin}
+    erasure = subjects.erase_subject(**asked, now=timezone.now())
+    Erasure.objects.update(objects_left=["dead-letters/1"])
+    admin, url = signed_in(crew.admin), f"{LIST}erasure/"
+
+    waiting = admin.get(url).content.decode()
+    Erasure.objects.update(problem="the payload store is away: no")
+    hindered = admin.get(url).content.decode()
+    Erasure.objects.update(problem="", objects_left=[])
+    late = admin.get(url).content.decode()
+    Erasure.objects.update(state="done", user_hash="", finished_at=timezone.now())
+    done = admin.get(url).content.decode()
+
+    assert "1 object of the payload store to be deleted" in waiting
+    assert "the payload store is away: no; 1 object not deleted yet; it is tried again every minute" in hindered
+    assert f"gone over once more at {erasure.again_at:%H:%M} UTC" in late
+    for page in (waiting, hindered, late):
+        assert "under way" in page
+    assert "1 dead letter, 1 summary of a letter" in done
+    assert "under way" not in done
+    assert full_user_hash("ada")[:8] in done
+    assert full_user_hash("ada") not in done
 
 
 def test_palette_and_rail_lead_there(key, signed_in):

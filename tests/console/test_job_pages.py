@@ -7,8 +7,8 @@ import pytest
 from django.utils import timezone
 
 from controlplane.accounts.roles import Role
+from controlplane.console.lists import PAGE_SIZE
 from controlplane.console.palette import entries
-from controlplane.console.views.usage import PAGE_SIZE
 from tests.console.conftest import words
 from tests.factories import crew, make_operator, make_tenant
 from tests.job_rows import make_job

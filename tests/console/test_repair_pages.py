@@ -9,10 +9,10 @@ from django.utils import timezone
 
 from controlplane.accounts.roles import Role
 from controlplane.audit.models import AuditEvent
+from controlplane.console.lists import PAGE_SIZE
 from controlplane.console.palette import entries
 from controlplane.console.repair_content import Groups, mode_chart, mode_rows, percent, rung_chart
 from controlplane.console.repair_words import MODES, RUNGS, group_of, wanted_words
-from controlplane.console.views.usage import PAGE_SIZE
 from controlplane.ledger.repairs import Repair
 from controlplane.telemetry.operations import merge_rollups
 from controlplane.telemetry.outputs import REPAIR, Key, Place, read_outputs

@@ -11,6 +11,7 @@ from controlplane.routing.operations import propose_table, submit_table
 from controlplane.telemetry.operations import merge_rollups
 from tests.console.conftest import words
 from tests.factories import NOW, crew, make_policy, make_routing, routing_document
+from tests.validator_tables import document_with, policy, rule
 from tests.worker_reports import report, rollup
 
 OPENAI, AZURE, ANTHROPIC = routing_document()["routes"]["chat"]["lanes"]
@@ -110,6 +111,32 @@ def test_mistake_stands_beside_its_field(table, signed_in, asked, field, refusal
     for name in ("failure_rate", "probes"):
         if name in asked:
             assert f'value="{asked[name]}"' in page.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("asked", "field", "refusal"),
+    [
+        ({"no-mail.budget_ms": "0", **sourced("no-mail.budget_ms")}, "no-mail.budget_ms", "is not above 0"),
+        ({"no-key.budget_ms": "60001", **sourced("no-key.budget_ms")}, "no-key.budget_ms", "at most 60000"),
+        (
+            {"no-key.budget_ms": "9", **sourced("no-key.budget_ms", link="slides")},
+            "no-key.budget_ms-link",
+            "neither an http",
+        ),
+        ({"window_characters": "0", **sourced("window_characters")}, "window_characters", "outside 1"),
+    ],
+)
+def test_mistake_in_a_number_of_a_rule_stands_beside_that_rule(table, signed_in, asked, field, refusal):
+    """Among those of all rules of its policy, and of the policy itself; none stands above the form."""
+    make_routing(document_with(careful=policy(rule("no-mail"), rule("no-key"))))
+    numbers = {"no-mail.budget_ms": "50", "no-key.budget_ms": "50", "window_characters": "400", "reason": "faster"}
+
+    page = signed_in(crew.oncall).post(
+        "/routing/validators/careful/", numbers | {name.replace("__", "-"): said for name, said in asked.items()}
+    )
+
+    assert (page.status_code, list(page.context["form"].errors)) == (400, [field])
+    assert refusal in page.context["form"].errors[field][0]
 
 
 def test_preview_says_what_the_numbers_would_have_done_and_stores_nothing(table, signed_in):

@@ -8,7 +8,7 @@ from django.utils import timezone
 from controlplane.console.validator_content import Answers, reject_chart, rule_rows
 from controlplane.routing.operations import active_table
 from controlplane.telemetry.operations import merge_rollups
-from controlplane.telemetry.outputs import VALIDATOR, Key, Place, read_outputs
+from controlplane.telemetry.outputs import VALIDATOR, VALIDATOR_TIME, Key, Place, read_outputs
 from dataplane.aggregation import output_key
 from dataplane.validators.values import ABSTAINED, ANSWER
 from tests.console.conftest import words
@@ -129,6 +129,18 @@ def test_page_says_what_each_rule_is_there_for_and_how_it_was_tried(signed_in):
     assert "would have blocked 1 of 2" in said
     assert "Nobody wrote words for who does not get an answer" in said
     assert "Nothing looks at the answers of summaries" in said
+
+
+def test_rule_that_looked_at_answers_says_how_long_it_took(signed_in):
+    """What 99 % of them did not go beyond, of this version of the rule, in the period that is asked for."""
+    make_routing(document_with(careful=policy()))
+    took = {("no-mail@1", 200): 97, ("no-mail@1", 500): 2, ("no-mail@1", 50_000): 1, ("no-mail@0", 100_000): 50}
+    count({output_key(VALIDATOR_TIME, name, str(bound)): number for (name, bound), number in took.items()})
+    count({output_key(VALIDATOR_TIME, "no-mail@1", "100000"): 50}, ago=120 * MINUTE)
+
+    (one,) = signed_in(crew.oncall).get(PAGE).context["policies"]
+
+    assert one.rules[0].p99 == "≤ 0.50 ms"
 
 
 def test_page_says_what_to_do_where_there_is_nothing(signed_in):

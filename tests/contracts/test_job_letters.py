@@ -14,7 +14,7 @@ from dataplane.idempotency import Scope
 from dataplane.idempotency import fingerprint_of as request_fingerprint_of
 from dataplane.ids import new_id
 from dataplane.job_desk import job_json
-from dataplane.jobs import UNREACHED, Answer, Event, State, Verdict
+from dataplane.jobs import BROKEN_OFF, UNREACHED, Answer, Delivery, Event, State, Verdict
 from dataplane.stores.jobs import PostgresJobStore, Submission
 from tests.contracts.conftest import LEASE_SECONDS
 from tests.job_rows import empty_table
@@ -201,6 +201,58 @@ async def test_job_that_its_runners_die_of_is_quarantined_while_others_go_on(sto
     assert (work, category, code) == (poison.id, "poison", "poison")
     assert [one["code"] for one in causes] == ["lapsed"] * 2 + ["unanswered"] + ["lapsed"] * 3
     assert (await take(store)).id == other.id
+
+
+async def test_job_that_its_gateways_die_of_is_quarantined_while_others_go_on(store, sql):
+    """So many in a row, and the statement that ends the last attempt fails it and writes its letter. What was not begun
+    with counts neither way; a gateway that lives to tell puts an end to the row.
+    """
+    lost, untried = (Verdict(Event.PUT_BACK, 0.0, 1, delivery) for delivery in (Delivery.LOST, Delivery.UNTRIED))
+    poison = await submit(store)
+
+    async def deliver(verdict, answer):
+        age(sql, "not_before")
+        taken = await take(store)
+        assert taken.id == poison.id
+        await store.end(taken, verdict, answer)
+        [(lapses, state)] = sql("SELECT lapses, state FROM ledger_job WHERE id = %s", poison.id)
+        return lapses, state
+
+    assert await deliver(lost, BROKEN_OFF) == (1, "queued")
+    assert await deliver(untried, UNREACHED) == (1, "queued")
+    assert await deliver(lost, BROKEN_OFF) == (2, "queued")
+    assert await deliver(Verdict(Event.PUT_BACK, 0.0, 1), LIMITED) == (0, "queued")
+    other = await submit(store)
+    for lapses in range(1, MAX_LAPSES):
+        assert await deliver(lost, BROKEN_OFF) == (lapses, "queued")
+    assert letters(sql, "id") == []
+    assert await deliver(lost, BROKEN_OFF) == (MAX_LAPSES, "failed")
+
+    failed = await store.find(poison.id, tenant="acme")
+    assert (failed.error["code"], failed.status, failed.attempts) == ("poison", 0, 7)
+    [[work, category, code, causes, ended]] = letters(
+        sql, "work_id", "category", "code", "causes", "created_at = (SELECT max(ended_at) FROM ledger_job)"
+    )
+    assert (work, category, code, ended) == (poison.id, "poison", "poison", True)
+    assert [one["code"] for one in causes[-MAX_LAPSES:]] == ["lapsed"] * MAX_LAPSES
+    assert (await take(store)).id == other.id
+
+
+async def test_job_that_was_lost_together_with_others_comes_back_apart_from_them(store, sql):
+    """From the second time on, after a while that nobody can foresee; deaths of runners and of gateways are one row."""
+    job = await submit(store)
+    await store.end(await take(store), Verdict(Event.PUT_BACK, 0.0, 0, Delivery.LOST), BROKEN_OFF)
+    assert sql("SELECT not_before <= now() FROM ledger_job") == [(True,)]
+    await take(store)
+    age(sql, "lease_until")
+    await store.sweep(keep_seconds=3600)
+    assert sql("SELECT lapses, not_before > now() FROM ledger_job") == [(2, True)]
+    age(sql, "not_before")
+
+    await store.end(await take(store), Verdict(Event.EXPIRED, 0.0, 0, Delivery.LOST), BROKEN_OFF)
+
+    assert (await store.find(job.id, tenant="acme")).state is State.FAILED
+    assert letters(sql, "category") == [("poison",)]
 
 
 async def test_job_tells_of_its_last_attempts_only_and_forgets_them_with_its_words(store, sql):

@@ -69,6 +69,13 @@ async def submit(store, tenant="acme", *, key="", limit=10_000, user=None, body=
     return job
 
 
+def erase(database):
+    """Erase the jobs of Ada, a user of acme; returns which these were."""
+    whose = {"tenant": "acme", "user_hash": Scope("acme", "ada").user_hash, "begun_by": None}
+    with psycopg.connect(database, autocommit=True) as other:
+        return {job for (job,) in other.execute(jobs_sql.ERASE, whose)}
+
+
 async def take(store, owner="r1", sent=None):
     return await store.take(owner=owner, lease_seconds=LEASE_SECONDS, sent=sent)
 
@@ -283,6 +290,56 @@ async def test_words_are_forgotten_and_figures_stay(store, sql):
     row = sql('SELECT request, response, "user", key, fields, error FROM ledger_job WHERE id = %s', job.id)
     assert row == [(None, None, "", "", {}, None)]
     assert (await submit(store, key="k", user="ada")).id != job.id
+
+
+async def test_words_of_one_user_are_erased_and_figures_stay(database, store, sql):
+    """Of this tenant's user alone, whatever became of the job. One that waits ends; one that runs is stopped, leaves
+    neither words nor a letter, and is not tried again; the same again finds nothing.
+    """
+    done, failing, back = [await submit(store, user="ada", key=f"k{number}") for number in range(3)]
+    takings = [await take(store) for _ in range(3)]
+    await store.end(takings[0], DONE, ANSWER)
+    waiting = await submit(store, user="ada", key="k3")
+    others = [await submit(store, "globex", user="ada"), await submit(store, user="bob"), await submit(store)]
+
+    assert erase(database) == {job.id for job in (done, failing, back, waiting)}
+    assert erase(database) == set()
+
+    held = await store.renew(takings[1:], owner="r1", lease_seconds=LEASE_SECONDS)
+    assert held == dict.fromkeys(takings[1:], True)
+    await store.end(takings[1], Verdict(Event.FAILED, failures=1), REFUSED)
+    await store.end(takings[2], Verdict(Event.PUT_BACK), REFUSED)
+    states = [(await find(store, job)).state for job in (done, failing, back, waiting)]
+    assert states == [State.COMPLETED, State.FAILED, State.CANCELLED, State.CANCELLED]
+    kept = await find(store, done)
+    assert (kept.status, kept.usage, kept.response, kept.attempts) == (200, {"prompt_tokens": 3}, None, 1)
+    words = (None, None, [], None, "", "", "", "", {}, [])
+    named = 'request, response, response_headers, error, "user", user_hash, key, fingerprint, fields, causes'
+    assert sql(f"SELECT {named} FROM ledger_job WHERE erased_at IS NOT NULL") == [words] * 4  # noqa: S608 - ours
+    assert sql("SELECT count(*) FROM deadletters_deadletter") == [(0,)]
+    assert sql("SELECT count(*) FROM ledger_job WHERE request IS NOT NULL AND state = 'queued'") == [(len(others),)]
+    assert (await submit(store, user="ada", key="k0")).id != done.id
+
+
+async def test_answer_that_comes_after_an_erasure_is_not_kept(database, store, sql):
+    """What it cost is; and a runner that dies with such a job gives it back to nobody."""
+    answered, orphaned = [await submit(store, user="ada") for _ in range(2)]
+    taken, _ = await take(store), await take(store)
+    erase(database)
+
+    await store.end(taken, DONE, ANSWER)
+    age(sql, "lease_until", "state = 'running'")
+    await store.sweep(keep_seconds=3600)
+
+    kept = await find(store, answered)
+    assert (kept.state, kept.response, kept.headers, kept.usage) == (
+        State.COMPLETED,
+        None,
+        (),
+        {"prompt_tokens": 3},
+    )
+    assert (await find(store, orphaned)).state is State.CANCELLED
+    assert await take(store) is None
 
 
 async def test_eta_is_told_from_what_ended_lately(store, sql):

@@ -236,6 +236,7 @@ ERRORS: tuple[errors.GatewayError, ...] = (
     errors.IdempotencyOutcomeNotKept("k", body_bytes=9, limit_bytes=8),
     errors.IdempotencyUnavailable("no"),
     errors.JobNotFound("job_1"),
+    errors.JobErased("job_1"),
     errors.JobQueueFull(limit=3),
     errors.JobsUnavailable("no"),
     errors.JobTokenRefused(),

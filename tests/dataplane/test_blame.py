@@ -43,6 +43,7 @@ AT_FAULT: dict[type[BaseException], Blame] = {
     errors.IdempotencyOutcomeNotKept: Blame.GATEWAY,
     errors.IdempotencyUnavailable: Blame.GATEWAY,
     errors.JobNotFound: Blame.GATEWAY,
+    errors.JobErased: Blame.GATEWAY,
     errors.JobQueueFull: Blame.GATEWAY,
     errors.JobsUnavailable: Blame.GATEWAY,
     errors.JobTokenRefused: Blame.GATEWAY,

@@ -9,6 +9,7 @@ import pytest
 
 from dataplane.documents import MalformedRelease
 from dataplane.release import parse_document
+from dataplane.validators.pace import BOUNDS
 
 from .bench import Bench, FakeExchange, Gate, event
 from .conftest import LANE, ROUTING, copy_document, repair_policy, threshold
@@ -108,9 +109,9 @@ def text_of(life):
     return "".join(choice["delta"].get("content") or "" for choice in choices), choices[-1].get("finish_reason")
 
 
-def outputs(life):
+def outputs(life, *, system="validator"):
     rollups = life.aggregation.drain(1e12)
-    return {key: count for one in rollups for key, count in one["outputs"].items() if key.startswith("validator:")}
+    return {key: count for one in rollups for key, count in one["outputs"].items() if key.startswith(f"{system}:")}
 
 
 async def test_answer_that_every_rule_passes_leaves_as_it_came(bench):
@@ -126,6 +127,18 @@ async def test_answer_that_every_rule_passes_leaves_as_it_came(bench):
         "validator:greets@3:pass:": 1,
         "validator:answer:pass:": 1,
     }
+
+
+async def test_time_of_each_rule_is_counted_in_classes(bench):
+    """By rule and version, so that a page can say what 99 % of answers did not go beyond."""
+    life = bench(policy(CARDS, POLITE), answer("Hello Ada"))
+
+    await life.start()
+
+    times = outputs(life, system="validator_time")
+    assert {key.split(":")[1] for key in times} == {"no-cards@3", "greets@3"}
+    assert {int(key.split(":")[2]) for key in times} <= set(BOUNDS)
+    assert set(times.values()) == {1}
 
 
 @pytest.mark.parametrize(

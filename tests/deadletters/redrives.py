@@ -24,7 +24,7 @@ from controlplane.work import handlers
 from controlplane.work.deaths import Death
 from dataplane.deadletters import Category, Failure
 from dataplane.stores.payloads import PayloadStore
-from tests.deadletters.conftest import ADA
+from tests.deadletters.letters import ADA
 from tests.factories import NOW, SETUP, crew, make_deployment, make_tenant, sign
 from tests.job_rows import make_job
 

@@ -20,7 +20,7 @@ from controlplane.work.deaths import Death
 from controlplane.work.errors import GiveUp
 from controlplane.work.handlers import Handler
 from dataplane.deadletters import TRANSITIONS, Category, Event, Failure, State
-from tests.deadletters.conftest import ADA, make_letter, sql
+from tests.deadletters.letters import ADA, make_letter, sql
 from tests.factories import NOW, crew
 
 pytestmark = pytest.mark.django_db

@@ -1,17 +1,14 @@
-"""How long payloads are kept, who may keep one longer, and whose are erased."""
+"""How long payloads are kept, and who may keep one longer."""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from io import StringIO
 
 import obstore
 import pytest
-from django.core.management import CommandError, call_command
 from django.db import transaction
 from django.db.utils import InternalError, ProgrammingError
 
-from controlplane.audit import operations as audit
 from controlplane.audit.models import AuditEvent
 from controlplane.deadletters import operations, payloads, retention, tasks
 from controlplane.deadletters.errors import (
@@ -20,7 +17,6 @@ from controlplane.deadletters.errors import (
     HoldInThePast,
     LetterMoved,
     NoReason,
-    NoSubject,
     NotHeld,
     PayloadPurged,
 )
@@ -28,9 +24,8 @@ from controlplane.deadletters.models import DeadLetter, Group
 from controlplane.work import arguments, handlers
 from controlplane.work.models import Task
 from dataplane.deadletters import Category, Event
-from dataplane.idempotency import Scope
 from dataplane.stores.payloads import PayloadUnavailable
-from tests.deadletters.conftest import ADA, make_letter, sql
+from tests.deadletters.letters import make_letter, sql
 from tests.factories import NOW, crew, make_tenant
 
 pytestmark = pytest.mark.django_db
@@ -275,49 +270,3 @@ def test_purging_goes_on_until_nothing_is_left(settings):
 
     assert tasks.purge() >= 3
     assert DeadLetter.objects.exclude(payload_state="purged").filter(hold_by="").count() == 0
-
-
-def test_one_data_subject_is_erased_and_nobody_else(store):
-    """Every letter of that user of that tenant, whatever became of it; held ones stay and are named."""
-    mine = [make_letter() for _ in range(3)]
-    others = [make_letter(user_hash="b" * 64), make_letter(tenant="globex"), make_letter(user_hash="")]
-    payloads.store_pending(store)
-    operations.decide(letters=[mine[1].pk], event=Event.RESOLVED, actor="x", reason="r", now=NOW)
-    hold(mine[2])
-
-    done = retention.erase_subject(tenant="acme", user_hash=ADA, reason="asked for", actor=crew.admin, now=NOW)
-    again = retention.erase_subject(tenant="acme", user_hash=ADA, reason="asked for", actor=crew.admin, now=NOW)
-
-    assert (done.erased, done.held, again.erased) == (2, (mine[2].pk,), 0)
-    for letter in [*mine, *others]:
-        letter.refresh_from_db()
-    assert [letter.payload_state for letter in mine] == ["purged", "purged", "stored"]
-    assert [letter.state for letter in mine] == ["purged", "resolved", "open"]
-    assert [letter.user_hash for letter in mine] == ["", "", ADA]
-    assert {letter.payload_state for letter in others} == {"stored"}
-    event = AuditEvent.objects.filter(action="subject.erased").last()
-    assert (event.target, event.data["letters"], event.data["held"]) == ("tenant:acme", 2, [str(mine[2].pk)])
-    assert ADA not in str(event.data)
-    assert audit.verify().findings == ()
-
-
-@pytest.mark.parametrize(("tenant", "user_hash"), [("", ADA), ("acme", "")])
-def test_nobody_is_erased_who_is_not_named(tenant, user_hash):
-    """An empty hash is everybody without one, not somebody."""
-    with pytest.raises(NoSubject):
-        retention.erase_subject(tenant=tenant, user_hash=user_hash, reason="r", actor="x", now=NOW)
-
-
-def test_command_erases_a_user_by_the_id_that_the_application_sent():
-    """It says how many, and ends with an error where something is held."""
-    user_hash = Scope("acme", "ada").user_hash
-    make_letter(user_hash=user_hash)
-    told = StringIO()
-    asked = ("erase_subject", "acme", "--user", "ada", "--actor", "dpo", "--reason", "request 12")
-
-    call_command(*asked, stdout=told)
-    assert told.getvalue() == "erased 1 dead letters\n"
-    held = make_letter(user_hash=user_hash)
-    hold(held)
-    with pytest.raises(CommandError, match=str(held.pk)):
-        call_command(*asked, stdout=told)

@@ -35,6 +35,10 @@ def copy_change(side):
     return {"pk": side.copy_change.pk}
 
 
+def redrive_change(side):
+    return {"pk": side.redrive_change.pk}
+
+
 def piece(side):
     return {"slug": "fallback"}
 
@@ -140,6 +144,7 @@ COMPLETING = "..+..-+."  # who completes answers; an auditor sees that they wait
 LISTED, LISTED_OWN = "-++-+++-", "--+-+++-"
 LETTERS, LETTERS_OWN = ".++.+++.", "..+.+++."
 REDRIVING, REDRIVING_OWN = ".-+.---.", "..+.---."
+SIGNING_REDRIVES, SIGNING_REDRIVES_OWN = ".+-.---.", "..-.---."
 DECIDING, DECIDING_OWN = ".-+.--+.", "..+.--+."
 HOLDING, HOLDING_OWN = ".-+.+-+.", "..+.+-+."
 READS = ".....+-."  # the words of a tenant's users are for who audits it; an admin sees only that they are kept
@@ -172,7 +177,7 @@ TABLE = Table(
         Row("POST", "api:canary-promote", "+------.", "+------.", GONE, canary),
         Row("POST", "api:canary-roll-back", "+-+----.", "+-+----.", GONE, canary),
         Row("POST", "api:canary-withdraw", "+------.", "+------.", GONE, canary),
-        # changes: of a prompt, of routing, of the policy
+        # changes: of a prompt, of routing, of the policy, of copy; those of redrives see below
         Row("GET", "api:changes", ALL, ALL, ALL),
         Row("GET", "api:change", SEEN, SEEN, GONE, change),
         Row("GET", "api:change", SEEN, GONE, GONE, routing_change, label="routing"),
@@ -283,9 +288,25 @@ TABLE = Table(
             Row("POST", f"api:redrive-plan-{act}", REDRIVING, REDRIVING_OWN, GONE, plan)
             for act in ("dry-run", "open", "start", "pause", "resume", "stop", "withdraw")
         ),
+        Row("GET", "api:change", LETTERS, LETTERS_OWN, GONE, redrive_change, label="redrive"),
+        Row("GET", "api:change-trials", LETTERS, LETTERS_OWN, GONE, redrive_change, label="redrive"),
+        *(
+            Row(
+                "POST",
+                f"api:change-{act}",
+                SIGNING_REDRIVES,
+                SIGNING_REDRIVES_OWN,
+                GONE,
+                redrive_change,
+                label="redrive",
+            )
+            for act in ("sign-off", "reject", "withdraw", "rebase", "apply")
+        ),
+        Row("POST", "api:change-break-glass", ".--.---.", "..-.---.", GONE, redrive_change, label="redrive"),
         Row("GET", "api:retention-rules", "--+-+++-", REFUSED, REFUSED),
         Row("POST", "api:retention-rules", "------+-", REFUSED, REFUSED),
         Row("POST", "api:retention-rule-remove", "------+-", REFUSED, REFUSED),
+        Row("GET", "api:erasures", "------+-", "------+-", "------+-"),
         Row("POST", "api:erasures", "------+-", "------+-", "------+-"),
         Row("GET", "api:repairs", ANSWERING, ANSWERING, ANSWERING),
         Row("GET", "api:repair", "..+..++.", "..+..++.", GONE, repair),

@@ -20,6 +20,8 @@ from tests.permissions.api import (
     REDRIVING_OWN,
     REFUSED,
     SEEN,
+    SIGNING_REDRIVES,
+    SIGNING_REDRIVES_OWN,
     breaker,
     canary,
     change,
@@ -34,6 +36,7 @@ from tests.permissions.api import (
     policy_change,
     prompt,
     record,
+    redrive_change,
     revision,
     route,
     routing_change,
@@ -81,7 +84,7 @@ TABLE = Table(
         Row("POST", "canary-plan", OWNERS, OWNERS, GONE, version),
         Row("POST", "propose-live", OWNERS, OWNERS, GONE, version),
         Row("POST", "return-to", TURNERS, TURNERS, GONE, version),
-        # reviews: of a prompt, of routing, of the policy
+        # reviews: of a prompt, of routing, of the policy, of copy; those of redrives see below
         Row("GET", "reviews", ALL, ALL, ALL),
         Row("GET", "review", SEEN, SEEN, GONE, change),
         Row("GET", "review", SEEN, GONE, GONE, routing_change, label="routing"),
@@ -210,6 +213,13 @@ TABLE = Table(
             Row("POST", f"redrive-{act}", REDRIVING, REDRIVING_OWN, GONE, plan)
             for act in ("check", "open", "start", "pause", "resume", "stop", "withdraw")
         ),
+        Row("GET", "review", LETTERS, LETTERS_OWN, GONE, redrive_change, label="redrive"),
+        Row("GET", "review-backtest", LETTERS, LETTERS_OWN, GONE, redrive_change, label="redrive"),
+        *(
+            Row("POST", f"review-{act}", SIGNING_REDRIVES, SIGNING_REDRIVES_OWN, GONE, redrive_change, label="redrive")
+            for act in ("try", "sign", "rebase", "apply", "reject", "withdraw")
+        ),
+        Row("POST", "review-break-glass", ".--.---.", "..-.---.", GONE, redrive_change, label="redrive"),
         Row("GET", "retention-rules", "--+-+++-", REFUSED, REFUSED),
         Row("POST", "retention-rules", "------+-", REFUSED, REFUSED),
         Row("POST", "retention-rule-remove", "------+-", REFUSED, REFUSED),

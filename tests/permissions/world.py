@@ -14,6 +14,7 @@ from controlplane.approvals.models import BreakGlass, ChangeRequest
 from controlplane.approvals.policy_kind import propose_policy
 from controlplane.deadletters import redrive, retention
 from controlplane.deadletters.models import DeadLetter, RedrivePlan
+from controlplane.deadletters.payloads import ConfiguredStore
 from controlplane.ladder import operations as ladder
 from controlplane.ledger.jobs import Job
 from controlplane.ledger.operations import record_usage
@@ -26,7 +27,8 @@ from controlplane.routing import drills
 from controlplane.routing import operations as routing
 from controlplane.routing.models import Drill
 from controlplane.trials.models import ValidatorTrial
-from tests.deadletters.conftest import make_letter
+from tests.deadletters.letters import make_letter
+from tests.deadletters.redrives import fail_task, know_task, plan_for
 from tests.factories import (
     NOW,
     SETUP,
@@ -69,6 +71,7 @@ class Side:
     trial: ValidatorTrial
     policy_change: ChangeRequest
     copy_change: ChangeRequest
+    redrive_change: ChangeRequest
     release: Release
     drill: Drill
     grant: RoleGrant
@@ -139,8 +142,9 @@ def _make_side(prompt: Prompt, shared: dict[str, Any]) -> Side:
     kept = stream_row(f"{tenant.slug:x<32}", tenant=tenant.slug, transcript=FRAMES)
     record_streams(streams=[kept], deliveries=[])
     key = accounts.issue_key(tenant=tenant, name="k", actor=SETUP, now=NOW).row
-    letter = make_letter(tenant=tenant.slug, name=f"tests.{tenant.slug}")
-    plan = redrive.plan_redrive(choice=redrive.Choice(letters=[letter.pk]), reason="r", actor=SETUP, now=NOW)
+    know_task()
+    redriven = plan_for([fail_task(1, tenant=tenant.slug)], ConfiguredStore())
+    plan = redriven.dry_run()
     return Side(
         prompt=prompt,
         canary=canary,
@@ -151,8 +155,9 @@ def _make_side(prompt: Prompt, shared: dict[str, Any]) -> Side:
         record=claim(tenant=tenant.slug),
         job=make_job(tenant=tenant.slug),
         repair=make_repair(tenant=tenant.slug),
-        letter=letter,
+        letter=make_letter(tenant=tenant.slug, name=f"tests.{tenant.slug}"),
         plan=plan,
+        redrive_change=redrive.propose_plan(plan=plan, actor=crew.oncall, now=NOW),
         release=Release.objects.latest("revision"),
         **shared,
     )

@@ -14,8 +14,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from controlplane.api.base import PAGE_PARAMETERS, OperatorView, Reason, Strict, describe, read
-from controlplane.api.cursors import CURSOR_PARAMETERS, Filters, cursor_key, next_page, page_of, read_query
-from controlplane.api.views.usage import narrow
+from controlplane.api.cursors import BY_ID, CURSOR_PARAMETERS, Filters, newest_page, older_pages_of, read_query
+from controlplane.api.filters import TENANT_PARAMETER, narrow
 from controlplane.deadletters import operations, retention
 from controlplane.deadletters.access import DECIDE, access_letter, access_letters, require_letters
 from controlplane.deadletters.models import CATEGORIES, STATES, DeadLetter, Group, GroupTenant
@@ -54,11 +54,6 @@ class OneLetterRow(LetterRow):
 
     class Meta(LetterRow.Meta):
         fields: ClassVar = [*LetterRow.Meta.fields, "causes", "payload", "payload_problem"]
-
-
-class LetterPage(serializers.Serializer[Any]):
-    next = serializers.URLField(allow_null=True, help_text="Null: there are no older ones")
-    results = LetterRow(many=True)
 
 
 class GroupRow(serializers.Serializer[Any]):
@@ -151,10 +146,10 @@ class DeadLetters(OperatorView):
         "dead_letters_list",
         "Dead letters, newest first",
         tag=TAG,
-        gives=LetterPage,
+        gives=older_pages_of(LetterRow),
         refuses=(400, 403),
         parameters=[
-            OpenApiParameter("tenant", description="Exactly this tenant, by its slug"),
+            TENANT_PARAMETER,
             OpenApiParameter("state", enum=STATES, description="Exactly this state"),
             OpenApiParameter("fingerprint", description="Those of this group"),
             OpenApiParameter("kind", description="Exactly this kind of work"),
@@ -171,11 +166,7 @@ class DeadLetters(OperatorView):
             fingerprint=asked.get("fingerprint", ""),
             kind=asked.get("kind", ""),
         )
-        if "cursor" in asked:
-            rows = rows.before(cursor_key(asked, lambda text: UUID(str(text)), str)[0])
-        page, more = page_of(rows.newest(), asked)
-        key = [str(page[-1].pk), ""] if more else None
-        return Response(LetterPage({"next": next_page(request, asked, key), "results": page}).data)
+        return newest_page(rows, request, asked, order=BY_ID, row=LetterRow)
 
 
 class OneDeadLetter(OperatorView):

@@ -8,15 +8,22 @@ from typing import Any, ClassVar, Final
 from uuid import UUID
 
 from django.utils import timezone
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from controlplane.api.base import OperatorView, describe
-from controlplane.api.cursors import CURSOR_PARAMETERS, Filters, cursor_key, next_page, page_of, read_query
-from controlplane.api.views.usage import DEFAULT_RANGE, MAX_RANGE, narrow
+from controlplane.api.cursors import (
+    CURSOR_PARAMETERS,
+    Filters,
+    cursor_key,
+    next_page,
+    older_pages_of,
+    page_of,
+    read_query,
+)
+from controlplane.api.filters import TENANT_PARAMETER, narrow, period_parameters, settle_period
 from controlplane.ledger.access import access_evidence, billed_tenants
 from controlplane.ledger.idempotency import IdempotencyEvidence
 from controlplane.ledger.keys import VERIFIED_AT_ONCE, KeyLife, billed_for, chain_of, lives_of
@@ -92,11 +99,6 @@ class Chain(serializers.Serializer[Any]):
     findings = ChainFinding(many=True)
 
 
-class ListedKeyPage(serializers.Serializer[Any]):
-    next = serializers.URLField(allow_null=True, help_text="Null: there are no older ones")
-    results = ListedKey(many=True)
-
-
 class EvidencePage(serializers.Serializer[Any]):
     life = Life()
     billed = BilledRequest(many=True)
@@ -124,20 +126,15 @@ class IdempotencyKeys(OperatorView):
         "idempotency_keys_list",
         "Idempotency keys by their first request, newest first: executed how often, repeated to whom, refused to whom",
         tag=TAG,
-        gives=ListedKeyPage,
+        gives=older_pages_of(ListedKey),
         refuses=(400, 403),
         parameters=[
             OpenApiParameter("key", description="Exactly this key, without quotes; then no period is needed"),
             OpenApiParameter("request", description="Keys that this request came with; then no period is needed"),
-            OpenApiParameter("tenant", description="Exactly this tenant, by its slug"),
+            TENANT_PARAMETER,
             OpenApiParameter("user_hash", description="SHA-256, in hex, of the user's id; then no period is needed"),
             OpenApiParameter("event", enum=EVENTS, description="Each step of this kind instead of the first requests"),
-            OpenApiParameter(
-                "since", OpenApiTypes.DATETIME, description="Happened at or after; 24 h before `until` unless told"
-            ),
-            OpenApiParameter(
-                "until", OpenApiTypes.DATETIME, description="Happened before; now unless told. At most 31 days"
-            ),
+            *period_parameters("Happened"),
             *CURSOR_PARAMETERS,
         ],
     )
@@ -154,20 +151,14 @@ class IdempotencyKeys(OperatorView):
         if "request" in asked:
             rows = rows.of_request(asked["request"])
         if "since" in asked or "until" in asked or not asked.keys() & {"key", "request", "user_hash"}:
-            until = asked.get("until", now)
-            since = asked.get("since", until - DEFAULT_RANGE)
-            if until - since > MAX_RANGE:
-                raise serializers.ValidationError({"since": [f"at most {MAX_RANGE.days} days before `until`"]})
-            rows = rows.between(since, until)
-            # The next page asks for the same period, however much later it is.
-            asked |= {"since": since, "until": until}
+            rows = rows.between(*settle_period(asked, now=now))
         if "cursor" in asked:
             rows = rows.before(cursor_key(asked, int, int)[0])
         page, more = page_of(rows.newest(), asked)
         lives = lives_of(page)
         key = [page[-1].pk, page[-1].seq] if more else None
         results = [{"step": row, "life": lives[row.record]} for row in page]
-        return Response(ListedKeyPage({"next": next_page(request, asked, key), "results": results}).data)
+        return Response({"next": next_page(request, asked, key), "results": ListedKey(results, many=True).data})
 
 
 class KeyEvidence(OperatorView):

@@ -1,7 +1,6 @@
 """Jobs over HTTP: who handed in what when, and how it goes. Read only, and without anybody's words."""
 
-from typing import Any, ClassVar, Final
-from uuid import UUID
+from typing import ClassVar, Final
 
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
@@ -9,8 +8,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from controlplane.api.base import OperatorView, describe
-from controlplane.api.cursors import CURSOR_PARAMETERS, Filters, cursor_key, next_page, page_of, read_query
-from controlplane.api.views.usage import narrow
+from controlplane.api.cursors import BY_ID, CURSOR_PARAMETERS, Filters, newest_page, older_pages_of, read_query
+from controlplane.api.filters import TENANT_PARAMETER, narrow
 from controlplane.ledger.access import billed_tenants
 from controlplane.ledger.jobs import STATES, Job
 
@@ -30,14 +29,9 @@ class ListedJob(serializers.ModelSerializer[Job]):
         model = Job
         fields: ClassVar = [
             *("id", "tenant", "key_id", "user_hash", "endpoint", "status", "attempts", "failures", "cancel_asked"),
-            *("created_at", "not_before", "expires_at", "taken_at", "ended_at", "forgotten_at", "request_id"),
-            *("answer_status", "error_code", "usage"),
+            *("created_at", "not_before", "expires_at", "taken_at", "ended_at", "forgotten_at", "erased_at"),
+            *("request_id", "answer_status", "error_code", "usage"),
         ]
-
-
-class ListedJobPage(serializers.Serializer[Any]):
-    next = serializers.URLField(allow_null=True, help_text="Null: there are no older ones")
-    results = ListedJob(many=True)
 
 
 class JobFilters(Filters):
@@ -51,11 +45,11 @@ class Jobs(OperatorView):
         "jobs_list",
         "Jobs, newest first: who handed them in when, how they go, how they ended",
         tag=TAG,
-        gives=ListedJobPage,
+        gives=older_pages_of(ListedJob),
         refuses=(400, 403),
         parameters=[
             OpenApiParameter("job", description="Exactly this job, by the id that its caller has"),
-            OpenApiParameter("tenant", description="Exactly this tenant, by its slug"),
+            TENANT_PARAMETER,
             OpenApiParameter("status", enum=STATES, description="Exactly this status"),
             *CURSOR_PARAMETERS,
         ],
@@ -66,8 +60,4 @@ class Jobs(OperatorView):
         rows = Job.objects.without_words().matching(
             job=asked.get("job", ""), tenants=narrow(tenants, asked), state=asked.get("status", "")
         )
-        if "cursor" in asked:
-            rows = rows.before(cursor_key(asked, lambda text: UUID(str(text)), str)[0])
-        page, more = page_of(rows.newest(), asked)
-        key = [str(page[-1].pk), ""] if more else None
-        return Response(ListedJobPage({"next": next_page(request, asked, key), "results": page}).data)
+        return newest_page(rows, request, asked, order=BY_ID, row=ListedJob)

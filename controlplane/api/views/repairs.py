@@ -14,14 +14,14 @@ from rest_framework.response import Response
 
 from controlplane.accounts.models import Operator
 from controlplane.api.base import OperatorView, Reason, Strict, describe, read
-from controlplane.api.cursors import CURSOR_PARAMETERS, Filters, cursor_key, next_page, page_of, read_query
-from controlplane.api.views.usage import DEFAULT_RANGE, MAX_RANGE, narrow
+from controlplane.api.cursors import BY_ID, CURSOR_PARAMETERS, Filters, newest_page, older_pages_of, read_query
+from controlplane.api.filters import DEFAULT_RANGE, MAX_RANGE, TENANT_PARAMETER, narrow
 from controlplane.ledger.access import COMPLETE, READ, access_repair, require_answers
 from controlplane.ledger.completions import complete_answer, read_words, standing_of
-from controlplane.ledger.jobs import uuid_of
+from controlplane.ledger.newest import uuid_of
 from controlplane.ledger.repairs import Repair
 from controlplane.routing.access import access_routing
-from controlplane.telemetry.outputs import REPAIR, Outputs, read_outputs
+from controlplane.telemetry.outputs import REPAIR, read_outputs
 from dataplane.errors import InvalidRequest
 from dataplane.repair.completion import Supplied, parse_supplied
 from dataplane.repair.kept import ID_PREFIX, OPEN, STATES
@@ -59,11 +59,6 @@ class OneRepairRow(ListedRepair):
 
     class Meta(ListedRepair.Meta):
         fields: ClassVar = [*_COLUMNS, "is_readable", "flaws"]
-
-
-class ListedRepairPage(serializers.Serializer[Any]):
-    next = serializers.URLField(allow_null=True, help_text="Null: there are no older ones")
-    results = ListedRepair(many=True)
 
 
 class RepairWords(serializers.Serializer[Any]):
@@ -127,11 +122,11 @@ class Repairs(OperatorView):
         "repairs_list",
         "Answers that nothing could repair, newest first: what they lack, until when, who completed them",
         tag=TAG,
-        gives=ListedRepairPage,
+        gives=older_pages_of(ListedRepair),
         refuses=(400, 403),
         parameters=[
             OpenApiParameter("repair", description="Exactly this answer, by the id that its caller has"),
-            OpenApiParameter("tenant", description="Exactly this tenant, by its slug"),
+            TENANT_PARAMETER,
             OpenApiParameter("status", enum=STATES, description="Exactly this status"),
             *CURSOR_PARAMETERS,
         ],
@@ -142,11 +137,7 @@ class Repairs(OperatorView):
         rows = Repair.objects.without_words().matching(
             repair=asked.get("repair", ""), tenants=narrow(tenants, asked), state=asked.get("status", "")
         )
-        if "cursor" in asked:
-            rows = rows.before(cursor_key(asked, lambda text: UUID(str(text)), str)[0])
-        page, more = page_of(rows.newest(), asked)
-        key = [str(page[-1].pk), ""] if more else None
-        return Response(ListedRepairPage({"next": next_page(request, asked, key), "results": page}).data)
+        return newest_page(rows, request, asked, order=BY_ID, row=ListedRepair)
 
 
 class OneRepair(OperatorView):
@@ -198,18 +189,20 @@ class RepairOutcomes(OperatorView):
         parameters=OUTCOME_PARAMETERS,
     )
     def get(self, request: Request) -> Response:
-        found = outcomes_asked(self.operator, request, REPAIR)
-        rows = [
-            {**place._asdict(), "mode": key.name, "rung": key.outcome, "label": key.label, "count": number}
-            for place, counts in sorted(found.places.items())
-            for key, number in sorted(counts.items())
-        ]
-        return Response(OutcomesAnswer({"since": found.since, "until": found.until, "results": rows}).data)
+        found = outcomes_asked(self.operator, request, REPAIR, called=("mode", "rung", "label"))
+        return Response(OutcomesAnswer(found).data)
 
 
-def outcomes_asked(operator: Operator, request: Request, system: str) -> Outputs:
+def outcomes_asked(
+    operator: Operator, request: Request, system: str, *, called: tuple[str, str, str]
+) -> dict[str, Any]:
     """What a system counted in the range, and of the prompt and the lane, that a request asks for.
 
+    Shape: {"since", "until": datetime, "results": [{"prompt": str, "version": int, "lane": str, <each of called>: str,
+            "count": int}]}.
+
+    Args:
+        called: What the parts of an `outputs.Key` are to that system.
     Raises:
         Http404, PermissionDenied: as `access_routing`.
         rest_framework.exceptions.ValidationError: naming the field.
@@ -222,7 +215,13 @@ def outcomes_asked(operator: Operator, request: Request, system: str) -> Outputs
     since = asked.get("since", until - DEFAULT_RANGE)
     if not since < until or until - since > MAX_RANGE:
         raise serializers.ValidationError({"since": [f"before `until`, and at most {MAX_RANGE.days} days"]})
-    return read_outputs(system, since=since, until=until, prompt=asked.get("prompt", ""), lane=asked.get("lane", ""))
+    found = read_outputs(system, since=since, until=until, prompt=asked.get("prompt", ""), lane=asked.get("lane", ""))
+    rows = [
+        {**place._asdict(), **dict(zip(called, key, strict=True)), "count": number}
+        for place, counts in sorted(found.places.items())
+        for key, number in sorted(counts.items())
+    ]
+    return {"since": found.since, "until": found.until, "results": rows}
 
 
 def _id_of(name: str) -> UUID:

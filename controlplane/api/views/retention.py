@@ -2,7 +2,7 @@
 are written into logs too.
 """
 
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from django.http import Http404
 from django.utils import timezone
@@ -13,9 +13,17 @@ from rest_framework.response import Response
 from controlplane.accounts.access import may_somewhere, require
 from controlplane.api.base import OperatorView, Reason, describe, read
 from controlplane.deadletters import retention
-from controlplane.deadletters.access import ERASE, SET_RULES, access_tenant_to_erase, visible_rules
+from controlplane.deadletters.access import (
+    ERASE,
+    SET_RULES,
+    access_tenant_to_erase,
+    visible_erasures,
+    visible_rules,
+)
+from controlplane.deadletters.erasures import Erasure, ErasureState, Kept
 from controlplane.deadletters.models import CATEGORIES, RetentionRule
 from controlplane.deadletters.retention import MAX_DAYS
+from controlplane.deadletters.subjects import erase_subject
 
 TAG: Final = "retention"
 
@@ -44,9 +52,25 @@ class NewErasure(Reason):
     user_hash = serializers.RegexField(r"^[0-9a-f]{64}\Z", help_text="SHA-256 of the user's id, in hex")
 
 
-class ErasureRow(serializers.Serializer[Any]):
+class ErasureRow(serializers.ModelSerializer[Erasure]):
     erased = serializers.IntegerField(help_text="Letters")
+    counts = serializers.DictField(
+        child=serializers.IntegerField(), help_text=f"Rows that were erased, by kind: {', '.join(Kept)}"
+    )
     held = serializers.ListField(child=serializers.UUIDField(), help_text="Letters that stay, on legal hold")
+    state = serializers.ChoiceField(choices=[one.value for one in ErasureState])
+    objects_left = serializers.SerializerMethodField(help_text="Objects that the payload store has not said are gone")
+
+    class Meta:
+        model = Erasure
+        fields: ClassVar = [
+            *("id", "tenant", "subject", "state", "erased", "counts", "held", "objects_left", "problem"),
+            *("asked_by", "asked_at", "again_at", "finished_at", "reason"),
+        ]
+
+    def get_objects_left(self, erasure: Erasure) -> int:
+        """How many; their names are nobody's business."""
+        return len(erasure.objects_left)
 
 
 class RetentionRules(OperatorView):
@@ -85,8 +109,18 @@ class RemoveRetentionRule(OperatorView):
 
 class Erasures(OperatorView):
     @describe(
+        "erasures_list",
+        "Erasures, newest first: what went, and whether something is left to do",
+        tag=TAG,
+        pages_of=ErasureRow,
+        refuses=(403,),
+    )
+    def get(self, request: Request) -> Response:
+        return self.page(visible_erasures(self.operator), ErasureRow)
+
+    @describe(
         "erasures_create",
-        "Erase what dead letters, and durable work that is over, say of one user; it cannot be undone",
+        "Erase what is kept of the words of one user; it cannot be undone",
         tag=TAG,
         takes=NewErasure,
         gives=ErasureRow,
@@ -98,7 +132,7 @@ class Erasures(OperatorView):
             require(self.operator, ERASE)
         asked = read(NewErasure, request)
         tenant = access_tenant_to_erase(self.operator, asked["tenant"])
-        done = retention.erase_subject(
+        erasure = erase_subject(
             tenant=tenant.slug, user_hash=asked["user_hash"], reason=asked["reason"], actor=self.operator, now=now
         )
-        return Response(ErasureRow(done).data, status=201)
+        return Response(ErasureRow(erasure).data, status=201)

@@ -1,10 +1,8 @@
 """Resumable streams over HTTP: each as it ended and as it stands, what was delivered later, and days. Read only."""
 
-from datetime import UTC, date, timedelta
 from typing import Any, ClassVar, Final
 
 from django.utils import timezone
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -12,21 +10,28 @@ from rest_framework.response import Response
 
 from controlplane.api.base import OperatorView, describe
 from controlplane.api.cursors import (
+    BY_DAY,
+    BY_TIME,
     CURSOR_PARAMETERS,
     Filters,
-    cursor_key,
-    moment,
-    next_page,
-    page_of,
+    newest_page,
+    older_pages_of,
     read_query,
-    text_key,
 )
-from controlplane.api.views.usage import DEFAULT_DAYS, DEFAULT_RANGE, MAX_RANGE, narrow
+from controlplane.api.filters import (
+    DAY_PARAMETERS,
+    TENANT_PARAMETER,
+    narrow,
+    period_parameters,
+    settle_days,
+    settle_period,
+)
 from controlplane.ledger.access import access_content, access_stream, billed_tenants
 from controlplane.ledger.stream_rows import (
     DAY_KEY,
     DAY_SUMS,
     OUTCOMES,
+    TOLD,
     StreamCredit,
     StreamDay,
     StreamDelivery,
@@ -37,36 +42,7 @@ from controlplane.ledger.streams import read_transcript
 from dataplane.frames import digest_frames
 
 TAG = "streams"
-_COLUMNS: Final = [
-    "stream_id",
-    "request_id",
-    "started_at",
-    "at",
-    "tenant",
-    "tier",
-    "key",
-    "user",
-    "route",
-    "prompt",
-    "version",
-    "canary",
-    "cohort",
-    "policy",
-    "on_cut",
-    "refund",
-    "outcome",
-    "code",
-    "continues",
-    "frames",
-    "size_bytes",
-    "digest",
-    "text_digest",
-    "billed_tokens",
-    "generated_tokens",
-    "buffered_tokens",
-    "cost_micros",
-    "kept_transcript",
-]
+_COLUMNS: Final = [*TOLD, "kept_transcript"]
 
 
 class Standing(serializers.ModelSerializer[StreamStanding]):
@@ -154,21 +130,6 @@ class Transcript(serializers.Serializer[Any]):
     intact = serializers.BooleanField(help_text="Whether they give the stream's digest")
 
 
-class StreamPage(serializers.Serializer[Any]):
-    next = serializers.URLField(allow_null=True, help_text="Null: there are no older ones")
-    results = Stream(many=True)
-
-
-class DeliveryPage(serializers.Serializer[Any]):
-    next = serializers.URLField(allow_null=True, help_text="Null: there are no older ones")
-    results = Delivery(many=True)
-
-
-class StreamsDayPage(serializers.Serializer[Any]):
-    next = serializers.URLField(allow_null=True, help_text="Null: there are no older ones")
-    results = StreamsDay(many=True)
-
-
 class StreamFilters(Filters):
     request = serializers.CharField(required=False, max_length=64)
     tenant = serializers.CharField(required=False)
@@ -192,21 +153,16 @@ class Streams(OperatorView):
         "streams_list",
         "Streams that have ended, newest first: what was billed of each, and how far it came",
         tag=TAG,
-        gives=StreamPage,
+        gives=older_pages_of(Stream),
         refuses=(400, 403),
         parameters=[
             OpenApiParameter("request", description="Of exactly this request; then no period is needed"),
-            OpenApiParameter("tenant", description="Exactly this tenant, by its slug"),
+            TENANT_PARAMETER,
             OpenApiParameter("key", description="Admitted with the API key of this id"),
             OpenApiParameter("route", description="Of exactly this route"),
             OpenApiParameter("outcome", enum=OUTCOMES, description="How they ended"),
             OpenApiParameter("in_order", bool, description="False: those whose token figures do not add up"),
-            OpenApiParameter(
-                "since", OpenApiTypes.DATETIME, description="Ended at or after; 24 h before `until` unless told"
-            ),
-            OpenApiParameter(
-                "until", OpenApiTypes.DATETIME, description="Ended before; now unless told. At most 31 days"
-            ),
+            *period_parameters("Ended"),
             *CURSOR_PARAMETERS,
         ],
     )
@@ -224,19 +180,8 @@ class Streams(OperatorView):
         if "request" in asked:
             rows = rows.filter(request_id=asked["request"])
         if "request" not in asked or "since" in asked or "until" in asked:
-            until = asked.get("until", now)
-            since = asked.get("since", until - DEFAULT_RANGE)
-            if until - since > MAX_RANGE:
-                raise serializers.ValidationError({"since": [f"at most {MAX_RANGE.days} days before `until`"]})
-            rows = rows.between(since, until)
-            # The next page asks for the same period, however much later it is.
-            asked |= {"since": since, "until": until}
-        if "cursor" in asked:
-            rows = rows.before(*cursor_key(asked, moment, text_key))
-        page, more = page_of(rows.newest().select_related("standing"), asked)
-        key = [page[-1].at.isoformat(), page[-1].stream_id] if more else None
-        kept = {name: value for name, value in asked.items() if value is not None}
-        return Response(StreamPage({"next": next_page(request, kept, key), "results": page}).data)
+            rows = rows.between(*settle_period(asked, now=now))
+        return newest_page(rows.select_related("standing"), request, asked, order=BY_TIME, row=Stream)
 
 
 class StreamDays(OperatorView):
@@ -244,32 +189,23 @@ class StreamDays(OperatorView):
         "streams_days_list",
         "Streams counted by the UTC day on which they ended, tenant, route and outcome, newest day first",
         tag=TAG,
-        gives=StreamsDayPage,
+        gives=older_pages_of(StreamsDay),
         refuses=(400, 403),
         parameters=[
-            OpenApiParameter("tenant", description="Exactly this tenant, by its slug"),
+            TENANT_PARAMETER,
             OpenApiParameter("route", description="Of exactly this route"),
-            OpenApiParameter(
-                "since", OpenApiTypes.DATE, description="This day or later; 30 days before `until` unless told"
-            ),
-            OpenApiParameter("until", OpenApiTypes.DATE, description="Before this day; tomorrow unless told"),
+            *DAY_PARAMETERS,
             *CURSOR_PARAMETERS,
         ],
     )
     def get(self, request: Request) -> Response:
-        today = timezone.now().astimezone(UTC).date()
+        now = timezone.now()
         tenants = billed_tenants(self.operator)
         asked = read_query(StreamDayFilters, request)
-        until = asked.get("until", today + timedelta(days=1))
-        asked |= {"since": asked.get("since", until - DEFAULT_DAYS), "until": until}
-        rows = StreamDay.objects.between(asked["since"], until).matching(
+        rows = StreamDay.objects.between(*settle_days(asked, now=now)).matching(
             tenants=narrow(tenants, asked), route=asked.get("route", "")
         )
-        if "cursor" in asked:
-            rows = rows.before(*cursor_key(asked, date.fromisoformat, int))
-        page, more = page_of(rows.newest(), asked)
-        key = [page[-1].day.isoformat(), page[-1].pk] if more else None
-        return Response(StreamsDayPage({"next": next_page(request, asked, key), "results": page}).data)
+        return newest_page(rows, request, asked, order=BY_DAY, row=StreamsDay)
 
 
 class OneStream(OperatorView):
@@ -288,7 +224,7 @@ class StreamDeliveries(OperatorView):
         "streams_deliveries_list",
         "What was delivered or acknowledged of a stream after it had ended, newest first",
         tag=TAG,
-        gives=DeliveryPage,
+        gives=older_pages_of(Delivery),
         refuses=(400, 403, 404),
         parameters=CURSOR_PARAMETERS,
     )
@@ -296,11 +232,7 @@ class StreamDeliveries(OperatorView):
         row = access_stream(self.operator, stream_id)
         asked = read_query(Filters, request)
         rows = StreamDelivery.objects.filter(stream=row)
-        if "cursor" in asked:
-            rows = rows.before(*cursor_key(asked, moment, text_key))
-        page, more = page_of(rows.newest(), asked)
-        key = [page[-1].at.isoformat(), page[-1].delivery_id] if more else None
-        return Response(DeliveryPage({"next": next_page(request, asked, key), "results": page}).data)
+        return newest_page(rows, request, asked, order=BY_TIME, row=Delivery)
 
 
 class StreamTranscripts(OperatorView):

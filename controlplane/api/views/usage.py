@@ -1,10 +1,8 @@
 """Usage over HTTP: every attempt with its tokens and its price, and what they come to by day. Read only."""
 
-from datetime import UTC, date, timedelta
-from typing import Any, ClassVar, Final
+from typing import ClassVar
 
 from django.utils import timezone
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -12,23 +10,26 @@ from rest_framework.response import Response
 
 from controlplane.api.base import OperatorView, describe
 from controlplane.api.cursors import (
+    BY_DAY,
+    BY_TIME,
     CURSOR_PARAMETERS,
     Filters,
-    cursor_key,
-    moment,
-    next_page,
-    page_of,
+    newest_page,
+    older_pages_of,
     read_query,
-    text_key,
+)
+from controlplane.api.filters import (
+    DAY_PARAMETERS,
+    TENANT_PARAMETER,
+    narrow,
+    period_parameters,
+    settle_days,
+    settle_period,
 )
 from controlplane.ledger.access import billed_tenants
-from controlplane.ledger.models import UsageDay, UsageRow
+from controlplane.ledger.models import DAY_KEY, DAY_SUMS, UsageDay, UsageRow
 
 TAG = "usage"
-DEFAULT_RANGE: Final = timedelta(hours=24)
-# A lane has no index of its own: the period bounds what is read for it.
-MAX_RANGE: Final = timedelta(days=31)
-DEFAULT_DAYS: Final = timedelta(days=30)
 
 
 class Attempt(serializers.ModelSerializer[UsageRow]):
@@ -65,31 +66,7 @@ class Attempt(serializers.ModelSerializer[UsageRow]):
 class Day(serializers.ModelSerializer[UsageDay]):
     class Meta:
         model = UsageDay
-        fields: ClassVar = [
-            "day",
-            "tenant",
-            "lane",
-            "route",
-            "kind",
-            "cause",
-            "attempts",
-            "requests",
-            "failed",
-            "input_tokens",
-            "output_tokens",
-            "cost_micros",
-            "failed_cost_micros",
-        ]
-
-
-class AttemptPage(serializers.Serializer[Any]):
-    next = serializers.URLField(allow_null=True, help_text="Null: there are no older ones")
-    results = Attempt(many=True)
-
-
-class DayPage(serializers.Serializer[Any]):
-    next = serializers.URLField(allow_null=True, help_text="Null: there are no older ones")
-    results = Day(many=True)
+        fields: ClassVar = [*DAY_KEY, *DAY_SUMS]
 
 
 class AttemptFilters(Filters):
@@ -114,19 +91,14 @@ class Usage(OperatorView):
         "usage_list",
         "Attempts, newest first: retries and fallbacks are rows of their own, with what they were made for",
         tag=TAG,
-        gives=AttemptPage,
+        gives=older_pages_of(Attempt),
         refuses=(400, 403),
         parameters=[
             OpenApiParameter("request", description="Exactly this request; then no period is needed"),
-            OpenApiParameter("tenant", description="Exactly this tenant, by its slug"),
+            TENANT_PARAMETER,
             OpenApiParameter("key", description="Admitted with the API key of this id"),
             OpenApiParameter("lane", description="At exactly this lane"),
-            OpenApiParameter(
-                "since", OpenApiTypes.DATETIME, description="Ended at or after; 24 h before `until` unless told"
-            ),
-            OpenApiParameter(
-                "until", OpenApiTypes.DATETIME, description="Ended before; now unless told. At most 31 days"
-            ),
+            *period_parameters("Ended"),
             *CURSOR_PARAMETERS,
         ],
     )
@@ -141,18 +113,8 @@ class Usage(OperatorView):
             lane=asked.get("lane", ""),
         )
         if "request" not in asked or "since" in asked or "until" in asked:
-            until = asked.get("until", now)
-            since = asked.get("since", until - DEFAULT_RANGE)
-            if until - since > MAX_RANGE:
-                raise serializers.ValidationError({"since": [f"at most {MAX_RANGE.days} days before `until`"]})
-            rows = rows.between(since, until)
-            # The next page asks for the same period, however much later it is.
-            asked |= {"since": since, "until": until}
-        if "cursor" in asked:
-            rows = rows.before(*cursor_key(asked, moment, text_key))
-        page, more = page_of(rows.newest(), asked)
-        key = [page[-1].at.isoformat(), page[-1].attempt_id] if more else None
-        return Response(AttemptPage({"next": next_page(request, asked, key), "results": page}).data)
+            rows = rows.between(*settle_period(asked, now=now))
+        return newest_page(rows, request, asked, order=BY_TIME, row=Attempt)
 
 
 class UsageDays(OperatorView):
@@ -160,36 +122,21 @@ class UsageDays(OperatorView):
         "usage_days_list",
         "Attempts counted by UTC day, tenant, lane, route, kind and cause, newest day first",
         tag=TAG,
-        gives=DayPage,
+        gives=older_pages_of(Day),
         refuses=(400, 403),
         parameters=[
-            OpenApiParameter("tenant", description="Exactly this tenant, by its slug"),
+            TENANT_PARAMETER,
             OpenApiParameter("lane", description="At exactly this lane"),
             OpenApiParameter("route", description="Of exactly this route"),
-            OpenApiParameter(
-                "since", OpenApiTypes.DATE, description="This day or later; 30 days before `until` unless told"
-            ),
-            OpenApiParameter("until", OpenApiTypes.DATE, description="Before this day; tomorrow unless told"),
+            *DAY_PARAMETERS,
             *CURSOR_PARAMETERS,
         ],
     )
     def get(self, request: Request) -> Response:
-        today = timezone.now().astimezone(UTC).date()
+        now = timezone.now()
         tenants = billed_tenants(self.operator)
         asked = read_query(DayFilters, request)
-        until = asked.get("until", today + timedelta(days=1))
-        since = asked.get("since", until - DEFAULT_DAYS)
-        asked |= {"since": since, "until": until}
-        rows = UsageDay.objects.between(since, until).matching(
+        rows = UsageDay.objects.between(*settle_days(asked, now=now)).matching(
             tenants=narrow(tenants, asked), lane=asked.get("lane", ""), route=asked.get("route", "")
         )
-        if "cursor" in asked:
-            rows = rows.before(*cursor_key(asked, date.fromisoformat, int))
-        page, more = page_of(rows.newest(), asked)
-        key = [page[-1].day.isoformat(), page[-1].pk] if more else None
-        return Response(DayPage({"next": next_page(request, asked, key), "results": page}).data)
-
-
-def narrow(tenants: list[str], asked: dict[str, Any]) -> list[str]:
-    """The tenants to look at: the one that was asked for, if it is among those that the caller may see."""
-    return [slug for slug in tenants if slug == asked.get("tenant", slug)]
+        return newest_page(rows, request, asked, order=BY_DAY, row=Day)

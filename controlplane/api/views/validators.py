@@ -45,10 +45,5 @@ class ValidatorOutcomes(OperatorView):
         parameters=OUTCOME_PARAMETERS,
     )
     def get(self, request: Request) -> Response:
-        found = outcomes_asked(self.operator, request, VALIDATOR)
-        rows = [
-            {**place._asdict(), "rule": key.name, "verdict": key.outcome, "effect": key.label, "count": number}
-            for place, counts in sorted(found.places.items())
-            for key, number in sorted(counts.items())
-        ]
-        return Response(VerdictsAnswer({"since": found.since, "until": found.until, "results": rows}).data)
+        found = outcomes_asked(self.operator, request, VALIDATOR, called=("rule", "verdict", "effect"))
+        return Response(VerdictsAnswer(found).data)

@@ -9,7 +9,7 @@ from django import forms
 from django.forms import BoundField
 
 from controlplane.console.forms.fields import ReasonForm
-from controlplane.console.forms.usage import HOURS
+from controlplane.console.forms.usage import HOURS, OfTenantsForm
 from controlplane.console.repair_words import wanted_words, wants_text
 from controlplane.ledger.completions import Flaw, Standing
 from dataplane.messages import Json
@@ -49,18 +49,12 @@ class ValidatedForm(AnswersForm):
         self.fields["rule"].widget.attrs["class"] = "form-select"
 
 
-class RepairsForm(forms.Form):
+class RepairsForm(OfTenantsForm):
     """Which answers that nothing could repair; everything given must fit."""
 
     repair = forms.CharField(label="Answer id", required=False, max_length=64)
     tenant = forms.ChoiceField(label="Tenant", required=False)
     status = forms.ChoiceField(label="Status", required=False, choices=[("", "All"), *((s, s) for s in STATES)])
-
-    def __init__(self, *args: Any, tenants: Sequence[str], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["tenant"].choices = [("", "All"), *((slug, slug) for slug in tenants)]  # type: ignore[attr-defined]
-        for field in self.fields.values():
-            field.widget.attrs["class"] = "form-select" if isinstance(field, forms.ChoiceField) else "form-control"
 
 
 @dataclass(frozen=True, slots=True)

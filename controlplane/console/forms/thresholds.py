@@ -11,8 +11,8 @@ from django.forms import BoundField
 
 from controlplane.console.forms.fields import ReasonForm
 from controlplane.console.threshold_words import ORIGINS, Words, chart_id, words_of
-from controlplane.routing.thresholds import PARTS, NewValue, is_optional, names_of, with_thresholds
-from dataplane.documents import MalformedRelease, child_path
+from controlplane.routing.thresholds import PARTS, NewValue, is_optional, names_of, path_of, with_thresholds
+from dataplane.documents import MalformedRelease
 from dataplane.routing import RoutingTable
 from dataplane.thresholds import GUESS, Threshold
 
@@ -197,10 +197,17 @@ class ThresholdsForm(ReasonForm):
         return None if missing or any(f"{name}-{part}" in self.errors for part in SOURCE) else source
 
     def _place(self, exc: MalformedRelease) -> None:
-        """Put the parser's refusal beside the field that it is about."""
-        place = exc.path.removeprefix(child_path(child_path("$", PARTS[self._kind]), self._slug)).lstrip(".").split(".")
-        field = f"{place[0]}-{place[2]}" if len(place) > 2 else place[0]
-        self.add_error(field if field in self.fields else None, exc.fact if field in self.fields else str(exc))
+        """Put the parser's refusal beside the field that it is about; above them all, if it is about none of them."""
+        field = next(filter(None, (self._field_at(exc.path, name) for name in self._in_order)), None)
+        self.add_error(field, str(exc) if field is None else exc.fact)
+
+    def _field_at(self, path: str, name: str) -> str | None:
+        """The field in which what stands at a path is typed: a threshold's number, or a part of where it comes from."""
+        own = path_of(self.document, self._kind, self._slug, name)
+        if path != own and not path.startswith(f"{own}."):
+            return None
+        part = path.removeprefix(f"{own}.provenance.")
+        return f"{name}-{part}" if part in SOURCE else name
 
 
 def _text(**attributes: str) -> forms.TextInput:

@@ -1,5 +1,6 @@
 """The filters of the usage pages."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from django import forms
@@ -17,7 +18,25 @@ DAYS = {7: "7 days", 30: "30 days", 90: "90 days"}
 DEFAULT_DAYS = 30
 
 
-class UsageForm(forms.Form):
+class OfTenantsForm(forms.Form):
+    """A filter of what belongs to tenants. Each has its field `tenant`, at its own place among the others."""
+
+    def __init__(self, *args: Any, tenants: Sequence[str], **kwargs: Any) -> None:
+        """`tenants` are the slugs that the reader may see."""
+        super().__init__(*args, **kwargs)
+        self._tenants = tenants
+        self.fields["tenant"].choices = [("", "All"), *((slug, slug) for slug in tenants)]  # type: ignore[attr-defined]
+        for field in self.fields.values():
+            field.widget.attrs["class"] = "form-select" if isinstance(field, forms.ChoiceField) else "form-control"
+
+    @property
+    def wanted(self) -> list[str]:
+        """The tenants to look at: the one that was chosen, else all that the reader may see."""
+        chosen = self.cleaned_data["tenant"] if self.is_valid() else ""
+        return [chosen] if chosen else list(self._tenants)
+
+
+class UsageForm(OfTenantsForm):
     """What to look for; everything given must fit."""
 
     request = forms.CharField(label="Request id", required=False, max_length=64)
@@ -27,22 +46,14 @@ class UsageForm(forms.Form):
     lane = forms.CharField(label="Lane", required=False, max_length=200)
     hours = forms.TypedChoiceField(label="Period", required=False, coerce=int, choices=list(HOURS.items()))
 
-    def __init__(self, *args: Any, tenants: list[str], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        _dress(self, tenants)
 
-
-class RetriesForm(forms.Form):
+class RetriesForm(OfTenantsForm):
     """Which days, whose attempts, and where; everything given must fit."""
 
     # Chosen by links above the chart; kept when the rest is filtered anew.
     days = forms.TypedChoiceField(required=False, coerce=int, choices=list(DAYS.items()), widget=forms.HiddenInput)
     tenant = forms.ChoiceField(label="Tenant", required=False)
     lane = forms.CharField(label="Lane", required=False, max_length=200)
-
-    def __init__(self, *args: Any, tenants: list[str], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        _dress(self, tenants)
 
 
 class TryStreamForm(forms.Form):
@@ -61,7 +72,7 @@ class TryStreamForm(forms.Form):
     )
 
 
-class StreamsForm(forms.Form):
+class StreamsForm(OfTenantsForm):
     """Which streams; everything given must fit."""
 
     stream = forms.CharField(label="Stream or request id", required=False, max_length=64)
@@ -71,12 +82,8 @@ class StreamsForm(forms.Form):
     figures = forms.ChoiceField(label="Figures", required=False, choices=[("", "All"), ("broken", "Out of order")])
     hours = forms.TypedChoiceField(label="Period", required=False, coerce=int, choices=list(HOURS.items()))
 
-    def __init__(self, *args: Any, tenants: list[str], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        _dress(self, tenants)
 
-
-class KeysForm(forms.Form):
+class KeysForm(OfTenantsForm):
     """Which idempotency keys; everything given must fit. A user's id is asked for, and only its hash is kept."""
 
     key = forms.CharField(label="Idempotency key", required=False, max_length=MAX_KEY_CHARACTERS)
@@ -91,10 +98,6 @@ class KeysForm(forms.Form):
     )
     hours = forms.TypedChoiceField(label="Period", required=False, coerce=int, choices=list(HOURS.items()))
 
-    def __init__(self, *args: Any, tenants: list[str], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        _dress(self, tenants)
-
     @property
     def query(self) -> dict[str, Any]:
         """What was asked for, as an address may hold it. The form must be valid."""
@@ -104,32 +107,18 @@ class KeysForm(forms.Form):
         return {name: value for name, value in asked.items() if value}
 
 
-class JobsForm(forms.Form):
+class JobsForm(OfTenantsForm):
     """Which jobs; everything given must fit."""
 
     job = forms.CharField(label="Job id", required=False, max_length=64)
     tenant = forms.ChoiceField(label="Tenant", required=False)
     status = forms.ChoiceField(label="Status", required=False, choices=[("", "All"), *((s, s) for s in STATES)])
 
-    def __init__(self, *args: Any, tenants: list[str], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        _dress(self, tenants)
 
-
-class DriftForm(forms.Form):
+class DriftForm(OfTenantsForm):
     """Which days, and whose streams; everything given must fit."""
 
     # Chosen by links above the chart; kept when the rest is filtered anew.
     days = forms.TypedChoiceField(required=False, coerce=int, choices=list(DAYS.items()), widget=forms.HiddenInput)
     tenant = forms.ChoiceField(label="Tenant", required=False)
     route = forms.CharField(label="Route", required=False, max_length=100)
-
-    def __init__(self, *args: Any, tenants: list[str], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        _dress(self, tenants)
-
-
-def _dress(form: forms.Form, tenants: list[str]) -> None:
-    form.fields["tenant"].choices = [("", "All"), *((slug, slug) for slug in tenants)]  # type: ignore[attr-defined]
-    for field in form.fields.values():
-        field.widget.attrs["class"] = "form-select" if isinstance(field, forms.ChoiceField) else "form-control"

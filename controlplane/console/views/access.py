@@ -30,7 +30,7 @@ from controlplane.accounts.models import Operator, RoleGrant
 from controlplane.accounts.roles import ROLES, Role, permissions_everywhere, permissions_on
 from controlplane.audit.models import AuditEvent
 from controlplane.console.forms.access import GrantForm, OperatorForm, TokenForm
-from controlplane.console.requests import actor_of, refused_as_message, refused_into_form
+from controlplane.console.requests import actor_of, refused_as_message, refused_into_form, went_through
 from controlplane.console.timeline import timeline
 from controlplane.prompts.access import visible_prompts
 
@@ -111,12 +111,8 @@ def grant_revoke(request: HttpRequest, pk: int) -> HttpResponse:
     operator = actor_of(request)
     revoked = access_grant(operator, pk)
 
-    def revoke() -> bool:
-        operations.revoke_role(grant=revoked, actor=operator, now=now)
-        return True
-
     name, words = revoked.operator.username, f"{Role(revoked.role).label.lower()} on {revoked.target_name}"
-    if refused_as_message(request, revoke):
+    if went_through(request, lambda: operations.revoke_role(grant=revoked, actor=operator, now=now)):
         messages.success(request, f"{name} is no longer {words}")
     return redirect("operator", username=name)
 
@@ -139,12 +135,9 @@ def _set_active(request: HttpRequest, username: str, *, active: bool) -> HttpRes
     now = timezone.now()
     operator = actor_of(request)
     changed = access_operator(operator, username, "manage_access")
-
-    def change() -> bool:
-        operations.set_operator_active(operator=changed, active=active, actor=operator, now=now)
-        return True
-
-    if refused_as_message(request, change):
+    if went_through(
+        request, lambda: operations.set_operator_active(operator=changed, active=active, actor=operator, now=now)
+    ):
         messages.success(request, f"{username} may come in again" if active else f"{username} is locked out")
     return redirect("operator", username=username)
 
@@ -202,12 +195,7 @@ def token_revoke(request: HttpRequest, pk: int) -> HttpResponse:
     now = timezone.now()
     operator = actor_of(request)
     token = access_token(operator, pk)
-
-    def revoke() -> bool:
-        operations.revoke_token(token=token, actor=operator, now=now)
-        return True
-
-    if refused_as_message(request, revoke):
+    if went_through(request, lambda: operations.revoke_token(token=token, actor=operator, now=now)):
         messages.success(request, f"Token {token.prefix}… is revoked; its next call is refused")
     return redirect("access-tokens")
 

@@ -36,6 +36,7 @@ from controlplane.console.deadletter_words import (
     tenant_words,
 )
 from controlplane.console.forms.deadletters import GroupsForm, HoldForm
+from controlplane.console.lists import page_by_key
 from controlplane.console.requests import actor_of, reason_given, refused_as_message, went_through, whole_number
 from controlplane.console.timeline import timeline
 from controlplane.deadletters import operations, retention
@@ -51,13 +52,13 @@ from controlplane.deadletters.access import (
     may_on,
     require_letters,
     tenants_with,
+    visible_plans,
 )
 from controlplane.deadletters.burn import burns
 from controlplane.deadletters.kinds import JOB
-from controlplane.deadletters.models import DeadLetter, Group, GroupTenant, RedrivePlan
+from controlplane.deadletters.models import DeadLetter, Group, GroupTenant
 from controlplane.deadletters.payloads import ConfiguredStore, PayloadError
 from controlplane.deadletters.showing import shown_payload
-from controlplane.ledger.jobs import uuid_of
 from dataplane.deadletters import Event, State
 
 PAGE_SIZE: Final = 25
@@ -186,12 +187,9 @@ def group(request: HttpRequest, fingerprint: str) -> HttpResponse:
     slugs = [part.tenant for part in parts]
     rows = DeadLetter.objects.without_words().matching(tenants=slugs, fingerprint=fingerprint)
     rows = rows if state == ALL else rows.filter(state=state)
-    before = uuid_of(request.GET.get("before", ""))
-    letters = list((rows if before is None else rows.before(before)).newest()[: PAGE_SIZE + 1])
-    shown = letters[:PAGE_SIZE]
+    shown, older = page_by_key(request, rows, {"state": state}, size=PAGE_SIZE)
     row = row_of(found, parts, sees_of(operator))
     redrives, decides = tenants_with(operator, REDRIVE), tenants_with(operator, DECIDE)
-    plans = RedrivePlan.objects.defer("edit").filter(fingerprint=fingerprint)
     context = {
         "group": found,
         "row": row,
@@ -200,14 +198,14 @@ def group(request: HttpRequest, fingerprint: str) -> HttpResponse:
         "advice": category_advice(found.category),
         "sentence": group_sentence(found),
         "lines": letter_lines(shown),
-        "older": f"?{urlencode({'state': state, 'before': shown[-1].pk})}" if len(letters) > PAGE_SIZE else "",
+        "older": older,
         "states": [
             {"label": label, "url": f"?{urlencode({'state': value})}", "active": value == state}
             for value, label in SHOWN_STATES.items()
         ],
         "may_redrive": row.open > 0 and (redrives is None or bool(set(redrives) & set(slugs))),
         "may_decide": row.open > 0 and (decides is None or bool(set(decides) & set(slugs))),
-        "plans": list(plans[:5]) if may(operator, VIEW_PLAN) else [],
+        "plans": list(visible_plans(operator).filter(fingerprint=fingerprint)[:5]),
         "causes": latest_causes([letter.pk for letter in shown]),
         "scope": f"{row.open:,} open letters of {row.whose}",
     }
@@ -286,7 +284,7 @@ def letter(request: HttpRequest, letter_id: UUID) -> HttpResponse:
         "may_hold": row.payload_state != "purged" and may_on(operator, HOLD, row.tenant),
         "may_read": row.payload_state != "purged" and may_on(operator, READ, row.tenant),
         "hold_form": HoldForm(),
-        "plans": list(RedrivePlan.objects.defer("edit").filter(items__letter=row)[:5]),
+        "plans": list(visible_plans(operator).filter(items__letter=row)[:5]),
         "events": timeline(AuditEvent.objects.filter(target=row.audit_name)[:20]),
     }
     return render(request, "deadletters/letter.html", context)

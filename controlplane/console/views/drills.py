@@ -16,7 +16,7 @@ from controlplane.approvals.models import ChangeRequest
 from controlplane.audit.models import AuditEvent
 from controlplane.console.drill_content import lane_rows, leavable, preview, proposal, why_not_for_good
 from controlplane.console.forms.drills import DrillForm, subject_of
-from controlplane.console.requests import actor_of, reason_given, refused_as_message, refused_into_form, went_through
+from controlplane.console.requests import actor_of, on_to_review, reason_given, refused_into_form, went_through
 from controlplane.console.timeline import timeline
 from controlplane.console.views.routing import tabs
 from controlplane.routing import drills, operations
@@ -178,8 +178,9 @@ def _propose(request: HttpRequest, pk: int, operation: Callable[..., ChangeReque
     reason = reason_given(request)
     if reason is None:
         return redirect(drill)
-    change = refused_as_message(request, lambda: operation(drill=drill, reason=reason, actor=operator, now=now))
-    if change is None:
-        return redirect(drill)
-    messages.success(request, f"Proposed; CR-{change.pk} waits in the approvers' inbox")
-    return redirect("review", pk=change.pk)
+    return on_to_review(
+        request,
+        lambda: operation(drill=drill, reason=reason, actor=operator, now=now),
+        said=lambda change: f"Proposed; CR-{change.pk} waits in the approvers' inbox",
+        back=drill.get_absolute_url(),
+    )

@@ -1,6 +1,5 @@
 """The pages of idempotency keys: find them, and see what became of each, what was billed, and whether that holds."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -16,8 +15,10 @@ from django.views.decorators.http import require_http_methods, require_safe
 from controlplane.console.forms.usage import DEFAULT_KEY_HOURS, KeysForm
 from controlplane.console.idempotency_content import BILLED_SHOWN, STEPS_SHOWN, Line, story_of
 from controlplane.console.idempotency_evidence import key_csv, keys_csv
+from controlplane.console.lists import PAGE_SIZE, page_by_key
 from controlplane.console.requests import actor_of, whole_number
-from controlplane.console.views.usage import PAGE_SIZE, tabs
+from controlplane.console.spreadsheets import csv_file
+from controlplane.console.views.usage import tabs
 from controlplane.ledger.access import access_evidence, billed_tenants
 from controlplane.ledger.idempotency import IdempotencyEvidence, IdempotencyEvidenceQuerySet
 from controlplane.ledger.keys import lives_of
@@ -36,15 +37,13 @@ def idempotency_keys(request: HttpRequest) -> HttpResponse:
     asked = _asked(request)
     if asked.form.is_valid() and (request.method == "POST" or asked.form.cleaned_data["user"]):
         return redirect(f"{reverse('idempotency-keys')}?{urlencode(asked.form.query)}")
-    before = whole_number(request.GET.get("before", ""))
-    rows = asked.rows if before is None else asked.rows.before(before)
-    page = list(rows.newest()[: PAGE_SIZE + 1])
-    shown, lives = page[:PAGE_SIZE], lives_of(page[:PAGE_SIZE])
     kept = asked.form.query if asked.form.is_valid() else {}
+    shown, older = page_by_key(request, asked.rows, kept, size=PAGE_SIZE, parse=whole_number)
+    lives = lives_of(shown)
     context = {
         "form": asked.form,
         "lines": [Line(row, lives[row.record]) for row in shown],
-        "older": "?" + urlencode({**kept, "before": shown[-1].pk}) if len(page) > PAGE_SIZE else "",
+        "older": older,
         "since": asked.since,
         "event": kept.get("event", ""),
         "user_hash": kept.get("user_hash", ""),
@@ -60,7 +59,7 @@ def idempotency_keys(request: HttpRequest) -> HttpResponse:
 def idempotency_keys_export(request: HttpRequest) -> StreamingHttpResponse:
     """What the list is made of, all pages of it, as CSV."""
     name = f"idempotency-keys-{timezone.now().astimezone(UTC):%Y-%m-%d}.csv"
-    return _csv(keys_csv(_asked(request).rows), name)
+    return csv_file(keys_csv(_asked(request).rows), name)
 
 
 @login_required
@@ -90,7 +89,7 @@ def idempotency_key(request: HttpRequest, record: UUID) -> HttpResponse:
 def idempotency_evidence(request: HttpRequest, record: UUID) -> StreamingHttpResponse:
     """Every step of one key, what was billed, and what its chain says, as CSV."""
     first = access_evidence(actor_of(request), record)
-    return _csv(key_csv(record, lives_of([first])[record]), f"idempotency-{record}.csv")
+    return csv_file(key_csv(record, lives_of([first])[record]), f"idempotency-{record}.csv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +103,12 @@ class _Asked:
 
 def _asked(request: HttpRequest) -> _Asked:
     now = timezone.now()
-    tenants = billed_tenants(actor_of(request))
     given = request.POST if request.method == "POST" else request.GET
-    form = KeysForm({"hours": DEFAULT_KEY_HOURS} | given.dict(), tenants=tenants)
+    form = KeysForm({"hours": DEFAULT_KEY_HOURS} | given.dict(), tenants=billed_tenants(actor_of(request)))
     found = form.query if form.is_valid() else {}
     rows = IdempotencyEvidence.objects.matching(
         key=found.get("key", ""),
-        tenants=[found["tenant"]] if found.get("tenant") else tenants,
+        tenants=form.wanted,
         user_hash=found.get("user_hash", ""),
         event=found.get("event", ""),
     )
@@ -122,9 +120,3 @@ def _asked(request: HttpRequest) -> _Asked:
         return _Asked(form, None, rows)
     since = now - timedelta(hours=found.get("hours") or DEFAULT_KEY_HOURS)
     return _Asked(form, since, rows.between(since, now + AHEAD))
-
-
-def _csv(lines: Iterator[str], name: str) -> StreamingHttpResponse:
-    response = StreamingHttpResponse(lines, content_type="text/csv; charset=utf-8")
-    response["Content-Disposition"] = f'attachment; filename="{name}"'
-    return response

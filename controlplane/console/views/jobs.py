@@ -8,17 +8,17 @@ from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
-from django.utils.http import urlencode
 from django.views.decorators.http import require_safe
 
 from controlplane.console.forms.usage import JobsForm
+from controlplane.console.lists import page_by_key
 from controlplane.console.requests import actor_of
-from controlplane.console.views.usage import PAGE_SIZE, tabs
+from controlplane.console.views.usage import tabs
 from controlplane.deadletters.access import VIEW, may_on
 from controlplane.deadletters.kinds import JOB
 from controlplane.deadletters.models import DeadLetter
 from controlplane.ledger.access import access_job, billed_tenants
-from controlplane.ledger.jobs import Job, uuid_of
+from controlplane.ledger.jobs import Job
 from dataplane.jobs import State
 
 TONES: Final = {
@@ -35,22 +35,19 @@ TONES: Final = {
 @require_safe
 def jobs(request: HttpRequest) -> HttpResponse:
     """Jobs newest first, found by id, tenant and status; pages by key, so a late page costs no more."""
-    tenants = billed_tenants(actor_of(request))
-    form = JobsForm(request.GET, tenants=tenants)
+    form = JobsForm(request.GET, tenants=billed_tenants(actor_of(request)))
     found = form.cleaned_data if form.is_valid() else {}
     rows = Job.objects.without_words().matching(
         job=found.get("job", ""),
-        tenants=[found["tenant"]] if found.get("tenant") else tenants,
+        tenants=form.wanted,
         state=found.get("status", ""),
     )
-    before = uuid_of(request.GET.get("before", ""))
-    page = list((rows if before is None else rows.before(before)).newest()[: PAGE_SIZE + 1])
-    shown = page[:PAGE_SIZE]
     kept = {name: value for name, value in found.items() if value}
+    shown, older = page_by_key(request, rows, kept)
     context = {
         "form": form,
         "lines": [(job, TONES[State(job.state)]) for job in shown],
-        "older": "?" + urlencode({**kept, "before": shown[-1].pk}) if len(page) > PAGE_SIZE else "",
+        "older": older,
         "narrowed": bool(kept),
         "tabs": tabs("jobs"),
     }

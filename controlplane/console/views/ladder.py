@@ -23,8 +23,8 @@ from controlplane.console.copy_fit import json_checklist
 from controlplane.console.forms.ladder import AnswersForm, BaseWords, CopyForm, VersionForm, WordsFormSet
 from controlplane.console.requests import (
     actor_of,
+    on_to_review,
     reason_given,
-    refused_as_message,
     refused_into_form,
     went_through,
     whole_number,
@@ -161,13 +161,12 @@ def version_write(request: HttpRequest, slug: str) -> HttpResponse:
     except (CopyError, ApprovalError) as exc:
         context |= {"problem": str(exc), "same": exc.number if isinstance(exc, SameCopy) else None}
         return render(request, "ladder/write.html", context, status=400 if isinstance(exc, InvalidCopy) else 409)
-    change = refused_as_message(
-        request, lambda: operations.propose_version(version=version, reason=reason, actor=operator, now=now)
+    return on_to_review(
+        request,
+        lambda: operations.propose_version(version=version, reason=reason, actor=operator, now=now),
+        said=lambda change: f"Submitted {version}; CR-{change.pk} waits for who signs it, and nobody reads it before",
+        back=version.get_absolute_url(),
     )
-    if change is None:
-        return redirect(version)
-    messages.success(request, f"Submitted {version}; CR-{change.pk} waits for who signs it, and nobody reads it before")
-    return redirect("review", pk=change.pk)
 
 
 @login_required
@@ -180,13 +179,12 @@ def version_propose(request: HttpRequest, slug: str, number: int) -> HttpRespons
     reason = reason_given(request)
     if reason is None:
         return redirect(version)
-    change = refused_as_message(
-        request, lambda: operations.propose_version(version=version, reason=reason, actor=operator, now=now)
+    return on_to_review(
+        request,
+        lambda: operations.propose_version(version=version, reason=reason, actor=operator, now=now),
+        said=lambda change: f"Opened CR-{change.pk}; who signs it sees it in their inbox",
+        back=version.get_absolute_url(),
     )
-    if change is None:
-        return redirect(version)
-    messages.success(request, f"Opened CR-{change.pk}; who signs it sees it in their inbox")
-    return redirect("review", pk=change.pk)
 
 
 @login_required

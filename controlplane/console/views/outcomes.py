@@ -48,9 +48,10 @@ class Asked:
         where = f" of lane {self.kept['lane']}" if "lane" in self.kept else ""
         return f"{PERIODS[self.hours]}{whose}{where}"
 
-    def read(self, now: datetime) -> Outputs:
+    def read(self, now: datetime, *, system: str = "") -> Outputs:
+        """What was counted. `system`: another one than the page's own."""
         return read_outputs(
-            self.system,
+            system or self.system,
             since=now - timedelta(hours=self.hours),
             until=now,
             prompt=self.kept.get("prompt", ""),

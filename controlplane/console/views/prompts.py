@@ -16,7 +16,14 @@ from controlplane.audit.models import AuditEvent
 from controlplane.console.changes import approvers_of
 from controlplane.console.forms.prompts import MessageFormSet, PromptForm, VersionForm
 from controlplane.console.previews import differences, preview
-from controlplane.console.requests import actor_of, reason_given, refused_as_message, refused_into_form, whole_number
+from controlplane.console.requests import (
+    actor_of,
+    on_to_review,
+    reason_given,
+    refused_as_message,
+    refused_into_form,
+    whole_number,
+)
 from controlplane.console.timeline import timeline
 from controlplane.prompts import operations
 from controlplane.prompts.access import access_prompt, visible_prompts
@@ -185,13 +192,12 @@ def propose_live(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     reason = reason_given(request)
     if reason is None:
         return redirect(version)
-    change = refused_as_message(
-        request, lambda: operations.propose_live(version=version, reason=reason, actor=operator, now=now)
+    return on_to_review(
+        request,
+        lambda: operations.propose_live(version=version, reason=reason, actor=operator, now=now),
+        said=lambda change: f"Opened CR-{change.pk}; approvers see it in their inbox",
+        back=version.get_absolute_url(),
     )
-    if change is None:
-        return redirect(version)
-    messages.success(request, f"Opened CR-{change.pk}; approvers see it in their inbox")
-    return redirect("review", pk=change.pk)
 
 
 @login_required

@@ -13,20 +13,18 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from controlplane.accounts.access import may
 from controlplane.accounts.models import Operator
 from controlplane.approvals import operations as approvals
 from controlplane.audit.models import AuditEvent
 from controlplane.console.deadletter_words import PLAN_TONES, group_sentence, tenant_words
 from controlplane.console.forms.deadletters import PlanForm
-from controlplane.console.redrive_content import Progress, duration_words, edit_diffs, item_lines
+from controlplane.console.redrive_content import Progress, duration_words, edit_diffs, item_lines, start_effect
 from controlplane.console.requests import actor_of, reason_given, refused_as_message, refused_into_form, went_through
 from controlplane.console.timeline import timeline
 from controlplane.console.views.deadletters import tabs
 from controlplane.deadletters import redrive
 from controlplane.deadletters.access import (
     REDRIVE,
-    VIEW_PLAN,
     access_group,
     access_letter,
     access_plan,
@@ -156,7 +154,6 @@ def redrive_plan(request: HttpRequest, plan_id: UUID) -> HttpResponse:
         "page": page,
         "whose": ", ".join(tenant_words(tenant) for tenant in plan.tenants),
         "standing": standing,
-        "may_review": may(operator, VIEW_PLAN),
         "may_check": acts and plan.state in {PlanState.PLANNED, PlanState.CHECKED},
         "may_open": acts and plan.state == PlanState.CHECKED and progress.would_run > 0,
         "may_start": acts and standing is not None,
@@ -166,6 +163,7 @@ def redrive_plan(request: HttpRequest, plan_id: UUID) -> HttpResponse:
         "may_stop": is_steered,
         "is_over": plan.state in ENDED,
         "took": duration_words(plan, now=now),
+        "start_effect": start_effect(plan),
         "diffs": edit_diffs(plan),
         "events": timeline(AuditEvent.objects.filter(target=plan.audit_name)[:20]),
     }

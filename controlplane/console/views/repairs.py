@@ -17,6 +17,7 @@ from controlplane.accounts.access import may, may_somewhere
 from controlplane.accounts.models import Operator
 from controlplane.audit.models import AuditEvent
 from controlplane.console.forms.repairs import CompleteForm, RepairsForm
+from controlplane.console.lists import page_by_key
 from controlplane.console.repair_content import (
     MOST_ROWS,
     SORTS,
@@ -32,7 +33,6 @@ from controlplane.console.requests import actor_of, refused_into_form
 from controlplane.console.timeline import timeline
 from controlplane.console.views.outcomes import PERIODS, Asked, outcomes_asked
 from controlplane.console.views.routing import PROPOSE, tabs
-from controlplane.console.views.usage import PAGE_SIZE
 from controlplane.console.views.usage import tabs as usage_tabs
 from controlplane.ledger.access import (
     COMPLETE,
@@ -45,7 +45,6 @@ from controlplane.ledger.access import (
     require_answers,
 )
 from controlplane.ledger.completions import BY_OPERATOR, complete_answer, read_words, standing_of
-from controlplane.ledger.jobs import uuid_of
 from controlplane.ledger.repairs import Repair
 from controlplane.live import ANSWERS
 from controlplane.telemetry.outputs import REPAIR
@@ -130,22 +129,19 @@ def _asked(request: HttpRequest, operator: Operator) -> Asked:
 def repair_list(request: HttpRequest) -> HttpResponse:
     """Answers that nothing could repair, newest first; pages by key, so a late page costs no more."""
     operator = actor_of(request)
-    tenants = require_answers(operator)
-    form = RepairsForm(request.GET, tenants=tenants)
+    form = RepairsForm(request.GET, tenants=require_answers(operator))
     found = form.cleaned_data if form.is_valid() else {}
     rows = Repair.objects.without_words().matching(
         repair=found.get("repair", ""),
-        tenants=[found["tenant"]] if found.get("tenant") else tenants,
+        tenants=form.wanted,
         state=found.get("status", ""),
     )
-    before = uuid_of(request.GET.get("before", ""))
-    page = list((rows if before is None else rows.before(before)).newest()[: PAGE_SIZE + 1])
-    shown = page[:PAGE_SIZE]
     kept = {name: value for name, value in found.items() if value}
+    shown, older = page_by_key(request, rows, kept)
     context = {
         "form": form,
         "lines": _lines(shown),
-        "older": "?" + urlencode({**kept, "before": shown[-1].pk}) if len(page) > PAGE_SIZE else "",
+        "older": older,
         "narrowed": bool(kept),
         # Of the pages beside it, who only completes answers may see none.
         "tabs": usage_tabs("repair-list") if may_somewhere(operator, VIEW) else [],

@@ -1,6 +1,7 @@
 """For how long payloads of dead letters are kept, and the erasure of what they say of one person."""
 
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 from django.contrib import messages
@@ -19,10 +20,24 @@ from controlplane.console.requests import actor_of, reason_given, refused_into_f
 from controlplane.console.timeline import timeline
 from controlplane.console.views.deadletters import tabs
 from controlplane.deadletters import retention
-from controlplane.deadletters.access import ERASE, SET_RULES, visible_rules
+from controlplane.deadletters.access import ERASE, SET_RULES, visible_erasures, visible_rules
+from controlplane.deadletters.erasures import Erasure, Kept
+from controlplane.deadletters.subjects import erase_subject
 from dataplane.deadletters import RETENTION_DAYS
 from dataplane.idempotency import full_user_hash
 
+SHOWN: Final = 50
+# One of a kind, and several.
+_WORDS: Final[Mapping[Kept, tuple[str, str]]] = {
+    Kept.LETTERS: ("dead letter", "dead letters"),
+    Kept.SUMMARIES: ("summary of a letter", "summaries of letters"),
+    Kept.JOBS: ("job", "jobs"),
+    Kept.REPLAYS: ("answer kept under a key", "answers kept under keys"),
+    Kept.REPAIRS: ("answer kept to be completed", "answers kept to be completed"),
+    Kept.TRANSCRIPTS: ("transcript", "transcripts"),
+    Kept.SAMPLES: ("sample", "samples"),
+    Kept.WORK: ("piece of durable work", "pieces of durable work"),
+}
 _HASH: Final = re.compile(r"[0-9a-f]{64}\Z")
 _ACTIONS: Final = ("retention.set", "retention.removed")
 
@@ -77,7 +92,7 @@ def rule_remove(request: HttpRequest) -> HttpResponse:
 @login_required
 @require_http_methods(["GET", "HEAD", "POST"])
 def erase(request: HttpRequest) -> HttpResponse:
-    """Erase what dead letters, and durable work that is over, say of one user of a tenant."""
+    """Erase what is kept of one user of a tenant, and see how far earlier erasures are."""
     operator = actor_of(request)
     tenants = list(visible(operator, Tenant.objects.all(), ERASE).values_list("slug", flat=True))
     if not tenants and not may(operator, ERASE):
@@ -91,13 +106,40 @@ def erase(request: HttpRequest) -> HttpResponse:
         subject = data["user"] if _HASH.match(data["user"]) else full_user_hash(data["user"])
         done = refused_into_form(
             form,
-            lambda: retention.erase_subject(
+            lambda: erase_subject(
                 tenant=data["tenant"], user_hash=subject, reason=data["reason"], actor=operator, now=timezone.now()
             ),
         )
         if done is not None:
             held = f"; {len(done.held):,} stay, on legal hold" if done.held else ""
-            messages.success(request, f"Erased: {done.erased:,} dead letter{'' if done.erased == 1 else 's'}{held}")
+            messages.success(request, f"Erased: {went(done)}{held}; below you see when all of it is done")
             return redirect("erase-subject")
-    context = {"tabs": tabs(operator, "erase-subject"), "form": form, "has_tenants": bool(tenants)}
+    context = {
+        "tabs": tabs(operator, "erase-subject"),
+        "form": form,
+        "has_tenants": bool(tenants),
+        "lines": [
+            {"erasure": one, "went": went(one), "left": left_of(one), "tone": "good" if one.is_done else "watch"}
+            for one in visible_erasures(operator)[:SHOWN]
+        ],
+    }
     return render(request, "deadletters/erase.html", context, status=status)
+
+
+def went(erasure: Erasure) -> str:
+    """What an erasure came to, kind by kind: '2 dead letters, 1 job'."""
+    said = [f"{number:,} {_WORDS[Kept(kind)][number > 1]}" for kind, number in erasure.counts.items() if number]
+    return ", ".join(said) or "there was nothing"
+
+
+def left_of(erasure: Erasure) -> str:
+    """What is left to do of one; empty when it is done."""
+    if erasure.is_done:
+        return ""
+    left = len(erasure.objects_left)
+    if erasure.problem:
+        stays = f"; {left:,} object{'' if left == 1 else 's'} not deleted yet" if left else ""
+        return f"{erasure.problem}{stays}; it is tried again every minute"
+    if left:
+        return f"{left:,} object{'' if left == 1 else 's'} of the payload store to be deleted; nobody can read them"
+    return f"gone over once more at {erasure.again_at:%H:%M} UTC, for what was under way"

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, timedelta
-from typing import Final
 from urllib.parse import urlencode
 
 from django.contrib.auth.decorators import login_required
@@ -15,26 +14,10 @@ from django.views.decorators.http import require_safe
 from controlplane.console.forms.usage import DAYS, DEFAULT_DAYS, RetriesForm
 from controlplane.console.requests import actor_of
 from controlplane.console.retry_content import retries_of
-from controlplane.console.spreadsheets import csv_line
+from controlplane.console.spreadsheets import csv_file, csv_line
 from controlplane.console.views.usage import tabs
 from controlplane.ledger.access import billed_tenants
-from controlplane.ledger.models import UsageDay, UsageDayQuerySet
-
-_COLUMNS: Final = (
-    "day",
-    "tenant",
-    "lane",
-    "route",
-    "kind",
-    "cause",
-    "attempts",
-    "requests",
-    "failed",
-    "input_tokens",
-    "output_tokens",
-    "cost_micros",
-    "failed_cost_micros",
-)
+from controlplane.ledger.models import DAY_KEY, DAY_SUMS, UsageDay, UsageDayQuerySet
 
 
 @login_required
@@ -66,9 +49,7 @@ def retries_export(request: HttpRequest) -> StreamingHttpResponse:
     """What the page is made of, as CSV: one line per day, tenant, lane, route, kind and cause, oldest first."""
     asked = _asked(request)
     name = f"retries-{asked.first}-{asked.until - timedelta(days=1)}.csv"
-    response = StreamingHttpResponse(_csv(asked.rows), content_type="text/csv; charset=utf-8")
-    response["Content-Disposition"] = f'attachment; filename="{name}"'
-    return response
+    return csv_file(_csv(asked.rows), name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +65,19 @@ class _Asked:
 
 
 def _asked(request: HttpRequest) -> _Asked:
-    tenants = billed_tenants(actor_of(request))
-    form = RetriesForm(request.GET, tenants=tenants)
+    form = RetriesForm(request.GET, tenants=billed_tenants(actor_of(request)))
     found = form.cleaned_data if form.is_valid() else {}
     days = found.get("days") or DEFAULT_DAYS
     until = timezone.now().astimezone(UTC).date() + timedelta(days=1)
     first = until - timedelta(days=days)
-    wanted = [found["tenant"]] if found.get("tenant") else tenants
     lane = found.get("lane", "")
-    rows = UsageDay.objects.between(first, until).matching(tenants=wanted, lane=lane)
+    rows = UsageDay.objects.between(first, until).matching(tenants=form.wanted, lane=lane)
     return _Asked(form, days, first, until, lane, rows)
 
 
 def _csv(rows: UsageDayQuerySet) -> Iterator[str]:
-    yield csv_line(_COLUMNS)
-    ordered = rows.order_by(*_COLUMNS[:6]).values_list(*_COLUMNS)
+    columns = (*DAY_KEY, *DAY_SUMS)
+    yield csv_line(columns)
+    ordered = rows.order_by(*DAY_KEY).values_list(*columns)
     for row in ordered.iterator(chunk_size=1000):
         yield csv_line(row)

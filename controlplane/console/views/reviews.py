@@ -132,7 +132,7 @@ def apply(request: HttpRequest, pk: int) -> HttpResponse:
     operator = actor_of(request)
     change = access_change(operator, pk, "carry")
     if refused_as_message(request, lambda: operations.apply_change(change=change, actor=operator, now=now)) is not None:
-        messages.success(request, f"CR-{pk} is applied; the release is on its way to the workers")
+        messages.success(request, f"CR-{pk} is applied; {change.registered.follows}")
     return redirect("review", pk=pk)
 
 
@@ -228,7 +228,8 @@ def _review_context(operator: Operator, pk: int, *, now: datetime) -> dict[str, 
         examined = examined.as_it_closed()
     current, gates = examined.current, examined.standings()
     held = _roles_held(operator, examined)
-    acts = actions_on(operator, change) if change.is_open else frozenset()
+    allowed = actions_on(operator, change)
+    acts = allowed if change.is_open else frozenset()
     is_contributor = operator.username in change.contributor_names
     by_canary = _is_carried_by_canary(change)
     sign_offs = list(change.sign_offs.all())
@@ -266,7 +267,7 @@ def _review_context(operator: Operator, pk: int, *, now: datetime) -> dict[str, 
         "signed_by_me": _has_signed(operator, gates),
         "is_contributor": is_contributor,
         "debts": debts,
-        "may_review_debt": "review" in actions_on(operator, change) and not is_contributor,
+        "may_review_debt": "review" in allowed and not is_contributor,
         "sign_offs": sign_offs,
         "events": timeline(AuditEvent.objects.filter(target=change.audit_name)[:30]),
         "now": now,

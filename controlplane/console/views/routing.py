@@ -19,7 +19,7 @@ from controlplane.audit.models import AuditEvent
 from controlplane.console.drill_content import leavable
 from controlplane.console.fires import FAILURE_RATE, MIN_ATTEMPTS
 from controlplane.console.forms.routing import TableForm, as_yaml
-from controlplane.console.requests import actor_of, reason_given, refused_as_message, refused_into_form
+from controlplane.console.requests import actor_of, on_to_review, reason_given, refused_into_form, went_through
 from controlplane.console.routing_content import (
     idle_rows,
     lane_rows,
@@ -141,13 +141,12 @@ def table_new(request: HttpRequest) -> HttpResponse:
     )
     if table is None:
         return render(request, "routing/new.html", context, status=409)
-    change = refused_as_message(
-        request, lambda: operations.propose_table(table=table, reason=reason, actor=operator, now=now)
+    return on_to_review(
+        request,
+        lambda: operations.propose_table(table=table, reason=reason, actor=operator, now=now),
+        said=lambda change: f"Submitted {table}; CR-{change.pk} waits in the approvers' inbox",
+        back=table.get_absolute_url(),
     )
-    if change is None:
-        return redirect(table)
-    messages.success(request, f"Submitted {table}; CR-{change.pk} waits in the approvers' inbox")
-    return redirect("review", pk=change.pk)
 
 
 @login_required
@@ -160,13 +159,12 @@ def table_propose(request: HttpRequest, number: int) -> HttpResponse:
     reason = reason_given(request)
     if reason is None:
         return redirect(table)
-    change = refused_as_message(
-        request, lambda: operations.propose_table(table=table, reason=reason, actor=operator, now=now)
+    return on_to_review(
+        request,
+        lambda: operations.propose_table(table=table, reason=reason, actor=operator, now=now),
+        said=lambda change: f"Opened CR-{change.pk}; approvers see it in their inbox",
+        back=table.get_absolute_url(),
     )
-    if change is None:
-        return redirect(table)
-    messages.success(request, f"Opened CR-{change.pk}; approvers see it in their inbox")
-    return redirect("review", pk=change.pk)
 
 
 @login_required
@@ -179,12 +177,7 @@ def table_return(request: HttpRequest, number: int) -> HttpResponse:
     reason = reason_given(request)
     if reason is None:
         return redirect(table)
-
-    def go_back() -> bool:
-        operations.return_to(table=table, actor=operator, reason=reason, now=now)
-        return True
-
-    if refused_as_message(request, go_back):
+    if went_through(request, lambda: operations.return_to(table=table, actor=operator, reason=reason, now=now)):
         messages.success(request, f"{table} is in force; the release is on its way to the workers")
     return redirect("routing")
 

@@ -1,6 +1,5 @@
 """The pages of resumable streams: find them, what was billed against what arrived, and each as it went."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from urllib.parse import urlencode
@@ -14,10 +13,12 @@ from django.views.decorators.http import require_safe
 
 from controlplane.console.drift_content import drift_of
 from controlplane.console.forms.usage import DAYS, DEFAULT_DAYS, DEFAULT_STREAM_HOURS, DriftForm, StreamsForm
+from controlplane.console.lists import page_by_time
 from controlplane.console.requests import actor_of
+from controlplane.console.spreadsheets import csv_file
 from controlplane.console.stream_content import DELIVERIES_SHOWN, facts, line_of, story_of, words_of
 from controlplane.console.stream_evidence import stream_csv, streams_csv
-from controlplane.console.views.usage import PAGE_SIZE, older_than, seen_last, tabs
+from controlplane.console.views.usage import tabs
 from controlplane.ledger.access import (
     access_content,
     access_stream,
@@ -38,14 +39,12 @@ FRAMES_PER_PAGE = 250
 def streams(request: HttpRequest) -> HttpResponse:
     """Streams that have ended, newest first; pages by key, so a late page costs no more."""
     asked = _asked(request)
-    last = seen_last(request)
-    rows = asked.rows.before(*last) if last else asked.rows
-    page = list(rows.newest().select_related("standing")[: PAGE_SIZE + 1])
+    shown, older = page_by_time(request, asked.rows.select_related("standing"))
     kept = {name: value for name, value in request.GET.items() if name in asked.form.fields and value}
     context = {
         "form": asked.form,
-        "lines": [line_of(row) for row in page[:PAGE_SIZE]],
-        "older": older_than(request, page[PAGE_SIZE - 1].at, page[PAGE_SIZE - 1].pk) if len(page) > PAGE_SIZE else "",
+        "lines": [line_of(row) for row in shown],
+        "older": older,
         "named": asked.named,
         "narrowed": bool(kept.keys() - {"hours"}),
         "since": asked.since,
@@ -59,21 +58,19 @@ def streams(request: HttpRequest) -> HttpResponse:
 @require_safe
 def streams_export(request: HttpRequest) -> StreamingHttpResponse:
     """What the list is made of, all pages of it, as CSV."""
-    return _csv(streams_csv(_asked(request).rows), f"streams-{timezone.now().astimezone(UTC):%Y-%m-%d}.csv")
+    return csv_file(streams_csv(_asked(request).rows), f"streams-{timezone.now().astimezone(UTC):%Y-%m-%d}.csv")
 
 
 @login_required
 @require_safe
 def drift(request: HttpRequest) -> HttpResponse:
     """What was billed of streams against what came to their readers, on whole UTC days up to today."""
-    tenants = billed_tenants(actor_of(request))
-    form = DriftForm(request.GET, tenants=tenants)
+    form = DriftForm(request.GET, tenants=billed_tenants(actor_of(request)))
     found = form.cleaned_data if form.is_valid() else {}
     days = found.get("days") or DEFAULT_DAYS
     until: date = timezone.now().astimezone(UTC).date() + timedelta(days=1)
     first = until - timedelta(days=days)
-    wanted = [found["tenant"]] if found.get("tenant") else tenants
-    rows = StreamDay.objects.between(first, until).matching(tenants=wanted, route=found.get("route", ""))
+    rows = StreamDay.objects.between(first, until).matching(tenants=form.wanted, route=found.get("route", ""))
     kept = {name: value for name, value in request.GET.items() if name in form.fields and value}
     context = {
         "form": form,
@@ -114,7 +111,7 @@ def stream(request: HttpRequest, stream_id: str) -> HttpResponse:
 def stream_evidence(request: HttpRequest, stream_id: str) -> StreamingHttpResponse:
     """Everything that is known of one stream but its words, as CSV."""
     row = access_stream(actor_of(request), stream_id)
-    return _csv(stream_csv(row), f"stream-{row.stream_id}.csv")
+    return csv_file(stream_csv(row), f"stream-{row.stream_id}.csv")
 
 
 @login_required
@@ -147,21 +144,14 @@ class _Asked:
 def _asked(request: HttpRequest) -> _Asked:
     now = timezone.now()
     operator = actor_of(request)
-    tenants = billed_tenants(operator)
-    form = StreamsForm({"hours": DEFAULT_STREAM_HOURS} | request.GET.dict(), tenants=tenants)
+    form = StreamsForm({"hours": DEFAULT_STREAM_HOURS} | request.GET.dict(), tenants=billed_tenants(operator))
     found = form.cleaned_data if form.is_valid() else {}
     since = now - timedelta(hours=found.get("hours") or DEFAULT_STREAM_HOURS)
     named, key = found.get("stream", "").strip(), found.get("key", "")
     rows = StreamRow.objects.matching(
-        tenants=[found["tenant"]] if found.get("tenant") else tenants,
+        tenants=form.wanted,
         keys=keys_beginning(operator, key) if key else None,
         outcome=found.get("outcome", ""),
         in_order=False if found.get("figures") else None,
     )
     return _Asked(form, named, since, rows.of_id(named) if named else rows.between(since, now))
-
-
-def _csv(lines: Iterator[str], name: str) -> StreamingHttpResponse:
-    response = StreamingHttpResponse(lines, content_type="text/csv; charset=utf-8")
-    response["Content-Disposition"] = f'attachment; filename="{name}"'
-    return response

@@ -16,7 +16,7 @@ from controlplane.accounts.access import access_key, access_tenant, may, require
 from controlplane.accounts.models import Operator, Tenant
 from controlplane.audit.models import AuditEvent
 from controlplane.console.forms.access import CredentialForm, NewTenantForm, TenantForm
-from controlplane.console.requests import actor_of, refused_as_message, refused_into_form
+from controlplane.console.requests import actor_of, refused_as_message, refused_into_form, went_through
 from controlplane.console.routing_content import reaches
 from controlplane.console.timeline import timeline
 from controlplane.console.views.access import access_tabs, shown_once
@@ -116,12 +116,7 @@ def key_revoke(request: HttpRequest, pk: int) -> HttpResponse:
     now = timezone.now()
     operator = actor_of(request)
     key = access_key(operator, pk)
-
-    def revoke() -> bool:
-        operations.revoke_key(key=key, actor=operator, now=now)
-        return True
-
-    if refused_as_message(request, revoke):
+    if went_through(request, lambda: operations.revoke_key(key=key, actor=operator, now=now)):
         messages.success(request, f"Key {key.prefix}… is revoked; gateways refuse it within a second")
     return redirect("tenant", slug=key.tenant.slug)
 

@@ -2,17 +2,16 @@
 
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import urlencode
 
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.dateparse import parse_datetime
 from django.views.decorators.http import require_safe
 
 from controlplane.console.forms.usage import DEFAULT_HOURS, UsageForm
+from controlplane.console.lists import page_by_time
 from controlplane.console.requests import actor_of
 from controlplane.console.waterfall import waterfall
 from controlplane.ledger.access import access_request, billed_tenants, keys_beginning
@@ -21,8 +20,6 @@ from controlplane.ledger.models import UsageQuerySet, UsageRow
 from controlplane.ledger.stream_rows import StreamRow
 from controlplane.ledger.totals import totals_by_tenant
 
-PAGE_SIZE = 50
-
 
 @login_required
 @require_safe
@@ -30,29 +27,26 @@ def usage(request: HttpRequest) -> HttpResponse:
     """Attempts newest first, found by request id, tenant and period; pages by key, so a late page costs no more."""
     now = timezone.now()
     operator = actor_of(request)
-    tenants = billed_tenants(operator)
-    form = UsageForm(request.GET, tenants=tenants)
+    form = UsageForm(request.GET, tenants=billed_tenants(operator))
     found = form.cleaned_data if form.is_valid() else {}
     since = now - timedelta(hours=found.get("hours") or DEFAULT_HOURS)
     asked = found.get("request", "").strip()
-    wanted = [found["tenant"]] if found.get("tenant") else tenants
     key = found.get("key", "")
     rows: UsageQuerySet = UsageRow.objects.matching(
         request_id=asked,
-        tenants=wanted,
+        tenants=form.wanted,
         keys=keys_beginning(operator, key) if key else None,
         prompt=found.get("prompt", ""),
         lane=found.get("lane", ""),
     )
     if not asked:
         rows = rows.between(since, now)
-    last = seen_last(request)
-    page = list((rows.before(*last) if last else rows).newest()[: PAGE_SIZE + 1])
+    shown, older = page_by_time(request, rows)
     context = {
         "form": form,
-        "rows": page[:PAGE_SIZE],
-        "older": older_than(request, page[PAGE_SIZE - 1].at, page[PAGE_SIZE - 1].pk) if len(page) > PAGE_SIZE else "",
-        "totals": [] if asked else _totals(wanted, since=since, until=now),
+        "rows": shown,
+        "older": older,
+        "totals": [] if asked else _totals(form.wanted, since=since, until=now),
         "since": since,
         "asked": asked,
         "tabs": tabs("usage"),
@@ -92,15 +86,3 @@ def tabs(active: str) -> list[dict[str, Any]]:
 def _totals(tenants: list[str], *, since: datetime, until: datetime) -> list[dict[str, Any]]:
     totals = totals_by_tenant(tenants=tenants, since=since, until=until)
     return [{**row, "multiplier": row["attempts"] / row["requests"] if row["requests"] else None} for row in totals]
-
-
-def seen_last(request: HttpRequest) -> tuple[datetime, str] | None:
-    """The last row of the page before, as `older_than` named it; None on the first page."""
-    at = parse_datetime(request.GET.get("before", ""))
-    return (at, request.GET.get("id", "").replace("\0", "")) if at is not None and at.tzinfo is not None else None
-
-
-def older_than(request: HttpRequest, at: datetime, pk: str) -> str:
-    """The present address's query, for the page after the row of that moment and id."""
-    kept = {key: value for key, value in request.GET.items() if key not in {"before", "id"}}
-    return "?" + urlencode({**kept, "before": at.isoformat(), "id": pk})

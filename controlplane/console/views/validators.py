@@ -20,13 +20,14 @@ from controlplane.console.validator_content import (
     policies_in_words,
     reject_chart,
     rule_rows,
+    rule_times,
     rules_known,
     unvalidated_routes,
 )
 from controlplane.console.views.outcomes import PERIODS, Asked, outcomes_asked
 from controlplane.console.views.routing import PROPOSE, tabs
 from controlplane.routing.access import access_routing
-from controlplane.telemetry.outputs import VALIDATOR
+from controlplane.telemetry.outputs import VALIDATOR, VALIDATOR_TIME
 from controlplane.trials.operations import last_measured, trials_in_force
 
 CHART: Final = "rejected"
@@ -64,8 +65,12 @@ def validators_page(request: HttpRequest) -> HttpResponse:
             for key, label in SORTS.items()
         ],
         "policies": policies_in_words(
-            table, trials_in_force(asked.in_force.row.document), last_measured() if table.validators else {}
+            table,
+            trials_in_force(asked.in_force.row.document),
+            rule_times(asked.read(now, system=VALIDATOR_TIME).total) if table.validators else {},
+            last_measured() if table.validators else {},
         ),
+        "period": asked.period,
         "unvalidated": unvalidated_routes(table),
         "may_propose": may(operator, PROPOSE),
         "may_see_copy": may(operator, "ladder.view_copy"),

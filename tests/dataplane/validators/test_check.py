@@ -14,11 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataplane.validators.check import check, redact
+from dataplane.validators.check import check
 from dataplane.validators.kinds import Meter, Problem
 from dataplane.validators.policy import Rule
-from dataplane.validators.redaction import WouldBreakJson
-from dataplane.validators.values import Channel, Finding, Layer, Output, Report, Source, Span, Verdict
+from dataplane.validators.values import Channel, Finding, Layer, Output, Report, Source, Verdict
 from tests.dataplane.validators.policies import ALL_PII, ALL_SECRETS, no_time, one, policy, rule
 
 CARD = "4111 1111 1111 1111"
@@ -247,17 +246,6 @@ def test_what_cannot_be_taken_out_of_json_blocks() -> None:
 
     assert (report.verdict, report.repairs) == (Verdict.BLOCK, None)
     assert "cannot be taken out" in report.findings[0].why
-
-
-def test_spans_are_taken_out_of_a_text_for_whoever_shows_it() -> None:
-    """Those that overlap, once."""
-    text = "one two three"
-    spans = [Span(4, 7, "x"), Span(5, 9, "y"), Span(0, 1, "z")]
-
-    assert redact(text, spans) == "[removed]ne [removed]hree"
-    assert redact(text, [], replacement="#") == text
-    with pytest.raises(WouldBreakJson, match="characters 1 to 4"):
-        redact('["ab"]', [Span(1, 4, "x")], is_json=True)
 
 
 def test_turn_of_tool_calls_alone_has_no_text_that_could_lack_anything() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dataplane.documents import MalformedRelease
 from dataplane.validators.check import check
@@ -177,6 +180,34 @@ def test_units_are_compared_as_they_are_written() -> None:
         ("number in '%'", "5%"),
         ("number in 'Mg'", "5-Mg"),
     ]
+
+
+MARKS = ["$", "€", "US$", "USD", "usd", "CHF", "%", "percent", "Per Cent", "oz", "Mg", "mg", "euros", "cents"]
+DIGITS_AND_SPACES = ["5", "7,5", "1 234", "٣", " ", "  ", "\t", "\u00a0", "\u2003", "-", "−", "+", ".", "x", "é"]
+AMONG_NUMBERS = st.lists(st.sampled_from(MARKS + DIGITS_AND_SPACES), max_size=14).map("".join)
+PERCENT = re.compile(r"\s?(?:%|percent\b|per cent\b|prozent\b)", re.IGNORECASE)
+MONEY_BEHIND = re.compile(r"\s?(?:[$€]|US\$|USD|CHF|EUR|euros?\b|cents?\b)", re.IGNORECASE)
+MONEY_BEFORE = re.compile(r"(?:[$€]|US\$|USD|CHF)\s?[-−+]?\Z")
+UNIT = re.compile(r"[ \u00a0\u202f-]?([^\W\d_][^\s\d,;.:!?()\[\]\"']{0,15}|%[^\s\d,;.:!?()\[\]\"']{0,8})")
+
+
+@settings(max_examples=300)
+@given(AMONG_NUMBERS)
+def test_no_number_is_passed_over_for_what_is_sought_beside_it(text: str) -> None:
+    """What asks each number for what stands around it finds the same amounts, percentages and units."""
+    found = numbers(text)
+    amounts = [one for one in found if MONEY_BEHIND.match(text, one.end) or MONEY_BEFORE.search(text, 0, one.start)]
+    percents = [one for one in found if PERCENT.match(text, one.end)]
+    units = [one for one in found if (unit := UNIT.match(text, one.end)) and unit[1] in {"oz", "Mg", "%"}]
+
+    def places(kind: str, params: dict[str, Any]) -> list[int]:
+        (finding,) = check([one(kind, params)], Output(text), cpu_clock=no_time).findings
+        return [span.start for span in finding.spans]
+
+    impossible = {"gt": 1e17}
+    assert places("numbers", {"money": impossible}) == [one.start for one in amounts]
+    assert places("numbers", {"percent": impossible}) == [one.start for one in percents]
+    assert places("units", {"forbid": ["oz", "Mg", "%"]}) == [one.start for one in units]
 
 
 def test_sentences_end_where_people_end_them() -> None:

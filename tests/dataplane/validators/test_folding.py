@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataplane.validators.folding import Fold, Folder, fold
+from dataplane.validators.folding import Fold, Folder, fold, words
 
 
 @pytest.mark.parametrize(
@@ -99,3 +100,13 @@ def test_each_folded_character_leads_to_what_it_was(text: str, how: Fold) -> Non
     for index, character in enumerate(folded):
         before = text[offsets.start(index) : offsets.end(index + 1)]
         assert character in fold(before, how)[0]
+
+
+@settings(max_examples=200)
+@given(st.lists(PIECES | st.characters(), max_size=12).map("".join))
+def test_words_are_the_letters_digits_and_marks_of_each_character_folded(text: str) -> None:
+    """In runs or one by one, with what is not ASCII anywhere among them."""
+    folded = "".join(fold(character, Fold.LETTERS)[0] for character in text)
+    kept = "".join(part if unicodedata.category(part)[0] in "LNM" or part == "\x01" else " " for part in folded)
+
+    assert words(text) == kept.encode().split()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dataplane.documents import MalformedRelease
 from dataplane.validators.check import check
@@ -106,6 +109,45 @@ def test_sentences_without_common_words_are_found_when_the_answer_drifts() -> No
     assert objections("support", params, f"{good} {drift}") == [
         ("sentence that the sources do not have 50% of", f" {drift}")
     ]
+
+
+SENTENCES = st.lists(st.sampled_from("abcd"), min_size=1, max_size=5)
+
+
+def grams(words: list[str], length: int) -> list[tuple[str, ...]]:
+    """The runs of so many words."""
+    return list(zip(*(islice(words, place, None) for place in range(length)), strict=False))
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(SENTENCES, min_size=1, max_size=4),
+    st.lists(st.lists(st.sampled_from("abcd"), max_size=8), max_size=3),
+    st.integers(1, 3),
+    st.sampled_from([0.2, 0.5, 0.8, 1]),
+)
+def test_runs_of_words_are_counted_as_if_each_was_looked_up(
+    said: list[list[str]], sources: list[list[str]], length: int, share: float
+) -> None:
+    """Though sentences are looked for as a whole first, and nothing more is once the share is reached."""
+    texts = [f"{' '.join(words)}." for words in said]
+    known = {gram for words in sources for gram in grams(words, length)}
+    hits = [[gram in known for gram in grams(words, length)] for words in said]
+    every = [hit for each in hits for hit in each]
+    is_short = bool(every) and sum(every) / len(every) < share
+    missing = [
+        text for text, each in zip(texts, hits, strict=True) if is_short and each and sum(each) / len(each) < share
+    ]
+
+    params = {"ngrams": {"words": length, "share": share}, "question": False}
+    found = objections(
+        "support",
+        params,
+        " ".join(texts),
+        sources=tuple(Source(str(place), " ".join(words)) for place, words in enumerate(sources)),
+    )
+
+    assert [words.strip() for _, words in found] == missing
 
 
 def test_without_sources_nothing_is_supported() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dataplane.validators.detector import NEVER, Detector, Reader, Sieve, Subject
 from dataplane.validators.folding import Fold
-from dataplane.validators.patterns import beginnings, pattern
+from dataplane.validators.patterns import beginnings, pattern, span, spans
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,20 @@ def test_whatever_begins_a_match_is_seen_as_its_beginning(expression: str, text:
         assert read.shortest <= found.end() - found.start()
         assert read.longest is not None
         assert found.end() - found.start() <= read.longest
+
+
+@settings(max_examples=150)
+@given(EXPRESSIONS, st.text(alphabet="abcB. \né日\ud800", max_size=14))
+def test_places_of_matches_are_those_of_the_public_interface(expression: str, text: str) -> None:
+    """RE2 is asked below it, in bytes; the characters of a text lead to the same."""
+    regex = pattern(expression).regex
+    data = text.encode(errors="replace")
+    public = [found.span() for found in regex.finditer(data)]
+
+    assert span(regex, data) == (public[0] if public else None)
+    if all(start < end for start, end in public):
+        places = [(len(data[:start].decode()), len(data[:end].decode())) for start, end in public]
+        assert list(spans(regex, text)) == places
 
 
 @settings(max_examples=150)

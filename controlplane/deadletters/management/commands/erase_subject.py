@@ -1,4 +1,4 @@
-"""Erase what dead letters say of one user of a tenant."""
+"""Erase what is kept of one user of a tenant."""
 
 from typing import Any
 
@@ -6,15 +6,16 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
 from controlplane.deadletters.errors import DeadLetterError
-from controlplane.deadletters.retention import erase_subject
+from controlplane.deadletters.subjects import erase_subject
 from dataplane.idempotency import Scope
 
 
 class Command(BaseCommand):
     help = (
-        "Erase the payloads, error messages and user hash of every dead letter of one user of a tenant. The rows and "
-        "their figures stay, and the audit record says how many went, who decided it and why. Held letters stay and "
-        "are named; the command then ends with status 1."
+        "Erase what is kept of the words of one user of a tenant: dead letters, jobs, answers to be given again or to "
+        "be completed, transcripts, samples. Figures stay, and the audit record says how many went, who decided it and "
+        "why. Objects of the payload store go in a minute and what was under way in a quarter of an hour, while beat "
+        "runs; the page of erasures says when it is done. Held letters stay and are named; then the status is 1."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -37,7 +38,8 @@ class Command(BaseCommand):
             )
         except DeadLetterError as exc:
             raise CommandError(str(exc)) from exc
-        self.stdout.write(f"erased {done.erased} dead letters")
+        went = ", ".join(f"{kind} {number}" for kind, number in done.counts.items() if number)
+        self.stdout.write(f"erased: {went or 'there was nothing'}; under way until {done.again_at:%H:%M} UTC at least")
         if done.held:
             names = ", ".join(str(name) for name in done.held)
             raise CommandError(f"{len(done.held)} are held and stay: {names}")
