@@ -22,7 +22,7 @@ help:
 	@echo "make clean   stop it and remove its data (var/, or BALLAST_DATA_DIR)"
 	@echo "make test    run every test, browser and end-to-end ones included"
 	@echo "make deep    try approvals, roll-outs, releases, keys, quotas and work in many more orders; takes half an hour"
-	@echo "make chaos-work   durable work, and a redrive of 300 letters, while workers are killed; takes twenty minutes"
+	@echo "make chaos-work   durable work, and a redrive of 300 letters, while workers are killed; a quarter of an hour"
 	@echo "make check   lint, types, import contracts, templates, migrations, what routes ask of lanes"
 
 run: $(VENV)/.installed

@@ -29,16 +29,20 @@ from typing import Any
 
 from benchmarks.load import describe_machine, table
 from dataplane.documents import Node
+from dataplane.gateway import GC_THRESHOLD
 from dataplane.validators import personal, secrets
 from dataplane.validators.check import check
 from dataplane.validators.checksums import LOOKALIKES
-from dataplane.validators.policy import ValidatorPolicy
-from dataplane.validators.values import Output, Source, Verdict
+from dataplane.validators.policy import KINDS, ValidatorPolicy
+from dataplane.validators.values import Layer, Output, Source, Verdict
 from dataplane.validators.window import Blocked, StreamWindow
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "streams"
 PIECE_CHARACTERS = 4  # of a stream; about a token
 CUT_OFF_SECONDS = 2.0
+SIZES = {"1 KB": 1_000, "4 KB": 4_000, "16 KB": 16_000}
+PASSES = 3
+WARM_UP = 20
 PAIRS_WITHIN = 30  # characters of a secret, from three before its beginning on
 EVIL = (
     (r"(a+)+$", "a" * 100_000 + "!"),
@@ -129,24 +133,32 @@ def output(characters: int, turn: int) -> Output:
     )
 
 
-def quantiles(seconds: list[float]) -> tuple[str, str]:
-    """The median and the 99th percentile, in milliseconds."""
-    ordered = sorted(seconds)
-    return f"{statistics.median(ordered) * 1e3:.3f}", f"{ordered[int(len(ordered) * 0.99)] * 1e3:.3f}"
+def quantiles(passes: list[list[float]]) -> tuple[str, str, str]:
+    """The median and the 99th percentile of all that was measured, and the 99th percentile of the least that each
+    answer took, in milliseconds.
+    """
+    every = sorted(seconds for one in passes for seconds in one)
+    least = sorted(map(min, zip(*passes, strict=True)))
+    each = (statistics.median(every), every[int(len(every) * 0.99)], least[int(len(least) * 0.99)])
+    return f"{each[0] * 1e3:.3f}", f"{each[1] * 1e3:.3f}", f"{each[2] * 1e3:.3f}"
 
 
-def time_checks(rules: ValidatorPolicy, characters: int, rounds: int) -> list[float]:
-    """Seconds of processor time of a check, once for each answer."""
-    taken = []
-    for turn in range(rounds + 20):
-        case = output(characters, turn)
-        started = time.thread_time()
-        report = check(rules, case)
-        if turn >= 20:  # the first ones build what RE2 has not built yet
+def time_checks(rules: ValidatorPolicy, characters: int, rounds: int) -> list[list[float]]:
+    """Seconds of processor time of a check, once for each answer in each pass. So many texts are between two checks of
+    one answer that nothing is remembered of it.
+    """
+    cases = [output(characters, turn) for turn in range(rounds + WARM_UP)]
+    passes = []
+    for _ in range(PASSES):
+        taken = []
+        for case in cases:
+            started = time.thread_time()
+            report = check(rules, case)
             taken.append(time.thread_time() - started)
-        if report.verdict is not Verdict.PASS:
-            raise SystemExit(f"an ordinary answer was not passed: {report.failed[0].to_json()}")
-    return taken
+            if report.verdict is not Verdict.PASS:
+                raise SystemExit(f"an ordinary answer was not passed: {report.failed[0].to_json()}")
+        passes.append(taken[WARM_UP:])  # the first ones build what RE2 has not built yet
+    return passes
 
 
 def reference() -> float:
@@ -159,22 +171,26 @@ def reference() -> float:
 
 
 def print_checks(rounds: int) -> None:
-    """Times of all rules together, and of each kind alone."""
+    """Times of all rules together, of those that look at no source, and of each kind alone."""
     kinds = [kind for kind in RULES if kind != "schema"]
-    full = policy(*RULES)
+    alone = [kind for kind in RULES if KINDS[kind].layer is not Layer.GROUNDING]
     rows: list[tuple[str, ...]] = [
-        ("processor ms per answer", "1 KB p50", "p99", "4 KB p50", "p99", "16 KB p50", "p99")
+        ("processor ms per answer", *(f"{size} {name}" for size in SIZES for name in ("p50", "p99", "least p99")))
     ]
     for name, rules in (
-        (f"all {len(RULES)} kinds", full),
+        (f"all {len(RULES)} kinds", policy(*RULES)),
+        (f"structure and rules, {len(alone)} kinds", policy(*alone)),
         *((kind, policy(kind)) for kind in kinds),
     ):
         cells: list[str] = []
-        for characters in (1_000, 4_000, 16_000):
-            cells += quantiles(time_checks(rules, characters, rounds if name.startswith("all") else rounds // 3))
+        for characters in SIZES.values():
+            cells += quantiles(time_checks(rules, characters, rounds // 3 if name in kinds else rounds))
         rows.append((name, *cells))
     print(table(rows))
-    print("(schema looks at JSON only; aim: all kinds at 4 KB, p99 below 5 ms)\n")
+    print(
+        f"(least: of {PASSES} checks of the same answer, so that fewer pauses of the machine are in it; schema looks at"
+    )
+    print(" JSON only; aim: all kinds at 4 KB, p99 below 5 ms)\n")
 
 
 def feed(window: StreamWindow, text: str) -> None:
@@ -295,8 +311,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument("--skip-splits", action="store_true")
     arguments = parser.parse_args()
+    # As the gateway does, whose process this stands for.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 20)
     print(f"machine: {describe_machine()}")
     print(
         f"two million additions: {reference():.0f} ms; what others do here makes that more, and everything else too\n"

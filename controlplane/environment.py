@@ -4,7 +4,7 @@ A blank variable counts as unset, as in `.env.example`. Values are never repeate
 """
 
 import ipaddress
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -102,6 +102,12 @@ class Environment:
             )
         database: dict[str, Any] = environ.Env.db_url_config(value)
         return database
+
+
+def forget_blank(variables: MutableMapping[str, str], *, prefix: str) -> None:
+    """Unset the blank variables of a prefix, for a library that reads them by itself and takes a blank one for said."""
+    for name in [name for name, value in variables.items() if name.startswith(prefix) and not value.strip()]:
+        del variables[name]
 
 
 def is_loopback(host: str) -> bool:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
-from controlplane.environment import Environment, is_loopback
+from controlplane.environment import Environment, forget_blank, is_loopback
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Environment(os.environ)
@@ -31,6 +31,12 @@ SIGNING_KEY_FILE = Path(env.text("BALLAST_SIGNING_KEY_FILE", str(DATA_DIR / "key
 # Where payloads are kept that are no table's to hold, and the keys they are encrypted with, one a line in base64.
 PAYLOAD_STORE = env.store("BALLAST_PAYLOAD_STORE", (DATA_DIR / "payloads").as_uri())
 PAYLOAD_KEYS_FILE = Path(env.text("BALLAST_PAYLOAD_KEYS_FILE", str(DATA_DIR / "keys" / "payload-keys")))
+PAYLOAD_OVER_HTTP = env.flag("AWS_ALLOW_HTTP", False)
+forget_blank(os.environ, prefix="AWS_")
+# Read here only to be refused by name: S3's library dies of an address that is none.
+S3_ENDPOINT = env.url("AWS_ENDPOINT_URL", "", schemes={"http", "https"})
+if PAYLOAD_STORE.startswith("s3:") and urlsplit(S3_ENDPOINT).scheme == "http" and not PAYLOAD_OVER_HTTP:
+    raise ImproperlyConfigured("AWS_ENDPOINT_URL is an http:// address: use https, or say AWS_ALLOW_HTTP=true")
 RELEASE_FILE = Path(env.text("BALLAST_RELEASE_FILE", str(DATA_DIR / "release.json")))
 AGENT_TOKEN = env.text("BALLAST_AGENT_TOKEN", min_chars=16)
 REPORTS_STREAM = "ballast:reports"

@@ -26,7 +26,8 @@ def read(monkeypatch):
     """Read the settings afresh under nothing but these variables."""
 
     def read(**variables):
-        for name in [name for name in os.environ if name.startswith(("BALLAST_", "DATABASE_", "REDIS_", "CELERY_"))]:
+        families = ("BALLAST_", "DATABASE_", "REDIS_", "CELERY_", "AWS_")
+        for name in [name for name in os.environ if name.startswith(families)]:
             monkeypatch.delenv(name)
         for name, value in {**DEPLOYED, **variables}.items():
             if value is not None:
@@ -86,6 +87,8 @@ def test_missing_variable_is_named(read, name, value):
         ("BALLAST_PAYLOAD_STORE", "var/payloads"),
         ("BALLAST_PAYLOAD_STORE", "file://host/payloads"),
         ("BALLAST_PAYLOAD_STORE", "s3:///prefix"),
+        ("AWS_ENDPOINT_URL", "127.0.0.1:9000"),
+        ("AWS_ALLOW_HTTP", "perhaps"),
         ("BALLAST_SAMPLE_DAYS", "366"),
         ("BALLAST_OIDC_ISSUER", "http://login.example"),
         ("BALLAST_OIDC_ISSUER", "login.example"),
@@ -98,6 +101,25 @@ def test_bad_variable_is_named_in_one_line(read, name, value):
 
     assert str(caught.value).startswith(name)
     assert "\n" not in str(caught.value)
+
+
+def test_s3_without_tls_has_to_be_told(read):
+    """Where payloads go there; an http address that is meant for something else stops nobody."""
+    there = {"BALLAST_PAYLOAD_STORE": "s3://bucket/prefix", "AWS_ENDPOINT_URL": "HTTP://minio.internal:9000"}
+
+    with pytest.raises(ImproperlyConfigured, match=r"^AWS_ENDPOINT_URL is an http:// address"):
+        read(**there)
+
+    assert read(**there, AWS_ALLOW_HTTP="true")["PAYLOAD_OVER_HTTP"] is True
+    assert read(**{**there, "AWS_ENDPOINT_URL": "https://minio.internal"})["PAYLOAD_OVER_HTTP"] is False
+    assert read(**{**there, "BALLAST_PAYLOAD_STORE": ""})["PAYLOAD_OVER_HTTP"] is False
+
+
+def test_blank_variable_of_s3_is_none(read):
+    """Its library reads the environment by itself, and would take it at its word."""
+    read(AWS_ENDPOINT_URL="", AWS_ACCESS_KEY_ID=" ", AWS_REGION="eu-west-1")
+
+    assert {name for name in os.environ if name.startswith("AWS_")} == {"AWS_REGION"}
 
 
 @pytest.mark.parametrize("missing", ["BALLAST_OIDC_CLIENT_ID", "BALLAST_OIDC_CLIENT_SECRET"])

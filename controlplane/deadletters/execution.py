@@ -34,7 +34,7 @@ from controlplane.deadletters.plans import (
     Verdict,
 )
 from controlplane.work.handlers import Attempt
-from dataplane.deadletters import Category, State
+from dataplane.deadletters import Category, Event, State
 from dataplane.stores.payloads import PayloadStore
 
 logger = logging.getLogger(__name__)
@@ -91,6 +91,11 @@ def _wake(pk: UUID, now: datetime) -> bool:
     plan = RedrivePlan.objects.select_for_update().get(pk=pk)
     if plan.next_at is None or plan.next_at > now - LATE:
         return False
+    # A step that was held for poison has left a letter, and nobody has to do anything about it: the next one goes on.
+    lost = DeadLetter.objects.open().filter(name=redrive.STEP, key=redrive.step_key(plan))
+    if names := list(lost.values_list("pk", flat=True)):
+        reason = "another step of its plan has taken its place"
+        operations.decide(letters=names, event=Event.RESOLVED, actor=plan.audit_name, reason=reason, now=now)
     redrive.kick(plan, now=now)
     return True
 

@@ -373,10 +373,15 @@ def kick(plan: RedrivePlan, *, now: datetime, delay_seconds: float = 0.0) -> Non
     work.enqueue(
         kind=STEP,
         arguments={"plan": str(plan.pk), "step": plan.step},
-        key=f"{plan.pk}:{plan.step}",
+        key=step_key(plan),
         delay_seconds=delay_seconds,
         now=now,
     )
+
+
+def step_key(plan: RedrivePlan) -> str:
+    """Under what the step that a plan waits for is known among durable work."""
+    return f"{plan.pk}:{plan.step}"
 
 
 def _tell(plan: RedrivePlan) -> None:

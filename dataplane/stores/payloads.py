@@ -4,8 +4,9 @@ What lies there is encrypted, each object under a key of its own. That key, wrap
 whoever has the pointer: with the wrapped key deleted, the object and every copy of it are noise, wherever a backup may
 have put one. An object is bound to its name, so it cannot pass for another.
 
-`file:///directory` is the default, `s3://bucket/prefix` for more than one host; credentials and region of S3 come from
-the usual variables (`AWS_…`). Everything here blocks, for at most some seconds: an event loop asks in a thread.
+`file:///directory` is the default, `s3://bucket/prefix` for more than one host; credentials, region and address of S3
+come from the usual variables (`AWS_…`). Everything here blocks, for some seconds at most: an event loop asks in a
+thread.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import base64
 import binascii
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Sequence
 from datetime import timedelta
@@ -34,6 +36,9 @@ _VERSION: Final = b"\x01"
 _PURPOSE: Final = b"ballast.payload\n"
 _KEY_PURPOSE: Final = b"ballast.payload.key\n"
 TIMEOUT_SECONDS: Final = 10
+# What S3 says is wrong stands in its answer, which the library's errors carry as text.
+_S3_CODE: Final = re.compile(r"<Code>(\w{1,60})</Code>")
+_NO_BUCKET: Final = "NoSuchBucket"
 
 
 class PayloadError(Exception):
@@ -173,7 +178,7 @@ class ObjectPayloadStore:
             if isinstance(self._objects, LocalStore) and self._objects.prefix is not None:
                 _sync(Path(self._objects.prefix) / name)
         except (BaseError, OSError) as exc:
-            raise PayloadUnavailable(f"payload {name!r} cannot be stored: {_first_line(exc)}") from exc
+            raise PayloadUnavailable(f"payload {name!r} cannot be stored: {_told(exc)}") from exc
         return self._keys.wrap(key, name=name)
 
     def get(self, name: str, wrapped_key: str) -> bytes:
@@ -181,10 +186,10 @@ class ObjectPayloadStore:
         key = self._keys.unwrap(wrapped_key, name=name)
         try:
             sealed = obstore.get(self._objects, name).bytes().to_bytes()
-        except FileNotFoundError as exc:
-            raise PayloadGone(f"payload {name!r} is not in the store (any more)") from exc
         except (BaseError, OSError) as exc:
-            raise PayloadUnavailable(f"payload {name!r} cannot be read: {_first_line(exc)}") from exc
+            if _says_gone(exc):
+                raise PayloadGone(f"payload {name!r} is not in the store (any more)") from exc
+            raise PayloadUnavailable(f"payload {name!r} cannot be read: {_told(exc)}") from exc
         nonce = sealed[len(_VERSION) : len(_VERSION) + _NONCE_BYTES]
         if not sealed.startswith(_VERSION) or len(sealed) < len(_VERSION) + _NONCE_BYTES + _TAG_BYTES:
             raise PayloadTampered(f"what lies under {name!r} is no payload of ours")
@@ -197,10 +202,9 @@ class ObjectPayloadStore:
         """As `PayloadStore.delete`."""
         try:
             obstore.delete(self._objects, name)
-        except FileNotFoundError:
-            pass
         except (BaseError, OSError) as exc:
-            raise PayloadUnavailable(f"payload {name!r} cannot be deleted: {_first_line(exc)}") from exc
+            if not _says_gone(exc):
+                raise PayloadUnavailable(f"payload {name!r} cannot be deleted: {_told(exc)}") from exc
 
 
 def is_store_url(url: str) -> bool:
@@ -214,9 +218,11 @@ def is_store_url(url: str) -> bool:
     return (parts.scheme == "file" and parts.path.startswith("/") and not parts.netloc) or url == "memory://"
 
 
-def open_objects(url: str) -> ObjectStore:
+def open_objects(url: str, *, allow_http: bool = False) -> ObjectStore:
     """Return the object store at an address; connects to nothing yet.
 
+    Args:
+        allow_http: S3 may be asked without TLS, where `AWS_ENDPOINT_URL` says so.
     Raises:
         ValueError: it is no `file:///directory`, `s3://bucket/prefix` or, which forgets, `memory://`.
         OSError: the directory cannot be made.
@@ -232,7 +238,7 @@ def open_objects(url: str) -> ObjectStore:
         return S3Store(
             parts.netloc,
             prefix=parts.path.strip("/") or None,
-            client_options={"timeout": f"{TIMEOUT_SECONDS}s", "allow_http": True},
+            client_options={"timeout": f"{TIMEOUT_SECONDS}s", "allow_http": allow_http},
             retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=TIMEOUT_SECONDS)},
         )
     return MemoryStore()
@@ -248,5 +254,19 @@ def _sync(path: Path) -> None:
             os.close(descriptor)
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+def _s3_code(error: Exception) -> str:
+    found = _S3_CODE.search(str(error))
+    return found[1] if found else ""
+
+
+def _says_gone(error: Exception) -> bool:
+    """Whether the object alone is not there. A bucket that is not there, or is misspelt, is a store that is away: of
+    its objects nothing is known, and whoever took them for gone would never come back for them.
+    """
+    return isinstance(error, FileNotFoundError) and _s3_code(error) != _NO_BUCKET
+
+
+def _told(error: Exception) -> str:
+    line = next(iter(str(error).splitlines()), type(error).__name__)
+    code = _s3_code(error)
+    return f"{code}: {line.partition('<?xml')[0].rstrip(': ')[-200:]}" if code else line[:200]

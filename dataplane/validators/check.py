@@ -100,9 +100,10 @@ def conclude(rule: Rule, whats: list[str], spans: list[Span], *, abstains: str, 
     What was found stands, whatever was not seen. Only to take it out would let the rest through, which is for rules
     that let through what they cannot see.
     """
-    # A text after the other, and each from its beginning, in whatever order its detectors found it; once, if two did.
-    spans = sorted(spans, key=lambda span: (len(span.where), span.where, span.start, span.what, span.end))
-    spans = list({(span.where, span.start, span.what): span for span in spans}.values())
+    if spans:
+        # A text after the other, each from its beginning, in whatever order its detectors found it; once, if two did.
+        spans = sorted(spans, key=lambda span: (len(span.where), span.where, span.start, span.what, span.end))
+        spans = list({(span.where, span.start, span.what): span for span in spans}.values())
     found = [*whats, *(span.what for span in spans)]
     stands = bool(found) and not (abstains and rule.is_closed and rule.on_failure is Verdict.REPAIR)
     verdict = rule.on_failure if stands else Verdict.ABSTAIN if abstains else Verdict.PASS

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from dataplane.validators.folding import Fold, Offsets, fold, has_escapes
-from dataplane.validators.patterns import Pattern, beginnings, selector, union
+from dataplane.validators.patterns import Pattern, beginnings, selector, span, union
 
 # Looks at characters start to end of a text, which an expression matched, and at one more on either side. Gives the
 # part that is meant; or, if there is none, the place from which to look on.
@@ -102,7 +102,7 @@ class Sieve:
         """
         folded, offsets = fold(text, self.fold, escapes=has_escapes(self.fold, is_json=is_json))
         subject = Subject(folded)
-        if self.gate.search(subject.data) is None:
+        if span(self.gate, subject.data) is None:
             return
         for place in self.matching(subject):
             for hit in Reader(self.detectors[place]).read(subject, NEVER, is_whole=True, tick=tick):
@@ -141,18 +141,13 @@ class Subject:
 
     def search(self, regex: Any, at: int) -> tuple[int, int] | None:
         """Where the first match from `at` on begins and ends."""
-        found = self.match(regex, at)
-        return None if found is None else found[0]
-
-    def match(self, regex: Any, at: int) -> tuple[tuple[int, int], Any] | None:
-        """As `search`, and the match itself, which is one of bytes."""
-        found = regex.search(self.data, self._byte(at - self.base))
+        base = self.base
+        begin = max(0, at - base)
+        found = span(regex, self.data, begin if self._is_plain else self._byte(begin))
         if found is None:
             return None
-        start, end = found.span()
-        if self._is_plain:
-            return (start + self.base, end + self.base), found
-        return (self._character(start) + self.base, self._character(end) + self.base), found
+        start, end = found if self._is_plain else map(self._character, found)
+        return start + base, end + base
 
     def _byte(self, character: int) -> int:
         if self._is_plain:

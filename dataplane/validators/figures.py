@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any, Final
 
 from dataplane.documents import Node
-from dataplane.validators.folding import words
+from dataplane.validators.folding import Fold, fold, words
 from dataplane.validators.json_paths import JsonPath, Place, locate, read_exactly
 from dataplane.validators.kinds import Meter, Problem
+from dataplane.validators.patterns import compile_re2, spans
 from dataplane.validators.prose import Day, Number, dates, numbers, sentences
 from dataplane.validators.values import Channel, Output
 
@@ -31,7 +34,16 @@ _BEFORE_MONEY: Final = re.compile(rf"(?:{_CURRENCY})\s?[-−+]?\Z")
 _BEHIND_MONEY: Final = re.compile(rf"\s?(?:{_CURRENCY}|euros?\b|dollars?\b|pounds?\b|cents?\b)", re.IGNORECASE)
 _BEHIND_PERCENT: Final = re.compile(r"\s?(?:%|percent\b|per cent\b|prozent\b)", re.IGNORECASE)
 _CURRENCY_SIGNS: Final = frozenset("$€£¥₹₽₩")
+# RE2 finds in one pass where an amount or a percentage may be, and some more: it knows the spaces and digits of ASCII
+# only, so all of Unicode's are named. What each number there is, is then asked of it.
+_SPACE: Final = r"[\s\v\x1c-\x1f\x{85}\pZ]?"
+_MONEY_LIKE: Final = compile_re2(
+    rf"(?i)(?:{_CURRENCY}){_SPACE}[-−+]{{0,2}}\p{{Nd}}|\p{{Nd}}{_SPACE}(?:{_CURRENCY}|euro|dollar|pound|cent)"
+)
+_PERCENT_LIKE: Final = compile_re2(rf"(?i)\p{{Nd}}{_SPACE}(?:%|percent|per cent|prozent)")
+_NEAR: Final = 6  # characters between what is like one and a number that shares its mark
 _PERCENT_BEGINS: Final = frozenset("%pP")
+_END_OF: Final = attrgetter("end")
 _UNIT: Final = re.compile(
     r"[ \u00a0\u202f-]?([^\W\d_][^\s\d,;.:!?()\[\]\"']{0,15}|[%°‰µμΩ][^\s\d,;.:!?()\[\]\"']{0,8})"
 )
@@ -100,12 +112,11 @@ class NumberParams:
         """As `Judging.problems`."""
         if self.paths and channel.is_json:
             yield from self._in_json(channel, meter)
-        for what, bounds, is_meant in (
-            ("amount of money", self.money, _is_money),
-            ("percentage", self.percent, _is_percentage),
+        for what, bounds, like, is_meant in (
+            ("amount of money", self.money, _MONEY_LIKE, _is_money),
+            ("percentage", self.percent, _PERCENT_LIKE, _is_percentage),
         ):
-            for number in numbers(channel.text) if bounds.bounds else ():
-                meter.tick()
+            for number in _numbers_at(spans(like, channel.text), channel.text, meter) if bounds.bounds else ():
                 if is_meant(channel.text, number):
                     broken = bounds.broken_by(number.value)
                     if broken is not None:
@@ -168,6 +179,18 @@ def _read(channel: Channel) -> Any:
         return read_exactly(channel.text)
     except ValueError:
         return Problem("no JSON", 0, len(channel.text))
+
+
+def _numbers_at(places: Iterable[tuple[int, int]], text: str, meter: Meter) -> Iterator[Number]:
+    """The numbers of a text that reach into one of these places, which are in order, or begin right behind it."""
+    at = 0
+    for start, end in places:
+        meter.tick()
+        found = numbers(text)
+        at = bisect_left(found, start, at, key=_END_OF)
+        while at < len(found) and found[at].start <= end + _NEAR:
+            yield found[at]
+            at += 1
 
 
 def _is_money(text: str, number: Number) -> bool:
@@ -363,6 +386,7 @@ class UnitParams:
     require: frozenset[str]
     about: tuple[str, ...]
     _about: tuple[bytes, ...] = field(repr=False, compare=False)  # folded, with a space on either side
+    _forbid_like: Any = field(repr=False, compare=False)  # RE2 of what may be a number with a unit of `forbid`
 
     @classmethod
     def parse(cls, node: Node) -> UnitParams:
@@ -388,24 +412,26 @@ class UnitParams:
             frozenset(units["require"]),
             about,
             tuple(b" %b " % b" ".join(words(word)) for word in about),
+            _compile_units(units["forbid"]),
         )
 
     def problems(self, channel: Channel, output: Output, meter: Meter) -> Iterator[Problem]:
         """As `Judging.problems`."""
         text = channel.text
-        carried = [(number, _unit_of(text, number.end)) for number in numbers(text)]
-        meter.look()
-        for number, (unit, end) in carried:
+        for number in _numbers_at(spans(self._forbid_like, text), text, meter) if self.forbid else ():
+            unit, end = _unit_of(text, number.end)
             if unit in self.forbid:
                 yield Problem(f"number in {unit!r}", number.start, end)
+        meter.look()
         if not self.require or not self._is_about(text):
             return
+        found = numbers(text)
         place = 0
         for start, end in sentences(text):
             meter.tick()
             units = []
-            while place < len(carried) and carried[place][0].start < end:
-                units.append(carried[place][1][0])
+            while place < len(found) and found[place].start < end:
+                units.append(_unit_of(text, found[place].end)[0])
                 place += 1
             if not units or self.require.intersection(units):
                 continue
@@ -415,8 +441,18 @@ class UnitParams:
     def _is_about(self, text: str) -> bool:
         if not self._about:
             return True
+        # The words are made of this fold, which is made already if other rules ask for it.
+        folded = fold(text, Fold.LETTERS)[0].encode()
+        if not any(all(map(folded.__contains__, word.split())) for word in self._about):
+            return False
         said = b" %b " % b" ".join(words(text))
         return any(word in said for word in self._about)
+
+
+def _compile_units(units: Iterable[str]) -> Any:
+    """RE2 of what may be a number with one of these units; the longest that `_UNIT` takes are found by their start."""
+    written = "|".join(re.escape(unit[:16].encode(errors="replace").decode()) for unit in units)
+    return compile_re2(rf"\p{{Nd}}[ \x{{a0}}\x{{202f}}-]?(?:{written})")
 
 
 def _unit_of(text: str, at: int) -> tuple[str, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from functools import lru_cache
 from typing import Final
@@ -36,7 +36,6 @@ _SLASHES: Final = r"\\{1,8}"
 _HIGH: Final = r"u[dD][89abAB][0-9a-fA-F]{2}"
 _LOW: Final = r"u[dD][c-fC-F][0-9a-fA-F]{2}"
 _FOREIGN: Final = r"[^\x00-\x7f]+"
-_PLAIN: Final = re.compile(_FOREIGN)
 _ESCAPED: Final = re.compile(rf"{_SLASHES}(?:{_HIGH}{_SLASHES}{_LOW}|u[0-9a-fA-F]{{4}}|[^\\])|{_FOREIGN}", re.DOTALL)
 # What a piece may end in that only the next one tells the meaning of.
 _OPEN: Final = re.compile(
@@ -190,17 +189,19 @@ class Folder:
             return text.lower() if self._lowers else text
         pieces: list[str] = []
         at = 0
-        for odd in (_ESCAPED if escaped else _PLAIN).finditer(text):
-            if odd.start() > at:
-                pieces.append(self._run(text[at : odd.start()]))
-            at = odd.end()
-            if text[odd.start()] == "\\":
-                pieces.append(self._piece(_meant(odd[0]), len(odd[0])))
-            elif odd[0].translate(self._table) == odd[0]:
-                pieces.append(odd[0])
-                self.offsets.add_run(len(odd[0]))
+        odds = (found.span() for found in _ESCAPED.finditer(text)) if escaped else _foreign(text)
+        for start, end in odds:
+            if start > at:
+                pieces.append(self._run(text[at:start]))
+            at = end
+            odd = text[start:end]
+            if odd[0] == "\\":
+                pieces.append(self._piece(_meant(odd), len(odd)))
+            elif odd.translate(self._table) == odd:
+                pieces.append(odd)
+                self.offsets.add_run(len(odd))
             else:
-                pieces += [self._piece(character, 1) for character in odd[0]]
+                pieces += [self._piece(character, 1) for character in odd]
         if at < len(text):
             pieces.append(self._run(text[at:]))
         return "".join(pieces)
@@ -218,9 +219,39 @@ class Folder:
         return folded
 
 
+class _LateOffsets(Offsets):
+    """The same for a whole text without escapes, worked out when one is asked for: of most texts, none ever is."""
+
+    __slots__ = ("_how", "_text", "_worked_out")
+
+    def __init__(self, text: str, folded: str, how: Fold) -> None:
+        super().__init__()
+        self.folded = len(folded)
+        self.original = len(text)
+        self._text = text
+        self._how = how
+        self._worked_out: Offsets | None = None
+
+    def start(self, index: int) -> int:
+        return self._work_out().start(index)
+
+    def end(self, index: int) -> int:
+        return self._work_out().end(index)
+
+    def _work_out(self) -> Offsets:
+        if self._worked_out is None:
+            folder = Folder(self._how, escapes=False)
+            folder.feed(self._text)
+            self._worked_out = folder.offsets
+        return self._worked_out
+
+
 @lru_cache(maxsize=KEPT_TEXTS)
 def fold(text: str, how: Fold, *, escapes: bool = False) -> tuple[str, Offsets]:
     """Fold a whole text. The offsets are to be read only: the next rule that asks for the same fold gets them too."""
+    if not text.isascii() and not (escapes and "\\" in text):
+        folded = _translated(text, _TABLES[how], lowers=how is Fold.LETTERS)
+        return folded, _LateOffsets(text, folded, how)
     folder = Folder(how, escapes=escapes)
     folded = folder.feed(text)
     return folded + folder.finish(), folder.offsets
@@ -229,7 +260,7 @@ def fold(text: str, how: Fold, *, escapes: bool = False) -> tuple[str, Offsets]:
 def words(text: str) -> list[bytes]:
     """The words of a text as LETTERS folds them, in UTF-8: runs of letters and digits, and of U+0001."""
     if not text.isascii():
-        text = _PLAIN.sub(lambda found: found[0].translate(_WORDS), text)
+        text = _translated(text, _WORDS)
     # Bytes, for which Python has a table: the ASCII part of most texts is nearly all of it.
     return text.encode(errors="replace").translate(_ASCII_WORDS).split()
 
@@ -248,6 +279,36 @@ _WORDS: Final = _Words()
 _ASCII_WORDS: Final = bytes(
     code if code == 1 or code > 127 else ord(chr(code).lower()) if chr(code).isalnum() else 32 for code in range(256)
 )
+
+
+# One byte for each character: of UTF-8, what begins one; all that begin another than an ASCII character are the same.
+_FIRST: Final = bytes(code if code < 0x80 else 0xFF for code in range(256))
+_CONTINUED: Final = bytes(range(0x80, 0xC0))
+_NOT_ASCII: Final = re.compile(rb"\xff\xff*+")
+
+
+def _foreign(text: str) -> Iterator[tuple[int, int]]:
+    """Where each run of characters other than ASCII begins and ends.
+
+    An expression that looks at every character of a text takes ten times what it takes to look for one byte.
+    """
+    marks = text.encode(errors="surrogatepass").translate(_FIRST, _CONTINUED)
+    return (found.span() for found in _NOT_ASCII.finditer(marks))
+
+
+def _translated(text: str, table: Mapping[int, str], *, lowers: bool = False) -> str:
+    """A text with what its characters other than ASCII become, and the others in lower case if that is asked for.
+
+    It is read in runs, since Python looks up each character of a text for itself, and most are ASCII.
+    """
+    pieces: list[str] = []
+    at = 0
+    for start, end in _foreign(text):
+        pieces.append(text[at:start].lower() if lowers else text[at:start])
+        pieces.append(text[start:end].translate(table))
+        at = end
+    pieces.append(text[at:].lower() if lowers else text[at:])
+    return "".join(pieces)
 
 
 def has_escapes(how: Fold, *, is_json: bool) -> bool:

@@ -34,10 +34,12 @@ _NUMBERS: Final = re.compile(r"\d{1,4}(?:\s*[,;–-]\s*\d{1,4})*+\Z")
 _RANGE: Final = re.compile(r"(\d{1,4})\s*[–-]\s*(\d{1,4})")
 # A name of a document has something in it that a word in brackets, such as [sic], has not.
 _ID: Final = re.compile(r"(?=[^\s]*[\d_:/.#-])[\w:/.#@-]+\Z")
-# As with numbers, it begins with what the engine can skip to.
+# As with numbers, it begins with what the engine can skip to, and that with ranges, which it compares fastest.
 _NAME: Final = re.compile(
-    r"[^\W\d_a-z](?<![\w'’-].)[\w'’-]*+(?:(?: | (?:of|de|du|von|van|der|den|la|le|del|di) )[^\W\d_a-z][\w'’-]*+)*"
+    r"[A-Z\x80-\U0010ffff](?<=[^\W\d_a-z])(?<![\w'’-].)[\w'’-]*+"
+    r"(?:(?: | (?:of|de|du|von|van|der|den|la|le|del|di) )[^\W\d_a-z][\w'’-]*+)*"
 )
+_NOWHERE: Final = (2**62, 2**62)
 _BEFORE_SENTENCE: Final = " \t\n*_#>•-\"'“‘("
 
 
@@ -90,6 +92,8 @@ class CitationParams:
         """The sources that a pair of brackets names; none if it is no citation."""
         inside = inside.strip()
         if self.form == NUMBERED:
+            if len(inside) <= 4 and inside.isdecimal():
+                return [inside]
             if _NUMBERS.match(inside) is None:
                 return []
             return [number for part in re.split(r"\s*[,;]\s*", inside) for number in _expand(part)]
@@ -124,14 +128,18 @@ def _expand(part: str) -> list[str]:
     return [found[1], found[2]] if last - first > 50 else [str(number) for number in range(first, last + 1)]
 
 
-def _outside(found: Iterable[Number], spans: list[tuple[int, int]]) -> Iterator[Number]:
+def _outside(found: Iterable[Number], spans: Iterable[tuple[int, int]]) -> list[Number]:
     """The numbers that are in none of the spans; both are in order."""
-    place = 0
+    outside: list[Number] = []
+    each = iter(spans)
+    first, last = next(each, _NOWHERE)
     for one in found:
-        while place < len(spans) and spans[place][1] <= one.start:
-            place += 1
-        if place == len(spans) or one.start < spans[place][0]:
-            yield one
+        start = one.start
+        while last <= start:
+            first, last = next(each, _NOWHERE)
+        if start < first:
+            outside.append(one)
+    return outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +185,8 @@ class SupportParams:
         texts = [source.text for source in output.sources]
         if self.with_question:
             texts.append(output.question)
-        ground = []
-        for one in texts:
-            ground.append(_ground(one))
-            meter.look()
+        ground = [_ground(one) for one in texts]
+        meter.look()
         if self.dates is not None:
             days = dates(text)
             meter.look()
@@ -193,25 +199,36 @@ class SupportParams:
             yield from _below(self.dates, missing, len(days), "date")
         if self.numbers is not None:
             brackets = [found.span() for found in _BRACKETS.finditer(text) if _NUMBERS.match(found[1].strip())]
-            found = list(_outside(numbers(text), brackets))
-            written = frozenset[str]().union(*(one.written for one in ground))
+            found = _outside(numbers(text), brackets)
+            unwritten = {number.written.lstrip("+") for number in found}
+            for one in ground:
+                # A source is read only if it may have one that those before it have not.
+                if any(map(one.text.__contains__, unwritten)):
+                    unwritten -= one.written
+                    meter.look()
+            rewritten = [number for number in found if number.written.lstrip("+") in unwritten] if unwritten else []
             missing = [
                 (number.start, number.end)
-                for number in found
-                if number.written.lstrip("+") not in written
-                and not (number.written[0] in "-−" and any(one.has_written(number.written) for one in ground))
+                for number in (rewritten if _is_below(self.numbers, len(rewritten), len(found)) else ())
+                if not (number.written[0] in "-−" and any(one.has_written(number.written) for one in ground))
                 and all(one.numbers.isdisjoint(number.readings) for one in ground)
             ]
             meter.look()
             yield from _below(self.numbers, missing, len(found), "number")
         if self.names is not None:
-            names = list(_names(text))
+            names = _names(text)
             meter.look()
             missing = []
+            left = len(names)
             for start, end, choices in names:
                 meter.tick()
-                if not any(one.has_words(choice) for choice in choices for one in ground):
+                if not any(one.has_words(choices) for one in ground):
                     missing.append((start, end))
+                    continue
+                left -= 1
+                if not _is_below(self.names, left, len(names)):  # whatever the rest is
+                    missing.clear()
+                    break
             yield from _below(self.names, missing, len(names), "name")
         if self.gram_share is not None:
             yield from self._by_grams(text, ground, meter)
@@ -220,19 +237,39 @@ class SupportParams:
         """The sentences that have fewer runs of words in common with the sources than the answer should have."""
         share = self.gram_share or 0.0
         places = sentences(text)
-        said = [list(_grams(words, self.gram)) for words in _words_of_each(text, places)]
+        said = _words_of_each(text, places)
         meter.look()
-        every = {gram for grams in said for gram in grams}
+        counts = [max(0, words.count(b" ") - self.gram) for words in said]
+        count = sum(counts)
+        if not count:
+            return
+        # A sentence that a source has as a whole need not be taken apart; nor any, once the share is reached.
+        hits = 0
+        apart = sorted((at for at in range(len(said)) if counts[at]), key=counts.__getitem__, reverse=True)
+        for one in ground:
+            left = []
+            for at in apart:
+                meter.tick()
+                if said[at] not in one.words:
+                    left.append(at)
+                    continue
+                hits += counts[at]
+                if hits / count >= share:
+                    return
+            apart = left
+        grams = {at: list(_grams(said[at], self.gram)) for at in apart}
+        every = set[tuple[bytes, ...]]().union(*grams.values())
         known = set[tuple[bytes, ...]]()
         for one in ground:
-            known |= every.intersection(_grams(one.word_list, self.gram))
             meter.look()
-        hits = [sum(map(known.__contains__, grams)) for grams in said]
-        count = sum(map(len, said))
-        if count and sum(hits) / count < share:
-            for (start, end), grams, found in zip(places, said, hits, strict=True):
-                if grams and found / len(grams) < share:
-                    yield Problem(f"sentence that the sources do not have {share:.0%} of", start, end)
+            known |= every.intersection(_grams(one.words, self.gram))
+            if (hits + len(known)) / count >= share:  # each occurs once at least
+                return
+        found = {at: sum(map(known.__contains__, grams[at])) for at in apart}
+        if (hits + sum(found.values())) / count < share:
+            for at in apart:
+                if found[at] / counts[at] < share:
+                    yield Problem(f"sentence that the sources do not have {share:.0%} of", *places[at])
 
 
 class _Ground:
@@ -241,11 +278,11 @@ class _Ground:
     """
 
     def __init__(self, text: str) -> None:
-        self._text = text
+        self.text = text
 
     def has_written(self, part: str) -> bool:
         """Whether the source has it as it is, and not within something longer."""
-        text = self._text
+        text = self.text
         at = text.find(part)
         for _ in range(_MAX_TRIES):
             if at < 0:
@@ -258,35 +295,31 @@ class _Ground:
     @cached_property
     def written(self) -> frozenset[str]:
         """The numbers without a sign as they are written."""
-        return frozenset(written_numbers(self._text))
+        return frozenset(written_numbers(self.text))
 
-    def has_words(self, words: bytes) -> bool:
-        """Whether these folded words, with a space between each, stand in it together."""
-        return b" %b " % words in self._joined if b" " in words else words in self._word_set
+    def has_words(self, choices: tuple[bytes, ...]) -> bool:
+        """Whether one of these runs of words, each as `words`, stands in it."""
+        words = self.words
+        for choice in choices:  # noqa: SIM110 - a generator takes longer than to look for one or two
+            if choice in words:
+                return True
+        return False
 
     @cached_property
-    def _joined(self) -> bytes:
-        return b" %b " % b" ".join(self.word_list)
-
-    @cached_property
-    def _word_set(self) -> frozenset[bytes]:
-        return frozenset(self.word_list)
+    def words(self) -> bytes:
+        """The words, folded, in order, with a space before and behind each."""
+        return _spaced(words_of(self.text))
 
     @cached_property
     def numbers(self) -> frozenset[Decimal]:
         """The numbers, in every reading."""
-        return frozenset(value for number in numbers(self._text) for value in number.readings)
+        return frozenset(value for number in numbers(self.text) for value in number.readings)
 
     @cached_property
     def days(self) -> frozenset[tuple[int, int, int | None]]:
         """The dates, in every reading, and the months that they are in."""
-        whole = [reading for day in dates(self._text) for reading in day.readings]
+        whole = [reading for day in dates(self.text) for reading in day.readings]
         return frozenset(whole) | {(year, month, None) for year, month, _ in whole}
-
-    @cached_property
-    def word_list(self) -> list[bytes]:
-        """The words, folded, in order."""
-        return words_of(self._text)
 
 
 @lru_cache(maxsize=64)
@@ -296,30 +329,31 @@ def _ground(text: str) -> _Ground:
 
 def _below(share: float, missing: list[tuple[int, int]], count: int, what: str) -> Iterator[Problem]:
     """What is missing, if it is too much of all."""
-    if count and 1 - len(missing) / count < share:
+    if _is_below(share, len(missing), count):
         for start, end in missing:
             yield Problem(f"{what} that no source has", start, end)
 
 
-def _words_of_each(text: str, places: Iterable[tuple[int, int]]) -> Iterator[list[bytes]]:
-    """The words of each of these parts of a text; all are folded at once, which is less work."""
+def _is_below(share: float, missing: int, count: int) -> bool:
+    return count > 0 and 1 - missing / count < share
+
+
+def _words_of_each(text: str, places: Iterable[tuple[int, int]]) -> list[bytes]:
+    """The words of each of these parts of a text, as `_Ground.words`; all are folded at once, which is less work."""
     parts = [text[start:end].replace(_MARK, " ") for start, end in places]
-    words: list[bytes] = []
-    for word in words_of(f" {_MARK} ".join(parts)):
-        if word == _MARK.encode():
-            yield words
-            words = []
-        else:
-            words.append(word)
-    if parts:
-        yield words
+    return _spaced(words_of(f" {_MARK} ".join(parts))).split(_MARK.encode()) if parts else []
 
 
-def _grams(words: list[bytes], length: int) -> Iterator[tuple[bytes, ...]]:
-    return zip(*(words[place:] for place in range(length)), strict=False)
+def _spaced(words: list[bytes]) -> bytes:
+    return b" ".join((b"", *words, b""))
 
 
-def _names(text: str) -> Iterator[tuple[int, int, tuple[bytes, ...]]]:
+def _grams(words: bytes, length: int) -> Iterator[tuple[bytes, ...]]:
+    each = words.split()
+    return zip(*(each[place:] for place in range(length)), strict=False)
+
+
+def _names(text: str) -> list[tuple[int, int, tuple[bytes, ...]]]:
     """Capitalised words that stand together, and the ways in which a source may have them.
 
     The word that begins a sentence is capitalised anyway: alone it is no name, and with others it may not belong.
@@ -328,11 +362,12 @@ def _names(text: str) -> Iterator[tuple[int, int, tuple[bytes, ...]]]:
     for start, end in sentences(text):
         part = text[start:end]
         begins.add(end - len(part.lstrip(_BEFORE_SENTENCE)))
-    for found in _NAME.finditer(text):
-        words = words_of(found[0])
-        whole = b" ".join(words)
-        if found.start() not in begins:
-            if len(found[0]) > 1:
-                yield found.start(), found.end(), (whole,)
-        elif len(words) > 1:
-            yield found.start(), found.end(), (whole, b" ".join(words[1:]))
+    places = [found.span() for found in _NAME.finditer(text)]
+    names: list[tuple[int, int, tuple[bytes, ...]]] = []
+    for (start, end), words in zip(places, _words_of_each(text, places), strict=True):
+        if start not in begins:
+            if end - start > 1:
+                names.append((start, end, (words,) if len(words) > 1 else ()))  # what folds to nothing, nobody has
+        elif words.count(b" ") > 2:
+            names.append((start, end, (words, words[words.index(b" ", 1) :])))
+    return names

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Final
 
 from dataplane.records import record
-from dataplane.validators.patterns import compile_re2
+from dataplane.validators.patterns import compile_re2, spans
 
 _MONTHS: Final = {
     name: number
@@ -51,12 +51,16 @@ _DATE: Final = re.compile(
     r"|(?P<month>([^\W\d]+)\.?,?(?: of| de)? (\d{4}))",
     re.IGNORECASE,
 )
+_NEVER: Final = 2**62
 _BEFORE_DATE: Final = frozenset("_.,/-")
 # Digits with marks between them, as one; a mark at the end is the sentence's. It begins with a digit, so that the
 # engine can skip to one, and only then looks at what is before: neither a code nor a longer number.
 _NUMBER: Final = re.compile(
     r"\d(?<![\w.,]\d)(?:\d{0,2}(?:[ '’\u00a0\u202f]\d{3}(?!\d))++(?:[.,]\d++)?+|\d*+(?:[.,]\d++)*+)(?![A-Za-z]+\d)"
 )
+_SIGNS: Final = frozenset("-−+")
+# What `read_number` reads whatever its digits are, if they are not too many.
+_SIMPLE: Final = re.compile(r"[-−+]?\d++(?:[.,]\d++)?\Z")
 _SPACES: Final = re.compile(r"[ '’\u00a0\u202f]")
 _GOES_ON: Final = re.compile(r"-\d")
 # Several rules ask the same of an answer, one after the other.
@@ -73,6 +77,7 @@ _ABBREVIATIONS: Final = frozenset(
     for line in ("e.g i.e etc z.b d.h bzw vs approx ca nr fig vol pp", "mr mrs ms dr prof st inc ltd co")
     for word in line.split()
 )
+_ENDS_OF_ABBREVIATIONS: Final = frozenset(word[-2:] for word in _ABBREVIATIONS)
 
 
 @record
@@ -109,14 +114,8 @@ class Day:
 @lru_cache(maxsize=KEPT_TEXTS)
 def dates(text: str) -> tuple[Day, ...]:
     """The dates of a text, in order."""
-    data = text.encode(errors="replace")  # half a pair becomes `?`, of the same length
     found = []
-    characters = data_at = 0
-    for like in _DATE_LIKE.finditer(data):
-        first, last = like.span()
-        characters += first - data_at if len(data) == len(text) else len(data[data_at:first].decode())
-        start, end = characters, characters + len(data[first:last].decode())
-        characters, data_at = end, last
+    for start, end in spans(_DATE_LIKE, text):
         if start and (text[start - 1].isalnum() or text[start - 1] in _BEFORE_DATE):
             continue
         if text[end : end + 1].isalnum() or text[end : end + 1] in {"_", "/"} or _GOES_ON.match(text, end):
@@ -160,19 +159,20 @@ def _full_year(digits: str) -> int:
 @lru_cache(maxsize=KEPT_TEXTS)
 def numbers(text: str) -> tuple[Number, ...]:
     """The numbers of a text, in order, but for those within its dates."""
-    days = dates(text)
+    days = ((day.start, day.end) for day in dates(text))
+    begins, ends = next(days, (_NEVER, _NEVER))
     found = []
-    place = 0
     for match in _NUMBER.finditer(text):
         start, end = match.span()
-        while place < len(days) and days[place].end <= start:
-            place += 1
-        if place < len(days) and days[place].start < end:
-            continue
-        if start and text[start - 1] in "-−+" and not (start > 1 and text[start - 2].isalnum()):
+        if end > begins:
+            while ends <= start:
+                begins, ends = next(days, (_NEVER, _NEVER))
+            if end > begins:
+                continue
+        if start and text[start - 1] in _SIGNS and not (start > 1 and text[start - 2].isalnum()):
             start -= 1
         written = text[start:end]
-        if (len(written) <= _MAX_DIGITS and written.isdecimal()) or read_number(written):
+        if (len(written) <= _MAX_DIGITS and (written.isdecimal() or _SIMPLE.match(written))) or read_number(written):
             found.append(Number(start, end, written))
     return tuple(found)
 
@@ -224,5 +224,8 @@ def sentences(text: str) -> tuple[tuple[int, int], ...]:
 
 
 def _is_abbreviation(text: str, start: int, end: int) -> bool:
+    last = text[end - 2 : end].lower()
+    if last not in _ENDS_OF_ABBREVIATIONS and not last[-1:].isspace():
+        return False
     word = text[max(start, end - 12) : end].rsplit(None, 1)[-1:] or [""]
     return word[0].lower().lstrip("(") in _ABBREVIATIONS

@@ -14,7 +14,7 @@ from dataplane.documents import Node
 from dataplane.validators.detector import Detector, Sieve
 from dataplane.validators.folding import Fold, fold
 from dataplane.validators.kinds import Meter, Problem, found_by
-from dataplane.validators.patterns import MAX_PATTERN_CHARACTERS, Pattern, compile_re2, pattern
+from dataplane.validators.patterns import MAX_PATTERN_CHARACTERS, Pattern, compile_re2, pattern, span
 from dataplane.validators.redaction import parse_replacement
 from dataplane.validators.values import Channel, Output
 
@@ -76,7 +76,7 @@ class PatternParams:
             yield from found_by(self.sieve, channel, meter)
             return
         folded, _ = fold(channel.text, Fold.SHAPES, escapes=channel.is_json)
-        if self.pattern.regex.search(folded.encode()) is None:
+        if span(self.pattern.regex, folded.encode()) is None:
             yield Problem(f"{self.what} is missing")
 
 

@@ -1,9 +1,10 @@
-"""What a payload store promises, tried on a directory and in memory; what speaks to S3 is the library's."""
+"""What a payload store promises, tried on a directory, in memory, and on a server of S3's kind in its own process."""
 
 from __future__ import annotations
 
 import secrets
 import stat
+import uuid
 
 import obstore
 import pytest
@@ -25,15 +26,39 @@ from dataplane.stores.payloads import (
     read_payload_keys,
 )
 from launcher.keys import keep_payload_keys
+from tests.contracts.payload_server import serve_s3
 
 WORDS = b'{"messages": ["' + b"Where is my parcel? " * 10 + b'"]}'
 NAME = "dead-letters/2026/03/04/0a-1b"
 KEYS = [secrets.token_bytes(KEY_BYTES) for _ in range(2)]
 
 
-@pytest.fixture(params=["directory", "memory"])
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory):
+    """A server of S3's kind, for as long as the tests of this file last."""
+    with serve_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def operator(s3, monkeypatch):
+    """The variables by which an operator names that server."""
+    for name, value in s3.variables.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+@pytest.fixture
+def bucket(s3, operator):
+    """An empty part of its bucket."""
+    return open_objects(s3.url(f"some/prefix/{uuid.uuid4()}"), allow_http=True)
+
+
+@pytest.fixture(params=["directory", "memory", "s3"])
 def objects(request, tmp_path):
     """An empty object store."""
+    if request.param == "s3":
+        return request.getfixturevalue("bucket")
     return open_objects(f"file://{tmp_path}/with%20space" if request.param == "directory" else "memory://")
 
 
@@ -145,6 +170,70 @@ def test_store_that_is_away_is_told_as_such_and_soon():
     for step in (lambda: away.put(NAME, WORDS), lambda: away.get(NAME, key), lambda: away.delete(NAME)):
         with pytest.raises(PayloadUnavailable, match=NAME):
             step()
+
+
+def test_object_that_was_never_put_is_gone(store):
+    """As one that was deleted, under a key that is good; others are not touched."""
+    other = store.put("other", b"x")
+    key = PayloadKeys(KEYS[:1]).wrap(secrets.token_bytes(KEY_BYTES), name=NAME)
+
+    store.delete(NAME)
+    with pytest.raises(PayloadGone, match=NAME):
+        store.get(NAME, key)
+
+    assert store.get("other", other) == b"x"
+
+
+def test_s3_that_goes_away_loses_nothing_and_says_so(s3, bucket):
+    """Killed, it can be asked for nothing; when it is back what was put is there, and what was not put can be."""
+    store = ObjectPayloadStore(bucket, PayloadKeys(KEYS[:1]))
+    kept, deleted = store.put(NAME, WORDS), store.put("deleted", b"x")
+    s3.stop()
+    try:
+        for step in (lambda: store.put("new", b"new"), lambda: store.get(NAME, kept), lambda: store.delete("deleted")):
+            with pytest.raises(PayloadUnavailable):
+                step()
+    finally:
+        s3.start()
+
+    assert (store.get(NAME, kept), store.get("deleted", deleted)) == (WORDS, b"x")
+    assert store.get("new", store.put("new", b"new")) == b"new"
+    store.delete("deleted")
+    with pytest.raises(PayloadGone):
+        store.get("deleted", deleted)
+
+
+def test_bucket_that_is_not_there_is_a_store_that_is_away(operator):
+    """Nothing in it is taken for gone, and nothing for deleted: a misspelt name must not empty anybody's letters."""
+    nowhere = ObjectPayloadStore(open_objects("s3://payloadz/x", allow_http=True), PayloadKeys(KEYS[:1]))
+    key = ObjectPayloadStore(MemoryStore(), PayloadKeys(KEYS[:1])).put(NAME, WORDS)
+
+    for step in (lambda: nowhere.put(NAME, WORDS), lambda: nowhere.get(NAME, key), lambda: nowhere.delete(NAME)):
+        with pytest.raises(PayloadUnavailable, match=f"{NAME}.*NoSuchBucket"):
+            step()
+
+
+def test_s3_refuses_who_has_another_secret(s3, operator):
+    """The operator is told what S3 says, and the secret is not repeated."""
+    operator.setenv("AWS_SECRET_ACCESS_KEY", "hunter2-of-somebody-else-entirely")
+    other = ObjectPayloadStore(open_objects(s3.url("other"), allow_http=True), PayloadKeys(KEYS[:1]))
+    key = ObjectPayloadStore(MemoryStore(), PayloadKeys(KEYS[:1])).put(NAME, WORDS)
+
+    for step in (lambda: other.put(NAME, WORDS), lambda: other.get(NAME, key), lambda: other.delete(NAME)):
+        with pytest.raises(PayloadUnavailable, match=f"{NAME}.*SignatureDoesNotMatch.*403") as caught:
+            step()
+        assert "hunter2" not in str(caught.value)
+    assert s3.objects("other") == []
+
+
+def test_s3_is_asked_without_tls_only_where_that_is_told(s3, operator):
+    """Otherwise nothing leaves this machine, whatever the address says."""
+    store = ObjectPayloadStore(open_objects(s3.url("plain")), PayloadKeys(KEYS[:1]))
+
+    with pytest.raises(PayloadUnavailable):
+        store.put(NAME, WORDS)
+
+    assert s3.objects("plain") == []
 
 
 def test_addresses_are_a_directory_or_a_bucket(tmp_path):

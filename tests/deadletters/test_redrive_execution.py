@@ -12,14 +12,15 @@ from django.db import IntegrityError, transaction
 from django.db.utils import InternalError, ProgrammingError
 
 from controlplane.audit.models import AuditEvent
-from controlplane.deadletters import execution, handing_in, payloads, redrive
+from controlplane.deadletters import execution, handing_in, operations, payloads, redrive
 from controlplane.deadletters.errors import NoReason, PlanMoved
 from controlplane.deadletters.models import DeadLetter
 from controlplane.deadletters.plans import ENDED, PLAN_TRANSITIONS, PlanEvent, PlanState, RedrivePlan
 from controlplane.ledger.jobs import Job
 from controlplane.work import handlers
+from controlplane.work.deaths import Death
 from controlplane.work.models import Task
-from dataplane.deadletters import Category
+from dataplane.deadletters import Category, Failure
 from dataplane.stores.payloads import PayloadUnavailable
 from tests.deadletters.letters import sql
 from tests.deadletters.redrives import (
@@ -346,6 +347,32 @@ def test_plan_that_has_lost_its_step_is_woken(key, store):
     assert made.states() == ["planned"]
     made.step()
     assert made.states() == ["handed_in"]
+
+
+def test_letter_of_a_step_that_was_replaced_is_nobodys_to_decide(key, store):
+    """A step that three processes died of is held for poison; once the plan goes on with another, it is resolved."""
+    made = plan_for([fail_job(key)], store)
+    made.start()
+    step = Task.objects.get(key=f"{made.plan.pk}:{made.fresh().step}")
+    death = Death(
+        kind="redrive",
+        name=step.kind,
+        work_id=step.pk,
+        failure=Failure(Category.POISON, "poison", "its runner died 3 times in a row"),
+        payload=bytes(step.arguments),
+        attempts=3,
+        causes=(),
+        key=step.key,
+    )
+    letter = operations.bury(death, NOW)
+    made.clock.advance(120)
+
+    assert execution.wake_late(now=made.clock()) == 1
+
+    assert DeadLetter.objects.get(pk=letter).state == "resolved"
+    event = AuditEvent.objects.filter(action="dead_letters.resolved").first()
+    assert event.actor == made.plan.audit_name
+    assert event.data["reason"] == "another step of its plan has taken its place"
 
 
 def test_payloads_that_cannot_be_read_now_are_waited_for(key, store):
