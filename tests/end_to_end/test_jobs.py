@@ -27,8 +27,6 @@ def gateways(tmp_path_factory: pytest.TempPathFactory, keys_url: str) -> Iterato
     directory = tmp_path_factory.mktemp("jobs")
     with Gateways(directory, resumable(), processes=2, database_url=keys_url, tenants=TENANTS, runners=2) as gateways:
         yield gateways
-    with psycopg.connect(keys_url, autocommit=True) as other:
-        other.execute("TRUNCATE ledger_job")
 
 
 def sql(gateways: Gateways, statement: str, *parameters: Any) -> list[Any]:

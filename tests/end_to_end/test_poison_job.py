@@ -26,8 +26,6 @@ def gateways(tmp_path_factory: pytest.TempPathFactory, keys_url: str) -> Iterato
     directory = tmp_path_factory.mktemp("poison")
     with Gateways(directory, resumable(), processes=1, database_url=keys_url, runners=1) as gateways:
         yield gateways
-    with psycopg.connect(keys_url, autocommit=True) as other:
-        other.execute("TRUNCATE ledger_job, deadletters_deadletter, deadletters_group, deadletters_grouptenant CASCADE")
 
 
 def sql(gateways: Gateways, statement: str, *parameters: Any) -> list[Any]:
