@@ -10,14 +10,15 @@ import gc
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 import orjson
 
 from dataplane.aggregation import Aggregation
-from dataplane.asgi_reply import AsgiReply, Message, QueueReply, Send
+from dataplane.asgi_reply import AsgiReply, QueueReply, Send
+from dataplane.asgi_request import CallerLeft, CallerWatch, Receive, Scope, read_body, read_inbound
 from dataplane.attempts import Attempts, UsageSink
 from dataplane.copy_desk import CopyDesk
 from dataplane.credentials import Secrets
@@ -25,18 +26,15 @@ from dataplane.cursors import CursorKeys
 from dataplane.desks import Desk, DeskCall
 from dataplane.envelope import (
     JSON_TYPE,
-    BodyTooLarge,
     Header,
     MethodNotAllowed,
     UnknownPath,
-    UnsupportedMediaType,
     error_body,
     error_headers,
     face_of,
 )
 from dataplane.errors import GatewayError, UnknownRoute
 from dataplane.fleet import FleetBreakers
-from dataplane.idempotency import single_key
 from dataplane.job_desk import JobDesk
 from dataplane.journey import Inbound, new_id
 from dataplane.keyed import KeyedWork
@@ -65,15 +63,11 @@ from dataplane.transport import Http1Transport, Transport
 
 log = logging.getLogger("ballast.gateway")
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-
 TEXT: Final[Header] = (b"content-type", b"text/plain; charset=utf-8")
 PROMETHEUS: Final[Header] = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 GC_THRESHOLD: Final = 20_000
 STREAMS: Final = "/v1/streams/"
 STREAM_ACTIONS: Final = {"": "GET", "ack": "POST", "cancel": "POST", "continue": "POST"}
-WATCH_AFTER_SECONDS: Final = 0.05
 METHODS: Final = {
     "/v1/chat/completions": "POST",
     "/v1/embeddings": "POST",
@@ -115,10 +109,6 @@ class Reports(UsageSink, StreamReports, Protocol):
 
     async def stop(self) -> None:
         """Ship what is left."""
-
-
-class CallerLeft(Exception):
-    """The caller closed the connection before its request was complete."""
 
 
 def create_app(
@@ -183,7 +173,7 @@ class Gateway:
         repair_store: RepairStore | None,
         timers: TimerWheel,
     ) -> None:
-        self._settings = settings
+        self._limit_bytes = settings.max_body_bytes
         self._watcher = watcher
         self._reports = reports
         self._transport = transport
@@ -366,7 +356,9 @@ class Gateway:
         self._reports.in_flight += 1
         watch: CallerWatch | None = None
         try:
-            inbound = await self._read(scope, receive, request_id=request_id, started=started)
+            inbound = await read_inbound(
+                scope, receive, limit_bytes=self._limit_bytes, request_id=request_id, started=started
+            )
             watch = CallerWatch(receive, self._timers)
             reply = AsgiReply(send)
             if inbound.queue is not None:
@@ -412,7 +404,7 @@ class Gateway:
                 last_event_id=headers.get(b"last-event-id"),
                 accept=headers.get(b"accept", ""),
                 started=started,
-                body=await self._read_body(receive) if allowed == "POST" else b"",
+                body=await read_body(receive, limit_bytes=self._limit_bytes) if allowed == "POST" else b"",
             )
             watch = CallerWatch(receive, self._timers)
             if await self._stream_desk.serve(call, AsgiReply(send)):
@@ -448,7 +440,9 @@ class Gateway:
                 raise MethodNotAllowed(method, path[:200], allowed=", ".join(allowed))
             operation = allowed[method]
             if operation in desk.reading:
-                inbound = await self._read(scope, receive, request_id=request_id, started=started)
+                inbound = await read_inbound(
+                    scope, receive, limit_bytes=self._limit_bytes, request_id=request_id, started=started
+                )
             else:
                 authorization = next((value for name, value in scope["headers"] if name == b"authorization"), None)
                 shown = None if authorization is None else authorization.decode("latin-1")
@@ -461,77 +455,6 @@ class Gateway:
             await _send_error(send, exc, request_id=request_id)
         finally:
             self._metrics.count(operation, outcome, time.monotonic() - started)
-
-    async def _read(self, scope: Scope, receive: Receive, *, request_id: str, started: float) -> Inbound:
-        """Read headers and body.
-
-        Raises:
-            UnsupportedMediaType, BodyTooLarge, InvalidRequest, CallerLeft.
-        """
-        authorization = user = deadline_ms = accept_language = workload = queue = None
-        idempotency_keys: tuple[str, ...] = ()
-        media_type = ""
-        length = 0
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                authorization = value.decode("latin-1")
-            elif name == b"content-type":
-                media_type = value.decode("latin-1")
-            elif name == b"content-length":
-                length = int(value)
-            elif name == b"ballast-user":
-                user = value.decode("latin-1")
-            elif name == b"ballast-deadline-ms":
-                deadline_ms = value.decode("latin-1")
-            elif name == b"ballast-class":
-                workload = value.decode("latin-1")
-            elif name == b"ballast-queue":
-                queue = value.decode("latin-1")
-            elif name == b"accept-language":
-                accept_language = value.decode("latin-1")
-            elif name == b"idempotency-key":
-                idempotency_keys += (value.decode("latin-1"),)
-        if media_type != "application/json" and media_type.partition(";")[0].strip().lower() != "application/json":
-            raise UnsupportedMediaType(media_type[:100])
-        if length > self._settings.max_body_bytes:
-            raise BodyTooLarge(limit_bytes=self._settings.max_body_bytes)
-        idempotency_key = single_key(idempotency_keys)
-        body = await self._read_body(receive)
-        return Inbound(
-            request_id,
-            body,
-            started,
-            authorization,
-            user or None,
-            deadline_ms,
-            accept_language,
-            idempotency_key,
-            workload,
-            queue,
-        )
-
-    async def _read_body(self, receive: Receive) -> bytes:
-        """Read the body.
-
-        Raises:
-            BodyTooLarge, CallerLeft.
-        """
-        limit_bytes = self._settings.max_body_bytes
-        message = await receive()
-        body: bytes = message.get("body", b"")
-        if message.get("more_body"):
-            parts = [body]
-            size = len(body)
-            while message.get("more_body"):
-                message = await receive()
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > limit_bytes:
-                    raise BodyTooLarge(limit_bytes=limit_bytes)
-            body = b"".join(parts)
-        if message["type"] == "http.disconnect":
-            raise CallerLeft
-        return body
 
     async def _serve_small(self, scope: Scope, send: Send) -> None:
         """Serve what needs no pipeline: models, health, metrics, and the addresses that do not exist."""
@@ -588,40 +511,6 @@ def with_waits(states: list[dict[str, Any]], attempts: Attempts) -> list[dict[st
     """Add to each lane's state how long its callers waited lately, in milliseconds, as `wait_ms`; null: not known."""
     waits = attempts.waits_ms(state["lane"] for state in states)
     return [{**state, "wait_ms": waits[state["lane"]]} for state in states]
-
-
-class CallerWatch:
-    """Cancels the current task when the caller hangs up. It begins to look a moment after the request came: a quick
-    answer is out by then, and a task per request is a tenth of what it costs.
-    """
-
-    __slots__ = ("_looking", "_loop", "_receive", "_task", "_timer", "caller_left")
-
-    def __init__(self, receive: Receive, timers: TimerWheel) -> None:
-        self.caller_left = False
-        self._receive = receive
-        self._loop = timers.loop
-        self._task = cast("asyncio.Task[Any]", asyncio.current_task(timers.loop))
-        self._looking: asyncio.Task[None] | None = None
-        self._timer = timers.set(WATCH_AFTER_SECONDS, self._begin)
-
-    def stop(self) -> None:
-        """Look no longer. Idempotent, never waits."""
-        self._timer.cancel()
-        if self._looking is not None:
-            self._looking.cancel()
-            # A task keeps what it was cancelled with, whose traceback has this object in it: held on to, it would be a
-            # ring around the whole request that only the garbage collector could take apart.
-            self._looking = None
-
-    def _begin(self) -> None:
-        self._looking = self._loop.create_task(self._look())
-
-    async def _look(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.caller_left = True
-        self._task.cancel()
 
 
 async def _send(send: Send, status: int, headers: list[Header], body: bytes) -> None:

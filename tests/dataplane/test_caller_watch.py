@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 
-from dataplane.gateway import CallerWatch
+from dataplane.asgi_request import CallerWatch
 from dataplane.timers import TimerWheel
 
 
