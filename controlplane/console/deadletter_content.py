@@ -126,7 +126,9 @@ def with_beside(rows: Sequence[GroupRow], sees: Sees) -> list[GroupRow]:
     spans = Q()
     for since, until in windows.values():
         spans |= Q(clicked_at__gt=since, clicked_at__lte=until)
-    went_out = Release.objects.filter(spans).order_by("clicked_at").values_list("revision", "clicked_at", "reason")
+    went_out = (
+        Release.objects.filter(spans).order_by("clicked_at", "revision").values_list("revision", "clicked_at", "reason")
+    )
     releases = list(went_out) if sees.releases else []
     lanes: dict[str, set[str]] = {}
     if sees.lanes:
@@ -213,7 +215,9 @@ def depth_chart(*, tenants: Sequence[str] | None, since: datetime, until: dateti
     series = [Series("open letters", "other", [at for at, _ in depths], [depth for _, depth in depths])]
     moments = []
     if releases:
-        went_out = Release.objects.filter(clicked_at__gt=since, clicked_at__lte=until).order_by("-clicked_at")
+        went_out = Release.objects.filter(clicked_at__gt=since, clicked_at__lte=until).order_by(
+            "-clicked_at", "-revision"
+        )
         rows = went_out.values_list("revision", "clicked_at")[:_MOST_MOMENTS]
         moments = [Moment(at, f"r{revision}") for revision, at in rows]
     return line_chart("Open letters", "letters", series, moments=moments, span=(since, until))
