@@ -290,7 +290,8 @@ class ItemQuerySet(models.QuerySet["RedriveItem"]):
 
     def last_ended(self, number: int) -> "ItemQuerySet":
         """The latest to come to an end after they were handed in."""
-        return self.filter(state__in=[ItemState.DONE.value, ItemState.FAILED.value]).order_by("-ended_at", "-position")[:number]
+        ended = self.filter(state__in=[ItemState.DONE.value, ItemState.FAILED.value])
+        return ended.order_by("-ended_at", "-position")[:number]
 
     def counted(self) -> dict[tuple[str, str, str, str], int]:
         """How many there are by (state, verdict, why, category)."""
