@@ -3,7 +3,8 @@
 A unit (one user, tenant or region) falls into one of 10,000 buckets by a salted hash. The canary arm is [0, weight),
 the matched control arm is [5000, 5000 + weight) up to weight 5000. A unit is in the canary when ANY stage that the
 canary has reached admits it, so moving to a further stage can only add members. `fixtures/cohort_vectors.json`
-publishes examples for other implementations.
+publishes examples for other implementations. Other bytes of the same hash give a unit the name under which it is told
+of, and one of GROUPS groups, whose sums tell how much figures vary from unit to unit.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from enum import StrEnum
 from typing import Final
 
 from dataplane.documents import Node
+from dataplane.records import record
 
 BUCKETS: Final = 10_000
 CONTROL_START: Final = 5_000
+# Of each arm. Few enough to be reported every few seconds, and as many as a variance wants to be read from.
+GROUPS: Final = 64
 UNITS: Final = frozenset({"user", "tenant", "region"})
 AUDIENCES: Final = frozenset({"internal", "all"})
 
@@ -112,12 +116,14 @@ def _parse_stage(node: Node) -> Stage:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Assignment:
     """The decision for one request.
 
     `version` is the prompt version to serve; None means the prompt's live version (arm NONE). `bucket` is None when no
-    hash was needed. `unkeyed`: the caller gave no unit, so it is served control but kept out of the matched arm.
+    hash was needed. `unkeyed`: the caller gave no unit, so it is served control but kept out of the matched arm. Of a
+    unit in an arm, `unit` are 16 hex digits that stand for it and `group` is 0..GROUPS - 1, neither of which tells the
+    bucket, and `weight` is that of the widest stage that admits the caller.
     """
 
     arm: Arm
@@ -125,6 +131,9 @@ class Assignment:
     bucket: int | None
     reason: str
     unkeyed: bool = False
+    unit: str | None = None
+    group: int | None = None
+    weight: int = 0
 
     @property
     def cohort(self) -> str:
@@ -134,9 +143,16 @@ class Assignment:
 
 def bucket(salt: str, unit: str) -> int:
     """The bucket of a unit, 0..9999: the first 8 bytes of SHA-256(salt ":" unit), big-endian, modulo 10000."""
-    # A caller's JSON may hold half a surrogate pair; it is a strange name, but it is one.
-    digest = hashlib.sha256(f"{salt}:{unit}".encode("utf-8", "surrogatepass")).digest()
+    return _bucket_of(_hash(salt, unit))
+
+
+def _bucket_of(digest: bytes) -> int:
     return int.from_bytes(digest[:8], "big") % BUCKETS
+
+
+def _hash(salt: str, unit: str) -> bytes:
+    # A caller's JSON may hold half a surrogate pair; it is a strange name, but it is one.
+    return hashlib.sha256(f"{salt}:{unit}".encode("utf-8", "surrogatepass")).digest()
 
 
 def assign(
@@ -161,10 +177,14 @@ def assign(
     unit = unit_values.get(plan.unit)
     if not unit:
         return Assignment(Arm.CONTROL, plan.control, None, f"the request names no {plan.unit}", unkeyed=True)
+    digest = _hash(plan.salt, unit)
+    position = _bucket_of(digest)
     # The canary is the union of [0, weight) over the stages that admit the caller: [0, the largest weight).
-    position = bucket(plan.salt, unit)
     if position < weight:
-        return Assignment(Arm.CANARY, plan.candidate, position, "bucket inside the canary arm")
-    if CONTROL_START <= position < CONTROL_START + min(weight, CONTROL_START):
-        return Assignment(Arm.CONTROL, plan.control, position, "bucket inside the matched control arm")
-    return Assignment(Arm.NONE, None, position, "bucket outside both arms")
+        arm, version, reason = Arm.CANARY, plan.candidate, "bucket inside the canary arm"
+    elif CONTROL_START <= position < CONTROL_START + min(weight, CONTROL_START):
+        arm, version, reason = Arm.CONTROL, plan.control, "bucket inside the matched control arm"
+    else:
+        return Assignment(Arm.NONE, None, position, "bucket outside both arms")
+    group = int.from_bytes(digest[16:18], "big") % GROUPS
+    return Assignment(arm, version, position, reason, unit=digest[8:16].hex(), group=group, weight=weight)

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from dataplane.evidence import CELL
 from dataplane.frames import digest_frames
 from dataplane.sketches import Sketch
 
@@ -80,6 +81,8 @@ def report(
     streams: tuple[dict[str, Any], ...] = (),
     deliveries: tuple[dict[str, Any], ...] = (),
     samples: tuple[dict[str, Any], ...] = (),
+    evidence: tuple[dict[str, Any], ...] = (),
+    exposures: tuple[dict[str, Any], ...] = (),
 ) -> dict[str, Any]:
     """One batch of a worker."""
     return {
@@ -106,6 +109,8 @@ def report(
         "streams": list(streams),
         "deliveries": list(deliveries),
         "samples": list(samples),
+        "evidence": list(evidence),
+        "exposures": list(exposures),
     }
 
 
@@ -276,4 +281,29 @@ def sample(request_id: str = "req-1", *, at: datetime = NOON, **fields: Any) -> 
         "sources": [{"id": "1", "text": "Refunds take 14 days."}],
         "question": "How long does a refund take?",
         "is_json": False,
+    } | fields
+
+
+def cell(group: int = 0, requests: int = 10, **sums: float) -> list[float]:
+    """The sums of one group: so many requests, all answered, each in 8 ms and for 300 millionths of a dollar."""
+    found: dict[str, float] = dict.fromkeys(CELL, 0)
+    found |= dict.fromkeys(("answerable", "reached", "timed", "answered"), requests)
+    found |= {"cost_micros": 300 * requests, "log2_ms": 3.0 * requests}
+    return [group, *(found | sums).values()]
+
+
+def cells(*rows: list[float], canary: str = "support-answer-v13", arm: str = "canary") -> dict[str, Any]:
+    """What a worker counted in one arm of a canary."""
+    return {"canary": canary, "arm": arm, "cells": list(rows)}
+
+
+def exposure(unit: int = 1, served: str = "candidate", *, arm: str = "canary", **fields: Any) -> dict[str, Any]:
+    """That a unit was served a version of a canary."""
+    return {
+        "canary": "support-answer-v13",
+        "unit": f"{unit:016x}",
+        "group": unit % 64,
+        "arm": arm,
+        "version": 13 if served == "candidate" else 12,
+        "served": served,
     } | fields

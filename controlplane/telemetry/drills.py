@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from django.db.models import Count, DateTimeField, DurationField, ExpressionWrapper, F, Max, Min, Q, Value
 
-from controlplane.ledger.models import SHADOW, UsageRow
+from controlplane.ledger.models import UNASKED, UsageRow
 from controlplane.releases.models import Ack, Worker
 from controlplane.routing import drills
 from controlplane.routing.models import Drill, DrillResult
@@ -171,7 +171,7 @@ def _returned(ends: Mapping[str, datetime], *, now: datetime) -> list[dict[str, 
             own |= Q(lane=lane, begun__gte=end)
         rows = (
             UsageRow.objects.between(min(ends.values()), min(now, max(ends.values()) + 2 * MAX_RETURN))
-            .exclude(kind__in=[SHADOW, _PROBE])
+            .exclude(kind__in=[*UNASKED, _PROBE])
             .annotate(begun=_BEGUN)
             .filter(own)
             .order_by()

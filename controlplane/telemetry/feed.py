@@ -76,8 +76,7 @@ class CanaryFeed:
 
         Shape: {"now", "since", "until": ISO-8601, "step_seconds": 10, "window_seconds": 900,
                 "totals": {"canary"|"control": {"<measure>": {"value": float or null, "n": int}}},
-                "charts": {"<chart id>": {"x": [ISO-8601, ISO-8601], "y": [[canary, canary], [control, control]]}},
-                "evidence": {"canary": int, "control": int, "sentence": str}}.
+                "charts": {"<chart id>": {"x": [ISO-8601, ISO-8601], "y": [[canary, canary], [control, control]]}}}.
         Measures and chart ids: `controlplane.telemetry.measures.MEASURES`. In totals a share is 0..1, in charts 0..100.
         """
         comparison = self.comparison(now=now, touched=touched)
@@ -85,7 +84,6 @@ class CanaryFeed:
             "now": now.isoformat(),
             "window_seconds": int(CANARY_WINDOW.total_seconds()),
             **comparison.to_json(last=POINTS_PER_MESSAGE),
-            "evidence": comparison.evidence.to_json(),
         }
 
 
@@ -101,7 +99,7 @@ class OverviewFeed:
         return traffic_of(tallies, since=since, until=now, step=BUCKET)
 
     def message(self, *, now: datetime, touched: datetime | None = None) -> dict[str, Any]:
-        """As `CanaryFeed.message` with the single arm "fleet" and without evidence.
+        """As `CanaryFeed.message` with the single arm "fleet".
 
         Shape: {"now", "since", "until", "step_seconds", "window_seconds", "totals": {"fleet": {…}},
                 "charts": {"<chart id>": {"x": […], "y": [[fleet…]]}}}.

@@ -11,6 +11,7 @@ from django.db import connection, transaction
 from django.db.models import Model
 
 from controlplane.releases.models import GONE_AFTER
+from controlplane.telemetry import evidence
 from controlplane.telemetry.models import (
     COUNTS,
     LANE_COUNTS,
@@ -586,7 +587,8 @@ def _delete_old(now: datetime) -> int:
     alive = Rollup.objects.filter(worker__in=stale.values("worker")).values_list("worker", "boot").distinct()
     held = set(alive)
     gone = [source.pk for source in stale[:DELETIONS_PER_RUN] if (source.worker, source.boot) not in held]
-    return deleted + Source.objects.filter(pk__in=gone).delete()[0]
+    deleted += Source.objects.filter(pk__in=gone).delete()[0]
+    return deleted + evidence.forget_evidence(now=now, limit=DELETIONS_PER_RUN)
 
 
 def _floor(moment: datetime) -> datetime:

@@ -7,6 +7,8 @@ from typing import Any, Final
 import orjson
 
 from controlplane.telemetry.models import COUNTS, LANE_STATES, SKETCHES, empty_sketch
+from dataplane.cohorts import GROUPS, Arm
+from dataplane.evidence import CANDIDATE, CELL, CONTROL
 from dataplane.frames import Ending
 from dataplane.policies import QUOTA_LIMITS
 from dataplane.sketches import Sketch
@@ -22,13 +24,24 @@ _YEAR_3000: Final = 32_503_680_000
 # What workers of an older version do not send yet; during an upgrade both report.
 _NEWER_COUNTS: Final = frozenset({"fallbacks", "attempts", "failures", "timeouts", "throttled"})
 _NEWER_SKETCHES: Final = frozenset({"drain_tps"})
-_NEWER_ROWS: Final = ("streams", "deliveries", "samples")
+_NEWER_ROWS: Final = ("streams", "deliveries", "samples", "evidence", "exposures")
 # Of checks of answers: far more keys than modes, rungs and labels there are, or rules with their verdicts.
 _MAX_OUTPUTS: Final = 400
 _MAX_OUTPUT_KEY: Final = 200
 # Of a sample: of the answer and of its question, and of what it may rest on.
 _MAX_SAMPLE_CHARACTERS: Final = 32_000
 _MAX_SOURCE_CHARACTERS: Final = 64_000
+_UNIT: Final = re.compile(r"[0-9a-f]{16}")
+_PARTS_OF_A_CELL: Final = (
+    ("answerable", "reached"),
+    ("errors", "answerable"),
+    ("answered", "answerable"),
+    ("timed", "answerable"),
+    ("refused", "answered"),
+    ("schema_passed", "schema_checked"),
+    ("blocked", "validated"),
+    ("grounded", "grounding_checked"),
+)
 # In a payload that a transcript quotes, the backslash is escaped itself, and what was a NUL there is six characters.
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -49,7 +62,7 @@ def parse_report(raw: bytes) -> Report:
     Counts, sketches, outputs and rows that an older worker does not know are filled in: 0 and empty.
 
     Shape: see `dataplane.reports`: {"worker", "boot", "seq", "sent_at", "state", "acks", "rollups", "usage", "events",
-    "streams", "deliveries", "samples"}.
+    "streams", "deliveries", "samples", "evidence", "exposures"}.
     Raises:
         MalformedReport: not JSON, a member missing, or a value that no column could hold.
     """
@@ -147,8 +160,27 @@ def _is_call(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(map(_text(_MAX_SAMPLE_CHARACTERS)[0], value))
 
 
+def _are_cells(value: Any) -> bool:
+    """Whether it is a list of cells, of one group each."""
+    if not isinstance(value, list) or len(value) > GROUPS or not all(map(_is_cell, value)):
+        return False
+    return len({cell[0] for cell in value}) == len(value)
+
+
+def _is_cell(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) != 1 + len(CELL) or not _GROUP(value[0]):
+        return False
+    sums = dict(zip(CELL, value[1:], strict=True))
+    logarithms = sums.pop("log2_ms")
+    if not all(map(_COUNT, sums.values())) or not _LIMIT(logarithms):
+        return False
+    return all(sums[part] <= sums[whole] for part, whole in _PARTS_OF_A_CELL)
+
+
 _EPOCH = _number(_YEAR_3000)
 _LIMIT: Check = _number(1e15)[0]
+_COUNT: Check = _integer()[0]
+_GROUP: Check = _integer(GROUPS - 1)[0]
 _ROWS: tuple[Check, str] = (lambda value: isinstance(value, list), "a list")
 _OBJECT: tuple[Check, str] = (lambda value: isinstance(value, dict), "an object")
 _TEXTS: tuple[Check, str] = (
@@ -178,6 +210,8 @@ _REPORT: Final = {
     "streams": _optional(_ROWS),
     "deliveries": _optional(_ROWS),
     "samples": _optional(_ROWS),
+    "evidence": _optional(_ROWS),
+    "exposures": _optional(_ROWS),
 }
 _STATE: Final = {
     "kind": _text(20),
@@ -235,12 +269,11 @@ _ACK: Final = {
     "at": _EPOCH,
 }
 _OUTPUT_KEY: Check = _text(_MAX_OUTPUT_KEY, minimum=1)[0]
-_OUTPUT_COUNT: Check = _integer()[0]
 _OUTPUTS: tuple[Check, str] = (
     lambda value: (
         isinstance(value, dict)
         and len(value) <= _MAX_OUTPUTS
-        and all(_OUTPUT_KEY(key) and _OUTPUT_COUNT(count) for key, count in value.items())
+        and all(_OUTPUT_KEY(key) and _COUNT(count) for key, count in value.items())
     ),
     f"at most {_MAX_OUTPUTS} counts by keys of up to {_MAX_OUTPUT_KEY} characters",
 )
@@ -335,6 +368,23 @@ _SAMPLE: Final = {
     "question": _text(_MAX_SAMPLE_CHARACTERS),
     "is_json": _BOOLEAN,
 }
+_ARM: Final = _one_of(Arm.CANARY, Arm.CONTROL)
+_EVIDENCE: Final = {
+    "canary": _text(100, minimum=1),
+    "arm": _ARM,
+    "cells": (
+        _are_cells,
+        f"cells of at most {GROUPS} groups, each its number and {len(CELL)} sums, no part over its whole",
+    ),
+}
+_EXPOSURE: Final = {
+    "canary": _text(100, minimum=1),
+    "unit": (lambda value: isinstance(value, str) and _UNIT.fullmatch(value) is not None, "16 hex digits"),
+    "group": _integer(GROUPS - 1),
+    "arm": _ARM,
+    "version": _integer(_MAX_SMALL, minimum=1),
+    "served": _one_of(CANDIDATE, CONTROL),
+}
 _ROWS_OF: Final = {
     "acks": _ACK,
     "rollups": _ROLLUP,
@@ -343,4 +393,6 @@ _ROWS_OF: Final = {
     "streams": _STREAM,
     "deliveries": _DELIVERY,
     "samples": _SAMPLE,
+    "evidence": _EVIDENCE,
+    "exposures": _EXPOSURE,
 }

@@ -83,34 +83,10 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """How much a comparison rests on: requests that could be answered, per arm. Numbers only: it judges nothing."""
-
-    canary: int
-    control: int
-
-    @property
-    def sentence(self) -> str:
-        """In words; never more than that there is not enough, until statistics say otherwise."""
-        if not self.canary and not self.control:
-            return "Not enough evidence: no requests on either arm yet"
-        return f"Not enough evidence: {_requests(self.canary)} on canary, {_requests(self.control)} on control"
-
-    def to_json(self) -> dict[str, Any]:
-        """Shape: {"canary": int, "control": int, "sentence": str}."""
-        return {"canary": self.canary, "control": self.control, "sentence": self.sentence}
-
-
-@dataclass(frozen=True, slots=True)
 class Comparison(Traffic):
     """A canary's matched arms, 'canary' and 'control', in this order. Callers without a unit key are in neither."""
 
     canary: str
-
-    @property
-    def evidence(self) -> Evidence:
-        """How many answerable requests each arm has."""
-        return Evidence(*(self.arms[arm].totals["error_rate"].n for arm in ARMS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +262,3 @@ def _floor(moment: datetime, step: timedelta) -> datetime:
 
 def _ceiling(moment: datetime) -> int:
     return int(-(-moment.timestamp() // 1))
-
-
-def _requests(count: int) -> str:
-    return f"{count:,} request{'' if count == 1 else 's'}"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataplane.cohorts import Arm, CanaryPlan, Stage, assign, bucket
+from dataplane.cohorts import BUCKETS, GROUPS, Arm, CanaryPlan, Stage, assign, bucket
 from dataplane.release import MalformedRelease
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -104,6 +104,20 @@ def test_arms_are_equal_in_size_and_disjoint_up_to_half(weight):
 
     assert len(canary) == len(control) == weight
     assert not canary & control
+
+
+@given(unit=units, weight=st.integers(1, BUCKETS))
+def test_name_and_group_of_a_unit_are_other_bytes_of_its_hash(unit, weight):
+    """The rule written out a second time; a unit in no arm has neither."""
+    digest = hashlib.sha256(f"salt:{unit}".encode()).digest()
+
+    caller = {"tenant": "acme", "internal": False, "region": "eu-west"}
+    assignment = assign(plan_with(everybody(weight)), unit_values={"user": unit}, now=NOW, **caller)
+
+    expected = digest.hex()[16:32], int(digest.hex()[32:36], 16) % GROUPS, weight
+    assert (assignment.unit, assignment.group, assignment.weight) == (
+        (None, None, 0) if assignment.arm is Arm.NONE else expected
+    )
 
 
 @given(weight=st.integers(0, 10_000), unit=units)

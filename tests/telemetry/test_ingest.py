@@ -9,12 +9,27 @@ from controlplane.accounts.models import ApiKey, Tenant
 from controlplane.ledger.models import UsageRow
 from controlplane.ledger.stream_rows import StreamDay, StreamDelivery, StreamRow, StreamTranscript
 from controlplane.releases.models import Ack, Release, Worker
+from controlplane.telemetry.evidence import exposure_of, live_sums
 from controlplane.telemetry.models import Rollup, WorkerEvent
 from controlplane.telemetry.samples import AnswerSample
 from controlplane.telemetry.stream import GROUP
 from tests.canaries import running_canary
 from tests.factories import make_tenant
-from tests.worker_reports import DIGEST, FRAMES, NOON, ack, delivery, report, rollup, sample, stream_row, usage_row
+from tests.worker_reports import (
+    DIGEST,
+    FRAMES,
+    NOON,
+    ack,
+    cell,
+    cells,
+    delivery,
+    exposure,
+    report,
+    rollup,
+    sample,
+    stream_row,
+    usage_row,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -24,7 +39,7 @@ def requests():
 
 
 def test_a_report_is_stored_and_then_leaves_the_stream(line):
-    """Its rollups, usage, streams, events, samples and state are in the tables, and nothing of it is in Redis."""
+    """Its rollups, usage, streams, events, samples, evidence and state are in the tables, and none of it in Redis."""
     make_tenant("acme", log_content=True)
     line.add(
         report(
@@ -33,6 +48,8 @@ def test_a_report_is_stored_and_then_leaves_the_stream(line):
             events=({"at": NOON.timestamp(), "kind": "reports.caught_up", "data": {"batches": 1}},),
             streams=(stream_row(transcript=FRAMES),),
             samples=(sample(),),
+            evidence=(cells(cell(3, 40)),),
+            exposures=(exposure(1),),
         )
     )
 
@@ -43,6 +60,8 @@ def test_a_report_is_stored_and_then_leaves_the_stream(line):
     assert WorkerEvent.objects.get().kind == "reports.caught_up"
     assert StreamTranscript.objects.get().frames == FRAMES
     assert AnswerSample.objects.get().text == "Within 14 days [1]."
+    assert live_sums("support-answer-v13")["canary"] == {3: tuple(cell(3, 40)[1:])}
+    assert exposure_of("support-answer-v13").canary_units == 1
     assert Worker.objects.get().in_flight == 3
     assert line.length == 0
 

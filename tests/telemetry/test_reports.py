@@ -6,10 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.telemetry.reports import MalformedReport, parse_report
+from dataplane.evidence import CELL, Evidence, Part
 from tests.worker_reports import (
     FRAMES,
     ack,
+    cell,
+    cells,
     delivery,
+    exposure,
     lane_state,
     quota_state,
     report,
@@ -30,7 +34,10 @@ WHOLE = report(
     streams=(stream_row(transcript=FRAMES), stream_row("6" * 32, resumed=True)),
     deliveries=(delivery(),),
     samples=(sample(),),
+    evidence=(cells(cell(3), cell(63, 2)), cells(arm="control")),
+    exposures=(exposure(1), exposure(2, "control", arm="control")),
 )
+CELLS = ("evidence", 0, "cells")
 
 
 def changed(path, value):
@@ -59,13 +66,34 @@ def test_a_report_of_an_older_worker_is_taken_in():
         del older["rollups"][0][name]
     del older["rollups"][0]["outputs"]
     del older["state"]["lanes"], older["state"]["quotas"], older["usage"][0]["cause"]
-    del older["streams"], older["deliveries"], older["samples"]
+    del older["streams"], older["deliveries"], older["samples"], older["evidence"], older["exposures"]
 
     read = parse_report(orjson.dumps(older))
 
     assert [read["rollups"][0][name] for name in newer] == [0, 0, 0, 0, 0, sketch()]
     assert read["rollups"][0]["outputs"] == {}
     assert (read["streams"], read["deliveries"], read["samples"]) == ([], [], [])
+    assert (read["evidence"], read["exposures"]) == ([], [])
+
+
+@pytest.mark.parametrize("result", ["ok", "error", "cancelled"])
+@pytest.mark.parametrize("seen", [True, False, None])
+def test_whatever_a_gateway_counts_of_a_canary_is_taken_in(result, seen):
+    """No part of a cell is more than its whole, however a request ends and whatever looked at it."""
+    evidence = Evidence(clock=lambda: 0.0)
+    evidence.adopt(["c"])
+    for arm in ("canary", "control"):
+        part = Part("c", arm, "0123456789abcdef", 63, 2, "candidate", is_compared=True, is_told=True)
+        looked_at = dict.fromkeys(("schema_passed", "blocked", "grounded"), seen)
+        evidence.record(
+            part, result=result, cost_micros=300, milliseconds=0.0, is_copy=False, refused=bool(seen), **looked_at
+        )
+    rows = {"evidence": evidence.drain(), "exposures": evidence.drain_exposures()}
+
+    read = parse_report(orjson.dumps(WHOLE | rows))
+
+    assert {name: read[name] for name in rows} == rows
+    assert [len(row["cells"][0]) for row in read["evidence"]] == [1 + len(CELL)] * 2
 
 
 def test_transcript_may_quote_what_no_column_could_hold():
@@ -128,6 +156,30 @@ def test_transcript_may_quote_what_no_column_could_hold():
         (("samples", 0, "sources", 0), "1", r"\$\.samples\[0\]\.sources\[0\]"),
         (("samples", 0, "sources", 0, "text"), ..., r"\$\.samples\[0\]\.sources\[0\]\.text"),
         (("samples", 0, "is_json"), 1, r"\$\.samples\[0\]\.is_json"),
+        (("evidence",), {}, r"\$\.evidence"),
+        (("evidence", 0, "canary"), "", r"\$\.evidence\[0\]\.canary"),
+        (("evidence", 0, "canary"), "c" * 101, r"\$\.evidence\[0\]\.canary"),
+        (("evidence", 1, "arm"), "none", r"\$\.evidence\[1\]\.arm"),
+        (CELLS, ..., r"\$\.evidence\[0\]\.cells"),
+        (CELLS, [cell(3), cell(3)], r"\$\.evidence\[0\]\.cells"),
+        (CELLS, [cell(64)], r"\$\.evidence\[0\]\.cells"),
+        (CELLS, [cell(-1)], r"\$\.evidence\[0\]\.cells"),
+        (CELLS, [cell(3)[:-1]], r"\$\.evidence\[0\]\.cells"),
+        (CELLS, [[*cell(3), 0]], r"\$\.evidence\[0\]\.cells"),
+        (CELLS, [cell(3, errors=0.5)], r"\$\.evidence\[0\]\.cells"),
+        (CELLS, [cell(3, cost_micros=True)], r"\$\.evidence\[0\]\.cells"),
+        (CELLS, [cell(3, cost_micros=2**63)], r"\$\.evidence\[0\]\.cells"),
+        (CELLS, [cell(3, log2_ms=-0.5)], r"\$\.evidence\[0\]\.cells"),
+        (CELLS, [cell(3, log2_ms="9")], r"\$\.evidence\[0\]\.cells"),
+        (CELLS, [cell(3, 10, errors=11)], r"\$\.evidence\[0\]\.cells"),
+        (CELLS, [cell(3, 10, grounded=1)], r"\$\.evidence\[0\]\.cells"),
+        (("exposures", 0, "unit"), "1" * 15 + "G", r"\$\.exposures\[0\]\.unit"),
+        (("exposures", 0, "unit"), "1" * 17, r"\$\.exposures\[0\]\.unit"),
+        (("exposures", 0, "group"), 64, r"\$\.exposures\[0\]\.group"),
+        (("exposures", 0, "arm"), "none", r"\$\.exposures\[0\]\.arm"),
+        (("exposures", 0, "version"), 0, r"\$\.exposures\[0\]\.version"),
+        (("exposures", 1, "served"), "both", r"\$\.exposures\[1\]\.served"),
+        (("exposures", 1, "served"), ..., r"\$\.exposures\[1\]\.served"),
         (("state", "lanes"), {}, r"\$\.state\.lanes"),
         (("state", "lanes", 0, "lane"), "", r"\$\.state\.lanes\[0\]\.lane"),
         (("state", "lanes", 0, "state"), "ajar", r"\$\.state\.lanes\[0\]\.state"),

@@ -29,8 +29,8 @@ from controlplane.ledger import streams
 from controlplane.releases import operations as releases
 from controlplane.releases.fleet import fleet
 from controlplane.rollouts.models import Canary
+from controlplane.telemetry import evidence, samples
 from controlplane.telemetry import operations as telemetry
-from controlplane.telemetry import samples
 from controlplane.telemetry.feed import CanaryFeed, OverviewFeed, lanes_message, quotas_message
 from controlplane.telemetry.reports import MalformedReport, Report, parse_report
 from controlplane.telemetry.stream import Entry, ReportStream
@@ -200,6 +200,7 @@ class Ingest:
                 self._guarded(self._tell_fleet)
         with transaction.atomic():
             merged = telemetry.merge_rollups(batch, now=now)
+            evidence.record_evidence(batch, now=now)
             telemetry.record_events(batch)
             lanes = telemetry.record_lane_states(batch, now=now)
             pools = telemetry.record_quota_states(batch, now=now)
