@@ -25,6 +25,8 @@ from controlplane.routing.models import RoutingTable
 
 NOW = datetime(2026, 3, 4, 12, 0, 0, tzinfo=UTC)
 SETUP = "setup"
+# Of a stage at which people go on when they see fit, whatever statistics have to say.
+BY_PEOPLE: Any = {"evidence": {"unproven": "allow", "after_minutes": 0, "advance": "by_hand"}}
 INTERNAL, ONE_PERCENT, FIVE_PERCENT, QUARTER, HALF, EVERYBODY = range(len(DEFAULT_STAGES))
 VARIABLES = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
 
@@ -223,6 +225,11 @@ def make_deployment() -> Prompt:
     return Prompt.objects.with_live().get(pk=prompt.pk)
 
 
+def by_people(stages: Any) -> list[dict[str, Any]]:
+    """The stages, where nothing is said about evidence with none asked for."""
+    return [BY_PEOPLE | stage for stage in stages]
+
+
 def make_canary(
     prompt: Prompt | None = None,
     *,
@@ -236,7 +243,7 @@ def make_canary(
     return rollouts.plan_canary(
         candidate=make_version(prompt, text, change_class=change_class, now=now),
         unit="user",
-        stages=[dict(stage) for stage in stages or DEFAULT_STAGES],
+        stages=[{**stage, **BY_PEOPLE} for stage in DEFAULT_STAGES] if stages is None else by_people(stages),
         reason="a test wants it",
         actor=crew.owner,
         now=now,

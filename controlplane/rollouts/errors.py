@@ -47,3 +47,9 @@ class KnobMoved(RolloutError):
     """Somebody turned the knob since the page was read; look again before turning it further."""
 
     code = "knob_moved"
+
+
+class NotProven(RolloutError):
+    """The stage waits for evidence that the candidate makes nothing worse."""
+
+    code = "not_proven"

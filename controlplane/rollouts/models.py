@@ -11,16 +11,28 @@ from django.urls import reverse
 
 from controlplane.approvals.models import ChangeRequest
 from controlplane.prompts.models import Prompt, PromptVersion
+from controlplane.rollouts.guardrails import Advance, Guardrails, StageEvidence, Unproven
 from dataplane.cohorts import BUCKETS, CONTROL_START
 
+_EVERYBODY: dict[str, Any] = {"audience": "all", "tenants": [], "regions": []}
+_WAIT: dict[str, Any] = StageEvidence(Unproven.WAIT, 0, Advance.BY_HAND).to_json()
+# Few are in the first two, who may never be enough to conclude anything from.
+_ALLOW: dict[str, Any] = StageEvidence(Unproven.ALLOW, 0, Advance.BY_HAND).to_json()
 # Half of internal users, so that the other half is their matched control; then the steps most teams take.
 DEFAULT_STAGES: tuple[dict[str, Any], ...] = (
-    {"name": "Internal only", "audience": "internal", "tenants": [], "regions": [], "weight": 5000},
-    {"name": "1 %", "audience": "all", "tenants": [], "regions": [], "weight": 100},
-    {"name": "5 %", "audience": "all", "tenants": [], "regions": [], "weight": 500},
-    {"name": "25 %", "audience": "all", "tenants": [], "regions": [], "weight": 2500},
-    {"name": "50 %", "audience": "all", "tenants": [], "regions": [], "weight": 5000},
-    {"name": "100 %", "audience": "all", "tenants": [], "regions": [], "weight": 10000},
+    {
+        "name": "Internal only",
+        "audience": "internal",
+        "tenants": [],
+        "regions": [],
+        "weight": 5000,
+        "evidence": _ALLOW,
+    },
+    {"name": "1 %", **_EVERYBODY, "weight": 100, "evidence": _ALLOW},
+    {"name": "5 %", **_EVERYBODY, "weight": 500, "evidence": _WAIT},
+    {"name": "25 %", **_EVERYBODY, "weight": 2500, "evidence": _WAIT},
+    {"name": "50 %", **_EVERYBODY, "weight": 5000, "evidence": _WAIT},
+    {"name": "100 %", **_EVERYBODY, "weight": 10000, "evidence": _WAIT},
 )
 
 
@@ -76,7 +88,8 @@ class CanaryQuerySet(models.QuerySet["Canary"]):
 class Canary(models.Model):
     """One comparison of a candidate with the live version, over its stages.
 
-    Shape of a stage: {"name": str, "audience": "internal|all", "tenants": [str], "regions": [str], "weight": 0..10000}.
+    Shape of a stage: {"name": str, "audience": "internal|all", "tenants": [str], "regions": [str], "weight": 0..10000,
+    "evidence": see `guardrails.StageEvidence`, absent in plans from before there were guardrails}.
     """
 
     slug = models.SlugField(unique=True, max_length=80)
@@ -86,6 +99,9 @@ class Canary(models.Model):
     unit = models.CharField(max_length=10, choices=[("user", "User"), ("tenant", "Tenant"), ("region", "Region")])
     salt = models.CharField(max_length=64)
     stages = models.JSONField()
+    guardrails = models.JSONField(
+        null=True, blank=True, help_text="See `guardrails.Guardrails`; null: planned before there were any"
+    )
     position = models.SmallIntegerField(default=-1, help_text="Index of the stage it is at; -1 before the start")
     state = models.CharField(max_length=12, choices=CanaryState.choices, default=CanaryState.PLANNED)
     change = models.OneToOneField(ChangeRequest, on_delete=models.PROTECT, related_name="canary")
@@ -99,6 +115,9 @@ class Canary(models.Model):
     ended_at = models.DateTimeField(null=True, blank=True)
     ended_by = models.CharField(max_length=150, blank=True)
     end_reason = models.TextField(blank=True)
+    end_evidence = models.JSONField(
+        null=True, blank=True, help_text="What failed, if statistics ended it: the number, its bounds and its margin"
+    )
 
     objects = CanaryQuerySet.as_manager()
 
@@ -133,6 +152,7 @@ class Canary(models.Model):
                 condition=~pgtrigger.Q(old__state="planned")
                 & (
                     pgtrigger.Q(old__stages__df=pgtrigger.F("new__stages"))
+                    | pgtrigger.Q(old__guardrails__df=pgtrigger.F("new__guardrails"))
                     | pgtrigger.Q(old__salt__df=pgtrigger.F("new__salt"))
                     | pgtrigger.Q(old__unit__df=pgtrigger.F("new__unit"))
                     | pgtrigger.Q(old__candidate__df=pgtrigger.F("new__candidate"))
@@ -161,9 +181,24 @@ class Canary(models.Model):
         return self.stages[self.position] if self.position >= 0 else None
 
     @property
+    def stage_name(self) -> str:
+        """The name of the stage it is at; empty before the start."""
+        return self.stage["name"] if self.stage else ""
+
+    @property
     def next_stage(self) -> dict[str, Any] | None:
         following = self.position + 1
         return self.stages[following] if following < len(self.stages) else None
+
+    @property
+    def stage_evidence(self) -> StageEvidence:
+        """What the stage that it is at asks for before it is left."""
+        return StageEvidence.of(self.stage or {})
+
+    @property
+    def judged_by(self) -> Guardrails | None:
+        """How it is judged; None: by people alone, as planned before there were guardrails."""
+        return None if self.guardrails is None else Guardrails.parse(self.guardrails)
 
     @property
     def at_last_stage(self) -> bool:
@@ -191,7 +226,12 @@ class Canary(models.Model):
     def plan(self) -> dict[str, Any]:
         """What people sign off: all that decides who meets which words. The salt is in it, the position is not."""
         return plan_content(
-            candidate=self.candidate, control=self.control, unit=self.unit, salt=self.salt, stages=self.stages
+            candidate=self.candidate,
+            control=self.control,
+            unit=self.unit,
+            salt=self.salt,
+            stages=self.stages,
+            guardrails=self.guardrails,
         )
 
     def released(self) -> dict[str, Any]:
@@ -217,7 +257,13 @@ class Canary(models.Model):
 
 
 def plan_content(
-    *, candidate: PromptVersion, control: PromptVersion, unit: str, salt: str, stages: list[dict[str, Any]]
+    *,
+    candidate: PromptVersion,
+    control: PromptVersion,
+    unit: str,
+    salt: str,
+    stages: list[dict[str, Any]],
+    guardrails: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """The content of a rollout's change request."""
     return {
@@ -228,6 +274,8 @@ def plan_content(
         "unit": unit,
         "salt": salt,
         "stages": stages,
+        # What was signed before there were guardrails stays what was signed.
+        **({} if guardrails is None else {"guardrails": guardrails}),
     }
 
 

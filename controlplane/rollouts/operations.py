@@ -1,9 +1,9 @@
 """Plan, start, turn, promote and roll back canaries. Forward asks the approvals; back never does."""
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from controlplane.accounts.models import Operator
 from controlplane.approvals import operations as approvals
@@ -22,12 +22,22 @@ from controlplane.rollouts.errors import (
     InvalidPlan,
     KnobMoved,
     NotAtLastStage,
+    NotProven,
 )
+from controlplane.rollouts.guardrails import DEFAULT_STAGE_EVIDENCE, Guardrails, StageEvidence, default_guardrails
 from controlplane.rollouts.models import TRANSITIONS, Canary, CanaryState, Cause, Gate, plan_content
 from dataplane.cohorts import UNITS, CanaryPlan
 from dataplane.release import MalformedRelease
 
 KIND_NAME = "prompt.rollout"
+
+
+class EvidenceCheck(Protocol):
+    """Say why a running canary may not go on to the stage at `position`, or be promoted if it is behind the last; None:
+    as far as evidence goes, it may.
+    """
+
+    def __call__(self, canary: Canary, *, position: int, now: datetime) -> str | None: ...
 
 
 # --- before the start ------------------------------------------------------------------------------------------------
@@ -40,9 +50,12 @@ def plan_canary(
     reason: str,
     actor: Operator,
     now: datetime,
+    guardrails: dict[str, Any] | None = None,
 ) -> Canary:
     """Plan a canary of `candidate` against what is live, and open its change request; it serves nobody yet.
 
+    Args:
+        guardrails: See `guardrails.Guardrails.parse`; None: the usual ones.
     Raises:
         InvalidPlan: no live version to compare with, or unit and stages do not make a canary.
         DigestRejected, PolicyMissing: from the approvals.
@@ -56,11 +69,14 @@ def plan_canary(
         raise InvalidPlan(f"{candidate} is live already")
     salt = secrets.token_hex(8)
     stages = check_plan(candidate=candidate, control=control, unit=unit, salt=salt, stages=stages)
+    guardrails = check_guardrails(default_guardrails() if guardrails is None else guardrails)
     change = approvals.open_change(
         kind=KIND_NAME,
         target=candidate.prompt.audit_name,
         title=f"Canary of {candidate} against v{control.number}",
-        content=plan_content(candidate=candidate, control=control, unit=unit, salt=salt, stages=stages),
+        content=plan_content(
+            candidate=candidate, control=control, unit=unit, salt=salt, stages=stages, guardrails=guardrails
+        ),
         content_digest=candidate.digest,
         reason=reason,
         actor=actor,
@@ -75,20 +91,30 @@ def plan_canary(
         unit=unit,
         salt=salt,
         stages=stages,
+        guardrails=guardrails,
         change=change,
         created_by=actor.username,
         created_at=now,
     )
-    audit.record(
-        "canary.planned", actor=actor, target=canary, at=now, data={"change": change.pk, "unit": unit, "stages": stages}
-    )
+    data = {"change": change.pk, "unit": unit, "stages": stages, "guardrails": guardrails}
+    audit.record("canary.planned", actor=actor, target=canary, at=now, data=data)
     return canary
 
 
 @audit.operation
-def change_plan(*, canary: Canary, unit: str, stages: list[dict[str, Any]], actor: Operator, now: datetime) -> Canary:
+def change_plan(
+    *,
+    canary: Canary,
+    unit: str,
+    stages: list[dict[str, Any]],
+    actor: Operator,
+    now: datetime,
+    guardrails: dict[str, Any] | None = None,
+) -> Canary:
     """Edit a canary before its start; its editor becomes a contributor and the sign-offs so far are void.
 
+    Args:
+        guardrails: None: they stay as they are.
     Raises:
         CanaryNotPlanned, InvalidPlan: and nothing was changed.
     """
@@ -96,15 +122,16 @@ def change_plan(*, canary: Canary, unit: str, stages: list[dict[str, Any]], acto
     if canary.state != CanaryState.PLANNED:
         raise CanaryNotPlanned(f"canary {canary.slug!r} is {canary.get_state_display().lower()}; its plan is fixed")
     stages = check_plan(candidate=canary.candidate, control=canary.control, unit=unit, salt=canary.salt, stages=stages)
-    before = {"unit": canary.unit, "stages": canary.stages}
-    if before == {"unit": unit, "stages": stages}:
+    guardrails = canary.guardrails if guardrails is None else check_guardrails(guardrails)
+    before = {"unit": canary.unit, "stages": canary.stages, "guardrails": canary.guardrails}
+    after = {"unit": unit, "stages": stages, "guardrails": guardrails}
+    if before == after:
         return canary
-    canary.unit, canary.stages = unit, stages
-    canary.save(update_fields=["unit", "stages"])
+    canary.unit, canary.stages, canary.guardrails = unit, stages, guardrails
+    canary.save(update_fields=["unit", "stages", "guardrails"])
     approvals.amend_change(
         change=canary.change, content=canary.plan(), content_digest=canary.candidate.digest, actor=actor, now=now
     )
-    after = {"unit": unit, "stages": stages}
     audit.record("canary.plan_changed", actor=actor, target=canary, at=now, data={"before": before, "after": after})
     return canary
 
@@ -145,6 +172,12 @@ def check_plan(
             }
             for stage in stages
         ]
+        evidence = [
+            StageEvidence.parse(stage["evidence"], path=f"stages[{index}].evidence")
+            if "evidence" in stage
+            else DEFAULT_STAGE_EVIDENCE
+            for index, stage in enumerate(stages)
+        ]
         plan = {"prompt": candidate.prompt.slug, "control": control.number, "candidate": candidate.number}
         CanaryPlan.parse("plan", {**plan, "unit": unit, "salt": salt, "not_after": None, "reach": reach}, path="stages")
     except MalformedRelease as exc:
@@ -159,8 +192,29 @@ def check_plan(
             )
         widest = stage["weight"]
     return [
-        {"name": s["stage"], **{key: s[key] for key in ("audience", "tenants", "regions", "weight")}} for s in reach
+        {
+            "name": s["stage"],
+            **{key: s[key] for key in ("audience", "tenants", "regions", "weight")},
+            "evidence": asked.to_json(),
+        }
+        for s, asked in zip(reach, evidence, strict=True)
     ]
+
+
+def check_guardrails(guardrails: Any) -> dict[str, Any]:
+    """Return the guardrails in their canonical shape.
+
+    Raises:
+        InvalidPlan: naming the place.
+    """
+    try:
+        policy = Guardrails.parse(guardrails)
+    except MalformedRelease as exc:
+        raise InvalidPlan(str(exc)) from exc
+    wrong = [said for check in _plan_checks if (said := check(policy)) is not None]
+    if wrong:
+        raise InvalidPlan(f"guardrails: {'; '.join(wrong)}")
+    return policy.to_json()
 
 
 # --- while it runs ---------------------------------------------------------------------------------------------------
@@ -199,6 +253,7 @@ def turn_knob(
         seen: The position that the actor was shown; it guards the way forward only. None: they were shown none.
     Raises:
         KnobMoved: forward, and somebody else turned it since.
+        NotProven: forward, and the stage that it is at waits for evidence.
         CanaryNotRunning, NotApproved, Drifted, DigestRejected, InvalidPlan: and nothing was changed.
     """
     canary = _fresh(canary)
@@ -211,6 +266,8 @@ def turn_knob(
         raise InvalidPlan(f"canary {canary.slug!r} has stages 0 to {len(canary.stages) - 1}, not {position}")
     if position == canary.position:
         return canary
+    if position > canary.position:
+        _require_proven(canary, position=position, now=now)
     before = canary.stages[canary.position]["name"]
     _expose(canary, position=position, actor=actor, now=now)
     after = canary.stages[position]["name"]
@@ -220,11 +277,11 @@ def turn_knob(
 
 
 @audit.operation
-def promote_canary(*, canary: Canary, actor: Operator, now: datetime) -> Canary:
+def promote_canary(*, canary: Canary, actor: Operator | str, now: datetime) -> Canary:
     """Make the candidate live and end the canary.
 
     Raises:
-        CanaryNotRunning, NotAtLastStage, NotApproved, DigestRejected: and nothing was changed.
+        CanaryNotRunning, NotAtLastStage, NotProven, NotApproved, DigestRejected: and nothing was changed.
     """
     canary = _fresh(canary)
     _require_running(canary)
@@ -232,6 +289,7 @@ def promote_canary(*, canary: Canary, actor: Operator, now: datetime) -> Canary:
         raise NotAtLastStage(
             f"canary {canary.slug!r} is at {canary.stages[canary.position]['name']}; promote from the last stage"
         )
+    _require_proven(canary, position=len(canary.stages), now=now)
     _require_as_signed(canary)
     # Live is wider than any stage: a plan that skipped the public passes its gate now.
     passed = approvals.require(canary.change, gates=list(Gate), now=now)
@@ -250,23 +308,38 @@ def promote_canary(*, canary: Canary, actor: Operator, now: datetime) -> Canary:
 
 
 @audit.operation
-def roll_back_canary(*, canary: Canary, reason: str, actor: Operator | str, now: datetime) -> Canary:
+def roll_back_canary(
+    *, canary: Canary, reason: str, actor: Operator | str, now: datetime, evidence: Mapping[str, Any] | None = None
+) -> Canary:
     """End a running canary: everybody is served the control again, and the candidate's digest is rejected for good.
 
+    Args:
+        evidence: What failed, as JSON, where statistics decided it.
     Raises:
         CanaryNotRunning: it had ended; nothing was changed.
     """
     canary = _fresh(canary)
-    _end(canary, reason=reason, actor=actor, now=now)
+    _end(canary, reason=reason, actor=actor, now=now, evidence=evidence)
     approvals.reject_change(change=canary.change, actor=actor, reason=f"canary rolled back: {reason}", now=now)
     return canary
 
 
-def _end(canary: Canary, *, reason: str, actor: Operator | str, now: datetime) -> None:
+def _end(
+    canary: Canary,
+    *,
+    reason: str,
+    actor: Operator | str,
+    now: datetime,
+    evidence: Mapping[str, Any] | None = None,
+) -> None:
     _require_running(canary)
     at = canary.stages[canary.position]["name"]
     _move(canary, Cause.ROLLED_BACK, actor=actor, reason=reason, now=now)
-    audit.record("canary.rolled_back", actor=actor, target=canary, at=now, data={"stage": at, "reason": reason})
+    data: dict[str, Any] = {"stage": at, "reason": reason}
+    if evidence is not None:
+        canary.end_evidence = data["evidence"] = dict(evidence)
+        canary.save(update_fields=["end_evidence"])
+    audit.record("canary.rolled_back", actor=actor, target=canary, at=now, data=data)
     releases.publish_on_commit(reason=f"canary {canary.slug} rolled back: {reason}", actor=actor, now=now)
 
 
@@ -290,6 +363,36 @@ def _expose(canary: Canary, *, position: int, actor: Operator | str, now: dateti
     if not moved:
         raise CanaryNotRunning(f"canary {canary.slug!r} ended before the knob was turned")
     canary.position, canary.moved_at = position, now
+
+
+_evidence_checks: list[EvidenceCheck] = []
+_plan_checks: list[Callable[[Guardrails], str | None]] = []
+
+
+def ask_about_guardrails(check: Callable[[Guardrails], str | None]) -> None:
+    """Have `check` say what is wrong with the guardrails of a plan, such as that they name what is not there; None:
+    nothing. Doing so twice is doing so once. For apps above this one.
+    """
+    if check not in _plan_checks:
+        _plan_checks.append(check)
+
+
+def ask_for_evidence(check: EvidenceCheck) -> None:
+    """Have `check` asked before any canary goes on; doing so twice is doing so once. For apps above this one."""
+    if check not in _evidence_checks:
+        _evidence_checks.append(check)
+
+
+def what_is_unproven(canary: Canary, *, position: int, now: datetime) -> list[str]:
+    """Why a running canary may not go on to the stage at `position` yet, or be promoted if that is behind the last, as
+    far as evidence goes; sign-offs are another matter.
+    """
+    return [said for check in _evidence_checks if (said := check(canary, position=position, now=now)) is not None]
+
+
+def _require_proven(canary: Canary, *, position: int, now: datetime) -> None:
+    if said := what_is_unproven(canary, position=position, now=now):
+        raise NotProven(f"canary {canary.slug!r} stays at {canary.stages[canary.position]['name']}: {'; '.join(said)}")
 
 
 def _require_as_signed(canary: Canary) -> None:

@@ -42,7 +42,16 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deployment")]
 
 
 def stage(name="stage", **changes):
-    return {"name": name, "audience": "all", "tenants": [], "regions": [], "weight": 100, **changes}
+    evidence = {"unproven": "wait", "after_minutes": 0, "advance": "by_hand"}
+    return {
+        "name": name,
+        "audience": "all",
+        "tenants": [],
+        "regions": [],
+        "weight": 100,
+        "evidence": evidence,
+        **changes,
+    }
 
 
 def plan(prompt, stages, unit="user"):
