@@ -16,7 +16,7 @@ from controlplane.releases.errors import NothingToRollBack, UnservableRelease
 from controlplane.releases.models import Ack, Release, Worker
 from controlplane.releases.sections import all_sections, mistakes_in
 from controlplane.releases.signing import signing_key
-from dataplane.release import SCHEMA, ReleaseRefused, parse_document, sign
+from dataplane.release import SANDBOX_REVISION, SCHEMA, ReleaseRefused, parse_document, sign
 from dataplane.release import Release as Servable
 
 logger = logging.getLogger(__name__)
@@ -106,6 +106,42 @@ def cut_release(*, reason: str, actor: Any, now: datetime, restores: int | None 
     )
     transaction.on_commit(lambda: push(release))
     return release
+
+
+# Evals are nobody's customers, and in nobody's canary.
+_NOT_FOR_EVALS: Mapping[str, Any] = {"access": {"tenants": {}, "keys": {}}, "canaries": {}}
+
+
+def sandbox_document(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What a release cut now would carry, with some sections replaced: for evals alone. Nothing is stored.
+
+    The same sections give the same document, whenever it is asked for, so that its digest says what was tried. Every
+    request of an eval carries it, so who may call, and canaries, are left out unless they are given.
+
+    Args:
+        overrides: Whole sections by name, such as a candidate routing table, or prompts with a further version.
+    Raises:
+        ValueError: there is no section of a name.
+        UnservableRelease: a gateway would refuse it; the message names the JSON path.
+    """
+    names = {section.name for section in all_sections()}
+    if unknown := sorted(overrides.keys() - names):
+        raise ValueError(f"no section of a release is called {', '.join(map(repr, unknown))}")
+    given = {name: part for name, part in _NOT_FOR_EVALS.items() if name in names} | dict(overrides)
+    sections = {one.name: given[one.name] if one.name in given else one.compile() for one in all_sections()}
+    document = {
+        "schema": SCHEMA,
+        "revision": SANDBOX_REVISION,
+        "cut_at": "1970-01-01T00:00:00Z",
+        "reason": "sandbox",
+        "audit_head": {"seq": 0, "hash": ""},
+        "sections": sections,
+    }
+    try:
+        parse_document(document, digest="", is_sandbox=True)
+    except ReleaseRefused as exc:
+        raise UnservableRelease(f"this would give a sandbox that every gateway refuses: {exc}") from exc
+    return document
 
 
 def _refuse_new_mistakes(servable: Servable, latest: Release | None) -> None:

@@ -1,13 +1,21 @@
-"""The key that signs releases: read from its file, and from nowhere else."""
+"""The key that signs releases: read from its file, and from nowhere else. What evals show and bring is signed with it
+too.
+"""
 
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from django.conf import settings
 
 from controlplane.releases.errors import SigningKeyMissing
+from dataplane import eval_tokens, release
+from dataplane.eval_tokens import EvalClaims
+from dataplane.release import Envelope
 
 
 def signing_key() -> Ed25519PrivateKey:
@@ -21,6 +29,31 @@ def signing_key() -> Ed25519PrivateKey:
         return _load(path, path.stat().st_mtime_ns)
     except (OSError, ValueError) as exc:
         raise SigningKeyMissing(f"BALLAST_SIGNING_KEY_FILE {str(path)!r} cannot be used: {exc}") from exc
+
+
+def mint_eval_token(*, run: str, residency: Iterable[str], until: datetime, sandbox: str | None) -> str:
+    """What the eval `run` shows a gateway in the place of an API key, to ask as nobody's customer.
+
+    Args:
+        run: 1 to 36 letters, digits, `_`, `.` and `-`; its usage rows have the key `run:<run>`.
+        residency: Where the bytes of its data set may go; empty: anywhere.
+        until: When it ends; an hour from now at most, or gateways refuse it.
+        sandbox: Digest of the envelope that its requests bring (see `sign_sandbox`); None: what is live serves them.
+    Raises:
+        SigningKeyMissing: as `signing_key`.
+        ValueError: no gateway would read it; the message says why.
+    """
+    claims = EvalClaims(run, frozenset(residency), int(until.timestamp()), sandbox)
+    return eval_tokens.mint(signing_key(), claims)
+
+
+def sign_sandbox(document: Mapping[str, Any]) -> Envelope:
+    """Sign a document of `operations.sandbox_document`, for evals to bring along; no worker serves customers from it.
+
+    Raises:
+        SigningKeyMissing: as `signing_key`.
+    """
+    return release.sign_sandbox(document, signing_key())
 
 
 @lru_cache(maxsize=2)
