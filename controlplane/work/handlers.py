@@ -41,6 +41,8 @@ class Handler:
         max_attempts: Counts the first.
         is_atomic: `run` and the note that it is done are one transaction, so its writes to the database happen exactly
             once. Otherwise it may happen again after a crash, and must not mind.
+        is_urgent: It is soon done and somebody waits for it: processes of its own do it, so that it never stands behind
+            what takes long.
     """
 
     kind: str
@@ -48,6 +50,7 @@ class Handler:
     work: str = TASK
     max_attempts: int = MAX_ATTEMPTS
     is_atomic: bool = False
+    is_urgent: bool = False
 
 
 _handlers: dict[str, Handler] = {}
@@ -56,6 +59,11 @@ _handlers: dict[str, Handler] = {}
 def register(handler: Handler) -> None:
     """Have work of its kind done by this handler; the last one counts."""
     _handlers[handler.kind] = handler
+
+
+def urgent_kinds() -> list[str]:
+    """The kinds that processes of their own do."""
+    return sorted(handler.kind for handler in _handlers.values() if handler.is_urgent)
 
 
 def find(kind: str) -> Handler:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from random import Random
 from typing import Any, Final
 from uuid import UUID
@@ -26,6 +27,7 @@ from dataplane.retry import backoff
 logger = logging.getLogger(__name__)
 
 RUN_TASK: Final = "work.run"
+RUN_URGENT_TASK: Final = "work.run_urgent"
 LEASE_SECONDS: Final = 30.0
 # Word that nobody has come for after so long is void: what is due is looked for anyway.
 WORD_SECONDS: Final = 60
@@ -80,7 +82,7 @@ def enqueue(
         UnserialisableArguments, ArgumentsTooLarge: they cannot be kept.
         KeyTaken: the key came with other arguments before.
     """
-    handlers.find(kind)
+    handler = handlers.find(kind)
     data, task = wire.write(kind, arguments), UUID(new_id(now.timestamp()))
     parameters = {
         "id": task,
@@ -96,7 +98,7 @@ def enqueue(
     rows = _run(sql.ENQUEUE, parameters)
     if rows:
         if not delay_seconds:
-            transaction.on_commit(send_word)
+            transaction.on_commit(partial(send_word, is_urgent=handler.is_urgent))
         return task
     [known] = _run(sql.KNOWN, parameters)
     if bytes(known["arguments"]) != data:
@@ -105,13 +107,14 @@ def enqueue(
     return found
 
 
-def send_word(*, words: int = 1, seconds: float = WORD_SECONDS) -> bool:
-    """Tell workers that something is due; False when the broker is away, which the sweep makes up for. Never raises:
-    the work is stored, and nobody must be told otherwise.
+def send_word(*, words: int = 1, seconds: float = WORD_SECONDS, is_urgent: bool = False) -> bool:
+    """Tell workers, or those for what is urgent, that something is due; False when the broker is away, which the sweep
+    makes up for. Never raises: the work is stored, and nobody must be told otherwise.
     """
     try:
         for _ in range(words):
-            celery_app.send_task(RUN_TASK, expires=seconds, retry=False, ignore_result=True)
+            task = RUN_URGENT_TASK if is_urgent else RUN_TASK
+            celery_app.send_task(task, expires=seconds, retry=False, ignore_result=True)
     except Exception as exc:  # noqa: BLE001 - kombu raises whatever its transport raises
         logger.info("word of work cannot be sent, the sweep will: %s: %s", type(exc).__name__, exc)
         return False
@@ -119,9 +122,10 @@ def send_word(*, words: int = 1, seconds: float = WORD_SECONDS) -> bool:
 
 
 # --- doing -----------------------------------------------------------------------------------------------------------
-def take(*, owner: str) -> Taken | None:
-    """Take what is due first; None: nothing is."""
-    rows = _run(sql.TAKE, {"owner": owner, "lease_seconds": LEASE_SECONDS})
+def take(*, owner: str, is_urgent: bool = False) -> Taken | None:
+    """Take what is due first, of what is urgent alone or of all; None: nothing is."""
+    kinds = handlers.urgent_kinds() if is_urgent else None
+    rows = _run(sql.TAKE, {"owner": owner, "lease_seconds": LEASE_SECONDS, "kinds": kinds})
     if not rows:
         return None
     [row] = rows
@@ -206,9 +210,11 @@ def sweep(*, now: datetime, send: bool = True) -> int:
     with connection.cursor() as cursor:
         cursor.execute(sql.FORGET, {"keep_seconds": KEEP_SECONDS, "limit": SWEPT_AT_ONCE})
         changed += int(cursor.rowcount)
-    [due] = _run(sql.DUE, {"limit": WORDS_AT_ONCE})[0].values()
-    if due and send:
-        send_word(words=due)
+    # Whoever does all kinds does what is urgent too, should nobody be there for that alone.
+    for kinds in (None, handlers.urgent_kinds()):
+        [due] = _run(sql.DUE, {"limit": WORDS_AT_ONCE, "kinds": kinds})[0].values()
+        if due and send:
+            send_word(words=due, is_urgent=kinds is not None)
     return changed
 
 

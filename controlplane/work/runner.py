@@ -65,9 +65,9 @@ def new_owner() -> str:
     return f"{socket.gethostname()}/work/{os.getpid()}/{uuid.uuid4().hex[:8]}"
 
 
-def run_next(*, owner: str, rng: Random, now: Callable[[], datetime]) -> bool:
-    """Try what is due first, to the end of this attempt. False: nothing is."""
-    taken = operations.take(owner=owner)
+def run_next(*, owner: str, rng: Random, now: Callable[[], datetime], is_urgent: bool = False) -> bool:
+    """Try what is due first, of what is urgent alone or of all, to the end of this attempt. False: nothing is."""
+    taken = operations.take(owner=owner, is_urgent=is_urgent)
     if taken is None:
         return False
     try:
@@ -96,14 +96,14 @@ def _do(taken: Taken) -> None:
         operations.finish(taken)
 
 
-def run_due(*, rng: Random, now: Callable[[], datetime], clock: Callable[[], float]) -> int:
-    """Do what is due until nothing is, or for BUSY_SECONDS; returns how many pieces were tried. `clock` is monotonic
-    seconds.
+def run_due(*, rng: Random, now: Callable[[], datetime], clock: Callable[[], float], is_urgent: bool = False) -> int:
+    """Do what is due, of what is urgent alone or of all, until nothing is, or for BUSY_SECONDS; returns how many pieces
+    were tried. `clock` is monotonic seconds.
     """
     begun, tried, owner = clock(), 0, new_owner()
-    while run_next(owner=owner, rng=rng, now=now):
+    while run_next(owner=owner, rng=rng, now=now, is_urgent=is_urgent):
         tried += 1
         if clock() - begun >= BUSY_SECONDS:
-            operations.send_word()
+            operations.send_word(is_urgent=is_urgent)
             break
     return tried

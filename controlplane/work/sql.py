@@ -46,9 +46,13 @@ ON CONFLICT (kind, key) WHERE key <> '' DO NOTHING RETURNING t.id
 
 KNOWN: Final = f"SELECT t.id, t.arguments FROM {TASKS} AS t WHERE t.kind = %(kind)s AND t.key = %(key)s"  # noqa: S608 - as above
 
+# Of these kinds; null: of any.
+_OF_KINDS: Final = "(%(kinds)s::text[] IS NULL OR t.kind = ANY(%(kinds)s::text[]))"
+
 TAKE: Final = f"""
 WITH next AS MATERIALIZED (
     SELECT t.id FROM {TASKS} AS t WHERE t.state = '{State.QUEUED}' AND t.not_before <= clock_timestamp()
+        AND {_OF_KINDS}
     ORDER BY t.not_before, t.id LIMIT 1 FOR UPDATE SKIP LOCKED
 )
 UPDATE {TASKS} AS t SET
@@ -96,7 +100,8 @@ FROM found AS f WHERE t.id = f.id RETURNING {_VIEW}
 
 DUE: Final = f"""
 SELECT count(*) FROM (
-    SELECT FROM {TASKS} AS t WHERE t.state = '{State.QUEUED}' AND t.not_before <= clock_timestamp() LIMIT %(limit)s
+    SELECT FROM {TASKS} AS t WHERE t.state = '{State.QUEUED}' AND t.not_before <= clock_timestamp() AND {_OF_KINDS}
+    LIMIT %(limit)s
 ) AS d
 """  # noqa: S608 - as above
 

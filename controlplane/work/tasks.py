@@ -17,6 +17,12 @@ def run_due() -> int:
     return runner.run_due(rng=Random(), now=timezone.now, clock=time.monotonic)  # noqa: S311 - jitter, not a secret
 
 
+@shared_task(name=operations.RUN_URGENT_TASK, acks_late=False)
+def run_urgent() -> int:
+    """Do what is due of what is urgent."""
+    return runner.run_due(rng=Random(), now=timezone.now, clock=time.monotonic, is_urgent=True)  # noqa: S311 - as above
+
+
 @shared_task(name="work.sweep", expires=5)
 def sweep() -> int:
     """Put back what dead workers had, and send word of what is due."""

@@ -15,6 +15,7 @@ from controlplane.work.handlers import Attempt, Handler
 from tests.factories import NOW
 
 KIND = "tests.errand"
+URGENT = "tests.alarm"
 
 
 class World:
@@ -41,9 +42,9 @@ class World:
         """Hand in an errand."""
         return operations.enqueue(**{"kind": KIND, "arguments": {}, "now": NOW} | fields)
 
-    def run_next(self, owner: str = "w1") -> bool:
+    def run_next(self, owner: str = "w1", **which: Any) -> bool:
         """Try what is due first."""
-        return runner.run_next(owner=owner, rng=self.rng, now=lambda: NOW)
+        return runner.run_next(owner=owner, rng=self.rng, now=lambda: NOW, **which)
 
 
 @pytest.fixture
@@ -51,10 +52,12 @@ def world(db: None) -> Iterator[World]:
     """A world whose handler, and nobody else's, does errands; everybody who is told of deaths otherwise still is."""
     world = World()
     handlers.register(Handler(KIND, world.run, work="errand", max_attempts=3, is_atomic=True))
+    handlers.register(Handler(URGENT, world.run, work="errand", max_attempts=3, is_urgent=True))
     deaths.register(world.bury)
     yield world
     deaths._undertakers.remove(world.bury)
-    del handlers._handlers[KIND]
+    for kind in (KIND, URGENT):
+        del handlers._handlers[kind]
 
 
 def sql(statement: str, *parameters: Any) -> list[Any]:

@@ -13,7 +13,7 @@ from controlplane.work.models import TRANSITIONS, Event, State, Task
 from controlplane.work.sql import _state_after
 from dataplane.deadletters import MAX_LAPSES, Category
 from tests.factories import NOW, make_tenant
-from tests.work.conftest import KIND, age, sql
+from tests.work.conftest import KIND, URGENT, age, sql
 
 
 def fail(error):
@@ -249,3 +249,17 @@ def test_the_table_takes_no_other_move_than_the_machine(world):
     world.run_next()
     with pytest.raises(Exception, match="Cannot update"):
         Task.objects.update(state="queued", ended_at=None)
+
+
+def test_what_is_urgent_does_not_stand_behind_the_rest(world):
+    """Whoever is there for it takes nothing else, and whoever does all kinds takes it too, should nobody be there."""
+    world.enqueue(arguments={"n": 1})
+    world.enqueue(arguments={"n": 2}, kind=URGENT)
+    world.enqueue(arguments={"n": 3}, kind=URGENT)
+
+    assert world.run_next(is_urgent=True)
+    assert world.run_next()
+    assert world.run_next()
+    assert not world.run_next(is_urgent=True)
+
+    assert [one["n"] for one in world.done] == [2, 1, 3]
