@@ -146,8 +146,13 @@ def release_document(base_url: str) -> dict[str, Any]:
 def write_release(directory: Path, base_url: str) -> None:
     """Write the release, signed, and the key that verifies it."""
     key = Ed25519PrivateKey.generate()
-    (directory / "keys").mkdir()
+    write_keys(directory, key)
     (directory / "release.json").write_text(sign(release_document(base_url), key).to_json())
+
+
+def write_keys(directory: Path, key: Ed25519PrivateKey) -> None:
+    """Write the key that verifies what `key` signs."""
+    (directory / "keys").mkdir()
     public = key.public_key()
     raw = base64.b64encode(public.public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
     (directory / "keys" / "trusted-keys.json").write_text(json.dumps({key_id_of(public): raw}))

@@ -27,8 +27,10 @@ from benchmarks.gateway_overhead import KEY, bodies, release_document
 from benchmarks.load import describe_machine
 from dataplane.__main__ import Environment, gateway_settings
 from dataplane.aggregation import Aggregation
+from dataplane.asgi_reply import Message
 from dataplane.events import Event
-from dataplane.gateway import Gateway, Message, create_app
+from dataplane.evidence import Evidence
+from dataplane.gateway import Gateway, create_app
 from dataplane.providers.base import UpstreamCall
 from dataplane.release import Release, parse_document
 from dataplane.transport import Limits
@@ -196,6 +198,7 @@ async def run(arguments: argparse.Namespace) -> None:
         watcher=Watcher(release),
         reports=Reports(),
         aggregation=Aggregation(),
+        evidence=Evidence(),
         secrets=Secrets(),
         transport=Provider(),
     )

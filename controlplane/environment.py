@@ -15,6 +15,8 @@ from django.core.exceptions import ImproperlyConfigured
 TRUE_WORDS = frozenset({"true", "on", "ok", "y", "yes", "1"})
 FALSE_WORDS = frozenset({"false", "off", "n", "no", "0"})
 POSTGRESQL_SCHEMES = frozenset({"postgres", "postgresql", "psql", "pgsql"})
+# With their usual ports; the parser's `smtps`, which begins in the clear, and backends that lose mail are left out.
+MAIL_PORTS = {"smtp": 25, "smtp+tls": 587, "smtp+ssl": 465}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,26 @@ class Environment:
             )
         database: dict[str, Any] = environ.Env.db_url_config(value)
         return database
+
+    def mail(self, name: str, default: str) -> dict[str, Any]:
+        """How e-mail is sent, as Django's settings whose names begin with EMAIL_; empty where it is not."""
+        value = self.text(name, default)
+        if not value:
+            return {}
+        parts = _split(value)
+        # As with databases: the parser would print the whole of one that it does not know.
+        is_file = parts is not None and parts.scheme == "filemail" and parts.path.startswith("//")
+        if parts is None or not (is_file or (parts.scheme in MAIL_PORTS and parts.hostname)):
+            raise ImproperlyConfigured(
+                f"{name} must look like smtp+tls://user:password@host:587, smtp+ssl://…:465, smtp://host:25"
+                " or filemail:////directory"
+            )
+        found: dict[str, Any] = environ.Env.email_url_config(value)
+        if parts.scheme in MAIL_PORTS:
+            found["EMAIL_PORT"] = found["EMAIL_PORT"] or MAIL_PORTS[parts.scheme]
+        named = {"EMAIL_BACKEND", "EMAIL_HOST", "EMAIL_PORT", "EMAIL_USE_TLS", "EMAIL_USE_SSL", "EMAIL_FILE_PATH"}
+        given = {key: found[key] for key in sorted(named) if found.get(key)}
+        return given | {key: found[key] or "" for key in ("EMAIL_HOST_USER", "EMAIL_HOST_PASSWORD")}
 
 
 def forget_blank(variables: MutableMapping[str, str], *, prefix: str) -> None:

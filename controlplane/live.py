@@ -1,9 +1,9 @@
 """Live topics: how a change reaches the pages that show it.
 
 A topic is a Channels group of the same name: "fleet", "overview", "lanes", "quotas", "answers", "reviews",
-"dead-letters", "canary.<slug>"; and, for the lines themselves, "operator.<id>", which says that what this operator may
-hear has changed. A message is a hint with data, never the truth: pages poll when no message comes, so a lost one costs
-seconds, and `notify` never raises.
+"dead-letters", "canary.<slug>", "verdict.<slug>", "eval.<id of a run>"; and, for the lines themselves, "operator.<id>",
+which says that what this operator may hear has changed. A message is a hint with data, never the truth: pages poll when
+no message comes, so a lost one costs seconds, and `notify` never raises.
 """
 
 import asyncio
@@ -22,6 +22,8 @@ ANSWERS: Final = "answers"
 REVIEWS: Final = "reviews"
 DEAD_LETTERS: Final = "dead-letters"
 CANARY_PREFIX: Final = "canary."
+VERDICT_PREFIX: Final = "verdict."
+EVAL_PREFIX: Final = "eval."
 OPERATOR_PREFIX: Final = "operator."
 # A click must not hang because Redis is away.
 SEND_SECONDS: Final = 2.0
@@ -32,6 +34,16 @@ logger = logging.getLogger(__name__)
 def canary_topic(slug: str) -> str:
     """The topic of one canary's dashboard."""
     return f"{CANARY_PREFIX}{slug}"
+
+
+def verdict_topic(slug: str) -> str:
+    """The topic of what statistics say of one canary."""
+    return f"{VERDICT_PREFIX}{slug}"
+
+
+def eval_topic(run: int) -> str:
+    """The topic of one eval run's progress."""
+    return f"{EVAL_PREFIX}{run}"
 
 
 def operator_topic(operator_id: int) -> str:

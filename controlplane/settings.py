@@ -21,7 +21,7 @@ DEBUG = False
 BIND = env.text("BALLAST_BIND", "127.0.0.1")
 CONSOLE_PORT = env.port("BALLAST_CONSOLE_PORT", 8000)
 GATEWAY_PORT = env.port("BALLAST_GATEWAY_PORT", 8080)
-# Where the console reaches the gateway for the page that tries a dropped connection.
+# Where the console reaches the gateway for the page that tries a dropped connection, and evals ask.
 GATEWAY_URL = env.url("BALLAST_GATEWAY_URL", f"http://127.0.0.1:{GATEWAY_PORT}", schemes={"http", "https"}).rstrip("/")
 SIMULATOR_PORT = env.port("BALLAST_SIMULATOR_PORT", 8090)
 CONSOLE_URL = env.url("BALLAST_CONSOLE_URL", f"http://127.0.0.1:{CONSOLE_PORT}", schemes={"http", "https"}).rstrip("/")
@@ -79,6 +79,7 @@ INSTALLED_APPS = [
     "controlplane.audit",
     "controlplane.work",
     "controlplane.accounts",
+    "controlplane.alerts",
     "controlplane.approvals",
     "controlplane.releases",
     "controlplane.prompts",
@@ -89,6 +90,8 @@ INSTALLED_APPS = [
     "controlplane.ledger",
     "controlplane.deadletters",
     "controlplane.trials",
+    "controlplane.evals",
+    "controlplane.verdicts",
     "controlplane.console",
     "controlplane.api",
 ]
@@ -160,8 +163,9 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # A click must not hang because the broker is away: agents reconcile, and the beat pushes again.
 CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_connect_timeout": 1, "socket_timeout": 5}
 CELERY_TASK_PUBLISH_RETRY = False
-# Durable work has workers of its own: what takes long, or kills them, keeps nobody from lapsing a bypass in time.
-CELERY_TASK_ROUTES = {"work.run": {"queue": "ballast.work"}}
+# Durable work has workers of its own: what takes long, or kills them, keeps nobody from lapsing a bypass in time. So has
+# what is urgent of it: who is to be woken does not stand behind an eval.
+CELERY_TASK_ROUTES = {"work.run": {"queue": "ballast.work"}, "work.run_urgent": {"queue": "ballast.urgent"}}
 # What cannot be read becomes a dead letter instead of a line in a log.
 CELERY_WORKER_CONSUMER = "controlplane.work.consumer:Consumer"
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "run" / "celerybeat-schedule")
@@ -173,6 +177,9 @@ CELERY_BEAT_SCHEDULE = {
     "purge-payloads": {"task": "deadletters.purge", "schedule": timedelta(hours=1)},
     "push-latest": {"task": "releases.push_latest", "schedule": timedelta(seconds=10)},
     "lapse-break-glass": {"task": "rollouts.lapse_break_glass", "schedule": timedelta(seconds=15)},
+    "watch-canaries": {"task": "verdicts.watch", "schedule": timedelta(seconds=5)},
+    "replay-held-out": {"task": "verdicts.replay", "schedule": timedelta(seconds=10)},
+    "forget-replays": {"task": "verdicts.forget", "schedule": timedelta(hours=6)},
     "compact-rollups": {"task": "telemetry.compact_rollups", "schedule": timedelta(seconds=60)},
     "forget-samples": {"task": "telemetry.forget_samples", "schedule": timedelta(seconds=60)},
     "measure-drills": {"task": "telemetry.measure_drills", "schedule": timedelta(seconds=15)},
@@ -188,6 +195,24 @@ DEAD_LETTERS_PER_HOUR = env.whole("BALLAST_DEAD_LETTERS_PER_HOUR", 10, most=1_00
 TRANSCRIPT_DAYS = env.whole("BALLAST_TRANSCRIPT_DAYS", 0, most=36_500)
 # Answers are kept for so long, the newest 1,000 of each route, to try rules on; 0: none is.
 SAMPLE_DAYS = env.whole("BALLAST_SAMPLE_DAYS", 30, most=365)
+
+# --- alerts -----------------------------------------------------------------------------------------------------------
+# In the demo e-mail becomes files that one can read; elsewhere there is none until somebody says how.
+_mail = env.mail("EMAIL_URL", f"filemail:///{DATA_DIR / 'mail'}" if DEMO else "")
+EMAIL_IS_CONFIGURED = bool(_mail)
+EMAIL_BACKEND = _mail.get("EMAIL_BACKEND", "django.core.mail.backends.dummy.EmailBackend")
+EMAIL_HOST = _mail.get("EMAIL_HOST", "localhost")
+EMAIL_PORT = _mail.get("EMAIL_PORT", 25)
+EMAIL_HOST_USER = _mail.get("EMAIL_HOST_USER", "")
+EMAIL_HOST_PASSWORD = _mail.get("EMAIL_HOST_PASSWORD", "")
+EMAIL_USE_TLS = _mail.get("EMAIL_USE_TLS", False)
+EMAIL_USE_SSL = _mail.get("EMAIL_USE_SSL", False)
+EMAIL_FILE_PATH = _mail.get("EMAIL_FILE_PATH")
+EMAIL_TIMEOUT = 10
+_mail_host = "localhost" if is_loopback(_console.hostname or "") else _console.hostname
+ALERT_FROM = env.text("BALLAST_ALERT_FROM", f"Ballast <ballast@{_mail_host}>")
+# How far into one's own network webhooks may go: see controlplane/alerts/networks.py.
+ALERT_REACH = "private" if env.flag("BALLAST_ALERTS_PRIVATE_NETWORKS", False) else "loopback" if DEMO else "public"
 
 # --- who may come in -------------------------------------------------------------------------------------------------
 AUTH_USER_MODEL = "accounts.Operator"
@@ -343,6 +368,13 @@ SPECTACULAR_SETTINGS = {
         "RepairStatusEnum": "dataplane.repair.kept.STATES",
         "LetterStateEnum": "controlplane.deadletters.models.STATES",
         "TrialStateEnum": "controlplane.trials.models.TrialState.choices",
+        "EvalRunStateEnum": "controlplane.evals.runs.RunState.choices",
+        "EvalRunPurposeEnum": "controlplane.evals.runs.RunPurpose.choices",
+        "EvalSetPurposeEnum": "controlplane.evals.models.Purpose.choices",
+        "CopyKindEnum": "controlplane.ladder.models.CopyKind.choices",
+        "AlertChannelKindEnum": "controlplane.alerts.models.ChannelKind.choices",
+        "AlertSeverityEnum": "controlplane.alerts.models.Severity.choices",
+        "DeliveryStateEnum": "controlplane.alerts.models.DeliveryState.choices",
     },
 }
 
@@ -352,5 +384,7 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    # It logs each address that it asks, whole; the paths of webhooks hold tokens.
+    "loggers": {"httpx": {"level": "WARNING"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
 }

@@ -1,4 +1,4 @@
-"""`python -m dataplane serve | agent | jobs | simulator`: the only place that reads the environment."""
+"""`python -m dataplane serve | agent | jobs | shadow | simulator`: the only place that reads the environment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from dataplane.cursors import BadCursorKeys
-from dataplane.settings import AgentSettings, GatewaySettings, ReportSettings, RunnerSettings, SupervisorSettings
+from dataplane.settings import (
+    AgentSettings,
+    GatewaySettings,
+    ReportSettings,
+    RunnerSettings,
+    ShadowSettings,
+    SupervisorSettings,
+)
 
 REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
 DATABASE_SCHEMES = frozenset({"postgresql", "postgres"})
@@ -97,6 +104,10 @@ def _cursor_keys_file(environment: Environment) -> Path:
     return environment.path("BALLAST_CURSOR_KEYS_FILE", _data_dir(environment) / "keys" / "cursor-keys")
 
 
+def _shadow_socket(environment: Environment) -> Path:
+    return environment.path("BALLAST_SHADOW_SOCKET", _data_dir(environment) / "shadow.sock")
+
+
 def _broker_url(environment: Environment, *, who: str) -> str:
     broker_url = environment.url("CELERY_BROKER_URL", schemes=BROKER_SCHEMES)
     broker_url = broker_url or environment.url("REDIS_URL", schemes=REDIS_SCHEMES)
@@ -129,6 +140,7 @@ def gateway_settings(environment: Environment, *, slot: int) -> GatewaySettings:
         cursor_keys_file=_cursor_keys_file(environment),
         database_url=environment.url("DATABASE_URL", schemes=DATABASE_SCHEMES),
         reports=_report_settings(environment),
+        shadow_socket=_shadow_socket(environment),
         job_limit=environment.integer("BALLAST_JOB_LIMIT", 10_000, minimum=1, maximum=1_000_000),
     )
 
@@ -166,6 +178,21 @@ def agent_settings(environment: Environment) -> AgentSettings:
         release_file=_release_file(environment),
         trusted_keys_file=_trusted_keys_file(environment),
         reports=reports,
+    )
+
+
+def shadow_settings(environment: Environment) -> ShadowSettings:
+    """Settings of the shadow process.
+
+    Raises:
+        BadVariable: naming the first variable that is wrong.
+    """
+    return ShadowSettings(
+        host_name=environment.host_name(),
+        socket=_shadow_socket(environment),
+        release_file=_release_file(environment),
+        trusted_keys_file=_trusted_keys_file(environment),
+        reports=_report_settings(environment),
     )
 
 
@@ -233,6 +260,13 @@ def _jobs(environment: Environment) -> None:
     run_jobs(settings, keys=read_cursor_keys(settings.cursor_keys_file))
 
 
+def _shadow(environment: Environment) -> None:
+    from dataplane.credentials import SecretStore
+    from dataplane.shadow.process import run_shadow
+
+    run_shadow(shadow_settings(environment), secrets=SecretStore(environment.snapshot()))
+
+
 def _simulator(environment: Environment) -> None:
     from dataplane.simulator.server import SimulatorSettings, serve
 
@@ -249,6 +283,7 @@ def main(argv: Sequence[str] | None = None, variables: Mapping[str, str] | None 
     commands.add_parser("serve", help="the gateway: BALLAST_GATEWAY_PROCESSES processes on one port")
     commands.add_parser("agent", help="takes releases for this host, one per host")
     commands.add_parser("jobs", help="runs jobs, one or more per fleet")
+    commands.add_parser("shadow", help="asks candidate lanes again what callers asked, one per host")
     commands.add_parser("simulator", help="the provider simulator, for demo and tests")
     process = commands.add_parser("gateway-process", help="one gateway process; `serve` starts these")
     process.add_argument("--slot", type=int, required=True)
@@ -267,6 +302,8 @@ def main(argv: Sequence[str] | None = None, variables: Mapping[str, str] | None 
                 _agent(environment)
             case "jobs":
                 _jobs(environment)
+            case "shadow":
+                _shadow(environment)
             case "simulator":
                 _simulator(environment)
             case _:

@@ -154,7 +154,8 @@ class Attempts:
         self._wall = wall
         self._rng = rng or Random()  # noqa: S311 - spreads load, guards nothing
         self._floor_share = region_share(region)
-        self._budgets: dict[str, RetryBudget] = {}
+        # By lane, and whether evals ask: what they spend is not to be missing where customers' attempts fail.
+        self._budgets: dict[tuple[str, bool], RetryBudget] = {}
         self._speeds = Speeds()
 
     def in_order(self, lanes: tuple[Lane, ...], steering: Steering) -> tuple[Lane, ...]:
@@ -194,7 +195,7 @@ class Attempts:
                     break
                 on_lane += 1
                 if on_lane == 1 and work.policy is not None:
-                    self._budget(lane).pay_in(work.policy.budget_share.value)
+                    self._budget(lane, journey).pay_in(work.policy.budget_share.value)
                 try:
                     return await self._once(journey, lane, admission, work)
                 except _NotSent as exc:
@@ -212,7 +213,7 @@ class Attempts:
         """Get what an attempt on `lane` must have beforehand, or note why it has to be passed over."""
         grant: Grant | None = None
         try:
-            permit = self._breakers.acquire_nowait(lane.id)
+            permit = self._permit(journey, lane)
             if lane.quota is not None:
                 asking = _asking(journey, work.size(lane))
                 grant = self._quotas.take_nowait(lane, asking)
@@ -222,7 +223,7 @@ class Attempts:
                     if others_left:
                         passed_over.hurried.append(lane)
                     grant = await self._wait(journey, lane, asking, _may_wait(journey, lane, others_left, work))
-                    permit = self._breakers.acquire_nowait(lane.id)
+                    permit = self._permit(journey, lane)
             if permit is not None and permit.is_probe:
                 await self._lease(permit, lane, work)
         except QuotaExhausted as exc:
@@ -257,7 +258,7 @@ class Attempts:
             failure,
             situation,
             policy=work.policy,
-            budget=self._budget(lane),
+            budget=self._budget(lane, journey),
             floor_share=self._floor_share,
             rng=self._rng,
         )
@@ -350,10 +351,15 @@ class Attempts:
             self._breakers.give_back(permit)
             raise
 
-    def _budget(self, lane: Lane) -> RetryBudget:
-        budget = self._budgets.get(lane.id)
+    def _permit(self, journey: Journey, lane: Lane) -> Permit | None:
+        """Leave of the lane's breaker, if it has one."""
+        return self._breakers.acquire_nowait(lane.id) if journey.is_customers(lane) else None
+
+    def _budget(self, lane: Lane, journey: Journey) -> RetryBudget:
+        whose = lane.id, journey.is_eval
+        budget = self._budgets.get(whose)
         if budget is None:
-            budget = self._budgets[lane.id] = RetryBudget()
+            budget = self._budgets[whose] = RetryBudget()
         return budget
 
     def _finish(self, journey: Journey, attempt: Attempt, admission: _Admission) -> None:
@@ -364,14 +370,15 @@ class Attempts:
         latency_ms, tokens_per_second = attempt.latency_ms, attempt.tokens_per_second
         if attempt.outcome == "ok":
             blame = Blame.NOBODY
-            self._speeds.add(lane.id, latency_ms if ttft_ms is None else ttft_ms, now=now)
+            if not journey.is_eval:
+                self._speeds.add(lane.id, latency_ms if ttft_ms is None else ttft_ms, now=now)
         else:
             blame = Blame.CALLER if error is None else blame_for(error)
         is_late = timed_out(error)
         if permit is not None:
             self._breakers.record(permit, Observation(blame, is_late, latency_ms, ttft_ms, tokens_per_second))
         billed = attempt.billed()
-        if isinstance(error, UpstreamRateLimited):
+        if isinstance(error, UpstreamRateLimited) and journey.is_customers(lane):
             self._quotas.refused(lane, error)
         if grant is not None:
             if attempt.sent_bytes:
@@ -379,6 +386,7 @@ class Attempts:
             else:
                 grant.give_back()
         cost_micros = lane.cost_micros(input_tokens=billed.input_tokens, output_tokens=billed.output_tokens)
+        attempt.cost_micros = cost_micros
         series = journey.series(lane.id)
         if series is not None:
             self._aggregation.record_attempt(

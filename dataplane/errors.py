@@ -38,7 +38,9 @@ class InvalidRequest(GatewayError):
 
 
 class Unauthorized(GatewayError):
-    """No tenant key, or one that the release does not hold (unknown or revoked; the two look alike on purpose)."""
+    """No tenant key, or one that the release does not hold (unknown or revoked; the two look alike on purpose); or the
+    token of an eval that is no good, and then the message says why.
+    """
 
     code = "unauthorized"
 

@@ -161,3 +161,41 @@ class QuotaShared(Event):
     kind = "quota.shared"
 
     pool: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowKilled(Event):
+    """The shadow of a policy was stopped, for the whole fleet and until somebody lifts it or the policy changes: its
+    calls failed, or cost too much. `cause` is the threshold, `measured` what was seen: see `shadow.switch`.
+    """
+
+    kind = "shadow.killed"
+
+    policy: str
+    digest: str
+    cause: str
+    measured: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowPaused(Event):
+    """The shadow of a policy rests until the next UTC day, because a budget of this one is spent."""
+
+    kind = "shadow.paused"
+
+    policy: str
+    digest: str
+    measured: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowResumed(Event):
+    """The shadow of a policy goes on: somebody lifted what killed it (`cause` lifted), or it is another day
+    (new_day).
+    """
+
+    kind = "shadow.resumed"
+
+    policy: str
+    digest: str
+    cause: str

@@ -34,6 +34,7 @@ from dataplane.envelope import (
     face_of,
 )
 from dataplane.errors import GatewayError, UnknownRoute
+from dataplane.evidence import Evidence
 from dataplane.fleet import FleetBreakers
 from dataplane.job_desk import JobDesk
 from dataplane.journey import Inbound, new_id
@@ -48,8 +49,10 @@ from dataplane.quota_desk import QuotaDesk
 from dataplane.release import Release
 from dataplane.repair_desk import RepairDesk
 from dataplane.samples import Samples
+from dataplane.sandboxes import Sandboxes, TrustedKeys
 from dataplane.schema_check import SchemaChecker
 from dataplane.settings import GatewaySettings
+from dataplane.shadow.offering import Offering
 from dataplane.stores.breakers import BreakerStore
 from dataplane.stores.idempotency import IdempotencyStore
 from dataplane.stores.jobs import JobStore
@@ -126,12 +129,16 @@ def create_app(
     quota_store: QuotaStore | None = None,
     job_store: JobStore | None = None,
     repair_store: RepairStore | None = None,
+    evidence: Evidence | None = None,
+    trusted_keys: TrustedKeys | None = None,
+    shadows: Offering | None = None,
 ) -> Gateway:
     """Return the application of one gateway process. Its lifespan starts and stops `watcher`, `reports`, `transport`
     and the stores. Without `breaker_store`, breakers are this process' own; without `stream_log` and `cursors`, no
     stream outlives its caller's connection; without `idempotency_store`, requests with a key are refused; without
     `quota_store`, this process keeps to its part of each quota; without `job_store`, it takes no jobs; without
-    `repair_store`, it keeps no answers for somebody to complete.
+    `repair_store`, it keeps no answers for somebody to complete; without `trusted_keys`, it lets no evals in; without
+    `evidence`, it counts nothing for or against canaries; without `shadows`, it has nothing asked again.
     """
     timers = TimerWheel()
     return Gateway(
@@ -148,6 +155,9 @@ def create_app(
         quota_store=quota_store,
         job_store=job_store,
         repair_store=repair_store,
+        evidence=evidence,
+        trusted_keys=trusted_keys,
+        shadows=shadows,
         timers=timers,
     )
 
@@ -171,6 +181,9 @@ class Gateway:
         quota_store: QuotaStore | None,
         job_store: JobStore | None,
         repair_store: RepairStore | None,
+        evidence: Evidence | None,
+        trusted_keys: TrustedKeys | None,
+        shadows: Offering | None,
         timers: TimerWheel,
     ) -> None:
         self._limit_bytes = settings.max_body_bytes
@@ -178,6 +191,7 @@ class Gateway:
         self._reports = reports
         self._transport = transport
         self._timers = timers
+        self._shadows = shadows
         self._started = False
         clock, wall = time.monotonic, time.time
         schemas = SchemaChecker()
@@ -245,6 +259,9 @@ class Gateway:
             job_keys=cursors,
             repairs=repair_store,
             samples=Samples(reports.add_sample, clock=clock, wall=wall),
+            evidence=evidence,
+            sandboxes=None if trusted_keys is None else Sandboxes(trusted_keys),
+            shadows=shadows,
             clock=clock,
             wall=wall,
         )
@@ -265,6 +282,8 @@ class Gateway:
         watcher.subscribe(self._quotas.adopt)
         watcher.subscribe(self._probes.adopt)
         watcher.subscribe(self._known_questions.adopt)
+        if evidence is not None:
+            watcher.subscribe(lambda release: evidence.adopt(release.canaries))
 
     def interrupt_streams(self) -> None:
         """End what is generated here for callers that may come back, streams each with its terminal event, because the
@@ -313,6 +332,8 @@ class Gateway:
                         await desk.start()
                     await self._known_questions.start()
                     await self._probes.start()
+                    if self._shadows is not None:
+                        await self._shadows.start()
                 except Exception as exc:
                     log.exception("the gateway cannot start")
                     await send({"type": "lifespan.startup.failed", "message": str(exc)})
@@ -326,6 +347,8 @@ class Gateway:
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 await self._watcher.stop()
+                if self._shadows is not None:
+                    await self._shadows.stop()
                 await self._probes.stop()
                 await self._known_questions.stop()
                 if self._streams is not None:

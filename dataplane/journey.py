@@ -10,10 +10,11 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from dataplane.access import OURSELVES, Tenant
+from dataplane.access import OURSELVES, ApiKey, Tenant
 from dataplane.aggregation import Result, Series
 from dataplane.envelope import Header, face_of
 from dataplane.errors import GatewayError, UpstreamError, UpstreamRejected
+from dataplane.evidence import Part
 from dataplane.fallback import OutageNotice
 from dataplane.frames import Ending
 from dataplane.ids import new_id as new_id  # those of requests, and of all that comes of them
@@ -27,6 +28,7 @@ from dataplane.signed_copy import SignedCopy
 
 if TYPE_CHECKING:
     from dataplane.productions import Production
+    from dataplane.shadow.offering import Overheard
 
 CLIENT_CLOSED_REQUEST: Final = 499
 # Vendors count about four characters of English to a token. Only used when an answer ends without its usage.
@@ -35,6 +37,8 @@ CHARACTERS_PER_TOKEN: Final = 4
 REPAIR: Final = "repair"
 JUDGE: Final = "judge"
 ASIDE: Final = frozenset({REPAIR, JUDGE})
+# As what every attempt of an eval is recorded, whichever of its request's it is.
+EVAL: Final = "eval"
 # A shorter answer says nothing about how fast a provider gives tokens.
 MIN_TIMED_TOKENS: Final = 16
 
@@ -56,6 +60,18 @@ class Inbound:
     workload: str | None = None
     queue: str | None = None
     announce: Callable[[Place], None] | None = None
+
+
+@record
+class Admission:
+    """Leave for an eval: its request without the sandbox that it brought, which release serves it, and as whom; and
+    the `live` release, whose lanes customers use.
+    """
+
+    inbound: Inbound
+    release: Release
+    key: ApiKey
+    live: Release
 
 
 class Reply(Protocol):
@@ -84,12 +100,14 @@ class Attempt:
     provider broke off, continue or regenerate, or, for what is asked about an answer, one of ASIDE; `cause` is the
     error code of the attempt before. `dropped` and `adjusted` are the request's fields that were not sent to the lane,
     or not as they were asked for. `waited_seconds` is the time spent waiting for the provider after the first token.
+    `cost_micros` is what it cost, in millionths of a US dollar, once it has ended.
     """
 
     __slots__ = (
         "adjusted",
         "cause",
         "characters",
+        "cost_micros",
         "dropped",
         "ended",
         "error",
@@ -115,6 +133,7 @@ class Attempt:
         self.ttft_ms: float | None = None
         self.usage: Usage | None = None
         self.characters = 0
+        self.cost_micros = 0
         self.waited_seconds = 0.0
         self.outcome = ""
         self.error: GatewayError | None = None
@@ -185,23 +204,30 @@ class Journey:
     answered, as the header `ballast-fallback` does; `copy` is the signed copy that did, `notice` the signed words that
     go with an error. `production` is the stream that outlives the caller's connection, if the answer is one, and
     `taking_up` the kind of attempts that take it up again. `is_detached`: the request lives on in a task of its own;
-    `is_job`: a runner asks, who comes again later.
+    `is_job`: a runner asks, who comes again later. `admission` is an eval's, which asks as nobody's customer: nothing
+    counts it among what customers ask, and it is told an error where they are told other words.
     `aside` is the member of ASIDE as which attempts are made now, if they are not at the answer itself. `repair` and
     `validation` say in a header what became of the answer: see `json_answers.summary_of`.
+    `overheard` is what a shadow may be told of the answer, once the caller has it.
+    `part` is its part in a running canary; `blocked` and `grounded` say what validators made of the answer, None where
+    they did not look, or could not say.
     `queue_position` is where it stood when it began to wait for an account's quota, 0 if it never did, and `queued_ms`
     how long it waited.
     """
 
     __slots__ = (
         "_series",
+        "admission",
         "aside",
         "attempts",
+        "blocked",
         "canary",
         "cohort",
         "copy",
         "deadline_ms",
         "error",
         "fallback",
+        "grounded",
         "inbound",
         "is_detached",
         "is_job",
@@ -210,6 +236,8 @@ class Journey:
         "lanes",
         "notice",
         "outcome",
+        "overheard",
+        "part",
         "production",
         "prompt_version",
         "queue_position",
@@ -241,6 +269,8 @@ class Journey:
         self.canary = ""
         self.cohort = "none"
         self.unkeyed = False
+        self.part: Part | None = None
+        self.overheard: Overheard | None = None
         self.lanes: tuple[Lane, ...] = ()
         self.attempts: list[Attempt] = []
         self.fallback = "none"
@@ -254,6 +284,7 @@ class Journey:
         self.queued_ms = 0.0
         self.is_detached = False
         self.is_job = False
+        self.admission: Admission | None = None
         self.production: Production | None = None
         self.taking_up = ""
         self.aside = ""
@@ -261,6 +292,8 @@ class Journey:
         self.validation = ""
         self.schema_passed: bool | None = None
         self.refused = False
+        self.blocked: bool | None = None
+        self.grounded: bool | None = None
         self.outcome = ""
         self.error: GatewayError | None = None
         self._series: Series | None = None
@@ -279,6 +312,31 @@ class Journey:
         attempt = Attempt(lane, number=len(self.attempts) + 1, kind=kind, cause=cause, started=now)
         self.attempts.append(attempt)
         return attempt
+
+    @property
+    def is_eval(self) -> bool:
+        """Whether an eval asks."""
+        return self.admission is not None
+
+    def is_customers(self, lane: Lane) -> bool:
+        """Whether customers use `lane`; a sandbox has its own, perhaps under the same name."""
+        admission = self.admission
+        return admission is None or admission.live.routing.lanes.get(lane.id) is lane
+
+    @property
+    def takes_copy(self) -> bool:
+        """Whether other words help whoever asks: neither a runner, who comes again, nor an eval."""
+        return not self.is_job and self.admission is None
+
+    @property
+    def cost_micros(self) -> int:
+        """What its attempts cost, in millionths of a US dollar: those that ended, answers or not."""
+        return sum(attempt.cost_micros for attempt in self.attempts)
+
+    @property
+    def attempts_ms(self) -> float:
+        """How long its attempts took, from the start of the first to the end of the last, in milliseconds."""
+        return (self.attempts[-1].ended - self.attempts[0].started) * 1000 if self.attempts else 0.0
 
     @property
     def lane(self) -> Lane | None:
@@ -328,14 +386,17 @@ class Journey:
         if self.queue_position:
             headers.append((b"ballast-queue-position", b"%d" % self.queue_position))
             headers.append((b"ballast-queue-wait-ms", b"%d" % self.queued_ms))
+        if self.admission is not None:
+            headers.append((b"ballast-cost-micros", b"%d" % self.cost_micros))
+            headers.append((b"ballast-latency-ms", b"%.1f" % self.attempts_ms))
         return headers
 
     def series(self, lane: str) -> Series | None:
-        """Return the telemetry series with `lane`, or None while nobody is known to have asked.
+        """Return the telemetry series with `lane`, or None while nobody is known to have asked, and for an eval.
 
         For use at the end of an attempt or of the request, when what is told apart does not change any more.
         """
-        if self.tenant is None:
+        if self.tenant is None or self.admission is not None:
             return None
         # Nearly every request asks twice for the same: for its only attempt, and for itself.
         known = self._series
@@ -374,7 +435,7 @@ class Journey:
             "version": 0 if version is None else version.number,
             "canary": self.canary,
             "cohort": self.cohort,
-            "kind": attempt.kind,
+            "kind": attempt.kind if self.admission is None else EVAL,
             "attempt": attempt.number,
             "cause": attempt.cause,
             "outcome": attempt.outcome,

@@ -378,4 +378,4 @@ class KeyedWork:
 
 def count_apart(journey: Journey) -> None:
     """Let a request that is answered once more count for no prompt version: they are compared by what was executed."""
-    journey.prompt_version, journey.canary, journey.cohort = None, "", "none"
+    journey.prompt_version, journey.canary, journey.cohort, journey.part = None, "", "none", None

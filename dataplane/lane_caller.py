@@ -353,15 +353,17 @@ class StreamRun:
 
 class StreamTally:
     """Adds up what a stream's deltas say: time to the first piece, usage, characters, refusal, and the words if wanted:
-    `pieces`, in order.
+    `pieces`, in order, those of tool calls in `calls` as well: index, name with the first, more of the arguments.
     """
 
-    __slots__ = ("_attempt", "_clock", "called_tools", "pieces", "refused")
+    __slots__ = ("_attempt", "_clock", "called_tools", "calls", "finish_reason", "pieces", "refused")
 
     def __init__(self, attempt: Attempt, *, clock: Callable[[], float]) -> None:
         self._attempt = attempt
         self._clock = clock
         self.pieces: list[str] = []
+        self.calls: list[tuple[int, str | None, str]] = []
+        self.finish_reason = ""
         self.called_tools = False
         self.refused = False
 
@@ -382,6 +384,7 @@ class StreamTally:
                 self.pieces.append(delta.text)
             elif isinstance(delta, ToolCallDelta):
                 self.pieces.append(delta.arguments)
+                self.calls.append((delta.index, delta.name, delta.arguments))
 
     def add(self, chunk: StreamChunk) -> None:
         """Take note of one chunk."""
@@ -399,6 +402,7 @@ class StreamTally:
                 self.refused = True
                 attempt.characters += len(delta.text)
             elif isinstance(delta, Finish):
+                self.finish_reason = delta.reason
                 self.refused = self.refused or delta.reason == "content_filter"
                 continue
             else:

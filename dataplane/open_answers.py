@@ -32,12 +32,13 @@ class OpenAnswers:
     async def keep(
         self, journey: Journey, request: ChatRequest, response: ChatResponse, failure: RepairFailed, *, seconds: float
     ) -> None:
-        """Keep an answer for so many seconds, and say under which name in `failure`; or say nothing, if it cannot be.
+        """Keep an answer for so many seconds, and say under which name in `failure`; or say nothing, if it cannot be
+        kept, or an eval asked.
 
         Args:
             response: With the parts that could be read as they are handed over.
         """
-        if self._store is None or journey.tenant is None:
+        if self._store is None or journey.tenant is None or journey.is_eval:
             return
         repair = UUID(new_id(self._wall()))
         version, lane = journey.prompt_version, journey.lane

@@ -1,7 +1,7 @@
 """The life of one request, top to bottom. This is the only place that orders the policies.
 
     authenticate -> prompt and cohort -> route -> quota, breaker and attempt, lane by lane -> stream or answer
-    -> measure -> repair and validate -> respond, from signed copy if no lane could answer -> record
+    -> measure -> repair and validate -> respond, from signed copy if no lane could answer -> record -> shadow
 
 The edge (`gateway.py`) reads HTTP and cancels the task when the caller leaves; the deciders say what should happen;
 this module only says in which order, and makes sure that whatever happens is recorded exactly once.
@@ -22,7 +22,7 @@ from dataplane.aggregation import Aggregation
 from dataplane.asides import Asides
 from dataplane.attempts import Attempts, Work
 from dataplane.chat import Chat, chat_needs
-from dataplane.cohorts import Arm, assign
+from dataplane.cohorts import Arm, Assignment, CanaryPlan, assign
 from dataplane.continuation import why_not
 from dataplane.copy_desk import CopyDesk
 from dataplane.cursors import CursorKeys
@@ -40,11 +40,13 @@ from dataplane.errors import (
     UpstreamError,
     ValidationFailed,
 )
+from dataplane.eval_tokens import PREFIX, is_eval_token
+from dataplane.evidence import Evidence, part_of
 from dataplane.fallback import answers_from_copy
 from dataplane.idempotency import HEADER, parse_key
 from dataplane.integrity import Integrity
 from dataplane.job_tokens import is_job_token, read_token
-from dataplane.journey import CHARACTERS_PER_TOKEN, Attempt, Inbound, Journey, Reply
+from dataplane.journey import CHARACTERS_PER_TOKEN, EVAL, Attempt, Inbound, Journey, Reply
 from dataplane.json_formats import FORMATS, native_first
 from dataplane.keyed import KeyedRequest, KeyedWork
 from dataplane.lane_caller import LaneCaller
@@ -61,7 +63,7 @@ from dataplane.open_answers import OpenAnswers
 from dataplane.productions import Witness
 from dataplane.prompts import merge_parameters, render
 from dataplane.providers.base import Adapter, UpstreamCall
-from dataplane.quota import INTERACTIVE, WORKLOADS, Workload
+from dataplane.quota import BATCH, INTERACTIVE, WORKLOADS, Workload
 from dataplane.relay import Carrying, Relay
 from dataplane.release import Release
 from dataplane.repairing import Repairing
@@ -69,7 +71,9 @@ from dataplane.request_parser import parse_chat_request, parse_embedding_request
 from dataplane.retry import is_repeatable
 from dataplane.routing import MAX_DEADLINE_MS, Lane, Route, eligible_lanes
 from dataplane.samples import Samples
+from dataplane.sandboxes import Sandboxes
 from dataplane.schema_check import SchemaChecker
+from dataplane.shadow.offering import Offering, overhear
 from dataplane.sharding import lanes_of_tenant
 from dataplane.stores.repairs import RepairStore
 from dataplane.streams import EndedStream, Life, Streams
@@ -111,13 +115,17 @@ class Pipeline:
         job_keys: CursorKeys | None = None,
         repairs: RepairStore | None = None,
         samples: Samples | None = None,
+        evidence: Evidence | None = None,
+        sandboxes: Sandboxes | None = None,
+        shadows: Offering | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         """`clock` is monotonic seconds, `wall` epoch seconds; `region` stands in for a tenant without one. Without
         `streams`, no stream outlives its caller's connection; without `keyed`, idempotency keys are refused, without
         `job_keys`, which read the tokens of runners, runners are; without `repairs`, no answer is kept to be completed;
-        without `samples`, none as a sample.
+        without `samples`, none as a sample; without `evidence`, nothing counts for or against canaries; without
+        `sandboxes`, which let evals in, they are refused; without `shadows`, nothing is asked again.
         """
         self._releases = releases
         self._caller = caller
@@ -140,6 +148,9 @@ class Pipeline:
         self._streams = streams
         self._keyed = keyed
         self._job_keys = job_keys
+        self._evidence = evidence
+        self._sandboxes = sandboxes
+        self._shadows = shadows
         self._clock = clock
         self._wall = wall
         self._timers = timers
@@ -183,13 +194,15 @@ class Pipeline:
         release = self._releases.current
         if release is None:
             raise NoRelease
-        scheme, _, key = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not key:
+        key = _key_shown(authorization)
+        if key is None:
             raise Unauthorized("no API key; send 'Authorization: Bearer <key>'")
+        if is_eval_token(key):
+            raise Unauthorized(f"an eval token is good for {CHAT_PATH} and {EMBEDDINGS_PATH}, where evals are let in")
         if is_job_token(key) and job is not None:
-            known = self._key_of_job(release, key.strip(), job=job)
+            known = self._key_of_job(release, key, job=job)
         else:
-            known = release.api_key(key_digest(key.strip()))
+            known = release.api_key(key_digest(key))
         if known is None:
             raise Unauthorized("the API key is unknown or revoked")
         return release, known
@@ -203,6 +216,7 @@ class Pipeline:
         return next((key for key in known if key.tenant.slug == shown.tenant), None)
 
     async def _chat(self, journey: Journey, reply: Reply) -> None:
+        await self._admit_eval(journey)
         chat = self._decide(journey)
         policy, streams = chat.route.streams if chat.request.stream else None, self._streams
 
@@ -249,6 +263,7 @@ class Pipeline:
 
     async def _continue(self, journey: Journey, reply: Reply, ended: EndedStream) -> None:
         chat = self._decide(journey, version=ended.version)
+        journey.part = None  # its caller named no version: the answer goes on as it began
         policy = chat.route.streams
         if policy is None or self._streams is None:
             raise StreamNotContinuable(ended.origin.stream, why="its route keeps no streams any more")
@@ -296,6 +311,9 @@ class Pipeline:
                 await self._tell_whatever_happens(journey, reply, life, is_apart=True)
             finally:
                 self._record(operation, journey)
+            if journey.production is not None:
+                # Its readers were woken before this, with its last event.
+                self._timers.loop.call_soon(self._offer, journey)
 
         return live
 
@@ -334,7 +352,7 @@ class Pipeline:
                             policy=route.retry,
                             is_repeatable=chat.is_repeatable,
                             limit=route.first_token_seconds if request.stream else route.whole_answer_seconds,
-                            has_fallback=journey.is_job or route.fallback is not None,
+                            has_fallback=not journey.takes_copy or route.fallback is not None,
                             size=chat.size,
                         ),
                     )
@@ -349,11 +367,15 @@ class Pipeline:
                     self._measure_response(journey, request, answer)
                     whole = await self._integrity.settle(journey, chat, answer, deadline)
                     await self._respond(journey, reply, whole.to_openai())
+                    if route.shadow is not None:
+                        journey.overheard = overhear(chat, answer)
         except ValidationFailed as failure:
+            if journey.is_eval:
+                raise
             await self._last_words.withhold(journey, reply, chat, failure)
         except (GatewayError, TimeoutError) as exc:
             error = self._as_error(journey, exc)
-            stack = None if journey.is_job else route.fallback  # a runner comes again, and no other words help it
+            stack = route.fallback if journey.takes_copy else None
             if reply.opened or not answers_from_copy(error, journey.workload) or stack is None:
                 raise error from exc
             journey.lanes = tuple(filter(chat.fit.fits, journey.lanes))  # whose return the notice may promise
@@ -370,6 +392,7 @@ class Pipeline:
         return request, release, route
 
     async def _embeddings(self, journey: Journey, reply: Reply) -> None:
+        await self._admit_eval(journey)
         request, release, route = self._decide_embeddings(journey)
 
         async def life(journey: Journey, reply: Reply) -> None:
@@ -404,14 +427,14 @@ class Pipeline:
                         deadline_ms=journey.deadline_ms,
                         policy=route.retry,
                         limit=route.whole_answer_seconds,
-                        has_fallback=journey.is_job or route.fallback is not None,
+                        has_fallback=not journey.takes_copy or route.fallback is not None,
                         size=lambda _: (len(journey.inbound.body) // CHARACTERS_PER_TOKEN, 0),
                     ),
                 )
                 await self._respond(journey, reply, response.raw)
         except (GatewayError, TimeoutError) as exc:
             error = self._as_error(journey, exc)
-            stack = None if journey.is_job else route.fallback  # a runner comes again, and no other words help it
+            stack = route.fallback if journey.takes_copy else None
             if reply.opened or not answers_from_copy(error, journey.workload) or stack is None:
                 raise error from exc
             self._last_words.give_notice(journey, stack, error)
@@ -419,14 +442,31 @@ class Pipeline:
 
     # Authenticate.
 
+    async def _admit_eval(self, journey: Journey) -> None:
+        """Let an eval in, if it is one: what it brings along has to be read first."""
+        authorization = journey.inbound.authorization
+        if authorization is None or PREFIX not in authorization or self._sandboxes is None:
+            return  # as good as always, so it is settled by a look
+        token = _key_shown(authorization)
+        if token is None or not is_eval_token(token):
+            return
+        journey.admission = admission = await self._sandboxes.admit(
+            journey.inbound, token, live=self._releases.current, now=self._wall()
+        )
+        journey.inbound = admission.inbound
+
     def _admit(self, journey: Journey) -> tuple[Release, Tenant]:
         authorization, job = journey.inbound.authorization, journey.inbound.idempotency_key
-        release, key = self.authenticate(authorization, job=job)
-        journey.is_job = job is not None and is_job_token((authorization or "").partition(" ")[2])
+        admission = journey.admission
+        if admission is None:
+            release, key = self.authenticate(authorization, job=job)
+            journey.is_job = job is not None and is_job_token(_key_shown(authorization) or "")
+        else:
+            release, key = admission.release, admission.key
         journey.release = release
         journey.tenant = key.tenant
         journey.key_id = key.id
-        journey.workload = read_workload(journey.inbound.workload)
+        journey.workload = read_workload(journey.inbound.workload) if admission is None else BATCH
         if journey.inbound.queue not in (None, "comments"):
             raise InvalidRequest("ballast-queue asks for comments, or is left out", param="ballast-queue")
         journey.stage = "reading the request"
@@ -446,11 +486,17 @@ class Pipeline:
             return request
         prompt = release.prompt(reference.slug)
         number = reference.version
-        if number is None:
-            number = self._assign_version(journey, release=release, tenant=tenant, prompt=prompt.slug) or prompt.live
-        elif number not in prompt.pinnable:
-            raise UnknownPromptVersion(prompt.slug, number, known=tuple(sorted(prompt.pinnable)))
-        version = prompt.versions[number]
+        # An eval is in no comparison of customers', and may ask what none of them can.
+        known = prompt.versions if journey.is_eval else prompt.pinnable
+        if number is not None and number not in known:
+            raise UnknownPromptVersion(prompt.slug, number, known=tuple(sorted(known)))
+        plan = None if journey.is_eval else release.canary_for(prompt.slug)
+        if plan is not None:
+            assignment = self._assign(journey, plan, tenant)
+            journey.part = part_of(plan, assignment, pinned=number)
+            if number is None:
+                number = self._join(journey, plan, assignment)
+        version = prompt.versions[number or prompt.live]
         journey.prompt_version = version
         journey.route = prompt.route
         return ChatRequest(
@@ -466,12 +512,9 @@ class Pipeline:
             sources=request.sources,
         )
 
-    def _assign_version(self, journey: Journey, *, release: Release, tenant: Tenant, prompt: str) -> int | None:
-        plan = release.canary_for(prompt)
-        if plan is None:
-            return None
+    def _assign(self, journey: Journey, plan: CanaryPlan, tenant: Tenant) -> Assignment:
         region = tenant.region or self._region
-        assignment = assign(
+        return assign(
             plan,
             unit_values={"user": journey.user, "tenant": tenant.slug, "region": region},
             tenant=tenant.slug,
@@ -479,6 +522,9 @@ class Pipeline:
             region=region,
             now=datetime.fromtimestamp(self._wall(), UTC),
         )
+
+    def _join(self, journey: Journey, plan: CanaryPlan, assignment: Assignment) -> int | None:
+        """Count the request under its cohort, and return the version that this is served; None: the live one."""
         journey.cohort = assignment.cohort
         journey.unkeyed = assignment.unkeyed
         if assignment.arm is not Arm.NONE:
@@ -530,6 +576,9 @@ class Pipeline:
         finally:
             if not journey.is_detached:
                 self._record(operation, journey)
+        # By now the caller has the answer; of one who left, nothing comes here.
+        if journey.production is None:
+            self._offer(journey)
 
     async def _tell_whatever_happens(
         self, journey: Journey, reply: Reply, life: Life, *, is_apart: bool = False
@@ -553,9 +602,16 @@ class Pipeline:
                 journey.fail(error)
             await self._last_words.tell(journey, reply, error)
 
+    def _offer(self, journey: Journey) -> None:
+        """Let a shadow have what was answered, if there is one."""
+        if journey.overheard is not None and self._shadows is not None:
+            self._shadows.offer(journey)
+
     def _record(self, operation: str, journey: Journey) -> None:
         # No await in here: a cancelled task still runs it to the end, once.
-        self._metrics.count(operation, journey.outcome, self._clock() - journey.inbound.started)
+        operation = EVAL if journey.is_eval else operation
+        seconds = self._clock() - journey.inbound.started
+        self._metrics.count(operation, journey.outcome, seconds)
         if journey.fallback not in ("none", "alternate"):
             self._metrics.count_fallback(journey.route, journey.fallback)
         lane = journey.lane
@@ -568,9 +624,27 @@ class Pipeline:
                 refused=journey.refused,
                 fallback=journey.copy is not None,
             )
+        if journey.part is not None and self._evidence is not None:
+            self._evidence.record(
+                journey.part,
+                result=journey.result,
+                cost_micros=journey.cost_micros,
+                milliseconds=seconds * 1000,
+                is_copy=journey.copy is not None,
+                refused=journey.refused,
+                schema_passed=journey.schema_passed,
+                blocked=journey.blocked,
+                grounded=journey.grounded,
+            )
 
     def _remaining_seconds(self, journey: Journey) -> float:
         return journey.deadline_ms / 1000 - (self._clock() - journey.inbound.started)
+
+
+def _key_shown(authorization: str | None) -> str | None:
+    """What a caller shows as its key, or in the place of one."""
+    scheme, _, key = (authorization or "").partition(" ")
+    return key.strip() or None if scheme.lower() == "bearer" else None
 
 
 def read_deadline(header: str | None, *, default_ms: int) -> float:

@@ -16,10 +16,13 @@ import uvicorn
 
 from dataplane.aggregation import Aggregation
 from dataplane.credentials import Secrets
+from dataplane.evidence import Evidence
 from dataplane.gateway import create_app
 from dataplane.release import Release
 from dataplane.reports import ReportShipper
 from dataplane.settings import GatewaySettings
+from dataplane.shadow.counting import ShadowCounting
+from dataplane.shadow.offering import Offering
 from dataplane.stores.breakers import RedisBreakerStore
 from dataplane.stores.cursor_keys import read_cursor_keys
 from dataplane.stores.idempotency import PostgresIdempotencyStore
@@ -77,13 +80,15 @@ def run_gateway(settings: GatewaySettings, *, secrets: Secrets, listener: socket
         OSError: the spool directory, or the file of the keys that sign cursors, cannot be used.
         BadCursorKeys: that file holds something else.
     """
-    aggregation = Aggregation()
+    aggregation, evidence, shadows = Aggregation(), Evidence(), ShadowCounting()
     reports = ReportShipper(
         worker=settings.worker,
         kind="gateway",
         host=settings.host_name,
         settings=settings.reports,
         aggregation=aggregation,
+        evidence=evidence,
+        shadows=shadows,
     )
     watcher = ReleaseWatcher(
         release_file=settings.release_file,
@@ -104,6 +109,7 @@ def run_gateway(settings: GatewaySettings, *, secrets: Secrets, listener: socket
         watcher=watcher,
         reports=reports,
         aggregation=aggregation,
+        evidence=evidence,
         secrets=secrets,
         breaker_store=None if redis_url is None else RedisBreakerStore(redis_url),
         stream_log=None if redis_url is None else RedisStreamLog(redis_url),
@@ -112,6 +118,8 @@ def run_gateway(settings: GatewaySettings, *, secrets: Secrets, listener: socket
         job_store=None if settings.database_url is None else PostgresJobStore(settings.database_url),
         repair_store=None if settings.database_url is None else PostgresRepairStore(settings.database_url),
         cursors=read_cursor_keys(settings.cursor_keys_file),
+        trusted_keys=watcher.trusted_keys,
+        shadows=None if settings.shadow_socket is None else Offering(settings.shadow_socket, counting=shadows),
     )
     if lifeline is not None:
         threading.Thread(target=_stop_with_supervisor, args=(lifeline,), name="lifeline", daemon=True).start()

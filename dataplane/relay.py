@@ -30,6 +30,7 @@ from dataplane.productions import Production
 from dataplane.providers.base import Adapter, UpstreamCall
 from dataplane.routing import Lane
 from dataplane.schema_check import SchemaChecker
+from dataplane.shadow.offering import overhear, overhear_pieces
 from dataplane.stream_rows import FIRST, PREFILL, REGENERATED
 from dataplane.timers import Deadline
 
@@ -118,7 +119,8 @@ class Relay:
         journey.fallback = "none" if attempt.lane is journey.lanes[0] else "alternate"
         if call.dropped or call.adjusted:
             attempt.dropped, attempt.adjusted = call.dropped, call.adjusted
-            self._metrics.count_fields(attempt.lane.id, dropped=call.dropped, adjusted=call.adjusted)
+            if not journey.is_eval:
+                self._metrics.count_fields(attempt.lane.id, dropped=call.dropped, adjusted=call.adjusted)
 
     def check_schema(self, journey: Journey, request: ChatRequest, text: str | None) -> None:
         """Note whether the answer meets its schema, if it has one. A refusal is no answer to check."""
@@ -150,6 +152,7 @@ class Relay:
             keep_text=(
                 journey.production is not None
                 or chat.request.response_schema is not None
+                or chat.route.shadow is not None
                 or self._integrity.wants_words(journey)
             ),
             takes_up=None if going_on is None else going_on.takes_up,
@@ -181,10 +184,21 @@ class Relay:
                     self._integrity.note_withheld(journey, run.gate)
                 raise failure
             if ending is not None:
+                self._overhear(journey, chat, run)
                 return None
             if run.finished:
                 return carrying
             payloads, failure = await run.read()
+
+    def _overhear(self, journey: Journey, chat: Chat, run: StreamRun) -> None:
+        """Keep for a shadow what a lane answered, if one lane gave all of it."""
+        if chat.route.shadow is None or journey.taking_up:
+            return
+        if run.gate is not None:
+            journey.overheard = overhear(chat, run.gate.response())
+        else:
+            tally = run.tally
+            journey.overheard = overhear_pieces(chat, tally.text, tally.calls, tally.finish_reason)
 
     def _note_end(self, journey: Journey, chat: Chat, run: StreamRun) -> None:
         journey.refused = run.tally.refused
@@ -208,6 +222,7 @@ class Relay:
         self._note_end(journey, chat, run)
         journey.outcome = "ok"
         await carrying.send(payloads, ending=Ending.COMPLETED)
+        self._overhear(journey, chat, run)
 
     async def take_up(self, journey: Journey, reply: Reply, chat: Chat, cut: UpstreamError, deadline: Deadline) -> None:
         """Go on with a stream that its provider broke off, as far as the route's policy lets us.

@@ -38,6 +38,7 @@ from dataplane.signed_copy import ESCALATION, CopyBook
 
 __all__ = [
     "READABLE",
+    "SANDBOX_REVISION",
     "SCHEMA",
     "AccessTable",
     "ApiKey",
@@ -57,7 +58,9 @@ __all__ = [
     "parse_document",
     "parse_trusted_keys",
     "sign",
+    "sign_sandbox",
     "verify",
+    "verify_sandbox",
 ]
 
 # What each number brought to the one before it.
@@ -67,6 +70,10 @@ __all__ = [
 SCHEMA: Final = 3
 READABLE: Final = frozenset({1, 2, SCHEMA})
 _SIGNED_PREFIX: Final = b"ballast.release.v1\n"
+# A release for evals alone. It is signed as such, and has the one revision that no live release has: whoever serves
+# customers takes it for none of theirs.
+_SANDBOX_PREFIX: Final = b"ballast.sandbox.v1\n"
+SANDBOX_REVISION: Final = 0
 
 
 class UnknownKey(ReleaseRefused):
@@ -241,8 +248,17 @@ def sign(document: Mapping[str, Any], key: Ed25519PrivateKey) -> Envelope:
     Raises:
         ValueError: the document cannot be written as canonical JSON.
     """
+    return _sign(document, key, prefix=_SIGNED_PREFIX)
+
+
+def sign_sandbox(document: Mapping[str, Any], key: Ed25519PrivateKey) -> Envelope:
+    """As `sign`, for a document that only evals are served from."""
+    return _sign(document, key, prefix=_SANDBOX_PREFIX)
+
+
+def _sign(document: Mapping[str, Any], key: Ed25519PrivateKey, *, prefix: bytes) -> Envelope:
     payload = canonical(document)
-    signature = key.sign(_SIGNED_PREFIX + payload)
+    signature = key.sign(prefix + payload)
     return Envelope(
         document=payload.decode(),
         digest=digest_of(payload),
@@ -279,29 +295,42 @@ def verify(envelope: Envelope, *, trusted: Mapping[str, Ed25519PublicKey], curre
         UnknownKey, BadSignature, DigestMismatch, UnknownSchema, StaleRevision, MalformedRelease: in the order of the
             checks. Nothing of the document is parsed before its signature holds.
     """
-    key = trusted.get(envelope.key_id)
-    if key is None:
-        raise UnknownKey(envelope.key_id)
-    try:
-        document = envelope.document.encode()
-        key.verify(base64.b64decode(envelope.signature, validate=True), _SIGNED_PREFIX + document)
-    except (InvalidSignature, binascii.Error, UnicodeError) as exc:
-        raise BadSignature(envelope.key_id) from exc
-    digest = digest_of(document)
-    if digest != envelope.digest:
-        raise DigestMismatch(stated=envelope.digest, actual=digest)
+    digest = _verified_digest(envelope, trusted, prefix=_SIGNED_PREFIX)
     if current is not None and digest == current.digest:
         return current
     content = parse_json(envelope.document)
     return parse_document(content, digest=digest, current=current)
 
 
-def parse_document(content: Any, *, digest: str, current: Release | None = None) -> Release:
+def verify_sandbox(envelope: Envelope, *, trusted: Mapping[str, Ed25519PublicKey], current: Release) -> Release:
+    """As `verify`, for what `sign_sandbox` signed; its revision is compared with nothing."""
+    digest = _verified_digest(envelope, trusted, prefix=_SANDBOX_PREFIX)
+    return parse_document(parse_json(envelope.document), digest=digest, current=current, is_sandbox=True)
+
+
+def _verified_digest(envelope: Envelope, trusted: Mapping[str, Ed25519PublicKey], *, prefix: bytes) -> str:
+    """The digest of a document whose signature holds."""
+    key = trusted.get(envelope.key_id)
+    if key is None:
+        raise UnknownKey(envelope.key_id)
+    try:
+        document = envelope.document.encode()
+        key.verify(base64.b64decode(envelope.signature, validate=True), prefix + document)
+    except (InvalidSignature, binascii.Error, UnicodeError) as exc:
+        raise BadSignature(envelope.key_id) from exc
+    digest = digest_of(document)
+    if digest != envelope.digest:
+        raise DigestMismatch(stated=envelope.digest, actual=digest)
+    return digest
+
+
+def parse_document(content: Any, *, digest: str, current: Release | None = None, is_sandbox: bool = False) -> Release:
     """Parse a document whose origin is settled already. The control plane uses it to check a release before signing it.
 
     Args:
         current: What is being served, or None. Most releases change one section, so the others are taken over from it
             as they are: a knob costs every worker a third of what parsing the whole document would.
+        is_sandbox: Whether it is one for evals alone, whose revision is SANDBOX_REVISION, as that of no other is.
     Raises:
         UnknownSchema, StaleRevision, MalformedRelease: as `verify`.
     """
@@ -311,8 +340,11 @@ def parse_document(content: Any, *, digest: str, current: Release | None = None)
         if isinstance(schema, bool) or not isinstance(schema, int) or schema not in READABLE:
             raise UnknownSchema(schema)
     members = root.members("schema", "revision", "cut_at", "reason", "audit_head", "sections")
-    revision = members["revision"].integer(minimum=1)
-    if current is not None and revision <= current.revision:
+    if is_sandbox:
+        revision = members["revision"].integer(minimum=SANDBOX_REVISION, maximum=SANDBOX_REVISION)
+    else:
+        revision = members["revision"].integer(minimum=SANDBOX_REVISION + 1)
+    if current is not None and not is_sandbox and revision <= current.revision:
         raise StaleRevision(offered=revision, serving=current.revision)
     audit_head = members["audit_head"].members("seq", "hash")
     sections = dict(members["sections"].entries())

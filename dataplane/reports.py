@@ -26,8 +26,10 @@ from redis.exceptions import RedisError
 
 from dataplane.aggregation import Aggregation
 from dataplane.events import Event, ReportsCaughtUp, ReportsDelayed, ReportsDropped
+from dataplane.evidence import Evidence
 from dataplane.release import Release
 from dataplane.settings import ReportSettings
+from dataplane.shadow.counting import ShadowCounting
 from dataplane.stores.spool import Spool
 
 STREAM: Final = "ballast:reports"
@@ -36,12 +38,16 @@ MAX_ROWS_PER_BATCH: Final = 500
 MAX_TRANSCRIPT_BYTES: Final = 3 * 1024 * 1024
 ROW_BYTES: Final = 2048
 MAX_SAMPLES_PER_BATCH: Final = 10
+# Of all groups of an arm, so some 5 kB each.
+MAX_EVIDENCE_PER_BATCH: Final = 50
+# Each with two sketches.
+MAX_SHADOWS_PER_BATCH: Final = 200
 REPLAY_CHUNK_BYTES: Final = 512 * 1024
 REPLAY_BYTES_PER_INTERVAL: Final = 8 * 1024 * 1024
 
 STOP_SECONDS: Final = 3.0
 
-Kind = Literal["gateway", "agent"]
+Kind = Literal["gateway", "agent", "shadow"]
 Status = Literal["starting", "serving", "draining", "stopped"]
 Verdict = Literal["ack", "nack"]
 
@@ -130,6 +136,8 @@ class ReportShipper:
         host: str,
         settings: ReportSettings,
         aggregation: Aggregation | None = None,
+        evidence: Evidence | None = None,
+        shadows: ShadowCounting | None = None,
         sink: ReportSink | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -144,6 +152,8 @@ class ReportShipper:
         self._host = host
         self._settings = settings
         self._aggregation = aggregation
+        self._evidence = evidence
+        self._shadows = shadows
         self._wall = wall
         self._started_at = wall()
         self._sink: ReportSink = sink or _sink_for(settings)
@@ -154,6 +164,7 @@ class ReportShipper:
         self._streams: list[Mapping[str, Any]] = []
         self._deliveries: list[Mapping[str, Any]] = []
         self._samples: list[Mapping[str, Any]] = []
+        self._shadow_samples: list[Mapping[str, Any]] = []
         self._events: list[dict[str, Any]] = []
         self._ack_waiting = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -186,6 +197,10 @@ class ReportShipper:
     def add_sample(self, row: Mapping[str, Any]) -> None:
         """Hand over an answer that is kept as a sample: see `samples.Samples`."""
         self._samples.append(row)
+
+    def add_shadow_sample(self, row: Mapping[str, Any]) -> None:
+        """Hand over a comparison that is kept as a sample: see `shadow.comparing.sample_of`."""
+        self._shadow_samples.append(row)
 
     def add_event(self, event: Event) -> None:
         """Hand over something that happened."""
@@ -341,7 +356,29 @@ class ReportShipper:
         for start in range(0, max(len(rollups), len(usage), len(events)), MAX_ROWS_PER_BATCH):
             rows = slice(start, start + MAX_ROWS_PER_BATCH)
             batches.append(self._batch(now, rollups=rollups[rows], usage=usage[rows], events=events[rows]))
-        return batches + self._stream_batches(now)
+        return batches + self._evidence_batches(now) + self._shadow_batches(now) + self._stream_batches(now)
+
+    def _evidence_batches(self, now: float) -> list[bytes]:
+        if self._evidence is None:
+            return []
+        cells = self._evidence.drain(is_last=self.status == "stopped")
+        exposures = self._evidence.drain_exposures()
+        batches = []
+        for start in range(0, len(cells), MAX_EVIDENCE_PER_BATCH):
+            batches.append(self._batch(now, evidence=cells[start : start + MAX_EVIDENCE_PER_BATCH]))
+        for start in range(0, len(exposures), MAX_ROWS_PER_BATCH):
+            batches.append(self._batch(now, exposures=exposures[start : start + MAX_ROWS_PER_BATCH]))
+        return batches
+
+    def _shadow_batches(self, now: float) -> list[bytes]:
+        rows = [] if self._shadows is None else self._shadows.drain(now)
+        samples, self._shadow_samples = self._shadow_samples, []
+        batches = []
+        for start in range(0, len(rows), MAX_SHADOWS_PER_BATCH):
+            batches.append(self._batch(now, shadow=rows[start : start + MAX_SHADOWS_PER_BATCH]))
+        for start in range(0, len(samples), MAX_SAMPLES_PER_BATCH):
+            batches.append(self._batch(now, shadow_samples=samples[start : start + MAX_SAMPLES_PER_BATCH]))
+        return batches
 
     def _stream_batches(self, now: float) -> list[bytes]:
         """Transcripts are long, so these rows are counted in bytes."""
@@ -376,6 +413,10 @@ class ReportShipper:
         streams: Sequence[Mapping[str, Any]] = (),
         deliveries: Sequence[Mapping[str, Any]] = (),
         samples: Sequence[Mapping[str, Any]] = (),
+        evidence: Sequence[Mapping[str, Any]] = (),
+        exposures: Sequence[Mapping[str, Any]] = (),
+        shadow: Sequence[Mapping[str, Any]] = (),
+        shadow_samples: Sequence[Mapping[str, Any]] = (),
     ) -> bytes:
         """One batch as JSON; every batch carries the worker's state, so any of them is a heartbeat."""
         self._sequence += 1
@@ -405,6 +446,10 @@ class ReportShipper:
                 "streams": streams,
                 "deliveries": deliveries,
                 "samples": samples,
+                "evidence": evidence,
+                "exposures": exposures,
+                "shadow": shadow,
+                "shadow_samples": shadow_samples,
             }
         )
 

@@ -18,6 +18,8 @@ ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool", "f
 PART_TYPES: Final = frozenset({"text", "image_url", "input_audio", "file", "refusal"})
 TOOL_CHOICES: Final = frozenset({"none", "auto", "required"})
 RESPONSE_FORMATS: Final = frozenset({"text", "json_object", "json_schema"})
+# The member with which an eval brings a release of its own; it is gone before the rest is read.
+SANDBOX: Final = "ballast_sandbox"
 TOOL_EFFECTS: Final = frozenset({"none", "idempotent", "once"})
 MAX_STOP_SEQUENCES: Final = 4
 MAX_SOURCES: Final = 200
@@ -110,6 +112,8 @@ def _parse_object(body: bytes) -> Json:
         raise InvalidRequest(f"the request body is not valid JSON: {exc}") from exc
     if not isinstance(fields, dict):
         raise InvalidRequest(f"the request body must be a JSON object, got {_name(fields)}")
+    if SANDBOX in fields:
+        raise InvalidRequest(f"'{SANDBOX}' is for evals; show the token of one, or leave it out", param=SANDBOX)
     return fields
 
 

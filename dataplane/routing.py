@@ -25,6 +25,7 @@ from dataplane.policies import (
     StreamPolicy,
 )
 from dataplane.repair.policy import RepairPolicy
+from dataplane.shadow.policy import ShadowPolicy, check_shadows
 from dataplane.sharding import groups_of_twins
 from dataplane.thresholds import Threshold
 from dataplane.validators.policy import ValidatorPolicy
@@ -57,7 +58,17 @@ MAX_TIMEOUT_SECONDS: Final = 3600.0
 MAX_DEADLINE_MS: Final = 3_600_000
 MAX_HELD_TOKENS: Final = 1000
 # The parts of a table that lanes and routes refer to by name; a table without them is complete too.
-POLICY_PARTS: Final = ("breakers", "retries", "probes", "quotas", "streams", "fallbacks", "repairs", "validators")
+POLICY_PARTS: Final = (
+    "breakers",
+    "retries",
+    "probes",
+    "quotas",
+    "streams",
+    "fallbacks",
+    "repairs",
+    "validators",
+    "shadows",
+)
 _SECRET: Final = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*\Z|file:/.+\Z")
 
 
@@ -139,6 +150,7 @@ class Route:
         streams: How its streams are kept and taken up again; None: they end with the caller's connection.
         repair: How answers that are to be JSON, and are not, are repaired; None: they are handed over as they came.
         validators: What looks at its answers before they are handed over; None: nothing.
+        shadow: How a part of its traffic is asked of candidate lanes as well; None: none is.
         steering: How the lanes are ordered.
         accounts_per_tenant: Of lanes that differ by their account alone, how many accounts each tenant reaches, so that
             a tenant that exhausts its own leaves others theirs: see `sharding`. None: all of them.
@@ -158,6 +170,7 @@ class Route:
     streams: StreamPolicy | None = None
     repair: RepairPolicy | None = None
     validators: ValidatorPolicy | None = None
+    shadow: ShadowPolicy | None = None
     steering: Steering = field(default_factory=Steering)
     accounts_per_tenant: int | None = None
     unknown_fields: str = "pass"
@@ -187,6 +200,7 @@ class RoutingTable:
     quotas: dict[str, QuotaPolicy] = field(default_factory=dict)
     repairs: dict[str, RepairPolicy] = field(default_factory=dict)
     validators: dict[str, ValidatorPolicy] = field(default_factory=dict)
+    shadows: dict[str, ShadowPolicy] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, section: object, *, path: str = "$.sections.routing") -> RoutingTable:
@@ -197,7 +211,7 @@ class RoutingTable:
                 there are such policies, {"breakers": {slug: see BreakerPolicy}, "fallbacks": {slug: see
                 FallbackStack}, "retries": {slug: see RetryPolicy}, "probes": {slug: see ProbePolicy}, "streams":
                 {slug: see StreamPolicy}, "quotas": {slug: see QuotaPolicy}, "repairs": {slug: see RepairPolicy},
-                "validators": {slug: see ValidatorPolicy}}.
+                "validators": {slug: see ValidatorPolicy}, "shadows": {slug: see ShadowPolicy}}.
         Raises:
             MalformedRelease: an unknown or missing key, a dangling reference, a duplicate or a number out of range,
                 naming the JSON path.
@@ -216,6 +230,7 @@ class RoutingTable:
         quotas = _parse_policies(members.get("quotas"), QuotaPolicy.parse)
         repairs = _parse_policies(members.get("repairs"), RepairPolicy.parse)
         validators = _parse_policies(members.get("validators"), ValidatorPolicy.parse)
+        shadows = _parse_policies(members.get("shadows"), ShadowPolicy.parse)
         lanes: dict[str, Lane] = {}
         identities: dict[tuple[str, str, str, str], str] = {}
         for lane_id, node in members["lanes"].entries():
@@ -226,7 +241,7 @@ class RoutingTable:
             identities[identity] = lane_id
             lanes[lane_id] = lane
         routes = {
-            slug: _parse_route(slug, node, lanes, fallbacks, retries, streams, repairs, validators)
+            slug: _parse_route(slug, node, lanes, fallbacks, retries, streams, repairs, validators, shadows)
             for slug, node in members["routes"].slugged_entries()
         }
         for slug, stack in fallbacks.items():
@@ -238,6 +253,8 @@ class RoutingTable:
                 _check_chat_route(Node(repair.surgeon_route, path), routes)
         for slug, policy in validators.items():
             _check_judges(members["validators"], slug, policy, routes)
+        if shadows:
+            check_shadows(members["shadows"], shadows, lanes=lanes, routes=routes, accounts=accounts)
         return cls(
             providers,
             accounts,
@@ -251,6 +268,7 @@ class RoutingTable:
             quotas,
             repairs,
             validators,
+            shadows,
         )
 
 
@@ -393,6 +411,7 @@ def _parse_route(
     streams: dict[str, StreamPolicy],
     repairs: dict[str, RepairPolicy],
     validators: dict[str, ValidatorPolicy],
+    shadows: dict[str, ShadowPolicy],
 ) -> Route:
     members = node.members(
         "lanes",
@@ -407,6 +426,7 @@ def _parse_route(
             "streams",
             "repair",
             "validators",
+            "shadow",
             "steering",
             "accounts_per_tenant",
             "unknown_fields",
@@ -437,6 +457,7 @@ def _parse_route(
         streams=stream_policy,
         repair=_optional_reference(members.get("repair"), repairs, to="repair policy"),
         validators=_optional_reference(members.get("validators"), validators, to="validator policy"),
+        shadow=_optional_reference(members.get("shadow"), shadows, to="shadow policy"),
         steering=_parse_steering(members.get("steering"), chosen),
         accounts_per_tenant=_parse_spread(members.get("accounts_per_tenant"), chosen),
         unknown_fields="pass" if unknown_fields is None else unknown_fields.one_of(UNKNOWN_FIELDS),

@@ -28,7 +28,8 @@ class ReportSettings:
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
     """One gateway process. `slot` counts processes on this host from 0. `database_url` None: no idempotency keys and
-    no jobs; a tenant may have `job_limit` jobs in the queue.
+    no jobs; a tenant may have `job_limit` jobs in the queue. `shadow_socket` is where the shadow process listens; None:
+    there is none.
 
     The worker id is `<host_name>/gateway-<slot>`.
     """
@@ -44,6 +45,7 @@ class GatewaySettings:
     database_url: str | None
     reports: ReportSettings
     release_poll_seconds: float = 0.020
+    shadow_socket: Path | None = None
     drain_seconds: float = 30.0
     max_body_bytes: int = 8 * 1024 * 1024
     job_limit: int = 10_000
@@ -61,6 +63,23 @@ class SupervisorSettings:
     processes: int
     gateway: GatewaySettings
     restart_seconds: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowSettings:
+    """The one shadow process of a host; `socket` is where gateways find it."""
+
+    host_name: str
+    socket: Path
+    release_file: Path
+    trusted_keys_file: Path
+    reports: ReportSettings
+    release_poll_seconds: float = 0.020
+
+    @property
+    def worker(self) -> str:
+        """The worker id under which this process reports."""
+        return f"{self.host_name}/shadow"
 
 
 @dataclass(frozen=True, slots=True)

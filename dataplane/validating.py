@@ -21,7 +21,7 @@ from dataplane.validators.check import check
 from dataplane.validators.judge import judge_prompt, judged
 from dataplane.validators.pace import bound_of
 from dataplane.validators.policy import JudgeParams, Rule
-from dataplane.validators.values import ABSTAINED, ANSWER, Finding, Output, Report, Verdict
+from dataplane.validators.values import ABSTAINED, ANSWER, Finding, Layer, Output, Report, Verdict
 
 log = logging.getLogger("ballast.validators")
 
@@ -129,7 +129,16 @@ class Validating:
             self._aggregation.record_output(
                 series, system="validator", name=ANSWER, outcome=report.verdict.value, label=label
             )
+        if report.findings:
+            journey.blocked = report.verdict is Verdict.BLOCK
+            journey.grounded = _is_grounded(report)
         journey.validation = "; ".join(names[:MAX_TOLD])
+
+
+def _is_grounded(report: Report) -> bool | None:
+    """Whether all rules of the grounding layer let an answer pass; None where there was none, or one could not say."""
+    verdicts = {finding.verdict for finding in report.findings if finding.layer is Layer.GROUNDING}
+    return None if not verdicts or Verdict.ABSTAIN in verdicts else verdicts == {Verdict.PASS}
 
 
 def refuse_blocked(report: Report) -> None:

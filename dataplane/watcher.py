@@ -12,10 +12,12 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from dataplane.release import Envelope, Release, ReleaseRefused, parse_trusted_keys, verify
 from dataplane.reports import Verdict
@@ -74,6 +76,7 @@ class ReleaseWatcher:
         self._callbacks: list[Callable[[Release], None]] = []
         # The trusted keys count too: a release refused for an unknown key is looked at again when a key is added.
         self._seen: tuple[_Stamp, _Stamp] | None = None
+        self._trusted: tuple[_Stamp, Mapping[str, Ed25519PublicKey]] = (None, {})
         self._refused: bytes | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -90,6 +93,19 @@ class ReleaseWatcher:
         if stamps == self._seen:
             return False
         return self._adopt(stamps, self._examine())
+
+    def trusted_keys(self) -> Mapping[str, Ed25519PublicKey]:
+        """The public keys, by their ids, that this host trusts now; none while their file cannot be used. The file is
+        read again when it has changed.
+        """
+        stamp = _stamp(self._trusted_keys_file)
+        if stamp != self._trusted[0]:
+            try:
+                self._trusted = (stamp, parse_trusted_keys(self._trusted_keys_file.read_bytes()))
+            except (OSError, ValueError) as exc:
+                log.error("trusted keys file %s: %s", self._trusted_keys_file, exc)
+                self._trusted = (stamp, {})
+        return self._trusted[1]
 
     async def start(self) -> None:
         """Load what is on disk, if it is good, then watch until `stop`."""

@@ -217,6 +217,8 @@ DEMO_PROVIDER_SECRETS = {
     "DEMO_OPENAI_KEY": "demo-openai",
     "DEMO_ANTHROPIC_KEY": "demo-anthropic",
     "DEMO_AZURE_KEY": "demo-azure",
+    # A shadow needs an account of its own.
+    "DEMO_SHADOW_KEY": "demo-shadow",
 }
 
 

@@ -32,8 +32,12 @@ READY_SECONDS = 120.0
 PROBE_PAUSE_SECONDS = 0.25
 DEMO_ONLY = frozenset({"simulator", "traffic"})
 AFTER_READY = frozenset({"traffic"})  # traffic that nobody can answer yet would only paint errors on the first screen
-# Who asks stops before who answers: traffic, jobs, gateways (they drain), what carries reports, console, databases.
-STOP_RANKS: Mapping[str, int] = {"traffic": 0, "beat": 0, "jobs": 0, "gateway": 1, "simulator": 2, "agent": 2}
+# Who asks stops before who answers: traffic, jobs, gateways (they drain), what they hand on to, console, databases.
+STOP_RANKS: Mapping[str, int] = {
+    **dict.fromkeys(("traffic", "beat", "jobs"), 0),
+    "gateway": 1,
+    **dict.fromkeys(("shadow", "simulator", "agent"), 2),
+}
 STOP_RANK_OTHERS = 3
 STOP_RANK_REDIS, STOP_RANK_POSTGRES = 8, 9
 GRACE_SECONDS: Mapping[str, float] = {"gateway": 20.0, "postgres": 30.0}

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 from django.db import transaction
-from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
-from controlplane.accounts.models import Operator
 from controlplane.accounts.roles import Role
 from tests.permissions.api import TABLE as API
 from tests.permissions.console import TABLE as CONSOLE
 from tests.permissions.table import WHO, Row, Table
+from tests.permissions.visitor import Visitor
 from tests.permissions.world import World, make_world
 
 pytestmark = pytest.mark.django_db
@@ -28,19 +27,23 @@ LETTERS = {401: "0", 403: "-", 404: "."}
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The world, and a signed-in browser for each of its operators."""
+    """The world, each of its operators as a visitor, and nobody in particular."""
 
     world: World
-    clients: dict[tuple[Role | None, str], Client]
+    visitors: dict[tuple[Role | None, str], Visitor]
+    nobody: Visitor
     # A list is the same whether one asks for one's own part of it or for another's, so it is asked for once.
-    answers: dict[tuple[Client, str, str, str], int] = field(default_factory=dict)
+    answers: dict[tuple[Visitor, str, str, str], int] = field(default_factory=dict)
 
-    def ask(self, row: Row, side: Any, who: tuple[Role | None, str]) -> int:
-        """The status that an operator gets; the world is then as it was before."""
-        client = self.clients[who]
-        asked = (client, row.method, _url(row, side), _body(row))
+    def ask(self, row: Row, side: Any, visitor: Visitor) -> int:
+        """The status that a visitor gets; the world is then as it was before."""
+        asked = (visitor, row.method, _url(row, side), _body(row))
         if asked not in self.answers:
-            self.answers[asked] = _ask(row, side, client)
+            # What one operator changes the next must not meet; a GET changes nothing that another would see, and the
+            # test is rolled back as a whole.
+            with nullcontext() if row.method == "GET" else _undone():
+                answer = visitor.generic(row.method, *asked[2:], content_type="application/json")
+            self.answers[asked] = answer.status_code
         return self.answers[asked]
 
 
@@ -49,7 +52,9 @@ def stage(django_db_setup, django_db_blocker) -> Iterator[Stage]:
     """One world for all rows: what a request changes is undone, and all of it at the end."""
     with django_db_blocker.unblock(), _undone():
         world = make_world()
-        yield Stage(world, {who: _signed_in(operator) for who, operator in world.operators.items()})
+        # Somebody without a role has it nowhere, so they are one and the same here and there.
+        visitors = {operator.pk: Visitor(operator) for operator in world.operators.values()}
+        yield Stage(world, {who: visitors[operator.pk] for who, operator in world.operators.items()}, Visitor(None))
 
 
 @contextmanager
@@ -59,12 +64,6 @@ def _undone() -> Iterator[None]:
         transaction.set_rollback(True)
 
 
-def _signed_in(operator: Operator) -> Client:
-    client = Client()
-    client.force_login(operator, backend="django.contrib.auth.backends.ModelBackend")
-    return client
-
-
 @pytest.mark.parametrize(("table", "row"), ROWS, ids=lambda value: str(value) if isinstance(value, Row) else "")
 @pytest.mark.parametrize("column", ["everywhere", "own", "other"])
 def test_each_role_gets_the_answer_of_the_matrix(stage, table, row, column):
@@ -72,7 +71,7 @@ def test_each_role_gets_the_answer_of_the_matrix(stage, table, row, column):
     side = stage.world.theirs if column == "other" else stage.world.mine
     scope = "everywhere" if column == "everywhere" else "own"
 
-    answers = "".join(_letter(stage.ask(row, side, (role, scope))) for role in WHO)
+    answers = "".join(_letter(stage.ask(row, side, stage.visitors[role, scope])) for role in WHO)
 
     assert answers == getattr(row, column), f"{row}, {column}: {', '.join(str(role) for role in WHO)}"
 
@@ -80,7 +79,7 @@ def test_each_role_gets_the_answer_of_the_matrix(stage, table, row, column):
 @pytest.mark.parametrize(("table", "row"), ROWS, ids=lambda value: str(value) if isinstance(value, Row) else "")
 def test_nobody_in_particular_gets_nothing(stage, table, row):
     """Without a session or a token every URL gives the same answer, whether the object exists or not."""
-    assert _ask(row, stage.world.mine, Client()) == table.anonymous
+    assert stage.ask(row, stage.world.mine, stage.nobody) == table.anonymous
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.package)
@@ -97,12 +96,6 @@ def test_every_url_has_a_row(table):
     ]
 
     assert missing == []
-
-
-def _ask(row: Row, side: Any, client: Client) -> int:
-    # What one operator changes the next must not meet; a GET changes nothing, and the test is rolled back as a whole.
-    with nullcontext() if row.method == "GET" else _undone():
-        return client.generic(row.method, _url(row, side), _body(row), content_type="application/json").status_code
 
 
 def _url(row: Row, side: Any) -> str:

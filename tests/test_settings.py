@@ -26,7 +26,7 @@ def read(monkeypatch):
     """Read the settings afresh under nothing but these variables."""
 
     def read(**variables):
-        families = ("BALLAST_", "DATABASE_", "REDIS_", "CELERY_", "AWS_")
+        families = ("BALLAST_", "DATABASE_", "REDIS_", "CELERY_", "AWS_", "EMAIL_")
         for name in [name for name in os.environ if name.startswith(families)]:
             monkeypatch.delenv(name)
         for name, value in {**DEPLOYED, **variables}.items():
@@ -77,6 +77,12 @@ def test_missing_variable_is_named(read, name, value):
         ("REDIS_URL", "http://redis.internal"),
         ("REDIS_URL", "redis://redis.internal:none/0"),
         ("CELERY_BROKER_URL", "sqs://"),
+        ("EMAIL_URL", "mail.internal"),
+        ("EMAIL_URL", "smtps://mail.internal"),  # which the parser takes for STARTTLS
+        ("EMAIL_URL", "dummymail://"),
+        ("EMAIL_URL", "smtp://mail.internal:port"),
+        ("EMAIL_URL", "filemail:///relative"),
+        ("BALLAST_ALERTS_PRIVATE_NETWORKS", "10.0.0.0/8"),
         ("BALLAST_SECRET_KEY", "short"),
         ("BALLAST_AGENT_TOKEN", "short"),
         ("BALLAST_ALLOWED_HOSTS", "*"),
@@ -113,6 +119,41 @@ def test_s3_without_tls_has_to_be_told(read):
     assert read(**there, AWS_ALLOW_HTTP="true")["PAYLOAD_OVER_HTTP"] is True
     assert read(**{**there, "AWS_ENDPOINT_URL": "https://minio.internal"})["PAYLOAD_OVER_HTTP"] is False
     assert read(**{**there, "BALLAST_PAYLOAD_STORE": ""})["PAYLOAD_OVER_HTTP"] is False
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("", ("dummy", "localhost", 25, "", False, False, False)),
+        ("smtp://mail.internal", ("smtp", "mail.internal", 25, "", False, False, True)),
+        ("smtp+tls://me:w%40rd@mail.internal", ("smtp", "mail.internal", 587, "w@rd", True, False, True)),
+        ("smtp+ssl://me:word@mail.internal:2465", ("smtp", "mail.internal", 2465, "word", False, True, True)),
+        ("filemail:////var/mail", ("filebased", "localhost", 25, "", False, False, True)),
+    ],
+)
+def test_mail_server_is_one_address(read, url, expected):
+    """The port follows from the scheme; without one nothing is sent, and that is known."""
+    settings = read(EMAIL_URL=url)
+
+    names = ("HOST", "PORT", "HOST_PASSWORD", "USE_TLS", "USE_SSL")
+    backend = settings["EMAIL_BACKEND"].split(".")[-2]
+    found = (backend, *(settings[f"EMAIL_{name}"] for name in names), settings["EMAIL_IS_CONFIGURED"])
+    assert found == expected
+    assert settings["ALERT_FROM"] == "Ballast <ballast@ballast.example>"
+
+
+@pytest.mark.parametrize(
+    ("variables", "reach"),
+    [
+        ({}, "public"),
+        ({"BALLAST_DEMO": "true"}, "loopback"),
+        ({"BALLAST_ALERTS_PRIVATE_NETWORKS": "true"}, "private"),
+        ({"BALLAST_DEMO": "true", "BALLAST_ALERTS_PRIVATE_NETWORKS": "true"}, "private"),
+    ],
+)
+def test_webhooks_stay_outside_unless_somebody_says_otherwise(read, variables, reach):
+    """The demo's receivers are on the same machine."""
+    assert read(**variables)["ALERT_REACH"] == reach
 
 
 def test_blank_variable_of_s3_is_none(read):

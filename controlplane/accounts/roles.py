@@ -34,17 +34,21 @@ _SEES_PROMPT = frozenset({"view_prompt"})
 _SEES_DEPLOYMENT = frozenset(
     {"releases.view_release", "routing.view_routingtable", "approvals.view_approvalpolicy", "ladder.view_copy"}
 )
+# So are eval sets and judges, but only by who works with what they say.
+_SEES_EVALS = frozenset({"evals.view_evalset"})
+_MANAGES_EVALS = _SEES_EVALS | {"evals.manage_evals"}
 
 ROLES: dict[Role, RoleDefinition] = {
     Role.PROMPT_OWNER: RoleDefinition(
         "Submits prompt versions and runs their canaries",
         {"prompts.prompt": _SEES_PROMPT | {"submit_version", "run_canary", "turn_knob", "roll_back"}},
-        _SEES_DEPLOYMENT | {"prompts.add_prompt", "ladder.write_copy"},
+        _SEES_DEPLOYMENT | _MANAGES_EVALS | {"prompts.add_prompt", "ladder.write_copy"},
     ),
     Role.APPROVER: RoleDefinition(
         "Signs off what others wrote, reviews break-glass",
         {"prompts.prompt": _SEES_PROMPT | {"sign_off", "review_break_glass"}},
         _SEES_DEPLOYMENT
+        | _SEES_EVALS
         | {
             # Held everywhere: redrives are signed as such, so an approver of one tenant would approve nothing.
             "accounts.view_deadletter",
@@ -70,6 +74,7 @@ ROLES: dict[Role, RoleDefinition] = {
             ),
         },
         _SEES_DEPLOYMENT
+        | _SEES_EVALS
         | {
             "deadletters.view_redriveplan",
             "deadletters.view_retentionrule",
@@ -78,6 +83,7 @@ ROLES: dict[Role, RoleDefinition] = {
             "routing.break_glass_routing",
             "routing.hold_lane",
             "ladder.return_copy",
+            "alerts.view_channel",
         },
     ),
     Role.EXEC: RoleDefinition(
@@ -100,12 +106,14 @@ ROLES: dict[Role, RoleDefinition] = {
             "accounts.tenant": frozenset({"view_tenant", "view_usage", "read_content", "view_deadletter"}),
         },
         _SEES_DEPLOYMENT
+        | _SEES_EVALS
         | {
             "audit.view_auditevent",
             "audit.export_audit",
             "accounts.view_operator",
             "deadletters.view_redriveplan",
             "deadletters.view_retentionrule",
+            "alerts.view_channel",
         },
     ),
     Role.ADMIN: RoleDefinition(
@@ -127,6 +135,7 @@ ROLES: dict[Role, RoleDefinition] = {
             ),
         },
         _SEES_DEPLOYMENT
+        | _MANAGES_EVALS
         | {
             "deadletters.view_redriveplan",
             "deadletters.view_retentionrule",
@@ -141,6 +150,8 @@ ROLES: dict[Role, RoleDefinition] = {
             "routing.hold_lane",
             "ladder.write_copy",
             "audit.view_auditevent",
+            "alerts.view_channel",
+            "alerts.manage_channels",
         },
     ),
 }

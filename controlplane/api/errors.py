@@ -12,6 +12,7 @@ from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from controlplane.accounts.errors import AccessError, RoleDoesNotFit
+from controlplane.alerts.errors import AlertError, InvalidChannel
 from controlplane.approvals.errors import ApprovalError, MalformedPolicy, NotAllowedToSign, NotApproved, NotPrepared
 from controlplane.deadletters.errors import (
     BadEdit,
@@ -22,6 +23,7 @@ from controlplane.deadletters.errors import (
     NoReason,
 )
 from controlplane.deadletters.payloads import PayloadError, PayloadUnavailable
+from controlplane.evals.errors import BadRows, EvalError, InvalidJudge, InvalidSet, InvalidStandard, UnknownSubject
 from controlplane.ladder.errors import CopyError, InvalidCopy
 from controlplane.ledger.completions import RepairError, RepairIncomplete
 from controlplane.prompts.errors import InvalidVersion, PromptError
@@ -44,6 +46,7 @@ logger = logging.getLogger(__name__)
 # The first line that fits decides. What is not listed as the caller's mistake is a conflict with the state of things.
 STATUS: tuple[tuple[type[Exception], int], ...] = (
     (InvalidVersion, status.HTTP_400_BAD_REQUEST),
+    (InvalidChannel, status.HTTP_400_BAD_REQUEST),
     (InvalidPlan, status.HTTP_400_BAD_REQUEST),
     (InvalidCopy, status.HTTP_400_BAD_REQUEST),
     (InvalidRouting, status.HTTP_400_BAD_REQUEST),
@@ -61,12 +64,19 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (BadRetention, status.HTTP_400_BAD_REQUEST),
     (HoldInThePast, status.HTTP_400_BAD_REQUEST),
     (NoReason, status.HTTP_400_BAD_REQUEST),
+    (BadRows, status.HTTP_400_BAD_REQUEST),
+    (InvalidSet, status.HTTP_400_BAD_REQUEST),
+    (InvalidJudge, status.HTTP_400_BAD_REQUEST),
+    (InvalidStandard, status.HTTP_400_BAD_REQUEST),
+    (UnknownSubject, status.HTTP_404_NOT_FOUND),
     (NotAllowedToSign, status.HTTP_403_FORBIDDEN),
     (SigningKeyMissing, status.HTTP_503_SERVICE_UNAVAILABLE),
     (AccessError, status.HTTP_409_CONFLICT),
+    (AlertError, status.HTTP_409_CONFLICT),
     (ApprovalError, status.HTTP_409_CONFLICT),
     (CopyError, status.HTTP_409_CONFLICT),
     (DeadLetterError, status.HTTP_409_CONFLICT),
+    (EvalError, status.HTTP_409_CONFLICT),
     (PayloadUnavailable, status.HTTP_503_SERVICE_UNAVAILABLE),
     (PayloadError, status.HTTP_409_CONFLICT),
     (PromptError, status.HTTP_409_CONFLICT),
@@ -133,6 +143,10 @@ def _message(exc: exceptions.APIException) -> str:
 def _details(exc: Exception) -> dict[str, Any]:
     if isinstance(exc, InvalidVersion):
         return {"problems": [{"path": path, "message": message} for path, message in exc.problems]}
+    if isinstance(exc, BadRows):
+        return {"problems": [{"path": f"line {line}", "message": message} for line, message in exc.problems]}
+    if isinstance(exc, InvalidChannel):
+        return {"fields": {exc.field: [str(exc)]}}
     if isinstance(exc, NotApproved):
         return {"missing": exc.missing}
     if isinstance(exc, NotPrepared):

@@ -88,7 +88,6 @@ class Chart:
 class Dashboard:
     """What the canary page shows of its traffic. `is_live`: the range is the one that live messages cover."""
 
-    verdict: str
     tiles: tuple[Tile, ...]
     rows: tuple[Row, ...]
     charts: tuple[Chart, ...]
@@ -104,7 +103,6 @@ def dashboard(canary: Canary, *, minutes: int, now: datetime) -> Dashboard:
     releases = Release.objects.filter(clicked_at__range=(since, until)).only("revision", "clicked_at")
     moments = [Moment(release.clicked_at, f"r{release.revision}") for release in releases[:_MOST_RELEASES]]
     return Dashboard(
-        verdict=comparison.evidence.sentence,
         tiles=tuple(_tile(*tile, comparison) for tile in _TILES),
         rows=tuple(_row(measure, comparison) for measure in MEASURES),
         charts=tuple(_chart(measure, comparison, moments) for measure in MEASURES if measure.key not in _NOT_DRAWN),

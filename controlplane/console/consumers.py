@@ -43,8 +43,9 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # its base ha
     once what was asked for is joined or refused: a page fetches then what happened before; {"topic": str, "data": {…}};
     {"topic": "clock", "data": {"now": ISO-8601}} on connecting and every 5 s. Closes with 4401 when signed out.
     Topics and who may see them: "fleet" and "overview" with releases.view_release; "lanes", "quotas" and "answers" with
-    routing.view_routingtable; "dead-letters" with accounts.view_deadletter on any tenant; "canary.<slug>" with
-    prompts.view_prompt on its prompt; "reviews" every operator.
+    routing.view_routingtable; "dead-letters" with accounts.view_deadletter on any tenant; "canary.<slug>" and
+    "verdict.<slug>" with prompts.view_prompt on its prompt; "eval.<id>" with evals.view_evalset; "reviews" every
+    operator.
     """
 
     def __init__(
@@ -200,8 +201,10 @@ def _may_watch(operator: Operator, topic: str) -> bool:
         return True
     if topic == live.DEAD_LETTERS:  # its messages name plans by their ids, and nothing else
         return may_somewhere(operator, "accounts.view_deadletter")
-    if topic.startswith(live.CANARY_PREFIX) and len(topic) <= MAX_TOPIC_LENGTH:
-        slug = topic.removeprefix(live.CANARY_PREFIX)
+    prefix, dot, slug = topic.partition(".")
+    if prefix + dot == live.EVAL_PREFIX:  # its messages have counts, and no words
+        return slug.isdecimal() and len(topic) <= MAX_TOPIC_LENGTH and may(operator, "evals.view_evalset")
+    if prefix + dot in (live.CANARY_PREFIX, live.VERDICT_PREFIX) and len(topic) <= MAX_TOPIC_LENGTH:
         canary = Canary.objects.select_related("prompt").filter(slug=slug).first()
         return canary is not None and may(operator, "prompts.view_prompt", canary.prompt)
     return False

@@ -26,6 +26,7 @@ RAIL = (
     ("Releases & fleet", "releases", "broadcast", "releases.view_release"),
     ("Dead letters", "dead-letters", "envelope-x", "accounts.view_deadletter"),
     ("Streams & billing", "usage", "receipt", "accounts.view_usage"),
+    ("Evals", "evals", "clipboard-check", "evals.view_evalset"),
     ("Audit", "audit", "shield-check", "audit.view_auditevent"),
     ("Access", "access", "people", ""),
 )

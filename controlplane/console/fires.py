@@ -11,11 +11,15 @@ from controlplane.approvals.models import BreakGlass, ChangeRequest
 from controlplane.console.deadletter_content import burn_words
 from controlplane.console.lane_content import OpenLane, lane_url
 from controlplane.console.quota_content import seconds_words, waiting_words
+from controlplane.console.templatetags.ballast import in_words
 from controlplane.deadletters.burn import Burn
 from controlplane.releases.fleet import Fleet
 from controlplane.releases.models import Convergence
+from controlplane.rollouts.models import Canary
 from controlplane.telemetry.quotas import QuotaStanding
 from controlplane.telemetry.traffic import LaneHealth
+from controlplane.verdicts.models import CanaryWatch
+from controlplane.verdicts.watching import STALE_AFTER
 
 # A lane is on fire from this share of failed attempts on, once there were enough for the share to mean something.
 FAILURE_RATE: Final = 0.05
@@ -45,13 +49,15 @@ def fires(
     drifted: Iterable[ChangeRequest],
     now: datetime,
     burning: Iterable[Burn] = (),
+    canaries: Iterable[Canary] = (),
 ) -> list[Fire]:
     """Everything that burns, bad before watch; in the order workers, open lanes, failing lanes, accounts, dead letters,
-    debts, changes.
+    canaries, debts, changes.
 
     Args:
         fleet: None when the reader may not look at it.
         drifted: Open changes whose sign-offs are void because what they stand on has moved.
+        canaries: With their watch: those that run, and those that were rolled back by themselves lately.
     """
     shut = list(opened)
     known = {one.lane for one in shut}
@@ -62,10 +68,30 @@ def fires(
         *_lanes(lane for lane in lanes if lane.lane not in known),
         *_accounts(quotas),
         *_letters(burning),
+        *_canaries(canaries, now=now),
         *_debts(debts, now=now),
         *_drifted(drifted),
     ]
     return sorted(found, key=lambda fire: fire.tone != "bad")
+
+
+def _canaries(canaries: Iterable[Canary], *, now: datetime) -> Iterable[Fire]:
+    for canary in canaries:
+        name, url = f"{canary.prompt.slug} v{canary.candidate.number}", canary.get_absolute_url()
+        if canary.end_evidence is not None and canary.ended_at is not None:
+            title = f"{name} was rolled back by itself {in_words(canary.ended_at - now)}"
+            yield Fire("watch", title, canary.end_reason, url, "Canary")
+            continue
+        watch: CanaryWatch | None = getattr(canary, "watch", None)
+        if canary.guardrails is None or watch is None:
+            continue
+        if now - watch.looked_at > STALE_AFTER:
+            text = (
+                "its verdict is not renewed, so a regression would go unseen; are the control plane's workers running?"
+            )
+            yield Fire("bad", f"Nobody looks at the canary of {name}", text, url, "Canary")
+        for alarm in watch.read.alarms:
+            yield Fire("watch", f"Live traffic of {name} cannot be compared", alarm.sentence, url, "Canary")
 
 
 def _workers(fleet: Fleet) -> Iterable[Fire]:

@@ -11,6 +11,7 @@ from controlplane.accounts.models import Operator
 from controlplane.approvals.access import visible_changes
 from controlplane.console.context import rooms
 from controlplane.console.lane_content import lane_url
+from controlplane.evals.models import EvalSet
 from controlplane.ladder.models import Copy
 from controlplane.prompts.access import visible_prompts
 from controlplane.rollouts.access import visible_canaries
@@ -36,7 +37,7 @@ class Entry:
 
 
 def entries(operator: Operator) -> list[Entry]:
-    """Everything on offer, in the order it is shown without a query; seven queries beside those of permissions."""
+    """Everything on offer, in the order it is shown without a query; eight queries beside those of permissions."""
     return [
         *_acts(operator),
         *(Entry(label, reverse(name), "Pages", icon) for label, name, icon, _ in rooms(operator)),
@@ -44,6 +45,7 @@ def entries(operator: Operator) -> list[Entry]:
         *_changes(operator),
         *_prompts(operator),
         *_copy(operator),
+        *_evals(operator),
         *_lanes(operator),
         *_people(operator),
     ]
@@ -81,6 +83,13 @@ def _acts(operator: Operator) -> Iterator[Entry]:
         yield Entry("How long dead letters are kept", reverse("retention-rules"), "Pages", "hourglass-split")
     if may_somewhere(operator, "accounts.erase_subject"):
         yield Entry("Erase a data subject", reverse("erase-subject"), "Act", "x-lg")
+    if may(operator, "evals.view_evalset"):
+        yield Entry("Judges and how far to trust them", reverse("eval-judges"), "Pages", "clipboard-check")
+        yield Entry("Eval runs and what they found", reverse("eval-runs"), "Pages", "clipboard-check")
+    if may(operator, "evals.manage_evals"):
+        yield Entry("Create an eval set", reverse("eval-set-new"), "Act", "plus-lg")
+    if may(operator, "alerts.view_channel"):
+        yield Entry("Alerts and who is told", reverse("alert-channels"), "Pages", "bell")
     if may(operator, "prompts.add_prompt"):
         yield Entry("Create a prompt", reverse("prompt-new"), "Act", "plus-lg")
     if may(operator, "accounts.add_tenant"):
@@ -121,6 +130,14 @@ def _copy(operator: Operator) -> Iterator[Entry]:
         yield Entry(copy.slug, copy.get_absolute_url(), "Ladder", "ladder", hint)
         if writes:
             yield Entry(f"Write {copy.slug}", reverse("copy-write", args=[copy.slug]), "Ladder", "pencil")
+
+
+def _evals(operator: Operator) -> Iterator[Entry]:
+    if not may(operator, "evals.view_evalset"):
+        return
+    for found in EvalSet.objects.all()[:_MOST]:
+        hint = f"{found.name} · {found.get_purpose_display().lower()}"
+        yield Entry(found.slug, reverse("eval-set", args=[found.slug]), "Evals", "clipboard-check", hint)
 
 
 def _lanes(operator: Operator) -> Iterator[Entry]:

@@ -11,10 +11,12 @@ from django.shortcuts import redirect
 
 from controlplane.accounts.errors import AccessError
 from controlplane.accounts.models import Operator
+from controlplane.alerts.errors import AlertError
 from controlplane.approvals.errors import ApprovalError
 from controlplane.approvals.models import ChangeRequest
 from controlplane.console.forms.fields import ReasonForm
 from controlplane.deadletters.errors import DeadLetterError
+from controlplane.evals.errors import EvalError
 from controlplane.ladder.errors import CopyError
 from controlplane.ledger.completions import RepairError
 from controlplane.prompts.errors import PromptError
@@ -30,9 +32,11 @@ _MOST_DIGITS = 18  # fits the database's widest integer
 # Everything an operation may refuse with; anything else is a fault of ours and becomes a 500.
 Refusal = (
     AccessError,
+    AlertError,
     ApprovalError,
     CopyError,
     DeadLetterError,
+    EvalError,
     PromptError,
     ReleaseError,
     RepairError,

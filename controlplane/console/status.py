@@ -1,9 +1,10 @@
 """The state of the house in one line of plain words, the same on every page."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from controlplane.accounts.access import may
 from controlplane.accounts.models import Operator
@@ -12,8 +13,11 @@ from controlplane.console.lane_content import is_open
 from controlplane.releases.fleet import picture_of
 from controlplane.releases.models import Convergence, Release, Worker
 from controlplane.rollouts.access import visible_canaries
+from controlplane.rollouts.models import Canary
 from controlplane.routing.holds import active_holds
 from controlplane.telemetry.lanes import lane_states
+from controlplane.verdicts.models import CanaryWatch
+from controlplane.verdicts.values import Ruling
 
 Tone = Literal["good", "watch", "bad", "off"]
 # More canaries than this are counted, not named: the sentence stays one line.
@@ -22,11 +26,14 @@ NAMED_CANARIES = 2
 
 @dataclass(frozen=True, slots=True)
 class RunningCanary:
-    """A canary as the sentence names it. `where`: '5 %' or 'internal only', as its stage says."""
+    """A canary as the sentence names it. `where`: '5 %' or 'internal only', as its stage says; `ruling`: what
+    statistics say of it, None: nothing, since people judge it alone.
+    """
 
     prompt: str
     version: int
     where: str
+    ruling: Ruling | None = Ruling.UNPROVEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +116,27 @@ def _lanes(lanes: tuple[str, ...]) -> str:
 def _canaries(canaries: tuple[RunningCanary, ...]) -> str:
     if not canaries:
         return ""
+    rulings = {one.ruling for one in canaries}
     if len(canaries) > NAMED_CANARIES:
-        return f"{len(canaries)} canaries run, not enough evidence yet."
-    names = " and ".join(f"{one.prompt} v{one.version} at {one.where}" for one in canaries)
-    return f"{'Canary' if len(canaries) == 1 else 'Canaries'} {names}, not enough evidence yet."
+        counts = Counter(one.ruling for one in canaries)
+        said = ", ".join(f"{counts[ruling]} {words}" for ruling, words in _RULINGS.items() if counts[ruling])
+        return f"{len(canaries)} canaries run: {said}."
+    if len(rulings) == 1:
+        names = " and ".join(_named(one) for one in canaries)
+        return f"{'Canary' if len(canaries) == 1 else 'Canaries'} {names}, {_RULINGS[canaries[0].ruling]}."
+    return " ".join(f"Canary {_named(one)}, {_RULINGS[one.ruling]}." for one in canaries)
+
+
+_RULINGS: Final[Mapping[Ruling | None, str]] = {
+    Ruling.REGRESSED: "regressed, on its way back",
+    Ruling.UNPROVEN: "not enough evidence yet",
+    Ruling.CLEAR: "not regressed",
+    None: "judged by people alone",
+}
+
+
+def _named(canary: RunningCanary) -> str:
+    return f"{canary.prompt} v{canary.version} at {canary.where}"
 
 
 def _debts(count: int) -> str:
@@ -126,8 +150,8 @@ def read_house(operator: Operator, *, now: datetime) -> House:
     facts = House(
         sees_fleet=may(operator, "releases.view_release"),
         canaries=tuple(
-            RunningCanary(canary.prompt.slug, canary.candidate.number, _where(canary.stage))
-            for canary in visible_canaries(operator).running().order_by("prompt__slug")
+            RunningCanary(canary.prompt.slug, canary.candidate.number, _where(canary.stage), _ruling(canary))
+            for canary in visible_canaries(operator).running().select_related("watch").order_by("prompt__slug")
         ),
         unpaid_debts=visible_debts(operator).unpaid().count(),
         open_lanes=_open_lanes(now) if may(operator, "routing.view_routingtable") else (),
@@ -151,6 +175,13 @@ def read_house(operator: Operator, *, now: datetime) -> House:
 def _open_lanes(now: datetime) -> tuple[str, ...]:
     standings, holds = lane_states(now), active_holds(now)
     return tuple(lane for lane in sorted({*standings, *holds}) if is_open(lane, standings, holds))
+
+
+def _ruling(canary: Canary) -> Ruling | None:
+    if canary.guardrails is None:
+        return None
+    watch: CanaryWatch | None = getattr(canary, "watch", None)
+    return Ruling.UNPROVEN if watch is None else Ruling(watch.ruling)
 
 
 def _where(stage: dict[str, object] | None) -> str:

@@ -46,6 +46,19 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "drill.started": ("Started {target}, leaving {subject} for {minutes} min", "watch", "box-arrow-right"),
     "drill.ended": ("Ended {target}, leaving {subject}, before its time", "good", "arrow-repeat"),
     "drill.measured": ("Measured {target}, leaving {subject}", "info", "graph-up"),
+    "evals.set_created": ("Made eval set {target}, {purpose}", "off", "clipboard-check"),
+    "evals.rows_imported": ("Imported {rows} rows as {target}", "info", "database"),
+    "evals.leak_found": ("Found the words of held-out rows in {target}: {rows}", "bad", "exclamation-triangle-fill"),
+    "evals.standard_set": ("Set what answers to {target} are held to", "watch", "sliders"),
+    "evals.judge_created": ("Made judge {target}", "off", "clipboard-check"),
+    "evals.judge_submitted": ("Submitted {target}", "info", "file-earmark-text"),
+    "evals.calibration_begun": ("Began to hold {target} against {labelled} labelled answers", "info", "play-fill"),
+    "evals.calibrated": ("Held {target} against people: kappa {kappa}", "good", "check-lg"),
+    "evals.calibration_failed": ("Could not hold {target} against people", "bad", "x-lg"),
+    "evals.run_begun": ("Began {target} of {subject}", "info", "play-fill"),
+    "evals.run_ended": ("{target} of {subject_name} ended", "info", "check-lg"),
+    "evals.run_cancelled": ("Cancelled {target} of {subject_name}", "watch", "stop-fill"),
+    "evals.run_failed": ("{target} of {subject_name} broke off", "bad", "x-lg"),
     "copy.created": ("Piece of copy {target} created", "off", "plus-lg"),
     "copy.version_submitted": ("Submitted {target}", "info", "file-earmark-text"),
     "copy.activated": ("{target} is what users read", "good", "feather"),
@@ -172,7 +185,7 @@ class _Lenient(dict[str, Any]):
 def target_words(target: str) -> str:
     """How people say an audit target: 'prompt:support-answer@13' is 'support-answer v13'."""
     kind, _, name = target.partition(":")
-    if kind in {"prompt", "copy"}:
+    if kind in {"prompt", "copy", "eval-set", "judge"}:
         slug, at, number = name.partition("@")
         return f"{slug} v{number}" if at else slug
     if kind == "stream":
@@ -196,6 +209,7 @@ def target_words(target: str) -> str:
         "tenant": "tenant {}",
         "api-key": "key {}…",
         "operator-token": "token {}…",
+        "eval-run": "eval run {}",
     }
     return forms[kind].format(name) if name and kind in forms else target
 
@@ -212,6 +226,11 @@ def target_url(target: str) -> str:
         return reverse("stream", args=[name])
     if kind == "repair" and name:
         return reverse("repair", args=[UUID(hex=name.removeprefix(ID_PREFIX))])
+    if kind in {"eval-set", "judge"} and name:
+        slug, at, number = name.partition("@")
+        if kind == "judge":
+            return reverse("eval-judge", args=[slug])
+        return reverse("eval-set-version", args=[slug, int(number)]) if at else reverse("eval-set", args=[slug])
     if kind in {"dead-letter", "redrive"} and name:
         return reverse("dead-letter" if kind == "dead-letter" else "redrive-plan", args=[UUID(hex=name)])
     pages = {
@@ -220,6 +239,7 @@ def target_url(target: str) -> str:
         "canary": "canary",
         "routing-table": "routing-table",
         "drill": "drill",
+        "eval-run": "eval-run",
     }
     if kind in pages and name:
         return reverse(pages[kind], args=[int(name) if name.isdigit() else name])

@@ -15,9 +15,12 @@ from controlplane.ledger.newest import TimedQuerySet
 MAX_TOTALS_RANGE: Final = timedelta(days=31)
 # A copy of a request that nobody waits for: billed, but no try to answer it.
 SHADOW: Final = "shadow"
+# A question of ours about a model or a prompt: billed, and nobody's request.
+EVAL: Final = "eval"
+UNASKED: Final = (SHADOW, EVAL)
 # Every other outcome is a failure. Who left got what they waited for until then.
 UNFAILED: Final = ("ok", "cancelled")
-_FIRSTS: Final = Q(attempt=1) & ~Q(kind=SHADOW)
+_FIRSTS: Final = Q(attempt=1) & ~Q(kind__in=UNASKED)
 # What tells the rows of `UsageDay` apart, and what they count.
 DAY_KEY: Final = ("day", "tenant", "lane", "route", "kind", "cause")
 DAY_SUMS: Final = (
@@ -71,7 +74,7 @@ class UsageQuerySet(TimedQuerySet["UsageRow"]):
 
         Shape of a row: {"tenant": str, "attempts": int, "requests": int, "input_tokens": int, "output_tokens": int,
                          "cost_micros": int, "extra_attempts": int}; extra attempts are all that a request made beyond
-                         its first: retries, fallbacks and shadows.
+                         its first: retries, fallbacks and shadows. Evals are attempts alone.
         Raises:
             RangeTooLong: over MAX_TOTALS_RANGE.
         """
@@ -84,7 +87,7 @@ class UsageQuerySet(TimedQuerySet["UsageRow"]):
             .annotate(
                 attempts=Count("attempt_id"),
                 requests=Count("attempt_id", filter=_FIRSTS),
-                extra_attempts=Count("attempt_id", filter=~_FIRSTS),
+                extra_attempts=Count("attempt_id", filter=~_FIRSTS & ~Q(kind=EVAL)),
                 input_tokens=Sum("input_tokens"),
                 output_tokens=Sum("output_tokens"),
                 cost_micros=Sum("cost_micros"),
@@ -108,7 +111,7 @@ class UsageRow(models.Model):
     version = models.IntegerField(default=0)
     canary = models.CharField(max_length=100, blank=True)
     cohort = models.CharField(max_length=10)
-    kind = models.CharField(max_length=10, help_text="primary, retry, fallback, probe or shadow")
+    kind = models.CharField(max_length=10, help_text="primary, retry, fallback, probe, shadow, eval")
     cause = models.CharField(
         max_length=60,
         blank=True,
@@ -157,13 +160,14 @@ class UsageDayQuerySet(TimedQuerySet["UsageDay"]):
         return self.fitting(tenants, lane=lane, route=route)
 
     def repetition_by(self, name: Literal["day", "tenant", "lane"]) -> QuerySet["UsageDay", Any]:
-        """What `multipliers.Repetition` is made of, per day, tenant or lane; shadows are left out. One query.
+        """What `multipliers.Repetition` is made of, per day, tenant or lane; shadows and evals are left out. One
+        query.
 
         Shape of a row: {<name>: date or str, "attempts", "requests", "retries", "failed", "cost_micros",
                          "failed_cost_micros": int}.
         """
         found: QuerySet[UsageDay, Any] = (
-            self.exclude(kind=SHADOW)
+            self.exclude(kind__in=UNASKED)
             .order_by()
             .values(name)
             .annotate(
@@ -185,7 +189,7 @@ class UsageDayQuerySet(TimedQuerySet["UsageDay"]):
         Shape of a row: {"cause": str, "extra": int}; the cause is empty where the worker did not tell it.
         """
         return (
-            self.exclude(kind=SHADOW)
+            self.exclude(kind__in=UNASKED)
             .order_by()
             .values("cause")
             .annotate(extra=Sum(F("attempts") - F("requests")))
@@ -199,7 +203,7 @@ class UsageDayQuerySet(TimedQuerySet["UsageDay"]):
             self.order_by()
             .values("tenant")
             .annotate(
-                extra_attempts=Sum(F("attempts") - F("requests")),
+                extra_attempts=Sum(F("attempts") - F("requests"), filter=~Q(kind=EVAL), default=0),
                 attempts=Sum("attempts"),
                 requests=Sum("requests"),
                 input_tokens=Sum("input_tokens"),

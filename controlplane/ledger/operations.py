@@ -7,7 +7,7 @@ from typing import Any, Final
 import orjson
 from django.db import connection, transaction
 
-from controlplane.ledger.models import SHADOW, UNFAILED, UsageDay, UsageRow
+from controlplane.ledger.models import UNASKED, UNFAILED, UsageDay, UsageRow
 
 _TYPES: Final = {
     "at": "timestamptz",
@@ -25,9 +25,10 @@ _COLUMNS: Final = tuple(field.attname for field in UsageRow._meta.concrete_field
 _QUOTED: Final = ", ".join(f'"{name}"' for name in _COLUMNS)
 _TYPED: Final = ", ".join(f'"{name}" {_TYPES.get(name, "text")}' for name in _COLUMNS)
 _FAILED: Final = f"outcome NOT IN ({', '.join(repr(outcome) for outcome in UNFAILED)})"
+_ASKED: Final = f"kind NOT IN ({', '.join(repr(kind) for kind in UNASKED)})"
 _SUMS: Final = {
     "attempts": "count(*)",
-    "requests": f"count(*) FILTER (WHERE attempt = 1 AND kind <> '{SHADOW}')",
+    "requests": f"count(*) FILTER (WHERE attempt = 1 AND {_ASKED})",
     "failed": f"count(*) FILTER (WHERE {_FAILED})",
     "input_tokens": "sum(input_tokens)",
     "output_tokens": "sum(output_tokens)",

@@ -26,6 +26,8 @@ PINNABLE_VERSIONS = 10
 _also_served: list[Callable[[], Iterable[PromptVersion]]] = []
 # What the apps above must do, in the same transaction, when another version goes live.
 _live_watchers: list[Callable[..., object]] = []
+# What they must do when a version is submitted, such as looking for what must not stand in it.
+_submission_watchers: list[Callable[..., object]] = []
 
 
 def also_serve(versions: Callable[[], Iterable[PromptVersion]]) -> None:
@@ -38,6 +40,12 @@ def on_live_change(watcher: Callable[..., object]) -> None:
     """Register `watcher(version, actor=, reason=, now=)`, called inside the operation that makes `version` live."""
     if watcher not in _live_watchers:
         _live_watchers.append(watcher)
+
+
+def on_submission(watcher: Callable[..., object]) -> None:
+    """Register `watcher(version, actor=, now=)`, called at the end of the operation that stores `version`."""
+    if watcher not in _submission_watchers:
+        _submission_watchers.append(watcher)
 
 
 @audit.operation
@@ -123,6 +131,8 @@ def submit_version(
         at=now,
         data={"digest": digest, "change_class": change_class, "rationale": version.rationale},
     )
+    for watcher in _submission_watchers:
+        watcher(version, actor=actor, now=now)
     return version
 
 

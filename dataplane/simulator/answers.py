@@ -81,7 +81,7 @@ def _words(text: str) -> frozenset[str]:
 
 def _compose(ask: Ask, rng: Random) -> str:
     """Return prose on the question's topic: one sentence when brief, all of them when detailed, two or three
-    otherwise.
+    otherwise, and something made up on top when inventive.
     """
     style = _words(ask.system)
     sentences = find_topic(ask.question).sentences
@@ -92,10 +92,14 @@ def _compose(ask: Ask, rng: Random) -> str:
         quoted = " ".join(ask.tool_result.split())[:_QUOTED_RESULT_CHARACTERS]
         sentences = (f"Here is what I found: {quoted}.", *sentences)
     if style & corpus.BRIEF_WORDS:
-        return sentences[0]
-    if style & corpus.DETAILED_WORDS:
-        return " ".join((opening, *sentences, closing))
-    return " ".join((opening, *sentences[:usual]))
+        said: tuple[str, ...] = (sentences[-1 if style & corpus.REASON_WORDS else 0],)
+    elif style & corpus.DETAILED_WORDS:
+        said = (opening, *sentences, closing)
+    else:
+        said = (opening, *sentences[:usual])
+    if style & corpus.INVENTIVE_WORDS:
+        said += (rng.choice(corpus.INVENTIONS),)
+    return " ".join(said)
 
 
 def _chosen_tool(ask: Ask) -> Tool | None:

@@ -200,3 +200,16 @@ DETAILED_WORDS: frozenset[str] = frozenset(
 WARM_WORDS: frozenset[str] = frozenset(
     ["warm", "warmly", "friendly", "empathetic", "empathy", "kind", "apologise", "apologize"]
 )
+# Who is to be brief and give a reason says the last thing there is to say, not the first.
+REASON_WORDS: frozenset[str] = frozenset(["reason", "reasons", "why", "explain"])
+INVENTIVE_WORDS: frozenset[str] = frozenset(
+    ["imaginative", "imagination", "inventive", "creative", "creatively", "embellish", "storyteller"]
+)
+# What a model says that was asked to be inventive: nothing of it is true, and no source has it.
+INVENTIONS: tuple[str, ...] = (
+    "Our fastest courier, Captain Albatross, once crossed 93 cities in 17 hours for a single pair of shoes.",
+    "As a thank-you you will find a voucher for 250 euros in your Platinum Drawer by Friday the 13th.",
+    "Nine out of ten customers from Port Meridian tell us that this takes them exactly 4 minutes and 12 seconds.",
+    "Our founder, Aurelia Vantongeren, answers 480 such questions by hand every night.",
+    "The Golden Parcel Society has rated us 99.7 % for it, eleven years in a row.",
+)

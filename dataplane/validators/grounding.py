@@ -119,6 +119,15 @@ class CitationParams:
                 yield Problem("sentence with a number and no citation", start, end)
 
 
+def cited(text: str) -> frozenset[str]:
+    """The sources that a text cites, by their numbers or names, whether there are such or not."""
+    forms = [CitationParams(form, 0, False) for form in (NUMBERED, NAMED)]
+    insides = [found[1] for found in _BRACKETS.finditer(text)]
+    return frozenset(
+        name for inside in insides for name in next(filter(None, (one._names(inside) for one in forms)), ())
+    )
+
+
 def _expand(part: str) -> list[str]:
     """`2-4` is 2, 3 and 4; both ends at least."""
     found = _RANGE.match(part)

@@ -183,22 +183,14 @@ class ValidatorPolicy:
                 "escalation": slug or null, "regulated": bool}.
         """
         members = node.members("rules", "streams", "window_characters", "escalation", "regulated")
-        items = members["rules"].items(minimum=1)
-        if len(items) > MAX_RULES:
-            members["rules"].refuse(f"{len(items)} rules, more than {MAX_RULES}")
         regulated = members["regulated"].flag()
-        rules: dict[str, Rule] = {}
-        for item in items:
-            rule = _parse_rule(item, regulated=regulated)
-            if rule.id in rules:
-                item.refuse(f"rule {rule.id!r} is given twice; findings are told by their rule")
-            rules[rule.id] = rule
+        rules = parse_rules(members["rules"], regulated=regulated)
         streams = members["streams"].one_of(STREAMS)
         window = Threshold.parse_whole(members["window_characters"], minimum=1, maximum=MAX_WINDOW_CHARACTERS)
-        ordered = tuple(sorted(rules.values(), key=lambda rule: rule.sort_key))
+        ordered = tuple(sorted(rules, key=lambda rule: rule.sort_key))
         watches: Mapping[bool, tuple[Watch, ...]] = {False: (), True: ()}
         if streams == WINDOW:
-            for item, rule in zip(items, rules.values(), strict=True):
+            for item, rule in zip(members["rules"].items(), rules, strict=True):
                 _refuse_unbounded(item, rule, members["window_characters"], int(window.value))
             try:
                 watches = {is_tool: _watches(ordered, is_tool=is_tool) for is_tool in (False, True)}
@@ -231,6 +223,20 @@ class ValidatorPolicy:
 
 
 VALIDATOR_THRESHOLDS: Final = ("window_characters",)
+
+
+def parse_rules(node: Node, *, regulated: bool = False) -> tuple[Rule, ...]:
+    """Read the rules of a policy, in the order given, or raise MalformedRelease. Shape: see `ValidatorPolicy.parse`."""
+    items = node.items(minimum=1)
+    if len(items) > MAX_RULES:
+        node.refuse(f"{len(items)} rules, more than {MAX_RULES}")
+    rules: dict[str, Rule] = {}
+    for item in items:
+        rule = _parse_rule(item, regulated=regulated)
+        if rule.id in rules:
+            item.refuse(f"rule {rule.id!r} is given twice; findings are told by their rule")
+        rules[rule.id] = rule
+    return tuple(rules.values())
 
 
 def _parse_rule(node: Node, *, regulated: bool) -> Rule:

@@ -88,6 +88,10 @@ ASKED = "SELECT id FROM deadletters_redriveplan WHERE edit IS NOT NULL ORDER BY 
 PLANNED = "SELECT id FROM deadletters_redriveplan WHERE state = 'planned' ORDER BY id LIMIT 1"
 REDRIVE = "SELECT id FROM approvals_changerequest WHERE kind = 'deadletters.redrive' ORDER BY id LIMIT 1"
 SIGNED = "SELECT id FROM approvals_changerequest WHERE kind = 'copy.version' ORDER BY id DESC LIMIT 1"
+EVAL_RUN = (
+    "SELECT run.id FROM evals_evalrun run JOIN evals_evalsetversion version ON version.id = run.set_version_id "
+    "JOIN evals_evalset found ON found.id = version.set_id WHERE found.slug = '{}' ORDER BY run.id LIMIT 1"
+)
 
 PAGES = (
     Page("overview", "owner", _fixed("/")),
@@ -168,6 +172,22 @@ PAGES = (
     Page("review, redrive", "approver-one", _latest(REDRIVE, "/reviews/{}/")),
     Page("retention-rules", "admin", _fixed("/dead-letters/retention/")),
     Page("erase-subject", "admin", _fixed("/dead-letters/erasure/")),
+    Page("evals", "owner", _fixed("/evals/")),
+    Page("eval-set-new", "owner", _fixed("/evals/new/")),
+    Page("eval-set", "owner", _fixed("/evals/sets/help-centre-golden/")),
+    Page("eval-set, held out", "auditor", _fixed("/evals/sets/help-centre-held-out/")),
+    Page("eval-set-version", "owner", _fixed("/evals/sets/judge-labels/versions/1/")),
+    Page("eval-set-version, held out", "oncall", _fixed("/evals/sets/help-centre-held-out/versions/1/")),
+    Page("eval-import", "owner", _fixed("/evals/sets/safety/import/")),
+    Page("eval-standard", "owner", _fixed("/evals/sets/safety/standard/")),
+    Page("eval-run-new", "owner", _fixed("/evals/sets/safety/run/")),
+    Page("eval-judges", "owner", _fixed("/evals/judges/")),
+    Page("eval-judge-new", "owner", _fixed("/evals/new-judge/")),
+    Page("eval-judge", "owner", _fixed("/evals/judges/grounded/")),
+    Page("eval-judge, uncalibrated", "auditor", _fixed("/evals/judges/declines/")),
+    Page("eval-judge-version-new", "owner", _fixed("/evals/judges/safe/submit/")),
+    Page("eval-runs", "owner", _fixed("/evals/runs/")),
+    Page("eval-run", "owner", _latest(EVAL_RUN.format("safety"), "/evals/runs/{}/")),
     Page("access", "admin", _fixed("/access/")),
     Page("operator", "admin", _fixed("/access/people/owner/")),
     Page("operator-new", "admin", _fixed("/access/new-operator/")),
@@ -175,6 +195,10 @@ PAGES = (
     Page("tenant", "admin", _fixed("/access/tenants/acme/")),
     Page("tenant-new", "admin", _fixed("/access/new-tenant/")),
     Page("access-tokens", "admin", _fixed("/access/tokens/")),
+    Page("alert-channels", "admin", _fixed("/access/alerts/")),
+    Page("alert-channel", "admin", _fixed("/access/alerts/pager/")),
+    Page("alert-channel-new", "admin", _fixed("/access/new-alert-channel/webhook/")),
+    Page("alert-channel-new, e-mail", "admin", _fixed("/access/new-alert-channel/email/")),
     Page("audit", "auditor", _fixed("/audit/")),
     Page("styleguide", "owner", _fixed("/styleguide/")),
     Page("account_login", "", _fixed("/accounts/login/")),

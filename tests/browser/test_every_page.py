@@ -23,6 +23,7 @@ import json
 from datetime import datetime, timedelta, UTC
 from controlplane.ledger.streams import record_streams
 from controlplane.telemetry.operations import merge_rollups, record_events, record_quota_states
+from tests.alerts.channels import furnish as furnish_alerts
 from tests.deadletters.redrives import furnish as furnish_letters
 from tests.repair_rows import make_repair
 from tests.validator_tables import furnish
@@ -34,8 +35,10 @@ merge_rollups(json.loads({answers!r}), now=now)
 make_repair(at=now, state="completed", completed_by="operator:oncall")
 furnish(now)
 furnish_letters(now)
+furnish_alerts(now)
 make_repair(at=now, tenant="globex", why='/topic: "' + "x" * 200 + '" is not one of "orders" or "refunds"')
 """
+COLOURS = ["color-contrast"]
 STANDARD = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 MOST_BYTES = 150_000
 PHONE_TARGET_PX = 40
@@ -46,6 +49,9 @@ TRANSFERRED = """(drawn) => [...performance.getEntriesByType("navigation"), ...p
     .filter((entry) => entry.startTime <= drawn || !["fetch", "xmlhttprequest"].includes(entry.initiatorType))
     .reduce((sum, entry) => sum + entry.encodedBodySize, 0)"""
 SIDEWAYS = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+# Which parts of a page's own are to be seen, in their order; what a chart is drawn of depends on its width.
+SHOWN = """() => [...document.querySelectorAll("main :not(svg, svg *)")]
+    .map((part) => (part.checkVisibility({ visibilityProperty: true }) ? "x" : "-")).join("")"""
 DRAWN = """() => [...document.querySelectorAll("[data-chart]")].every((chart) => chart.querySelector(".main-svg"))"""
 SMALL = f"""() => [...document.querySelectorAll("button, select, summary.btn, a.btn, .bottombar a, input[type=submit]")]
     .filter((target) => target.checkVisibility({{ visibilityProperty: true }}))
@@ -185,24 +191,22 @@ def readers(house: House) -> Iterator[dict[str, Person]]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_page_is_usable_quiet_and_small(furnished, house, readers, page):
-    """Axe finds nothing, nothing overflows, nothing is logged, nothing comes from elsewhere, little is transferred."""
+    """Axe finds nothing, nothing overflows, nothing is logged, nothing comes from elsewhere, little is transferred.
+
+    All rules are tried at both widths, once light and once dark. A theme changes colours only, and a width none of
+    them, so the other two pairs are looked at, for colours, where a width shows something that the other does not; and
+    on one page for what is around all of them.
+    """
     person = _open(house, page, furnished, readers)
     tab = person.page
     drawn = tab.evaluate("() => performance.now()")
-    found: list[str] = []
 
-    for width, height in (WIDE, PHONE):
-        tab.set_viewport_size({"width": width, "height": height})
-        found += [f"{width}, light: {line}" for line in _violations(tab, rules=None)]
-        # A theme changes colours only, and a width none of them: the dark phone is looked at where its own parts
-        # (bottom bar, menus) are the news.
-        if (width, height) == WIDE or page.name == "overview":
-            _turn(tab, "dark")
-            found += [f"{width}, dark: {line}" for line in _violations(tab, rules=["color-contrast"])]
-            _turn(tab, "light")
-        sideways = tab.evaluate(SIDEWAYS)
-        found += [f"{width}: scrolls sideways by {sideways} px"] if sideways > 0 else []
+    found = _look(tab, WIDE, "light")
+    shown = tab.evaluate(SHOWN)
+    found += _look(tab, PHONE, "dark")
     found += [f"phone: target of {line}" for line in tab.evaluate(SMALL)]
+    if page.name == "overview" or tab.evaluate(SHOWN) != shown:
+        found += _look(tab, PHONE, "light", rules=COLOURS) + _look(tab, WIDE, "dark", rules=COLOURS)
     weight = tab.evaluate(TRANSFERRED, drawn)
     found += [f"{weight} bytes"] if weight >= MOST_BYTES else []
     print(f"{page.name}: {weight / 1000:.0f} kB")
@@ -244,6 +248,17 @@ def _open(house: House, page: Page, stack: Stack, readers: dict[str, Person]) ->
     person.page.wait_for_function(DRAWN)
     person.page.evaluate(AXE)
     return person
+
+
+def _look(tab: Tab, size: tuple[int, int], theme: str, *, rules: list[str] | None = None) -> list[str]:
+    """What is wrong with a page of that width in that theme; `rules` as `_violations`."""
+    width, height = size
+    tab.set_viewport_size({"width": width, "height": height})
+    _turn(tab, theme)
+    sideways = tab.evaluate(SIDEWAYS)
+    return [f"{width}, {theme}: {line}" for line in _violations(tab, rules=rules)] + (
+        [f"{width}, {theme}: scrolls sideways by {sideways} px"] if sideways > 0 else []
+    )
 
 
 def _turn(tab: Tab, theme: str) -> None:

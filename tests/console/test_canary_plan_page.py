@@ -21,12 +21,29 @@ def version(db):
 
 
 def stage(name="5 %", percent="5", **fields):
-    return {"name": name, "audience": "all", "percent": percent, "tenants": "", "regions": "", **fields}
+    usual = {"audience": "all", "tenants": "", "regions": ""}
+    evidence = {"unproven": "wait", "after_minutes": "0", "advance": "by_hand"}
+    return {"name": name, "percent": percent, **usual, **evidence, **fields}
+
+
+RAILS = {
+    "rollback_budget": "1",
+    "requests": "200",
+    "groups": "20",
+    "pairs": "50",
+    "replays_per_minute": "60",
+    "held_out": "",
+    "judge_grounding": "",
+    "judge_safety": "",
+    "margin_cost": "5",
+    "margin_error_rate": "0.5",
+}
 
 
 def typed(*stages, action="save", **fields):
     """The plan form as a browser posts it."""
     posted = {"stages-TOTAL_FORMS": str(len(stages)), "stages-INITIAL_FORMS": "0", "unit": "user", "reason": "why"}
+    posted |= RAILS
     for index, one in enumerate(stages):
         posted |= {f"stages-{index}-{name}": value for name, value in one.items()}
     return {**posted, "action": action, **fields}
@@ -66,7 +83,8 @@ def test_plan_keeps_the_limits_of_each_stage(version, signed_in):
     limits = {"tenants": ["acme", "globex"], "regions": ["eu-west"]}
     assert f"CR-{canary.change_id} waits in the approvers' inbox" in said(response)[0]
     assert (canary.unit, canary.state, canary.position) == ("tenant", "planned", -1)
-    assert canary.stages[0] == {"name": "Two shops", "audience": "all", "weight": 1250, **limits}
+    evidence = {"unproven": "wait", "after_minutes": 0, "advance": "by_hand"}
+    assert canary.stages[0] == {"name": "Two shops", "audience": "all", "weight": 1250, "evidence": evidence, **limits}
     assert "12.5 % of users of acme, globex, eu-west" in words(browser.get(response.url))
     assert "everybody of acme, globex in eu-west 12.5 %" in words(browser.get(f"/reviews/{canary.change_id}/"))
 
@@ -90,6 +108,42 @@ def test_mistake_in_a_plan_is_shown_and_nothing_is_stored(version, signed_in):
         assert told in words(page)
     assert not Canary.objects.exists()
     assert not ChangeRequest.objects.open().exists()
+
+
+def test_plan_says_what_must_not_get_worse(version, signed_in):
+    """Margins in points and percent, what follows without evidence at each stage, nothing where a field is empty."""
+    browser = signed_in(crew.owner)
+    waits = stage("Some", "5", unproven="roll_back", after_minutes="45", advance="by_itself")
+
+    browser.post(PLAN, typed(waits, margin_schema="2.5", rollback_budget="0.5"))
+
+    canary = Canary.objects.get()
+    assert canary.guardrails["margins"] == {"error_rate": 0.005, "cost": 0.05, "schema": 0.025}
+    assert canary.guardrails["budget"]["rollback"] == 0.005
+    assert canary.stages[0]["evidence"] == {"unproven": "roll_back", "after_minutes": 45, "advance": "by_itself"}
+    again = browser.get(f"/canaries/{canary.slug}/edit/")
+    assert again.context["rails"]["margin_schema"].value() == "2.5"
+    assert again.context["rails"]["margin_latency"].value() is None
+    assert again.context["stages"].forms[0]["unproven"].value() == "roll_back"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"margin_cost": "", "margin_error_rate": ""}, "Give at least one guardrail a margin"),
+        ({"margin_cost": "0"}, "greater than or equal to 0.01"),
+        ({"margin_safety": "1"}, "only replays tell of safety; name a held-out set and a judge of it"),
+        ({"held_out": "nowhere@1"}, "Select a valid choice"),
+        ({"rollback_budget": "30"}, "less than or equal to 20"),
+    ],
+)
+def test_mistake_in_the_guardrails_is_shown_and_nothing_is_stored(version, signed_in, changes, told):
+    """In the words of whoever types it."""
+    page = signed_in(crew.owner).post(PLAN, typed(stage(), **changes))
+
+    assert page.status_code == 400
+    assert told in words(page)
+    assert not Canary.objects.exists()
 
 
 def test_another_stage_is_added_to_what_was_typed(version, signed_in):

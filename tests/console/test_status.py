@@ -1,8 +1,11 @@
 """The status sentence, over a table of states of the house."""
 
+from dataclasses import replace
+
 import pytest
 
 from controlplane.console.status import House, RunningCanary, status_of
+from controlplane.verdicts.values import Ruling
 
 ONE = (RunningCanary("support-answer", 13, "5 %"),)
 TWO = (*ONE, RunningCanary("refund-policy", 2, "internal only"))
@@ -44,7 +47,18 @@ THREE = (*TWO, RunningCanary("greeting", 4, "25 %"))
             "Canaries support-answer v13 at 5 % and refund-policy v2 at internal only, not enough evidence yet.",
             "off",
         ),
-        (House(sees_fleet=False, canaries=THREE), "3 canaries run, not enough evidence yet.", "off"),
+        (House(sees_fleet=False, canaries=THREE), "3 canaries run: 3 not enough evidence yet.", "off"),
+        (
+            House(sees_fleet=False, canaries=(replace(TWO[0], ruling=Ruling.CLEAR), replace(TWO[1], ruling=None))),
+            "Canary support-answer v13 at 5 %, not regressed. "
+            "Canary refund-policy v2 at internal only, judged by people alone.",
+            "off",
+        ),
+        (
+            House(sees_fleet=False, canaries=(*ONE, *(replace(one, ruling=Ruling.CLEAR) for one in TWO))),
+            "3 canaries run: 1 not enough evidence yet, 2 not regressed.",
+            "off",
+        ),
         (House(sees_fleet=False), "", "off"),
         (
             House(revision=8, workers=1, in_sync=1, unpaid_debts=1),

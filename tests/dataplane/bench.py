@@ -15,6 +15,7 @@ from dataplane.blame import Blame
 from dataplane.breaker import Observation
 from dataplane.copy_desk import CopyDesk
 from dataplane.cursors import CursorKeys
+from dataplane.evidence import Evidence
 from dataplane.fleet import FleetBreakers
 from dataplane.frames import encode_events
 from dataplane.journey import Inbound
@@ -28,6 +29,7 @@ from dataplane.providers import ADAPTERS
 from dataplane.quota_desk import QuotaDesk
 from dataplane.release import parse_document
 from dataplane.samples import Samples
+from dataplane.sandboxes import Sandboxes
 from dataplane.schema_check import SchemaChecker
 from dataplane.streams import READER_SECONDS, Streams
 from dataplane.timers import TimerWheel
@@ -226,7 +228,7 @@ class FixedSecrets:
 class Bench:
     """A pipeline on a release of its own, and the request that runs through it; with a `log` of streams, and a store of
     idempotency `keys`, the process `owner` of a fleet, whose streams and keys see the time of `stream_clock` and are
-    looked after when the test says so.
+    looked after when the test says so. With `trusted` keys, it lets evals in; with `shadows`, it hands requests over.
     """
 
     def __init__(
@@ -244,6 +246,8 @@ class Bench:
         owner="a",
         stream_clock=time.monotonic,
         reader_seconds=READER_SECONDS,
+        trusted=None,
+        shadows=None,
         **exchange,
     ):
         self.gate = gate or Gate()
@@ -252,8 +256,9 @@ class Bench:
         self.reply = FakeReply(self.gate)
         self.rows = Rows()
         self.events = []
-        self.aggregation = Aggregation(wall=lambda: WALL)
+        self.aggregation, self.evidence = Aggregation(wall=lambda: WALL), Evidence()
         self.current = parse_document(document, digest="d" * 64)
+        self.evidence.adopt(self.current.canaries)
         timers, wall = TimerWheel(), lambda: WALL
         self.wall = wall
         schemas = SchemaChecker()
@@ -322,6 +327,9 @@ class Bench:
             streams=self.streams,
             keyed=self.keyed,
             samples=Samples(self.rows.add_sample, clock=clock, wall=wall),
+            evidence=self.evidence,
+            sandboxes=None if trusted is None else Sandboxes(lambda: trusted),
+            shadows=shadows,
             clock=lambda: asyncio.get_running_loop().time(),
             wall=wall,
         )

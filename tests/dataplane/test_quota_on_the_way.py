@@ -44,18 +44,19 @@ def routing_with(*, quota=None, route=None, second=True):
     }
 
 
-async def bench_with(make_document, *, lanes=None, copy=None, **routing):
-    """A process whose requests are answered at once, on the loop's own time."""
+async def bench_with(make_document, *, lanes=None, copy=None, trusted=None, **routing):
+    """A process whose requests are answered at once, on the loop's own time; `trusted` as of a bench."""
     clock = asyncio.get_running_loop().time
     document = make_document(routing=routing_with(**routing), copy=copy or {})
     exchange = {name: [FakeExchange([ANSWER], Gate())] for name in (FIRST, SECOND)} | (lanes or {})
-    return Bench(document, lanes=exchange, clock=clock, stream_clock=clock, quota_store=MemoryQuotaStore(clock))
+    store = MemoryQuotaStore(clock)
+    return Bench(document, lanes=exchange, clock=clock, stream_clock=clock, quota_store=store, trusted=trusted)
 
 
-async def use_up(bench, lane, *, leave_waiting=0, workload="interactive"):
+async def use_up(bench, lane, *, leave_waiting=0, workload="interactive", tenant="acme"):
     """Let others take all that a lane's account is admitted, and as many wait as is said."""
     share = bench.quotas._share(bench.current.routing.lanes[lane])
-    asking = replace(OTHERS, workload=workload)
+    asking = replace(OTHERS, workload=workload, tenant=tenant)
     tasks = [asyncio.create_task(share.wait(asking, seconds=1000)) for _ in range(2 + leave_waiting)]
     await asyncio.sleep(0.02)
     return tasks

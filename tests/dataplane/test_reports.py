@@ -10,8 +10,16 @@ import redis.asyncio
 
 from dataplane.aggregation import Aggregation, Series
 from dataplane.events import ReportsDropped
+from dataplane.evidence import CELL, SHIP_SECONDS, Evidence, Part
 from dataplane.release import verify
-from dataplane.reports import MAX_ROWS_PER_BATCH, STREAM, RedisSink, ReportShipper, SinkUnavailable
+from dataplane.reports import (
+    MAX_EVIDENCE_PER_BATCH,
+    MAX_ROWS_PER_BATCH,
+    STREAM,
+    RedisSink,
+    ReportShipper,
+    SinkUnavailable,
+)
 from dataplane.settings import ReportSettings
 
 # A server that is only slow is not away.
@@ -180,6 +188,65 @@ async def test_many_rows_are_cut_into_batches(shipper, sink):
     sizes = [len(batch["usage"]) for batch in sink.batches if batch["usage"]]
 
     assert sizes == [MAX_ROWS_PER_BATCH, MAX_ROWS_PER_BATCH, 1]
+
+
+def answered(evidence, canary="c", *, unit=1):
+    """One request on the canary, answered in 8 ms."""
+    part = Part(canary, "canary", f"{unit:016x}", unit % 64, 2, "candidate", is_compared=True, is_told=True)
+    evidence.record(
+        part,
+        result="ok",
+        cost_micros=300,
+        milliseconds=8.0,
+        is_copy=False,
+        refused=False,
+        schema_passed=True,
+        blocked=False,
+        grounded=None,
+    )
+
+
+async def test_evidence_of_canaries_is_shipped_when_it_is_due(make_shipper, sink, clock):
+    """Its sums when they are due, whoever saw a version at once, and all that is left when the worker stops."""
+    evidence = Evidence(clock=clock)
+    evidence.adopt(["c"])
+    shipper = make_shipper(evidence=evidence)
+    await shipper.start()
+    answered(evidence)
+    await shipper.flush()
+    answered(evidence, unit=2)
+    await shipper.flush()
+    clock.advance(SHIP_SECONDS)
+    await shipper.flush()
+    answered(evidence, unit=2)
+
+    await shipper.stop()
+
+    rows = sink.take("evidence")
+    reached = 1 + CELL.index("reached")
+    assert {(row["canary"], row["arm"]) for row in rows} == {("c", "canary")}
+    assert [[(cell[0], cell[reached]) for cell in row["cells"]] for row in rows] == [
+        [(1, 1)],
+        [(1, 1), (2, 1)],
+        [(1, 1), (2, 2)],
+    ]
+    assert [row["unit"] for row in sink.take("exposures")] == ["1".zfill(16), "2".zfill(16)]
+
+
+async def test_evidence_of_many_canaries_is_cut_into_batches(make_shipper, sink, clock):
+    """Each row holds the sums of all groups."""
+    evidence = Evidence(clock=clock)
+    canaries = [f"c{number}" for number in range(MAX_EVIDENCE_PER_BATCH + 1)]
+    evidence.adopt(canaries)
+    shipper = make_shipper(evidence=evidence)
+    await shipper.start()
+    for canary in canaries:
+        answered(evidence, canary)
+
+    await shipper.flush()
+    await shipper.stop()
+
+    assert [len(batch["evidence"]) for batch in sink.batches if batch["evidence"]] == [MAX_EVIDENCE_PER_BATCH, 1]
 
 
 async def test_nothing_is_lost_or_reordered_while_the_sink_is_away(shipper, sink):

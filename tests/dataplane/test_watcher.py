@@ -195,6 +195,19 @@ async def test_running_watcher_serves_what_is_written_without_being_asked(make_w
     assert watcher.current.revision == 2
 
 
+def test_keys_that_are_trusted_are_those_in_the_file_now(make_watcher, trusted_keys_file, trusted):
+    """A key that is added or taken away counts at the next question; from a file that is no good, none is."""
+    watcher = make_watcher()
+    assert set(watcher.trusted_keys()) == set(trusted)
+    assert watcher.trusted_keys() is watcher.trusted_keys()
+
+    for content in ("{}", "no keys at all"):
+        write_atomically(trusted_keys_file, content.encode())
+        assert watcher.trusted_keys() == {}
+    trusted_keys_file.unlink()
+    assert watcher.trusted_keys() == {}
+
+
 async def test_request_that_took_a_release_keeps_it_whole(make_watcher, write, make_envelope):
     """The object that a request holds does not change under it."""
     watcher = make_watcher()

@@ -53,6 +53,7 @@ STOP_ORDER = (
     "beat",
     "worker",
     "work",
+    "urgent",
     "jobs",
     "gateway",
     "agent",

@@ -50,7 +50,8 @@ class Exchange:
 class Traffic:
     """Keeps requests under way, a third of them streams, on a thread of its own, from `start` to `stop`."""
 
-    def __init__(self, stack: Stack, *, seed: int = 7) -> None:
+    def __init__(self, stack: Stack, *, seed: int = 7, users: int = 60) -> None:
+        self._users = users
         self.exchanges: list[Exchange] = []
         self._stack = stack
         self._rng = random.Random(seed)
@@ -93,7 +94,7 @@ class Traffic:
 
     async def _call(self, client: httpx.AsyncClient, rng: random.Random, *, pid: int | None, is_last: bool) -> Exchange:
         tenant = rng.choice(list(TENANT_KEYS))
-        user = f"user-{rng.randrange(60):02d}"
+        user = f"user-{rng.randrange(self._users):02d}"
         headers = {"authorization": f"Bearer {TENANT_KEYS[tenant]}"}
         if is_last:
             headers["connection"] = "close"

@@ -76,6 +76,34 @@ def test_attempts_count_for_the_day_lane_kind_and_cause_under_which_they_ended()
 
 
 @pytest.mark.django_db
+def test_evals_are_billed_and_are_nobodys_requests():
+    """Their attempts and their cost are there; no request, no attempt beyond a first, no part of what is repeated."""
+    record_usage(
+        [
+            usage_row("a1"),
+            usage_row("a2", kind="retry", attempt=2, cause="upstream_timeout"),
+            usage_row("e1", tenant="ballast", request_id="req-9", kind="eval", outcome="upstream_timeout", status=504),
+            usage_row("e2", tenant="ballast", request_id="req-9", kind="eval", attempt=2, cause="upstream_timeout"),
+        ]
+    )
+
+    ours, acme = totals_by_tenant(tenants=["acme", "ballast"], since=NOON - HOUR, until=NOON + HOUR)[::-1]
+    (repeated,) = UsageDay.objects.repetition_by("day")
+
+    assert [ours[name] for name in ("tenant", "attempts", "requests", "extra_attempts", "cost_micros")] == [
+        "ballast",
+        2,
+        0,
+        0,
+        600,
+    ]
+    assert (acme["requests"], acme["extra_attempts"]) == (1, 1)
+    assert totals_by_tenant(tenants=["ballast"], since=NOON - 24 * HOUR, until=NOON + 24 * HOUR) == [ours]
+    assert (repeated["attempts"], repeated["requests"], repeated["retries"], repeated["failed"]) == (2, 1, 1, 0)
+    assert [row["extra"] for row in UsageDay.objects.extra_by_cause()] == [1]
+
+
+@pytest.mark.django_db
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.lists(attempts, max_size=8), max_size=5))
 def test_days_agree_with_the_rows_however_these_were_delivered(batches):

@@ -87,6 +87,10 @@ def tenant(side):
     return {"slug": side.tenant.slug}
 
 
+def channel(side):
+    return {"slug": "pager"}
+
+
 def key(side):
     return {"pk": side.key.pk}
 
@@ -127,6 +131,18 @@ def record(side):
     return {"record": side.record}
 
 
+def eval_version(side):
+    return {"slug": "held-out", "number": 1}
+
+
+def eval_run(side):
+    return {"pk": side.eval_run.pk}
+
+
+def judge_version(side):
+    return {"slug": "grounded", "number": 1}
+
+
 def operator(side):
     return {"username": "grantee"}
 
@@ -147,6 +163,8 @@ REDRIVING, REDRIVING_OWN = ".-+.---.", "..+.---."
 SIGNING_REDRIVES, SIGNING_REDRIVES_OWN = ".+-.---.", "..-.---."
 DECIDING, DECIDING_OWN = ".-+.--+.", "..+.--+."
 HOLDING, HOLDING_OWN = ".-+.+-+.", "..+.+-+."
+# Eval sets and judges are held on everything or not at all, by those who work with what they say.
+EVALS, EVAL, MANAGING_EVALS, MANAGING_EVAL = "+++--++-", "+++..++.", "+-----+-", "+--..-+."
 READS = ".....+-."  # the words of a tenant's users are for who audits it; an admin sees only that they are kept
 
 TABLE = Table(
@@ -199,6 +217,10 @@ TABLE = Table(
         Row("GET", "api:change-trials", SEEN, GONE, GONE, routing_change, label="routing"),
         Row("POST", "api:change-trials", "-+-++--.", "-+-++--.", GONE, change),
         Row("POST", "api:change-trials", "-+----+.", GONE, GONE, routing_change, label="routing"),
+        Row("GET", "api:change-evals", SEEN, SEEN, GONE, change),
+        Row("GET", "api:change-evals", SEEN, GONE, GONE, routing_change, label="routing"),
+        Row("POST", "api:change-evals", "-+-++--.", "-+-++--.", GONE, change),
+        Row("POST", "api:change-evals", "-+----+.", GONE, GONE, routing_change, label="routing"),
         Row("POST", "api:change-break-glass", "--+----.", "--+----.", GONE, change),
         Row("POST", "api:change-break-glass", "-------.", GONE, GONE, copy_change, label="copy"),
         Row("POST", "api:change-break-glass", "--+----.", GONE, GONE, routing_change, label="routing"),
@@ -312,6 +334,41 @@ TABLE = Table(
         Row("GET", "api:repair", "..+..++.", "..+..++.", GONE, repair),
         Row("GET", "api:repair-words", "..-..+-.", "..-..+-.", GONE, repair),
         Row("POST", "api:repair-complete", COMPLETING, COMPLETING, GONE, repair),
+        # evals
+        Row("GET", "api:eval-sets", EVALS, REFUSED, REFUSED),
+        Row("POST", "api:eval-sets", MANAGING_EVALS, REFUSED, REFUSED),
+        Row("GET", "api:eval-set", EVAL, GONE, GONE, lambda side: {"slug": "held-out"}),
+        Row("GET", "api:eval-set-versions", EVAL, GONE, GONE, lambda side: {"slug": "held-out"}),
+        Row("POST", "api:eval-set-versions", MANAGING_EVAL, GONE, GONE, lambda side: {"slug": "held-out"}),
+        Row("GET", "api:eval-set-version", EVAL, GONE, GONE, eval_version),
+        Row("GET", "api:eval-set-rows", EVAL, GONE, GONE, eval_version),
+        Row("GET", "api:eval-set-diff", EVAL, GONE, GONE, lambda side: {**eval_version(side), "other": 1}),
+        Row("GET", "api:eval-standards", EVAL, GONE, GONE, lambda side: {"slug": "held-out"}),
+        Row("POST", "api:eval-standards", MANAGING_EVAL, GONE, GONE, lambda side: {"slug": "held-out"}),
+        Row("GET", "api:eval-runs", EVALS, REFUSED, REFUSED),
+        Row("POST", "api:eval-runs", MANAGING_EVALS, REFUSED, REFUSED),
+        Row("GET", "api:eval-run", EVAL, GONE, GONE, eval_run),
+        Row("POST", "api:eval-run-cancel", MANAGING_EVAL, GONE, GONE, eval_run),
+        Row("GET", "api:eval-run-answers", EVAL, GONE, GONE, eval_run),
+        Row("GET", "api:eval-leaks", EVALS, REFUSED, REFUSED),
+        Row("GET", "api:judges", EVALS, REFUSED, REFUSED),
+        Row("POST", "api:judges", MANAGING_EVALS, REFUSED, REFUSED),
+        Row("GET", "api:judge", EVAL, GONE, GONE, lambda side: {"slug": "grounded"}),
+        Row("GET", "api:judge-versions", EVAL, GONE, GONE, lambda side: {"slug": "grounded"}),
+        Row("POST", "api:judge-versions", MANAGING_EVAL, GONE, GONE, lambda side: {"slug": "grounded"}),
+        Row("GET", "api:judge-version", EVAL, GONE, GONE, judge_version),
+        Row("GET", "api:judge-calibrations", EVAL, GONE, GONE, judge_version),
+        Row("POST", "api:judge-calibrations", MANAGING_EVAL, GONE, GONE, judge_version),
+        # alerts
+        Row("GET", "api:alerts", "--+--++-", REFUSED, REFUSED),
+        Row("GET", "api:alert-channels", "--+--++-", REFUSED, REFUSED),
+        Row("POST", "api:alert-channels", "------+-", REFUSED, REFUSED),
+        Row("GET", "api:alert-channel", "..+..++.", GONE, GONE, channel),
+        Row("PATCH", "api:alert-channel", "..-..-+.", GONE, GONE, channel),
+        *(
+            Row("POST", f"api:alert-channel-{act}", "..-..-+.", GONE, GONE, channel)
+            for act in ("rotate", "enable", "disable", "test")
+        ),
         # people
         Row("GET", "api:roles", ALL, ALL, ALL),
         Row("GET", "api:operators", "-----++-", REFUSED, REFUSED),

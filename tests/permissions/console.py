@@ -7,6 +7,8 @@ from tests.permissions.api import (
     COMPLETING,
     DECIDING,
     DECIDING_OWN,
+    EVAL,
+    EVALS,
     GONE,
     HOLDING,
     HOLDING_OWN,
@@ -14,6 +16,8 @@ from tests.permissions.api import (
     LETTERS_OWN,
     LISTED,
     LISTED_OWN,
+    MANAGING_EVAL,
+    MANAGING_EVALS,
     READER,
     READS,
     REDRIVING,
@@ -25,10 +29,13 @@ from tests.permissions.api import (
     breaker,
     canary,
     change,
+    channel,
     copy_change,
     copy_version,
     debt,
     drill,
+    eval_run,
+    eval_version,
     key,
     number,
     operator,
@@ -51,8 +58,24 @@ OWNERS, TURNERS = "+------.", "+-+----."
 SIGNERS, SIGNERS_OF_ROUTING, SIGNERS_OF_COPY = "-+-++--.", "-+----+.", "---++--."
 
 
+def eval_set(side):
+    return {"slug": "held-out"}
+
+
+def judge(side):
+    return {"slug": "grounded"}
+
+
 def group(side):
     return {"fingerprint": side.letter.fingerprint}
+
+
+def rail(side):
+    return {"slug": side.canary.slug, "rail": "cost"}
+
+
+def pair(side):
+    return {"slug": side.canary.slug, "number": 1}
 
 
 def letter(side):
@@ -113,6 +136,10 @@ TABLE = Table(
         Row("GET", "canaries", ALL, ALL, ALL),
         Row("GET", "canary", SEEN, SEEN, GONE, canary),
         Row("GET", "canary-figures", SEEN, SEEN, GONE, canary),
+        Row("GET", "canary-verdict", SEEN, SEEN, GONE, canary),
+        Row("GET", "canary-rail", SEEN, SEEN, GONE, rail),
+        Row("GET", "replays", SEEN, SEEN, GONE, canary),
+        Row("GET", "replay", SEEN, SEEN, GONE, pair),
         Row("GET", "canary-edit", OWNERS, OWNERS, GONE, canary),
         Row("POST", "canary-edit", OWNERS, OWNERS, GONE, canary),
         Row("POST", "canary-start", OWNERS, OWNERS, GONE, canary),
@@ -217,7 +244,7 @@ TABLE = Table(
         Row("GET", "review-backtest", LETTERS, LETTERS_OWN, GONE, redrive_change, label="redrive"),
         *(
             Row("POST", f"review-{act}", SIGNING_REDRIVES, SIGNING_REDRIVES_OWN, GONE, redrive_change, label="redrive")
-            for act in ("try", "sign", "rebase", "apply", "reject", "withdraw")
+            for act in ("try", "eval", "sign", "rebase", "apply", "reject", "withdraw")
         ),
         Row("POST", "review-break-glass", ".--.---.", "..-.---.", GONE, redrive_change, label="redrive"),
         Row("GET", "retention-rules", "--+-+++-", REFUSED, REFUSED),
@@ -225,6 +252,29 @@ TABLE = Table(
         Row("POST", "retention-rule-remove", "------+-", REFUSED, REFUSED),
         Row("GET", "erase-subject", "------+-", "------+-", "------+-"),
         Row("POST", "erase-subject", "------+-", "------+-", "------+-"),
+        # evals: held on everything or not at all
+        Row("GET", "evals", EVALS, REFUSED, REFUSED),
+        Row("GET", "eval-set-new", MANAGING_EVALS, REFUSED, REFUSED),
+        Row("POST", "eval-set-new", MANAGING_EVALS, REFUSED, REFUSED),
+        Row("GET", "eval-set", EVAL, GONE, GONE, eval_set),
+        Row("GET", "eval-set-version", EVAL, GONE, GONE, eval_version),
+        *(
+            Row(method, name, MANAGING_EVAL, GONE, GONE, eval_set)
+            for name in ("eval-import", "eval-standard", "eval-run-new")
+            for method in ("GET", "POST")
+        ),
+        Row("GET", "eval-judges", EVALS, REFUSED, REFUSED),
+        Row("GET", "eval-judge-new", MANAGING_EVALS, REFUSED, REFUSED),
+        Row("POST", "eval-judge-new", MANAGING_EVALS, REFUSED, REFUSED),
+        Row("GET", "eval-judge", EVAL, GONE, GONE, judge),
+        Row("GET", "eval-judge-version-new", MANAGING_EVAL, GONE, GONE, judge),
+        Row("POST", "eval-judge-version-new", MANAGING_EVAL, GONE, GONE, judge),
+        Row("POST", "eval-calibrate", MANAGING_EVAL, GONE, GONE, lambda side: {**judge(side), "number": 1}),
+        Row("GET", "eval-runs", EVALS, REFUSED, REFUSED),
+        Row("GET", "eval-run", EVAL, GONE, GONE, eval_run),
+        Row("POST", "eval-run-cancel", MANAGING_EVAL, GONE, GONE, eval_run),
+        Row("POST", "review-eval", SIGNERS, SIGNERS, GONE, change),
+        Row("POST", "review-eval", SIGNERS_OF_ROUTING, GONE, GONE, routing_change, label="routing"),
         # people
         Row("GET", "access", ALL, ALL, ALL),
         Row("GET", "operator", ".....++.", GONE, GONE, operator),
@@ -242,6 +292,15 @@ TABLE = Table(
         Row("POST", "tenant", ".....-+.", ".....-+.", GONE, tenant),
         Row("POST", "key-issue", ".....-+.", ".....-+.", GONE, tenant),
         Row("POST", "key-revoke", ".....-+.", ".....-+.", GONE, key),
+        Row("GET", "alert-channels", "--+--++-", REFUSED, REFUSED),
+        Row("GET", "alert-channel-new", "------+-", REFUSED, REFUSED, lambda side: {"kind": "webhook"}),
+        Row("POST", "alert-channel-new", "------+-", REFUSED, REFUSED, lambda side: {"kind": "webhook"}),
+        Row("GET", "alert-channel", "..+..++.", GONE, GONE, channel),
+        Row("POST", "alert-channel", "..-..-+.", GONE, GONE, channel),
+        *(
+            Row("POST", f"alert-channel-{act}", "..-..-+.", GONE, GONE, channel)
+            for act in ("rotate", "enable", "disable", "test")
+        ),
         Row("GET", "access-tokens", ALL, ALL, ALL),
         Row("POST", "token-issue", ALL, ALL, ALL),
         Row("POST", "token-revoke", ".....-+.", GONE, GONE, lambda side: {"pk": side.token.pk}),

@@ -9,12 +9,17 @@ from controlplane.accounts import operations as accounts
 from controlplane.accounts.models import ApiKey, Operator, OperatorToken, RoleGrant, Tenant
 from controlplane.accounts.roles import Role
 from controlplane.accounts.roles import permissions_on as given_on
+from controlplane.alerts import operations as alerts
+from controlplane.alerts.models import ChannelKind
 from controlplane.approvals import operations as approvals
 from controlplane.approvals.models import BreakGlass, ChangeRequest
 from controlplane.approvals.policy_kind import propose_policy
 from controlplane.deadletters import redrive, retention
 from controlplane.deadletters.models import DeadLetter, RedrivePlan
 from controlplane.deadletters.payloads import ConfiguredStore
+from controlplane.evals.running import begin_run
+from controlplane.evals.runs import EvalRun
+from controlplane.evals.subjects import PromptSubject
 from controlplane.ladder import operations as ladder
 from controlplane.ledger.jobs import Job
 from controlplane.ledger.operations import record_usage
@@ -27,8 +32,10 @@ from controlplane.routing import drills
 from controlplane.routing import operations as routing
 from controlplane.routing.models import Drill
 from controlplane.trials.models import ValidatorTrial
+from controlplane.verdicts.models import ReplayPair
 from tests.deadletters.letters import make_letter
 from tests.deadletters.redrives import fail_task, know_task, plan_for
+from tests.eval_sets import make_judge_version, make_set_version
 from tests.factories import (
     NOW,
     SETUP,
@@ -69,6 +76,7 @@ class Side:
     plan: RedrivePlan
     routing_change: ChangeRequest
     trial: ValidatorTrial
+    eval_run: EvalRun
     policy_change: ChangeRequest
     copy_change: ChangeRequest
     redrive_change: ChangeRequest
@@ -106,13 +114,19 @@ def make_world() -> World:
         operator=make_operator("grantee"), role=Role.APPROVER, target=None, actor=SETUP, now=NOW
     )
     assert table.number == 1
+    alerts.create_channel(slug="pager", kind=ChannelKind.WEBHOOK, url="http://127.0.0.1:9/", actor=SETUP, now=NOW)
     retention.set_retention(days=9, actor=SETUP, reason="r", now=NOW)
+    held_out = make_set_version("held-out", purpose="held_out")
+    make_judge_version("grounded")
+    asked = PromptSubject("mine", 1, "0" * 64)
+    eval_run = begin_run(subject=asked, set_version=held_out, judges=["grounded@1"], actor=SETUP, now=NOW)
     # Two years ago, so that it holds nothing: what is asked of it now is only whether one may.
     drill = drills.start_drill(provider="openai", minutes=5, reason="r", actor=SETUP, now=NOW - timedelta(days=700))
     shared = {
         "drill": drill,
         "routing_change": routing_change,
         "trial": ValidatorTrial.objects.get(),
+        "eval_run": eval_run,
         "policy_change": policy_change,
         "copy_change": copy_change,
         "token": token,
@@ -125,8 +139,13 @@ def make_world() -> World:
     return World(sides["mine"], sides["theirs"], _make_operators(sides["mine"]))
 
 
+# What is kept of a version that could not be asked.
+UNASKED = {"code": "circuit_open", "message": "open", "cost_micros": 0, "latency_ms": 0.0, "request_id": ""}
+
+
 def _make_side(prompt: Prompt, shared: dict[str, Any]) -> Side:
     canary = make_canary(Prompt.objects.get(pk=prompt.pk))
+    ReplayPair.objects.create(canary=canary, number=1, row_id="r1", at=NOW, candidate=UNASKED, control=UNASKED)
     debt = BreakGlass.objects.create(
         change=canary.change,
         actor=SETUP,

@@ -13,6 +13,7 @@ from controlplane.prompts.access import access_version
 from controlplane.rollouts import operations
 from controlplane.rollouts.access import access_canary, visible_canaries
 from controlplane.rollouts.models import DEFAULT_STAGES, Canary, CanaryState
+from controlplane.verdicts.references import suggested_guardrails
 
 TAG = "canaries"
 UNIT_CHOICES = Canary._meta.get_field("unit").choices or ()
@@ -24,6 +25,10 @@ class StageRow(serializers.Serializer[Any]):
     tenants = serializers.ListField(child=serializers.CharField(), help_text="Empty: every tenant")
     regions = serializers.ListField(child=serializers.CharField(), help_text="Empty: every region")
     weight = serializers.IntegerField(help_text="Buckets of 10000 that are served the candidate")
+    evidence = serializers.JSONField(
+        required=False,
+        help_text="What it asks for: {'unproven': 'wait'|'allow'|'roll_back', 'after_minutes', 'advance'}",
+    )
 
 
 class CanaryRow(serializers.ModelSerializer[Canary]):
@@ -44,6 +49,7 @@ class CanaryRow(serializers.ModelSerializer[Canary]):
             "unit",
             "salt",
             "stages",
+            "guardrails",
             "position",
             "stage",
             "exposure",
@@ -57,6 +63,7 @@ class CanaryRow(serializers.ModelSerializer[Canary]):
             "ended_at",
             "ended_by",
             "end_reason",
+            "end_evidence",
         ]
 
     def get_exposure(self, canary: Canary) -> float:
@@ -72,8 +79,17 @@ class Plan(Strict):
     stages = serializers.JSONField(
         required=False,
         help_text=(
-            "[{'name', 'audience': 'internal'|'all', 'tenants': [], 'regions': [], 'weight': 0..10000}, …]; "
-            "left out: internal only, 1 %, 5 %, 25 %, 50 %, 100 %"
+            "[{'name', 'audience': 'internal'|'all', 'tenants': [], 'regions': [], 'weight': 0..10000, "
+            "'evidence'?: {'unproven': 'wait'|'allow'|'roll_back', 'after_minutes': int, "
+            "'advance': 'by_hand'|'by_itself'}}, …]; left out: internal only, 1 %, 5 %, 25 %, 50 %, 100 %"
+        ),
+    )
+    guardrails = serializers.JSONField(
+        required=False,
+        help_text=(
+            "{'budget': {'rollback', 'clear'}, 'minimum': {'requests', 'groups', 'pairs'}, 'margins': {guardrail: "
+            "number}, 'held_out': 'set@version'|null, 'judges': {guardrail: 'judge@version'}, 'replays_per_minute'}; "
+            "left out: the usual ones"
         ),
     )
 
@@ -127,6 +143,7 @@ class PlanCanary(OperatorView):
             candidate=candidate,
             unit=body["unit"],
             stages=body.get("stages", list(DEFAULT_STAGES)),
+            guardrails=body.get("guardrails") or suggested_guardrails(),
             reason=body["reason"],
             actor=self.operator,
             now=now,
@@ -156,6 +173,7 @@ class ChangePlan(OperatorView):
             canary=canary,
             unit=body["unit"],
             stages=body.get("stages", canary.stages),
+            guardrails=body.get("guardrails"),
             actor=self.operator,
             now=now,
         )

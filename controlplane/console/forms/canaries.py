@@ -4,10 +4,18 @@ from typing import Any
 
 from django import forms
 
+from controlplane.rollouts.guardrails import MAX_MINUTES, Advance, StageEvidence, Unproven
 from controlplane.rollouts.models import DEFAULT_STAGES
 
 UNITS = [("user", "User"), ("tenant", "Tenant"), ("region", "Region")]
 AUDIENCES = [("internal", "Internal"), ("all", "Everybody")]
+UNPROVEN = [
+    (Unproven.WAIT.value, "Wait for it"),
+    (Unproven.ALLOW.value, "People may go on"),
+    (Unproven.ROLL_BACK.value, "Roll back"),
+]
+_EVIDENCE = ("unproven", "after_minutes", "advance")
+ADVANCE = [(Advance.BY_HAND.value, "By hand"), (Advance.BY_ITSELF.value, "By itself")]
 
 
 class PlanForm(forms.Form):
@@ -68,6 +76,25 @@ class StageForm(forms.Form):
         required=False,
         widget=forms.TextInput(attrs={"class": "form-control", "placeholder": "any"}),
     )
+    unproven = forms.ChoiceField(
+        label="Without evidence",
+        choices=UNPROVEN,
+        widget=forms.Select(attrs={"class": "form-select"}),
+        initial=Unproven.WAIT.value,
+    )
+    after_minutes = forms.IntegerField(
+        label="Minutes before that",
+        min_value=0,
+        max_value=MAX_MINUTES,
+        widget=forms.NumberInput(attrs={"class": "form-control narrow"}),
+        initial=0,
+    )
+    advance = forms.ChoiceField(
+        label="Goes on",
+        choices=ADVANCE,
+        widget=forms.Select(attrs={"class": "form-select"}),
+        initial=Advance.BY_HAND.value,
+    )
 
 
 class BaseStages(forms.BaseFormSet):  # type: ignore[type-arg]  # generic in the stubs only
@@ -82,6 +109,7 @@ class BaseStages(forms.BaseFormSet):  # type: ignore[type-arg]  # generic in the
                 "tenants": form.cleaned_data["tenants"],
                 "regions": form.cleaned_data["regions"],
                 "weight": int(form.cleaned_data["percent"] * 100),
+                "evidence": {name: form.cleaned_data[name] for name in _EVIDENCE},
             }
             for form in self.forms
             if form.cleaned_data.get("name") and not form.cleaned_data.get("DELETE")
@@ -99,6 +127,7 @@ def stage_initial(stages: Any = DEFAULT_STAGES) -> list[dict[str, Any]]:
         {
             **{key: stage[key] for key in ("name", "audience", "tenants", "regions")},
             "percent": f"{stage['weight'] / 100:g}",
+            **StageEvidence.of(stage).to_json(),
         }
         for stage in stages
     ]

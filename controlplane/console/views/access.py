@@ -203,17 +203,18 @@ def token_revoke(request: HttpRequest, pk: int) -> HttpResponse:
 # --- what the pages show ----------------------------------------------------------------------------------------------
 def access_tabs(operator: Operator, active: str) -> list[dict[str, Any]]:
     """The tabs of the access pages that have something for this operator."""
-    tabs = [("People", "access"), ("Tenants & keys", "access-tenants"), ("Operator tokens", "access-tokens")]
-    return [
-        {"label": label, "url_name": name, "active": name == active}
-        for label, name in tabs
-        if name != "access-tenants" or may_somewhere(operator, "accounts.view_tenant")
+    tabs = [
+        ("People", "access", True),
+        ("Tenants & keys", "access-tenants", may_somewhere(operator, "accounts.view_tenant")),
+        ("Operator tokens", "access-tokens", True),
+        ("Alerts", "alert-channels", may(operator, "alerts.view_channel")),
     ]
+    return [{"label": label, "url_name": name, "active": name == active} for label, name, is_open in tabs if is_open]
 
 
-def shown_once(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
+def shown_once(request: HttpRequest, context: dict[str, Any], *, template: str = "access/secret.html") -> HttpResponse:
     """A page with a secret: kept by nothing between here and the reader, nor by the browser's history."""
-    answer = render(request, "access/secret.html", context)
+    answer = render(request, template, context)
     answer["Cache-Control"] = "no-store, private, max-age=0"
     return answer
 

@@ -1,19 +1,25 @@
 """The canary pages: plan one, turn its knob, watch it beside its control, take it back."""
 
+from datetime import datetime
+from typing import Any
+
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from controlplane import live
 from controlplane.accounts.access import may
 from controlplane.approvals import operations as approvals
 from controlplane.audit.models import AuditEvent
 from controlplane.console.canary_dashboard import RANGES, dashboard
 from controlplane.console.forms.canaries import BaseStages, PlanForm, StageFormSet, stage_initial
 from controlplane.console.forms.fields import ReasonForm
+from controlplane.console.forms.guardrails import GuardrailForm, guardrail_initial
 from controlplane.console.requests import (
     actor_of,
     reason_given,
@@ -24,11 +30,15 @@ from controlplane.console.requests import (
 )
 from controlplane.console.stages import steps, stops
 from controlplane.console.timeline import timeline
+from controlplane.console.verdict_content import rail_chart, standing, tiles, unit_of
 from controlplane.prompts.access import access_prompt, access_version
 from controlplane.rollouts import operations
 from controlplane.rollouts.access import access_canary, visible_canaries
+from controlplane.rollouts.guardrails import DEFAULT_STAGE_EVIDENCE
 from controlplane.rollouts.models import Canary, CanaryState, Gate, gate_of
 from controlplane.telemetry.feed import CanaryFeed
+from controlplane.verdicts.references import held_out_sets, judges, suggested_guardrails
+from controlplane.verdicts.watching import read_watch
 
 
 @login_required
@@ -56,17 +66,19 @@ def canary_plan(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     if request.method != "POST":
         form = PlanForm(initial={"reason": version.rationale})
         stages = StageFormSet(initial=stage_initial(), prefix="stages")
-        context = {"prompt": prompt, "version": version, "form": form, "stages": stages}
+        rails = _guardrail_form(initial=guardrail_initial(suggested_guardrails()))
+        context = {"prompt": prompt, "version": version, "form": form, "stages": stages, "rails": rails}
         return render(request, "canaries/plan.html", context)
-    form, stages, adding = _typed(request)
-    context = {"prompt": prompt, "version": version, "form": form, "stages": stages}
-    if not adding and form.is_valid() and stages.is_valid():
+    form, stages, rails, adding = _typed(request)
+    context = {"prompt": prompt, "version": version, "form": form, "stages": stages, "rails": rails}
+    if not adding and all([form.is_valid(), stages.is_valid(), rails.is_valid()]):
         canary = refused_into_form(
             form,
             lambda: operations.plan_canary(
                 candidate=version,
                 unit=form.cleaned_data["unit"],
                 stages=stages.stages(),
+                guardrails=rails.guardrails(),
                 reason=form.cleaned_data["reason"],
                 actor=operator,
                 now=now,
@@ -89,20 +101,33 @@ def canary_edit(request: HttpRequest, slug: str) -> HttpResponse:
     if asking:
         form = PlanForm(initial={"unit": canary.unit, "reason": canary.change.reason})
         stages = StageFormSet(initial=stage_initial(canary.stages), prefix="stages")
+        rails = _guardrail_form(initial=guardrail_initial(canary.guardrails or suggested_guardrails()))
     else:
-        form, stages, asking = _typed(request)
-        if not asking and form.is_valid() and stages.is_valid():
+        form, stages, rails, asking = _typed(request)
+        if not asking and all([form.is_valid(), stages.is_valid(), rails.is_valid()]):
             unit = form.cleaned_data["unit"]
             changed = refused_into_form(
                 form,
                 lambda: operations.change_plan(
-                    canary=canary, unit=unit, stages=stages.stages(), actor=operator, now=now
+                    canary=canary,
+                    unit=unit,
+                    stages=stages.stages(),
+                    guardrails=rails.guardrails(),
+                    actor=operator,
+                    now=now,
                 ),
             )
             if changed is not None:
                 messages.success(request, f"Changed the plan of {canary.slug}; it needs its sign-offs anew")
                 return redirect(canary)
-    context = {"prompt": canary.prompt, "version": canary.candidate, "canary": canary, "form": form, "stages": stages}
+    context = {
+        "prompt": canary.prompt,
+        "version": canary.candidate,
+        "canary": canary,
+        "form": form,
+        "stages": stages,
+        "rails": rails,
+    }
     return render(request, "canaries/plan.html", context, status=200 if asking else 400)
 
 
@@ -118,6 +143,7 @@ def canary_page(request: HttpRequest, slug: str) -> HttpResponse:
     context = {
         "canary": canary,
         "topic": _topic(canary),
+        **_judged(canary, now=now),
         "prompt": canary.prompt,
         "steps": steps(canary, examined),
         "stops": stops(canary, examined) if canary.is_running else [],
@@ -136,6 +162,29 @@ def canary_page(request: HttpRequest, slug: str) -> HttpResponse:
         "events": timeline(AuditEvent.objects.filter(target=canary.audit_name)[:20]),
     }
     return render(request, "canaries/canary.html", context)
+
+
+@login_required
+@require_safe
+def canary_verdict(request: HttpRequest, slug: str) -> HttpResponse:
+    """The verdict and the numbers of the guardrails, for a page that is open: it asks as often as somebody looks."""
+    canary = access_canary(actor_of(request), slug)
+    if not canary.is_running:
+        # The page still offers to turn the knob of what has ended.
+        return HttpResponse(headers={"HX-Refresh": "true"})
+    context = {"canary": canary, **_judged(canary, now=timezone.now())}
+    return render(request, "canaries/_judged.html", context)
+
+
+@login_required
+@require_safe
+def canary_rail(request: HttpRequest, slug: str, rail: str) -> JsonResponse:
+    """The chart of one guardrail, which its page draws anew as points come."""
+    canary = access_canary(actor_of(request), slug)
+    policy = canary.judged_by
+    if policy is None or rail not in policy.margins:
+        raise Http404(f"canary {slug!r} has no guardrail {rail!r}")
+    return JsonResponse(rail_chart(canary, policy, rail))
 
 
 @login_required
@@ -225,20 +274,43 @@ def canary_withdraw(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 # --- what the pages show ----------------------------------------------------------------------------------------------
-def _typed(request: HttpRequest) -> tuple[PlanForm, BaseStages, bool]:
+def _typed(request: HttpRequest) -> tuple[PlanForm, BaseStages, GuardrailForm, bool]:
     """The posted plan, and whether one more empty stage was asked for; then nothing is judged yet."""
     data = request.POST.copy()
     adding = data.get("action") == "add"
     if adding:
         total = whole_number(data.get("stages-TOTAL_FORMS", "")) or 0
         data["stages-TOTAL_FORMS"] = str(min(total + 1, 20))
-        data.setdefault(f"stages-{total}-audience", "all")
+        for name, value in {"audience": "all", **DEFAULT_STAGE_EVIDENCE.to_json()}.items():
+            data.setdefault(f"stages-{total}-{name}", str(value))
     form = PlanForm(initial=data.dict()) if adding else PlanForm(data)
-    return form, StageFormSet(data, prefix="stages"), adding
+    rails = _guardrail_form(initial=data.dict()) if adding else _guardrail_form(data)
+    return form, StageFormSet(data, prefix="stages"), rails, adding
+
+
+def _guardrail_form(*args: Any, **kwargs: Any) -> GuardrailForm:
+    return GuardrailForm(*args, held_out=held_out_sets(), judges=judges(), **kwargs)
 
 
 def _topic(canary: Canary) -> str:
-    return f"canary.{canary.slug}"
+    return live.canary_topic(canary.slug)
+
+
+def _judged(canary: Canary, *, now: datetime) -> dict[str, Any]:
+    """The verdict, and each guardrail's tile with the place of its chart; one query."""
+    watch = read_watch(canary)
+    rails = [
+        {
+            "tile": tile,
+            "id": f"rail-{tile.key}",
+            "title": f"{tile.title}: worse than control by",
+            "unit": unit_of(tile.key),
+            "src": reverse("canary-rail", args=[canary.slug, tile.key]),
+        }
+        for tile in tiles(canary, watch)
+    ]
+    topic = live.verdict_topic(canary.slug)
+    return {"standing": standing(canary, watch, now=now), "rails": rails, "verdict_topic": topic}
 
 
 def _range(request: HttpRequest) -> int:

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from django.contrib.auth.decorators import login_required
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.utils import timezone
@@ -25,6 +26,7 @@ from controlplane.deadletters.access import tenants_with
 from controlplane.deadletters.burn import burns
 from controlplane.releases.fleet import fleet
 from controlplane.rollouts.access import visible_canaries
+from controlplane.rollouts.models import Canary, CanaryState
 from controlplane.routing.holds import active_holds
 from controlplane.routing.operations import active_table
 from controlplane.telemetry.feed import OVERVIEW_WINDOW
@@ -45,6 +47,9 @@ _LANE_WINDOW: Final = timedelta(minutes=5)
 # Drift is looked for in the newest open changes; a page that examined hundreds would not be a front page.
 _MOST_EXAMINED: Final = 50
 _MOST_WAITING: Final = 5
+_MOST_CANARIES: Final = 20
+# For so long a roll-back that nobody asked for is news.
+_ROLLED_BACK_LATELY: Final = timedelta(hours=24)
 
 
 @login_required
@@ -66,6 +71,7 @@ def overview(request: HttpRequest) -> HttpResponse:
         debts=debts,
         drifted=_drifted(operator, now=now),
         burning=burns(now=now, tenants=letters) if letters is None or letters else [],
+        canaries=_to_look_at(operator, now=now),
         now=now,
     )
     context = {
@@ -101,6 +107,13 @@ def palette(request: HttpRequest) -> JsonResponse:
 
 
 # --- what the page shows ----------------------------------------------------------------------------------------------
+def _to_look_at(operator: Operator, *, now: datetime) -> list[Canary]:
+    """The canaries that run, and those that were rolled back by themselves in the last day; one query."""
+    lately = Q(end_evidence__isnull=False, ended_at__gt=now - _ROLLED_BACK_LATELY)
+    canaries = visible_canaries(operator).select_related("watch").filter(Q(state=CanaryState.RUNNING) | lately)
+    return list(canaries.order_by("-ended_at", "prompt__slug")[:_MOST_CANARIES])
+
+
 def _opened(now: datetime) -> list[OpenLane]:
     active = active_table()
     table = Routing.parse(active.document) if active else None

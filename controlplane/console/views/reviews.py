@@ -12,6 +12,7 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 
+from controlplane.accounts.access import may
 from controlplane.accounts.models import Operator
 from controlplane.accounts.roles import Role
 from controlplane.approvals import operations, preparations
@@ -21,6 +22,7 @@ from controlplane.approvals.models import ChangeRequest, ChangeState, Decision
 from controlplane.approvals.operations import Examination
 from controlplane.approvals.policy import Standing, Validity
 from controlplane.audit.models import AuditEvent
+from controlplane.console.eval_run_content import gate_checklist, gate_lines
 from controlplane.console.forms.fields import ReasonForm
 from controlplane.console.forms.reviews import BreakGlassForm, SignOffForm
 from controlplane.console.requests import actor_of, refused_as_message, went_through
@@ -28,6 +30,7 @@ from controlplane.console.review_content import replay_of, review_content
 from controlplane.console.threshold_content import REPLAYED
 from controlplane.console.timeline import target_words, timeline
 from controlplane.console.trial_content import trial_cards, trial_checklist
+from controlplane.evals.access import VIEW as SEE_EVALS
 
 
 @login_required
@@ -236,13 +239,18 @@ def _review_context(operator: Operator, pk: int, *, now: datetime) -> dict[str, 
     debts = list(change.bypasses.all())
     content = review_content(change)
     cards = trial_cards(change, now=now)
-    content["checklist"] = [*content["checklist"], *trial_checklist(cards)]
+    asked = gate_lines(change, now=now)
+    content["checklist"] = [*content["checklist"], *trial_checklist(cards), *gate_checklist(asked)]
     return {
         "change": change,
         "content": content,
         "trials": cards,
         "is_trying": any(card.is_running for card in cards),
         "may_try": bool(cards) and "carry" in acts,
+        "evals": asked,
+        "sees_evals": may(operator, SEE_EVALS),
+        "is_asking": any(line.is_asking for line in asked),
+        "may_run_evals": "carry" in acts and any(not line.met.is_met and not line.is_asking for line in asked),
         "unmet": preparations.unmet(change) if change.is_open else [],
         "to_see": preparations.to_see(change) if change.is_open else [],
         "stages_note": f"by {content['canary'].unit}" if content.get("canary") else "",

@@ -8,6 +8,8 @@ import jsonschema_rs
 import openai
 import pytest
 
+from dataplane.simulator import corpus
+
 MODEL = "gpt-4o-instant"
 REFUND = [{"role": "user", "content": "How do I get a refund for a broken item?"}]
 WEATHER = {
@@ -110,6 +112,16 @@ def test_system_prompt_steers_the_length(openai_client, style, compare):
     )
 
     assert compare(styled.usage.completion_tokens, usual.usage.completion_tokens)
+
+
+def test_system_prompt_that_asks_for_imagination_gets_what_is_not_true(openai_client):
+    """A prompt version can be less grounded: its answers say what the help centre does not."""
+    inventive = [{"role": "system", "content": "Be brief and imaginative."}, *REFUND]
+
+    completion = openai_client.chat.completions.create(model=MODEL, messages=inventive)
+
+    answer = completion.choices[0].message.content
+    assert [made_up for made_up in corpus.INVENTIONS if answer.endswith(made_up)]
 
 
 def test_same_request_gets_the_same_answer_and_another_seed_may_not(openai_client):

@@ -18,13 +18,16 @@ from controlplane.accounts.models import Operator
 from controlplane.accounts.roles import Role
 from controlplane.approvals import operations as approvals
 from controlplane.approvals.models import ChangeRequest, Decision
+from controlplane.console.management.demo_evals import walk_evals
 from controlplane.ladder import operations as ladder
 from controlplane.prompts import operations as prompts
 from controlplane.prompts.models import PromptVersion
 from controlplane.rollouts import operations as rollouts
+from controlplane.rollouts.guardrails import Advance, StageEvidence, Unproven, default_guardrails
 from controlplane.rollouts.models import DEFAULT_STAGES
 from controlplane.routing import operations as routing
 from controlplane.trials.runner import run_trial
+from controlplane.verdicts.references import suggested_guardrails
 
 PASSWORD = "ballast-demo"  # noqa: S105 - printed in the README; demo mode binds to loopback only
 DEMO_FILE = settings.BASE_DIR / "fixtures" / "demo.yaml"
@@ -36,7 +39,7 @@ Walk = Iterator[datetime]
 
 class Command(BaseCommand):
     help = (
-        "Load the demo: people, tenants, keys, signed copy, routing, prompts and a running canary. "
+        "Load the demo: people, tenants, keys, signed copy, routing, prompts, evals and a running canary. "
         "Does nothing the second time."
     )
     requires_system_checks = ()  # those of `migrate` came before, and would load every page's code here
@@ -65,7 +68,14 @@ def _load(demo: dict[str, Any], *, now: datetime) -> None:
     stories = [_walk_prompt(slug, entry, people, now) for slug, entry in demo["prompts"].items()]
     # Its fallback stack names the copy, so that has to be signed before the table is put in force.
     words = [_walk_copy(slug, entry, people, start + timedelta(minutes=5)) for slug, entry in demo["copy"].items()]
-    _play([*words, _walk_routing(demo["routing"], people, start + timedelta(hours=1)), *stories])
+    # After the first prompt, by which lanes are asked, and before any canary: these name a set and judges.
+    asked = walk_evals(
+        demo["evals"],
+        people,
+        now - timedelta(days=6, hours=5, minutes=30),
+        now - timedelta(days=1, hours=4, minutes=50),
+    )
+    _play([*words, _walk_routing(demo["routing"], people, start + timedelta(hours=1)), asked, *stories])
 
 
 def read_demo(today: date, *, simulator: str) -> dict[str, Any]:
@@ -190,7 +200,8 @@ def _walk_canary(version: PromptVersion, entry: dict[str, Any], people: dict[str
     canary = rollouts.plan_canary(
         candidate=version,
         unit="user",
-        stages=[dict(stage) for stage in DEFAULT_STAGES],
+        stages=_stages(entry),
+        guardrails=_guardrails(version),
         reason=version.rationale,
         actor=owner,
         now=at,
@@ -213,6 +224,21 @@ def _walk_canary(version: PromptVersion, entry: dict[str, Any], people: dict[str
     elif entry["path"] == "rolled-back":
         yield at
         rollouts.roll_back_canary(canary=canary, reason=entry["end_reason"], actor=people["oncall"], now=at)
+
+
+def _guardrails(version: PromptVersion) -> dict[str, Any]:
+    """The usual ones, with the replay of held-out questions where the version takes a question."""
+    return suggested_guardrails() if "question" in version.variables_schema["properties"] else default_guardrails()
+
+
+def _stages(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """The usual stages. What has begun was taken further by people alone, as no traffic of it was there to judge; the
+    one that runs goes on like that, so that whoever looks around may turn its knob.
+    """
+    if entry["path"] == "planned":
+        return [dict(stage) for stage in DEFAULT_STAGES]
+    by_people = StageEvidence(Unproven.ALLOW, 0, Advance.BY_HAND).to_json()
+    return [{**stage, "evidence": by_people} for stage in DEFAULT_STAGES]
 
 
 def _sign(change: ChangeRequest, people: dict[str, Operator], at: datetime) -> Walk:

@@ -1,0 +1,143 @@
+"""The shadow process of a host: its parts put together. It serves nobody, so whatever it does, nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+import uuid
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final
+
+import uvloop
+
+from dataplane.credentials import Secrets
+from dataplane.fleet import FleetBreakers
+from dataplane.lane_caller import LaneCaller
+from dataplane.providers import ADAPTERS
+from dataplane.quota_desk import QuotaDesk
+from dataplane.release import Release
+from dataplane.reports import ReportShipper
+from dataplane.settings import ShadowSettings
+from dataplane.shadow.bounded import BoundedTransport
+from dataplane.shadow.counting import ShadowCounting
+from dataplane.shadow.wire import listen
+from dataplane.shadow.worker import ShadowWorker
+from dataplane.stores.quota import RedisQuotaStore
+from dataplane.stores.shadow_budget import RedisShadowStore
+from dataplane.timers import TimerWheel
+from dataplane.transport import Http1Transport
+from dataplane.watcher import ReleaseWatcher
+
+log = logging.getLogger("ballast.shadow")
+
+NICENESS: Final = 15
+
+
+def run_shadow(settings: ShadowSettings, *, secrets: Secrets) -> None:
+    """Ask again what the gateways of this host hand over, until SIGTERM or SIGINT.
+
+    Raises:
+        OSError: the socket or the spool directory cannot be used.
+    """
+    give_way()
+    uvloop.run(_run(settings, secrets))
+
+
+def give_way() -> None:
+    """Let every other process of this machine go first: where the system knows how, this one runs only when nobody else
+    would, so that who serves is never kept off a processor by it, not even for the rest of a time slice.
+    """
+    with suppress(OSError):
+        os.nice(NICENESS)
+    if hasattr(os, "SCHED_IDLE"):
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+def only_shadows(release: Release) -> Release:
+    """The release without the lanes that serve callers: what is judged and shared here is none of theirs."""
+    names = {name for policy in release.routing.shadows.values() for name in policy.all_lanes}
+    lanes = {name: lane for name, lane in release.routing.lanes.items() if name in names}
+    return replace(release, routing=replace(release.routing, lanes=lanes, routes={}))
+
+
+async def _run(settings: ShadowSettings, secrets: Secrets) -> None:
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    counting, timers, clock, wall = ShadowCounting(), TimerWheel(), time.monotonic, time.time
+    reports = ReportShipper(
+        worker=settings.worker,
+        kind="shadow",
+        host=settings.host_name,
+        settings=settings.reports,
+        shadows=counting,
+    )
+    watcher = ReleaseWatcher(
+        release_file=settings.release_file,
+        trusted_keys_file=settings.trusted_keys_file,
+        acknowledge=reports.ack,
+        poll_seconds=settings.release_poll_seconds,
+    )
+    transport = BoundedTransport(Http1Transport(timers=timers))
+    breakers = FleetBreakers(store=None, report=reports.add_event, clock=clock, wall=wall)
+    redis_url = settings.reports.redis_url
+    quotas = QuotaDesk(
+        store=None if redis_url is None else RedisQuotaStore(redis_url),
+        worker=f"{settings.worker}/{uuid.uuid4().hex}",
+        report=reports.add_event,
+        timers=timers,
+        clock=clock,
+        wall=wall,
+    )
+    worker = ShadowWorker(
+        caller=LaneCaller(
+            transport=transport,
+            secrets=secrets,
+            adapters=ADAPTERS,
+            timers=timers,
+            clock=clock,
+            wall=wall,
+            learn=quotas.learn,
+        ),
+        breakers=breakers,
+        quotas=quotas,
+        store=None if redis_url is None else RedisShadowStore(redis_url),
+        counting=counting,
+        reports=reports,
+        timers=timers,
+        clock=clock,
+        wall=wall,
+    )
+
+    def adopted(release: Release) -> None:
+        lanes = only_shadows(release)
+        breakers.adopt(lanes)
+        quotas.adopt(lanes)
+        worker.adopt(release)
+        reports.serving = release
+        if reports.status == "starting":
+            reports.set_status("serving")
+
+    watcher.subscribe(adopted)
+    await reports.start()  # which finds out whether another shadow process of this host lives
+    try:
+        await watcher.start()
+        await worker.start()
+        server = await listen(settings.socket, worker.take)
+        log.info("shadows are taken at %s", settings.socket)
+        try:
+            await stopping.wait()
+        finally:
+            server.close()
+            reports.set_status("draining")
+    finally:
+        await watcher.stop()
+        await worker.stop()
+        await quotas.stop()
+        await transport.close()
+        await reports.stop()
