@@ -1,5 +1,6 @@
 """The stages of a canary in words: for the stepper of a plan, and as the stops of the knob of a running canary."""
 
+from collections.abc import Callable
 from typing import Any
 
 from controlplane.approvals.operations import Examination
@@ -23,8 +24,15 @@ def steps(canary: Canary, examined: Examination) -> list[dict[str, Any]]:
     return found
 
 
-def stops(canary: Canary, examined: Examination) -> list[dict[str, Any]]:
-    """The stages for `components/_knob.html`; a stop whose gate is closed says what is missing."""
+def stops(
+    canary: Canary, examined: Examination, *, unproven: Callable[[int], str | None] = lambda position: None
+) -> list[dict[str, Any]]:
+    """The stages for `components/_knob.html`; a stop whose gate is closed, or that waits for evidence, says what is
+    missing.
+
+    Args:
+        unproven: What evidence of the stages before keeps a stage, by its position, from being reached.
+    """
     standings = {gate: examined.standing(gate) for gate in Gate}
     bypassed = canary.change.bypasses.in_effect(examined.at).filter(digest=examined.current.digest).exists()
     here = canary.stages[canary.position]
@@ -33,7 +41,11 @@ def stops(canary: Canary, examined: Examination) -> list[dict[str, Any]]:
         ahead = index > canary.position
         gates = [standings[gate] for gate in canary.gates_up_to(index) if standings[gate].gate.requirements]
         closed = [gate for gate in gates if not gate.is_open]
-        locked = ahead and bool(closed) and not bypassed
+        waits = unproven(index) if ahead else None
+        unsigned = ahead and bool(closed) and not bypassed
+        why = (
+            closed[0].sentence if unsigned else "" if waits is None else "Waits for evidence; the verdict says of what"
+        )
         found.append(
             {
                 "value": index,
@@ -41,8 +53,8 @@ def stops(canary: Canary, examined: Examination) -> list[dict[str, Any]]:
                 "share": stage["name"],
                 "moves": _moves(here, stage, ahead=ahead),
                 "current": index == canary.position,
-                "disabled": locked,
-                "why": closed[0].sentence if locked else "",
+                "disabled": bool(why),
+                "why": why,
                 "met": _met(gates, closed, bypassed=bypassed) if ahead else "",
             }
         )

@@ -11,7 +11,7 @@ from controlplane.rollouts.guardrails import RAILS, Guardrails, Rail, Scale, Str
 from controlplane.rollouts.models import Canary
 from controlplane.verdicts.models import CanaryWatch, VerdictPoint
 from controlplane.verdicts.values import Alarm, Reading, Ruling, amount, compared
-from controlplane.verdicts.watching import STALE_AFTER, due_at, waits_for
+from controlplane.verdicts.watching import STALE_AFTER, due_at
 
 # Of a chart; older ones are thinned out, so that a page costs the same however long a canary runs.
 MAX_POINTS: Final = 150
@@ -61,7 +61,6 @@ class Standing:
     looked_at: datetime | None
     is_stale: bool
     alarms: tuple[Alarm, ...]
-    waits_for: tuple[str, ...]
     follows: str
 
 
@@ -73,7 +72,7 @@ def standing(canary: Canary, watch: CanaryWatch | None, *, now: datetime) -> Sta
             if canary.guardrails is not None
             else "Planned before there were guardrails: people judge it alone."
         )
-        return Standing(_WORDS[Ruling.UNPROVEN], "off", sentence, None, False, (), (), "")
+        return Standing(_WORDS[Ruling.UNPROVEN], "off", sentence, None, False, (), "")
     verdict = watch.read
     return Standing(
         word=_WORDS[verdict.ruling],
@@ -82,7 +81,6 @@ def standing(canary: Canary, watch: CanaryWatch | None, *, now: datetime) -> Sta
         looked_at=watch.looked_at,
         is_stale=canary.is_running and now - watch.looked_at > STALE_AFTER,
         alarms=verdict.alarms,
-        waits_for=tuple(waits_for(canary, now=now)),
         follows=_follows(canary, verdict.ruling),
     )
 

@@ -12,7 +12,7 @@ from django.db.models.fields.json import KT
 from django.db.models.functions import Cast
 
 from controlplane.releases.models import SILENT_AFTER
-from controlplane.telemetry import evidence, samples  # noqa: F401 - Django finds models here; these live there
+from controlplane.telemetry import evidence, samples, shadows  # noqa: F401 - Django finds models here; these live there
 from dataplane.sketches import Sketch
 
 BUCKET: Final = timedelta(seconds=10)

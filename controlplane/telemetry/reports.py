@@ -1,16 +1,20 @@
 """Read a worker's report as it came off the stream; whatever passes here fits the tables."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import orjson
 
 from controlplane.telemetry.models import COUNTS, LANE_STATES, SKETCHES, empty_sketch
+from controlplane.telemetry.shadows import SHADOW_SKETCHES
 from dataplane.cohorts import GROUPS, Arm
 from dataplane.evidence import CANDIDATE, CELL, CONTROL
 from dataplane.frames import Ending
 from dataplane.policies import QUOTA_LIMITS
+from dataplane.shadow.counting import CANDIDATE as SHADOW_CANDIDATE
+from dataplane.shadow.counting import COUNTS as SHADOW_COUNTS
+from dataplane.shadow.counting import MAX_RULES, MOMENTS, NOISE
 from dataplane.sketches import Sketch
 
 Report = dict[str, Any]
@@ -24,10 +28,12 @@ _YEAR_3000: Final = 32_503_680_000
 # What workers of an older version do not send yet; during an upgrade both report.
 _NEWER_COUNTS: Final = frozenset({"fallbacks", "attempts", "failures", "timeouts", "throttled"})
 _NEWER_SKETCHES: Final = frozenset({"drain_tps"})
-_NEWER_ROWS: Final = ("streams", "deliveries", "samples", "evidence", "exposures")
+_NEWER_ROWS: Final = ("streams", "deliveries", "samples", "evidence", "exposures", "shadow", "shadow_samples")
 # Of checks of answers: far more keys than modes, rungs and labels there are, or rules with their verdicts.
 _MAX_OUTPUTS: Final = 400
 _MAX_OUTPUT_KEY: Final = 200
+# A rule with its version and two verdicts.
+_MAX_RULE_KEY: Final = 300
 # Of a sample: of the answer and of its question, and of what it may rest on.
 _MAX_SAMPLE_CHARACTERS: Final = 32_000
 _MAX_SOURCE_CHARACTERS: Final = 64_000
@@ -62,7 +68,7 @@ def parse_report(raw: bytes) -> Report:
     Counts, sketches, outputs and rows that an older worker does not know are filled in: 0 and empty.
 
     Shape: see `dataplane.reports`: {"worker", "boot", "seq", "sent_at", "state", "acks", "rollups", "usage", "events",
-    "streams", "deliveries", "samples", "evidence", "exposures"}.
+    "streams", "deliveries", "samples", "evidence", "exposures", "shadow", "shadow_samples"}.
     Raises:
         MalformedReport: not JSON, a member missing, or a value that no column could hold.
     """
@@ -100,13 +106,22 @@ def parse_report(raw: bytes) -> Report:
         for name in _NEWER_SKETCHES:
             rollup.setdefault(name, empty_sketch())
         rollup.setdefault("outputs", {})
-        for name in SKETCHES:
-            try:
-                Sketch.from_json(rollup[name])
-            except ValueError as exc:
-                raise MalformedReport(f"$.rollups[{position}].{name}", f"a sketch ({exc})") from exc
+        _sketches(rollup, SKETCHES, f"$.rollups[{position}]")
+    for position, counted in enumerate(report["shadow"]):
+        _sketches(counted, SHADOW_SKETCHES, f"$.shadow[{position}]")
+    for position, sample in enumerate(report["shadow_samples"]):
+        if sample["texts"] is not None:
+            _object(sample["texts"], _SHADOW_TEXTS, f"$.shadow_samples[{position}].texts")
     parsed: Report = report
     return parsed
+
+
+def _sketches(row: Mapping[str, Any], names: Iterable[str], path: str) -> None:
+    for name in names:
+        try:
+            Sketch.from_json(row[name])
+        except ValueError as exc:
+            raise MalformedReport(f"{path}.{name}", f"a sketch ({exc})") from exc
 
 
 def _object(value: Any, members: Mapping[str, tuple[Check, str]], path: str) -> None:
@@ -154,6 +169,28 @@ def _or_null(member: tuple[Check, str]) -> tuple[Check, str]:
 
 def _optional(member: tuple[Check, str]) -> tuple[Check, str]:
     return lambda value: value is _ABSENT or member[0](value), member[1]
+
+
+def _counts_by_key(most: int, length: int) -> tuple[Check, str]:
+    is_key, is_count = _text(length, minimum=1)[0], _integer()[0]
+    return (
+        lambda value: (
+            isinstance(value, dict)
+            and len(value) <= most
+            and all(is_key(key) and is_count(count) for key, count in value.items())
+        ),
+        f"at most {most} counts by keys of up to {length} characters",
+    )
+
+
+def _is_moment(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and _COUNT(value[0])
+        and all(isinstance(one, int | float) and not isinstance(one, bool) and abs(one) <= 1e15 for one in value[1:])
+        and value[2] >= 0
+    )
 
 
 def _is_call(value: Any) -> bool:
@@ -212,6 +249,8 @@ _REPORT: Final = {
     "samples": _optional(_ROWS),
     "evidence": _optional(_ROWS),
     "exposures": _optional(_ROWS),
+    "shadow": _optional(_ROWS),
+    "shadow_samples": _optional(_ROWS),
 }
 _STATE: Final = {
     "kind": _text(20),
@@ -268,18 +307,14 @@ _ACK: Final = {
     "reason": _optional(_text(10_000)),
     "at": _EPOCH,
 }
-_OUTPUT_KEY: Check = _text(_MAX_OUTPUT_KEY, minimum=1)[0]
-_OUTPUTS: tuple[Check, str] = (
-    lambda value: (
-        isinstance(value, dict)
-        and len(value) <= _MAX_OUTPUTS
-        and all(_OUTPUT_KEY(key) and _COUNT(count) for key, count in value.items())
-    ),
-    f"at most {_MAX_OUTPUTS} counts by keys of up to {_MAX_OUTPUT_KEY} characters",
+_OUTPUTS: Final = _counts_by_key(_MAX_OUTPUTS, _MAX_OUTPUT_KEY)
+_BUCKET: tuple[Check, str] = (
+    lambda value: _integer(_YEAR_3000)[0](value) and value % 10 == 0,
+    "epoch seconds, a multiple of 10",
 )
 _ROLLUP: Final = {
     **_SERIES,
-    "bucket": (lambda value: _integer(_YEAR_3000)[0](value) and value % 10 == 0, "epoch seconds, a multiple of 10"),
+    "bucket": _BUCKET,
     **{name: _optional(_integer()) if name in _NEWER_COUNTS else _integer() for name in COUNTS},
     **{name: _optional(_OBJECT) if name in _NEWER_SKETCHES else _OBJECT for name in SKETCHES},
     "outputs": _optional(_OUTPUTS),
@@ -385,6 +420,41 @@ _EXPOSURE: Final = {
     "version": _integer(_MAX_SMALL, minimum=1),
     "served": _one_of(CANDIDATE, CONTROL),
 }
+_SHADOW_SERIES: Final = {
+    "policy": _text(100, minimum=1),
+    "digest": _text(64, minimum=1),
+    "route": _text(100, minimum=1),
+    "arm": _one_of(SHADOW_CANDIDATE, NOISE),
+    "lane": _text(200),
+}
+_MOMENTS: tuple[Check, str] = (
+    lambda value: isinstance(value, dict) and value.keys() == set(MOMENTS) and all(map(_is_moment, value.values())),
+    f"how many, sum and sum of squares for each of {', '.join(MOMENTS)}",
+)
+_SHADOW: Final = {
+    **_SHADOW_SERIES,
+    "bucket": _BUCKET,
+    **dict.fromkeys(SHADOW_COUNTS, _integer()),
+    **dict.fromkeys(("discarded", "failed"), _OUTPUTS),
+    "rules": _counts_by_key(MAX_RULES, _MAX_RULE_KEY),
+    "moments": _MOMENTS,
+    **dict.fromkeys(SHADOW_SKETCHES, _OBJECT),
+}
+_SHADOW_SAMPLE: Final = {
+    **_SHADOW_SERIES,
+    "at": _EPOCH,
+    "request_id": _text(64, minimum=1),
+    "tenant": _text(50, minimum=1),
+    "control_lane": _text(200),
+    "prompt": _text(100),
+    "version": _integer(_MAX_SMALL),
+    "diff": _OBJECT,
+    "texts": _or_null(_OBJECT),
+}
+_SHADOW_TEXTS: Final = {
+    **dict.fromkeys(("question", "control", "shadow"), _text(_MAX_SAMPLE_CHARACTERS)),
+    **dict.fromkeys(("control_tools", "shadow_tools"), _CALLS),
+}
 _ROWS_OF: Final = {
     "acks": _ACK,
     "rollups": _ROLLUP,
@@ -395,4 +465,6 @@ _ROWS_OF: Final = {
     "samples": _SAMPLE,
     "evidence": _EVIDENCE,
     "exposures": _EXPOSURE,
+    "shadow": _SHADOW,
+    "shadow_samples": _SHADOW_SAMPLE,
 }

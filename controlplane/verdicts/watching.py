@@ -141,9 +141,15 @@ def due_at(canary: Canary) -> datetime:
 
 def why_not_yet(canary: Canary, *, position: int, now: datetime) -> str | None:
     """As `rollouts.operations.EvidenceCheck`; one query."""
+    return None if canary.guardrails is None else gap(canary, read_watch(canary), position=position, now=now)
+
+
+def gap(canary: Canary, watch: CanaryWatch | None, *, position: int, now: datetime) -> str | None:
+    """Why evidence keeps a running canary from the stage at `position`, given the newest look at it; None: it does not.
+    No query.
+    """
     if canary.guardrails is None:
         return None
-    watch = read_watch(canary)
     said = _doubt(watch, now=now)
     if said is None or (watch is not None and watch.ruling == Ruling.REGRESSED):
         return said
@@ -255,10 +261,3 @@ def _lowered(sentence: str) -> str:
 def read_watch(canary: Canary) -> CanaryWatch | None:
     """The newest look at a canary, for pages; one query."""
     return CanaryWatch.objects.filter(canary=canary).first()
-
-
-def waits_for(canary: Canary, *, now: datetime) -> list[str]:
-    """What a running canary waits for at its stage, as far as evidence goes."""
-    if not canary.is_running:
-        return []
-    return rollouts.what_is_unproven(canary, position=canary.position + 1, now=now)

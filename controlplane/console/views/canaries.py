@@ -37,8 +37,9 @@ from controlplane.rollouts.access import access_canary, visible_canaries
 from controlplane.rollouts.guardrails import DEFAULT_STAGE_EVIDENCE
 from controlplane.rollouts.models import Canary, CanaryState, Gate, gate_of
 from controlplane.telemetry.feed import CanaryFeed
+from controlplane.verdicts.models import CanaryWatch
 from controlplane.verdicts.references import held_out_sets, judges, suggested_guardrails
-from controlplane.verdicts.watching import read_watch
+from controlplane.verdicts.watching import gap, read_watch
 
 
 @login_required
@@ -140,13 +141,19 @@ def canary_page(request: HttpRequest, slug: str) -> HttpResponse:
     canary = access_canary(operator, slug)
     minutes = _range(request)
     examined = approvals.examine_one(canary.change, now=now)
+    watch = read_watch(canary)
+
+    def unproven(position: int) -> str | None:
+        return gap(canary, watch, position=position, now=now)
+
     context = {
         "canary": canary,
         "topic": _topic(canary),
-        **_judged(canary, now=now),
+        **_judged(canary, watch, now=now),
         "prompt": canary.prompt,
         "steps": steps(canary, examined),
-        "stops": stops(canary, examined) if canary.is_running else [],
+        "stops": stops(canary, examined, unproven=unproven) if canary.is_running else [],
+        "unproven": unproven(len(canary.stages)) if canary.is_running else None,
         "seen": {"seen": canary.position},
         "dashboard": dashboard(canary, minutes=minutes, now=now),
         "ranges": [{"label": label, "minutes": value, "active": value == minutes} for value, label in RANGES.items()],
@@ -172,7 +179,7 @@ def canary_verdict(request: HttpRequest, slug: str) -> HttpResponse:
     if not canary.is_running:
         # The page still offers to turn the knob of what has ended.
         return HttpResponse(headers={"HX-Refresh": "true"})
-    context = {"canary": canary, **_judged(canary, now=timezone.now())}
+    context = {"canary": canary, **_judged(canary, read_watch(canary), now=timezone.now())}
     return render(request, "canaries/_judged.html", context)
 
 
@@ -296,9 +303,8 @@ def _topic(canary: Canary) -> str:
     return live.canary_topic(canary.slug)
 
 
-def _judged(canary: Canary, *, now: datetime) -> dict[str, Any]:
-    """The verdict, and each guardrail's tile with the place of its chart; one query."""
-    watch = read_watch(canary)
+def _judged(canary: Canary, watch: CanaryWatch | None, *, now: datetime) -> dict[str, Any]:
+    """The verdict, and each guardrail's tile with the place of its chart."""
     rails = [
         {
             "tile": tile,
