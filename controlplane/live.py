@@ -1,6 +1,6 @@
 """Live topics: how a change reaches the pages that show it.
 
-A topic is a Channels group of the same name: "fleet", "overview", "lanes", "quotas", "answers", "reviews",
+A topic is a Channels group of the same name: "fleet", "overview", "lanes", "quotas", "answers", "shadows", "reviews",
 "dead-letters", "canary.<slug>", "verdict.<slug>", "eval.<id of a run>"; and, for the lines themselves, "operator.<id>",
 which says that what this operator may hear has changed. A message is a hint with data, never the truth: pages poll when
 no message comes, so a lost one costs seconds, and `notify` never raises.
@@ -19,6 +19,7 @@ OVERVIEW: Final = "overview"
 LANES: Final = "lanes"
 QUOTAS: Final = "quotas"
 ANSWERS: Final = "answers"
+SHADOWS: Final = "shadows"
 REVIEWS: Final = "reviews"
 DEAD_LETTERS: Final = "dead-letters"
 CANARY_PREFIX: Final = "canary."

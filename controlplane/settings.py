@@ -92,6 +92,7 @@ INSTALLED_APPS = [
     "controlplane.trials",
     "controlplane.evals",
     "controlplane.verdicts",
+    "controlplane.shadows",
     "controlplane.console",
     "controlplane.api",
 ]
@@ -163,8 +164,8 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # A click must not hang because the broker is away: agents reconcile, and the beat pushes again.
 CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_connect_timeout": 1, "socket_timeout": 5}
 CELERY_TASK_PUBLISH_RETRY = False
-# Durable work has workers of its own: what takes long, or kills them, keeps nobody from lapsing a bypass in time. So has
-# what is urgent of it: who is to be woken does not stand behind an eval.
+# Durable work has workers of its own: what takes long, or kills them, keeps nobody from lapsing a bypass in time. So
+# has what is urgent of it: who is to be woken does not stand behind an eval.
 CELERY_TASK_ROUTES = {"work.run": {"queue": "ballast.work"}, "work.run_urgent": {"queue": "ballast.urgent"}}
 # What cannot be read becomes a dead letter instead of a line in a log.
 CELERY_WORKER_CONSUMER = "controlplane.work.consumer:Consumer"
@@ -180,6 +181,8 @@ CELERY_BEAT_SCHEDULE = {
     "watch-canaries": {"task": "verdicts.watch", "schedule": timedelta(seconds=5)},
     "replay-held-out": {"task": "verdicts.replay", "schedule": timedelta(seconds=10)},
     "forget-replays": {"task": "verdicts.forget", "schedule": timedelta(hours=6)},
+    "follow-shadows": {"task": "shadows.follow", "schedule": timedelta(seconds=5)},
+    "settle-checklists": {"task": "shadows.settle_checklists", "schedule": timedelta(seconds=10)},
     "compact-rollups": {"task": "telemetry.compact_rollups", "schedule": timedelta(seconds=60)},
     "forget-samples": {"task": "telemetry.forget_samples", "schedule": timedelta(seconds=60)},
     "measure-drills": {"task": "telemetry.measure_drills", "schedule": timedelta(seconds=15)},

@@ -203,10 +203,12 @@ class Relay:
     def _note_end(self, journey: Journey, chat: Chat, run: StreamRun) -> None:
         journey.refused = run.tally.refused
         if not run.tally.called_tools:
-            production = journey.production
-            self.check_schema(
-                journey, chat.request, run.tally.text if production is None else production.partial().text
-            )
+            production, text = journey.production, run.tally.text
+            if production is not None:
+                # What was held back whole is in no segment yet: that begins with the first of it that goes out.
+                is_begun = any(segment.run is run for segment in production.segments)
+                text = production.partial().text + ("" if is_begun else text)
+            self.check_schema(journey, chat.request, text)
 
     async def end(self, journey: Journey, chat: Chat, carrying: Carrying, deadline: Deadline) -> None:
         """Bring a stream to its end of which a part is held back.

@@ -34,6 +34,7 @@ from dataplane.errors import UnknownPrompt
 from dataplane.overrides import LaneOverride, parse_overrides
 from dataplane.prompts import Prompt, PromptSet
 from dataplane.routing import RoutingTable
+from dataplane.shadow.holds import parse_holds, without_held
 from dataplane.signed_copy import ESCALATION, CopyBook
 
 __all__ = [
@@ -351,9 +352,11 @@ def parse_document(content: Any, *, digest: str, current: Release | None = None,
     for name in ("access", "prompts", "canaries", "routing"):
         if name not in sections:
             members["sections"].refuse(f"missing section {name!r}")
-    for name in ("copy", "lane_overrides"):
+    for name in ("copy", "lane_overrides", "shadow_holds"):
         sections.setdefault(name, Node({}, child_path(members["sections"].path, name)))
-    marks = {name: _mark(sections[name].value) for name in ("access", "copy", "prompts", "routing")}
+    marks = {name: _mark(sections[name].value) for name in ("access", "copy", "prompts")}
+    # What is held is no part of the parsed table.
+    marks["routing"] = _mark([sections["routing"].value, sections["shadow_holds"].value])
 
     def unchanged(name: str) -> Release | None:
         return current if current is not None and marks[name] and current._marks.get(name) == marks[name] else None
@@ -366,6 +369,8 @@ def parse_document(content: Any, *, digest: str, current: Release | None = None,
         routing = before.routing
     else:
         routing = RoutingTable.parse(sections["routing"].value, path=sections["routing"].path)
+        holds = parse_holds(sections["shadow_holds"].value, path=sections["shadow_holds"].path)
+        routing = without_held(routing, holds)
     if before := unchanged("prompts"):
         prompts = before.prompts
     else:

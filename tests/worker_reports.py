@@ -83,6 +83,8 @@ def report(
     samples: tuple[dict[str, Any], ...] = (),
     evidence: tuple[dict[str, Any], ...] = (),
     exposures: tuple[dict[str, Any], ...] = (),
+    shadow: tuple[dict[str, Any], ...] = (),
+    shadow_samples: tuple[dict[str, Any], ...] = (),
 ) -> dict[str, Any]:
     """One batch of a worker."""
     return {
@@ -111,6 +113,8 @@ def report(
         "samples": list(samples),
         "evidence": list(evidence),
         "exposures": list(exposures),
+        "shadow": list(shadow),
+        "shadow_samples": list(shadow_samples),
     }
 
 

@@ -195,7 +195,7 @@ def _may_watch(operator: Operator, topic: str) -> bool:
     """The same rule as the page that shows the topic; False for a topic that does not exist."""
     if topic in (live.FLEET, live.OVERVIEW):
         return may(operator, "releases.view_release")
-    if topic in (live.LANES, live.QUOTAS, live.ANSWERS):
+    if topic in (live.LANES, live.QUOTAS, live.ANSWERS, live.SHADOWS):
         return may(operator, "routing.view_routingtable")
     if topic == live.REVIEWS:
         return True

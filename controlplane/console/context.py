@@ -27,6 +27,7 @@ RAIL = (
     ("Dead letters", "dead-letters", "envelope-x", "accounts.view_deadletter"),
     ("Streams & billing", "usage", "receipt", "accounts.view_usage"),
     ("Evals", "evals", "clipboard-check", "evals.view_evalset"),
+    ("Shadow", "shadows", "layout-split", "routing.view_routingtable"),
     ("Audit", "audit", "shield-check", "audit.view_auditevent"),
     ("Access", "access", "people", ""),
 )

@@ -8,7 +8,6 @@ from typing import Any, Final
 from django.db.models import Case, IntegerField, Q, QuerySet, Value, When
 
 from controlplane.approvals.models import ChangeRequest
-from controlplane.console.replay_content import laid_out
 from controlplane.console.templatetags.ballast import micros
 from controlplane.evals.gate import Met, runs_of
 from controlplane.evals.rows import Row
@@ -195,9 +194,9 @@ class AnswerLine:
 
     @property
     def text(self) -> str:
-        """The answer, JSON laid out."""
-        parts = [laid_out(self.answer.text)] if self.answer.text else []
-        parts += [f"{name}({laid_out(arguments)})" for name, arguments in self.answer.tool_calls]
+        """The answer, with the functions that it calls."""
+        parts = [self.answer.text] if self.answer.text else []
+        parts += [f"{name}({arguments})" for name, arguments in self.answer.tool_calls]
         return "\n".join(parts)
 
 
@@ -251,10 +250,11 @@ def _fates(run: EvalRun) -> Mapping[str, bool]:
 # --- what a change waits for -----------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class GateLine:
-    """One run that a change needs; `line` None: it was not begun."""
+    """One run that a change needs; `line` None: it was not begun, and `lacking` says why where that is known."""
 
     met: Met
     line: RunLine | None
+    lacking: str
 
     @property
     def name(self) -> str:
@@ -274,18 +274,23 @@ class GateLine:
     def text(self) -> str:
         """What there is to know of it in one sentence."""
         if self.line is None:
-            return "It was not asked yet."
+            return f"It {self.lacking or 'was not asked yet'}."
         return self.line.sentence
 
 
-def gate_lines(change: ChangeRequest, *, now: datetime) -> list[GateLine]:
+def gate_lines(change: ChangeRequest, unmet: Sequence[str], *, now: datetime) -> list[GateLine]:
     """Every run that a change of routing waits for; none for most changes. What is asked now is shown before what was
     found earlier.
+
+    Args:
+        unmet: Why nobody may approve the change, as `approvals.preparations` says it.
     """
     lines = []
     for met in runs_of(change):
         run = met.run if met.is_met else met.under_way or met.run
-        lines.append(GateLine(met, None if run is None else RunLine(run, run.is_stalled(now))))
+        name = met.demand.name
+        lacking = next((said.removeprefix(name).strip() for said in unmet if said.startswith(name)), "")
+        lines.append(GateLine(met, None if run is None else RunLine(run, run.is_stalled(now)), lacking))
     return lines
 
 

@@ -37,7 +37,7 @@ class Entry:
 
 
 def entries(operator: Operator) -> list[Entry]:
-    """Everything on offer, in the order it is shown without a query; eight queries beside those of permissions."""
+    """Everything on offer, in the order it is shown without a query; nine queries beside those of permissions."""
     return [
         *_acts(operator),
         *(Entry(label, reverse(name), "Pages", icon) for label, name, icon, _ in rooms(operator)),
@@ -46,6 +46,7 @@ def entries(operator: Operator) -> list[Entry]:
         *_prompts(operator),
         *_copy(operator),
         *_evals(operator),
+        *_shadows(operator),
         *_lanes(operator),
         *_people(operator),
     ]
@@ -88,6 +89,10 @@ def _acts(operator: Operator) -> Iterator[Entry]:
         yield Entry("Eval runs and what they found", reverse("eval-runs"), "Pages", "clipboard-check")
     if may(operator, "evals.manage_evals"):
         yield Entry("Create an eval set", reverse("eval-set-new"), "Act", "plus-lg")
+    if may(operator, "routing.view_routingtable"):
+        yield Entry(
+            "Promotions and what is signed of them", f"{reverse('shadows')}#checklists", "Pages", "clipboard-check"
+        )
     if may(operator, "alerts.view_channel"):
         yield Entry("Alerts and who is told", reverse("alert-channels"), "Pages", "bell")
     if may(operator, "prompts.add_prompt"):
@@ -138,6 +143,16 @@ def _evals(operator: Operator) -> Iterator[Entry]:
     for found in EvalSet.objects.all()[:_MOST]:
         hint = f"{found.name} · {found.get_purpose_display().lower()}"
         yield Entry(found.slug, reverse("eval-set", args=[found.slug]), "Evals", "clipboard-check", hint)
+
+
+def _shadows(operator: Operator) -> Iterator[Entry]:
+    if not may(operator, "routing.view_routingtable"):
+        return
+    table = routing.active_table()
+    shadows = table.document.get("shadows", {}) if table else {}
+    for slug, policy in sorted(shadows.items())[:_MOST]:
+        hint = f"asks {', '.join(policy['lanes'])}"
+        yield Entry(f"Shadow {slug}", reverse("shadow", args=[slug]), "Shadow", "layout-split", hint)
 
 
 def _lanes(operator: Operator) -> Iterator[Entry]:

@@ -49,8 +49,8 @@ def answer_of(side: Mapping[str, Any]) -> str:
     """What a side answered, JSON laid out, or why it did not."""
     if "code" in side:
         return f"{side['code']}: {side['message']}"
-    parts = [laid_out(side["text"])] if side["text"] else []
-    parts += [f"{name}({laid_out(arguments)})" for name, arguments in side["tool_calls"]]
+    parts = [_laid_out(side["text"])] if side["text"] else []
+    parts += [f"{name}({_laid_out(arguments)})" for name, arguments in side["tool_calls"]]
     return "\n".join(parts)
 
 
@@ -78,8 +78,7 @@ def _figure(rail: Rail, value: float) -> str:
     return "yes" if value else "no"
 
 
-def laid_out(text: str) -> str:
-    """JSON indented, any other text as it is."""
+def _laid_out(text: str) -> str:
     try:
         return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
     except ValueError:

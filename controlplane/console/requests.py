@@ -23,6 +23,7 @@ from controlplane.prompts.errors import PromptError
 from controlplane.releases.errors import ReleaseError
 from controlplane.rollouts.errors import RolloutError
 from controlplane.routing.errors import RoutingError
+from controlplane.shadows.errors import ShadowError
 from controlplane.trials.errors import TrialError
 
 T = TypeVar("T")
@@ -42,6 +43,7 @@ Refusal = (
     RepairError,
     RolloutError,
     RoutingError,
+    ShadowError,
     TrialError,
 )
 

@@ -165,8 +165,18 @@ def _line(rail: Rail, reading: Reading) -> Line:
         needed=f"cannot conclude below {reading.needed_n:,}" if too_few else "",
         word=_WORDS[reading.ruling],
         tone=_TONES[reading.ruling],
-        why=reading.why,
+        why=_why(reading),
     )
+
+
+def _why(reading: Reading) -> str:
+    """What is missing, where the interval beside it does not say so already."""
+    if reading.lower is None or reading.ruling is not Ruling.UNPROVEN:
+        return reading.why
+    enough = reading.enough_n
+    if enough is None or enough <= min(reading.canary_n, reading.control_n):
+        return ""
+    return f"about {enough:,} a side would tell, if it is no worse"
 
 
 def _interval(rail: Rail, reading: Reading) -> str:

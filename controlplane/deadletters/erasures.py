@@ -30,6 +30,7 @@ class Kept(StrEnum):
     REPAIRS = "repairs"  # answers that somebody could complete
     TRANSCRIPTS = "transcripts"
     SAMPLES = "samples"  # answers that rules are tried on
+    SHADOWS = "shadows"  # comparisons of answers with what a shadow would have said
     WORK = "work"  # durable work that is over
 
 

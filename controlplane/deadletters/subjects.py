@@ -23,6 +23,7 @@ from controlplane.ledger.idempotency import IdempotencyRecord, IdempotencyRecord
 from controlplane.ledger.repairs import Repair
 from controlplane.ledger.streams import erase_transcripts
 from controlplane.telemetry.samples import AnswerSample
+from controlplane.telemetry.shadows import ShadowSample
 from controlplane.work import operations as work
 from dataplane.deadletters import PayloadState, fingerprint_of
 from dataplane.ids import new_id
@@ -118,7 +119,7 @@ def _go_over_again(*, erasure: Erasure, now: datetime) -> bool:
     if row.is_done:
         return True
     more, left = _erase(row.tenant, row.user_hash, again=row, now=now)
-    row.counts = {kind: number + more[kind] for kind, number in row.counts.items()}
+    row.counts = {kind: number + row.counts.get(kind, 0) for kind, number in more.items()}
     row.objects_left = [*row.objects_left, *left]
     row.problem = ""
     if _keys_of(row.tenant, row.user_hash, again=row).running_at(now).exists():
@@ -168,10 +169,13 @@ def _erase(
     short = user_hash[:_SHORT_HASH_CHARACTERS]
     repairs = Repair.objects.filter(tenant=tenant, user_hash=short)
     samples = AnswerSample.objects.of_user(tenant=tenant, user=short)
+    shadows = ShadowSample.objects.of_user(tenant=tenant, user=short)
     if come_by is not None:
         repairs, samples = repairs.filter(created_at__lte=come_by), samples.filter(at__lte=come_by)
+        shadows = shadows.filter(at__lte=come_by)
     counts[Kept.REPAIRS] = repairs.erase()
     counts[Kept.SAMPLES] = samples.delete()[0]
+    counts[Kept.SHADOWS] = shadows.delete()[0]
     counts[Kept.TRANSCRIPTS] = erase_transcripts(tenant=tenant, user=short, until=begun_by)
     return counts, objects
 

@@ -206,6 +206,19 @@ def runs_of(change: ChangeRequest) -> list[Met]:
     return _with_runs(needed_by(change).demands)
 
 
+def runs_of_lane(document: Document, lane: str, *, route: str) -> tuple[list[Met], tuple[str, ...]]:
+    """The runs that a lane of a routing table would have to pass to be on the route, whether it is there or not, and
+    what nobody can find out of it, in words; six queries at most.
+    """
+    held = _held()
+    if not held:
+        return [], ()
+    one = Entering(lane, (route,), digest_of(canonical(identity_of(document, lane))))
+    prompts = live_numbers(one.standard.prompt for one in held)
+    demands, cannot = _demands_of(one, document, held, prompts=prompts, asked=_askable(held))
+    return _with_runs(demands), tuple(cannot)
+
+
 def _with_runs(demands: Sequence[Demand]) -> list[Met]:
     found: dict[str, list[EvalRun]] = {}
     for run in EvalRun.objects.of(one.digest for one in demands).with_set() if demands else ():

@@ -1,5 +1,4 @@
-"""Keep what shadows counted small: minutes of the whole fleet for the past, as `operations.compact_rollups` keeps rollups.
-"""
+"""Keep what shadows counted small: minutes of the fleet for the past, as `operations.compact_rollups` does."""
 
 from collections import defaultdict
 from collections.abc import Iterable

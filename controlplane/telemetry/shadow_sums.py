@@ -6,10 +6,11 @@ A minute whose 10 s rows have all been folded counts by its row, every other by 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from django.db import connection
+from django.db.models.functions import TruncDate
 
 from controlplane.telemetry.shadows import SHADOW_SERIES, SHADOW_SKETCHES, TALLIES, ShadowMinute, ShadowRollup
 from dataplane.shadow.counting import CANDIDATE, COUNTS, MOMENTS, NOISE, ShadowSeries
@@ -49,8 +50,8 @@ class ShadowTally:
             self.counts[name] += value
         for name in TALLIES:
             getattr(self, name).update(getattr(other, name))
-        for name, value in other.moments.items():
-            self.moments[name] = self.moments[name].plus(value)
+        for name, moments in other.moments.items():
+            self.moments[name] = self.moments[name].plus(moments)
         for name in SHADOW_SKETCHES:
             getattr(self, name).merge(getattr(other, name))
 
@@ -93,17 +94,18 @@ _SKETCHED: Final = ", ".join(
         ("MAX", "max", "float8"),
     )
 )
-_WHOLE: Final = f"{_PARTS} SELECT {_NAMES}, {_SUMMED}, {_SKETCHED} FROM parts GROUP BY {_NAMES} ORDER BY {_NAMES}"
+_WHOLE: Final = f"""{_PARTS}
+SELECT {_NAMES}, {_SUMMED}, {_SKETCHED} FROM parts GROUP BY {_NAMES} ORDER BY {_NAMES}"""  # noqa: S608 - as above
 # What is counted by key: of sketches, their bins.
 _KEYED: Final = {name: name for name in TALLIES} | {name: f"{name} -> 'bins'" for name in SHADOW_SKETCHES}
 _BY_KEY: Final = _PARTS + " UNION ALL ".join(
-    f"SELECT {_NAMES}, '{name}', e.key, SUM(e.value::bigint)::bigint "  # noqa: S608 - as above
-    f"FROM parts, jsonb_each_text({value}) AS e GROUP BY {_NAMES}, e.key"
+    f"SELECT {_NAMES}, '{name}', e.key, SUM(e.value::bigint)::bigint"  # noqa: S608 - as above
+    f" FROM parts, jsonb_each_text({value}) AS e GROUP BY {_NAMES}, e.key"
     for name, value in _KEYED.items()
 )
 _OVER_TIME: Final = f"""{_PARTS}
 SELECT date_bin(%(step)s, bucket_at, %(since)s), arm, {_SUMMED} FROM parts WHERE lane <> ''
-GROUP BY 1, 2 ORDER BY 1, 2"""
+GROUP BY 1, 2 ORDER BY 1, 2"""  # noqa: S608 - as above
 
 
 def shadow_sums(*, since: datetime, until: datetime, policy: str = "") -> Sums:
@@ -113,7 +115,7 @@ def shadow_sums(*, since: datetime, until: datetime, policy: str = "") -> Sums:
         since, until: Whole minutes; what is within one belongs to it as a whole.
         policy: Its slug; "" takes all.
     """
-    asked = {"since": since, "until": until, "policy": policy}
+    asked: dict[str, Any] = {"since": since, "until": until, "policy": policy}
     sums: Sums = {}
     with connection.cursor() as cursor:
         cursor.execute(_WHOLE, asked)
@@ -125,7 +127,13 @@ def shadow_sums(*, since: datetime, until: datetime, policy: str = "") -> Sums:
                 sketch: Sketch = getattr(tally, name)
                 count, total, zero, low, high = values[len(values) - 5 * (len(SHADOW_SKETCHES) - place) :][:5]
                 if count:
-                    sketch.count, sketch.sum, sketch.zero, sketch.min, sketch.max = count, total, zero, low, high
+                    sketch.count, sketch.sum, sketch.zero, sketch.min, sketch.max = (
+                        int(count),
+                        total,
+                        int(zero),
+                        low,
+                        high,
+                    )
         cursor.execute(_BY_KEY, asked)
         for row in cursor.fetchall():
             name, key, count = row[len(SHADOW_SERIES) :]
@@ -146,14 +154,26 @@ def shadow_timeline(
     left out.
     """
     found: dict[str, list[tuple[datetime, ShadowTally]]] = {CANDIDATE: [], NOISE: []}
+    asked: dict[str, Any] = {"since": since, "until": until, "policy": policy, "step": step}
     with connection.cursor() as cursor:
-        cursor.execute(_OVER_TIME, {"since": since, "until": until, "policy": policy, "step": step})
+        cursor.execute(_OVER_TIME, asked)
         for at, arm, *values in cursor.fetchall():
             tally = ShadowTally()
             _take_sums(tally, values)
             if arm in found and tally.counts["asked"]:
                 found[arm].append((at, tally))
     return found
+
+
+def shadow_days(*, digest: str, route: str, lane: str, since: datetime) -> int:
+    """On how many UTC days a candidate gave answers that were compared; two queries."""
+    days: set[date] = set()
+    for model in (ShadowMinute, ShadowRollup):
+        rows = model._default_manager.filter(
+            digest=digest, route=route, lane=lane, arm=CANDIDATE, answered__gt=0, bucket_at__gte=since
+        )
+        days.update(rows.values_list(TruncDate("bucket_at", tzinfo=UTC), flat=True).distinct())
+    return len(days)
 
 
 def _take_sums(tally: ShadowTally, values: Sequence[Any]) -> None:

@@ -1,4 +1,4 @@
-"""What shadows reported: counts per policy, route, arm and lane, which ever ran, and a few comparisons with their words.
+"""What shadows reported: counts per policy, route, arm and lane, which ever ran, and some comparisons with their words.
 
 Kept by series and bucket like rollups, never by request; how that is folded and forgotten is in `shadow_minutes`.
 """

@@ -4,13 +4,14 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from controlplane.telemetry import drills, operations, samples
+from controlplane.telemetry import drills, operations, samples, shadow_minutes, shadows
 
 
 @shared_task(name="telemetry.compact_rollups", expires=60)
 def compact_rollups() -> int:
     """Fold, seal and delete; returns how many minutes were folded."""
-    return operations.compact_rollups(now=timezone.now()).folded_minutes
+    now = timezone.now()
+    return operations.compact_rollups(now=now).folded_minutes + shadow_minutes.compact_shadows(now=now)
 
 
 @shared_task(name="telemetry.measure_drills", expires=30)
@@ -21,5 +22,6 @@ def measure_drills() -> int:
 
 @shared_task(name="telemetry.forget_samples", expires=60)
 def forget_samples() -> int:
-    """Delete answers that may not, or need not, be kept any more; returns how many."""
-    return samples.forget_samples(now=timezone.now(), keep_days=settings.SAMPLE_DAYS)
+    """Delete answers and comparisons that may not, or need not, be kept any more; returns how many."""
+    now, days = timezone.now(), settings.SAMPLE_DAYS
+    return samples.forget_samples(now=now, keep_days=days) + shadows.forget_shadow_samples(now=now, keep_days=days)

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Final
 
 from django.db import transaction
+from django.db.models import Max, Min
 
 from controlplane import live
 from controlplane.alerts import kinds
@@ -32,10 +33,9 @@ logger = logging.getLogger(__name__)
 BALLAST: Final = "ballast"
 # A verdict that is older says nothing of now; so nobody goes on because of it.
 STALE_AFTER: Final = timedelta(minutes=2)
-# A chart has at most some 300 points in each doubling of a canary's age: the interval between two is at least this, and
-# at least this part of the age.
+# The interval between two points of a chart is at least this, and at least this part of the time since the first.
 POINT_EVERY: Final = timedelta(seconds=10)
-THINNING: Final = 300
+THINNING: Final = 120
 # A pair that is missing for so long, while later ones are there, never comes.
 GAP_PATIENCE: Final = timedelta(minutes=5)
 PAIRS_AT_ONCE: Final = 2_000
@@ -232,8 +232,9 @@ def _exposure(canary: Canary, *, is_matched: bool, was_matched: bool) -> Exposur
 
 def _draw(canary: Canary, verdict: Verdict, *, now: datetime) -> bool:
     """Add a point to the charts, if the last one is old enough, or something was decided; tell whether there is one."""
-    newest = VerdictPoint.objects.of(canary).values_list("at", flat=True).last()
-    apart = max(POINT_EVERY, (now - (canary.started_at or now)) / THINNING)
+    ends = VerdictPoint.objects.of(canary).order_by().aggregate(first=Min("at"), newest=Max("at"))
+    first, newest = ends["first"] or now, ends["newest"]
+    apart = max(POINT_EVERY, (now - first) / THINNING)
     if newest is not None and verdict.ruling is not Ruling.REGRESSED and now - newest < apart:
         return False
     VerdictPoint.objects.bulk_create(

@@ -41,6 +41,11 @@ EXPECT_SECONDS = 60
 WIDE, PHONE = (1280, 800), (390, 844)
 PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "var" / "photographs"
 SIZES = {"wide": WIDE, "phone": PHONE}
+REPLAY_ONCE = """
+from controlplane.rollouts.models import Canary
+from controlplane.verdicts.replay import run_pairs
+run_pairs(Canary.objects.running().get().pk, range(1, 3))
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -64,9 +69,15 @@ def stack() -> Iterator[Stack]:
         stack.manage("collectstatic", "--noinput")
         with stack:
             stack.wait_ready()
+            _replay_once(stack)
             yield stack
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _replay_once(stack: Stack) -> None:
+    """Have the running canary's versions asked one held-out query, as workers would."""
+    stack.manage("shell", "-c", REPLAY_ONCE)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ NOT_PAGES = frozenset(
         "status",
         "palette",
         "canary-figures",
+        "canary-rail",
+        "canary-verdict",  # a part of the canary's page
         "fleet-figures",
         "repairs-chart",
         "validators-chart",
@@ -69,6 +71,10 @@ def _latest(sql: str, template: str) -> Callable[[Stack], str]:
 CHANGE = "SELECT id FROM approvals_changerequest WHERE kind = 'prompt.rollout' ORDER BY id DESC LIMIT 1"
 CLOSED = "SELECT id FROM approvals_changerequest WHERE state = 'applied' ORDER BY id LIMIT 1"
 CANARY = "SELECT slug FROM rollouts_canary WHERE state = '{}' ORDER BY id LIMIT 1"
+REPLAY = (
+    "SELECT c.slug, p.number FROM verdicts_replaypair p JOIN rollouts_canary c ON c.id = p.canary_id"
+    " ORDER BY p.id LIMIT 1"
+)
 RELEASE = "SELECT revision FROM releases_release ORDER BY revision DESC LIMIT 1"
 PAIR = "SELECT max(revision) - 1, max(revision) FROM releases_release"
 PROMPT = "/prompts/support-answer/"
@@ -109,6 +115,8 @@ PAGES = (
     Page("review-trial", "auditor", _latest(TRIAL, "/reviews/{}/trials/{}/")),
     Page("canaries", "owner", _fixed("/canaries/")),
     Page("canary", "owner", _latest(CANARY.format("running"), "/canaries/{}/")),
+    Page("replays", "owner", _latest(CANARY.format("running"), "/canaries/{}/replays/")),
+    Page("replay", "owner", _latest(REPLAY, "/canaries/{}/replays/{}/")),
     Page("canary, rolled back", "owner", _latest(CANARY.format("rolled_back"), "/canaries/{}/")),
     Page("canary-edit", "owner", _latest(CANARY.format("planned"), "/canaries/{}/edit/")),
     Page("canary, planned", "owner", _latest(CANARY.format("planned"), "/canaries/{}/")),

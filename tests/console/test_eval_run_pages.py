@@ -3,13 +3,14 @@
 import pytest
 from django.utils import timezone
 
+from controlplane.evals.gate import run_change
 from controlplane.evals.runs import EvalRun
 from tests.console.conftest import said, words
 from tests.eval_runs import FakeGateway, answer, make_calibrated_judge, make_standard, messages_row, refusal, run_pieces
-from tests.eval_sets import QUESTION, import_into, make_set_version, row
+from tests.eval_sets import QUESTION, import_into, make_judge_version, make_set_version, row
 from tests.evals.test_gate import BAD, CANDIDATE, GOOD, golden, with_candidate
 from tests.evals.test_runs import LANE, MAIL, begin, make_rows, saying
-from tests.factories import crew
+from tests.factories import NOW, crew
 from tests.validator_tables import propose
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deployment")]
@@ -240,6 +241,20 @@ def test_a_run_that_did_not_pass_is_begun_again_from_the_review(signed_in):
     assert "Run what did not pass" not in page
 
 
+def test_a_run_that_nobody_can_begin_says_what_is_missing(signed_in):
+    """A judge that was not held against people, named; asking for the run anyway is refused in the same words."""
+    make_judge_version("loose")
+    make_standard(golden(), judges=["loose@1"], thresholds={"grounded": 0.9})
+    change = propose(with_candidate())
+    browser = signed_in(crew.oncall)
+
+    page = words(browser.get(review(change)))
+    refused = browser.post(review(change, "evals/"))
+
+    assert "It was not asked yet, since loose@1 is uncalibrated." in page
+    assert "loose@1 must be calibrated first" in said(refused)[-1]
+
+
 def test_who_may_not_look_at_evals_is_led_to_no_page_of_theirs(signed_in):
     """The exec reads the review and its figures."""
     make_standard(golden())
@@ -252,15 +267,16 @@ def test_who_may_not_look_at_evals_is_led_to_no_page_of_theirs(signed_in):
 
 
 def test_reviews_take_as_many_queries_however_many_runs_they_need(signed_in, queries):
-    """A set more is two runs more."""
+    """A set more is a run more."""
     make_standard(golden())
-    few = propose(with_candidate())
+    change = propose(with_candidate())
     browser = signed_in(crew.auditor)
-    before = queries(lambda: browser.get(review(few)))
+    before = queries(lambda: browser.get(review(change)))
     for number in range(3):
         make_standard(golden(slug=f"more-{number}"))
+    run_change(change=change, actor=crew.oncall, now=NOW)
 
-    assert queries(lambda: browser.get(review(few))) == before
+    assert queries(lambda: browser.get(review(change))) == before
 
 
 def test_the_palette_leads_to_sets(signed_in):

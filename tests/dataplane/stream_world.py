@@ -21,7 +21,7 @@ def say(text):
 FINISHED = (event(choices=[{"delta": {}, "finish_reason": "stop"}]), b"data: [DONE]\n\n")
 
 
-def document_with(make_document, *, policy=None, lanes=None, log_content=True, route=None):
+def document_with(make_document, *, policy=None, lanes=None, log_content=True, route=None, repairs=None):
     """A release whose route `chat` keeps its streams; `route` is what else it says. `lanes` are its lanes, with what
     differs of each.
     """
@@ -32,6 +32,8 @@ def document_with(make_document, *, policy=None, lanes=None, log_content=True, r
         "routes": {"chat": {"lanes": list(lanes), "deadline_ms": 30_000, "streams": "kept", **(route or {})}},
         "fallbacks": {"help": {"answers": None, "template": {"copy": "template"}, "outage": {"copy": "outage"}}},
     }
+    if repairs is not None:
+        routing["repairs"] = repairs
     copy = {
         slug: {"version": 2, "digest": "c" * 64, "document": copy_document(slug)} for slug in ("template", "outage")
     }

@@ -10,7 +10,8 @@ import pytest
 from dataplane.errors import StreamNotFound, UpstreamInterrupted
 from dataplane.frames import digest_frames
 
-from .bench import STREAM, Bench, FakeExchange, FakeReply, Gate
+from .bench import STREAM, WALL, Bench, FakeExchange, FakeReply, Gate, event
+from .conftest import repair_policy
 from .stream_world import (
     FINISHED,
     FIRST,
@@ -42,6 +43,25 @@ async def test_the_first_reader_gets_what_it_would_get_without_a_policy(world, m
     assert (dict(enumerate(frames, 1)), ending) == (payloads_in(kept.reply), "completed")
     assert [row["outcome"] for row in kept.rows] == [row["outcome"] for row in plain.rows] == ["ok"]
     assert kept.rollup() == plain.rollup()
+
+
+async def test_an_answer_that_is_held_back_whole_is_checked_whole(world):
+    """Whether it meets its schema is told of all of it, though none of it was in the stream before its end."""
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    asked = {"type": "json_schema", "json_schema": {"name": "trip", "schema": schema}}
+    document = {
+        "route": {"repair": "json"},
+        "repairs": {"json": repair_policy(streams="whole", ask_again=False)},
+        "lanes": {FIRST: {"capabilities": ["chat", "stream", "json_schema"]}},
+    }
+    pieces = [event(choices=[{"index": 0, "delta": {"content": piece}}]) for piece in ('{"city"', ': "Turin"}')]
+    answer = [*pieces, event(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}]), b"data: [DONE]\n\n"]
+    kept = await world.process(document=document, lanes={FIRST: [FakeExchange(answer, Gate())]})
+
+    await kept.start(stream=True, response_format=asked)
+
+    (rollup,) = kept.aggregation.drain(WALL)
+    assert (rollup["schema_checked"], rollup["schema_passed"]) == (1, 1)
 
 
 @pytest.mark.parametrize(("answer", "status"), [({"status": 503}, 503), ({"status": 400}, 400)])

@@ -24,6 +24,7 @@ from controlplane.rollouts.operations import (
     withdraw_canary,
 )
 from tests.factories import (
+    BY_PEOPLE,
     DEFAULT_STAGES,
     FIVE_PERCENT,
     NOW,
@@ -222,7 +223,7 @@ def test_a_wide_gate_asks_what_the_narrow_ones_ask():
 
 def test_promotion_asks_every_gate_whatever_the_plan():
     """A plan that never left the staff does not lead to everybody without the public's signatures."""
-    canary = make_canary(stages=[stage("staff", audience="internal")])
+    canary = make_canary(stages=[stage("staff", audience="internal", **BY_PEOPLE)])
     canary = start_canary(canary=canary, actor=crew.owner, now=NOW)
 
     with pytest.raises(NotApproved, match="'public'"):

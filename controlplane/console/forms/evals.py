@@ -54,7 +54,7 @@ class SetForm(forms.Form):
         help_text="Lanes that cannot do this are never asked its rows.",
     )
     residency = NamesField(
-        label="May leave only for",
+        label="Stays in",
         required=False,
         widget=forms.TextInput(attrs={**_TEXT, "placeholder": "anywhere"}),
         help_text="Regions between commas, such as eu. Its rows go nowhere else.",
@@ -106,9 +106,9 @@ class ImportForm(ReasonForm):
         return cleaned
 
     @property
-    def rows(self) -> "bytes | UploadedFile":
+    def rows(self) -> "bytes | UploadedFile[Any]":
         """What `import_rows` reads."""
-        file: UploadedFile | None = self.cleaned_data["file"]
+        file: UploadedFile[Any] | None = self.cleaned_data["file"]
         return file if file is not None else self.cleaned_data["pasted"].encode("utf-8", "surrogatepass")
 
 
@@ -140,7 +140,7 @@ class StandardForm(ReasonForm):
     )
     max_cost = _Dollars(
         label="Most that one run may cost, in dollars",
-        initial=DEFAULT_COST_MICROS / MICROS,
+        initial=f"{DEFAULT_COST_MICROS / MICROS:g}",
         help_text="A run that reaches it stops and passes nothing.",
     )
 
@@ -160,7 +160,7 @@ class StandardForm(ReasonForm):
         self.fields["reason"].label = "Why this"
         for score in self.scores:
             self.fields[_threshold(score)] = forms.DecimalField(
-                label=f"{score}: percent that has to pass",
+                label=score.capitalize(),
                 required=False,
                 min_value=0,
                 max_value=100,
@@ -180,8 +180,8 @@ class StandardForm(ReasonForm):
             "judges": standard.judges,
             "routes": standard.routes,
             "prompt": standard.prompt,
-            "max_cost": standard.max_cost_micros / MICROS,
-            **{_threshold(score): round(100 * share, 2) for score, share in standard.thresholds.items()},
+            "max_cost": f"{standard.max_cost_micros / MICROS:g}",
+            **{_threshold(score): f"{100 * share:.6g}" for score, share in standard.thresholds.items()},
         }
 
     def to_operation(self) -> dict[str, Any]:

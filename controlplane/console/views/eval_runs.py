@@ -17,7 +17,7 @@ from controlplane.approvals.access import access_change
 from controlplane.audit.models import AuditEvent
 from controlplane.console.eval_content import judge_choices, standard_words
 from controlplane.console.eval_run_content import answer_lines, flips, ranked_answers, run_lines, score_lines
-from controlplane.console.forms.evals import LANE, RunForm
+from controlplane.console.forms.evals import LANE, PROMPT, RunForm
 from controlplane.console.requests import actor_of, refused_as_message, refused_into_form, whole_number
 from controlplane.console.timeline import timeline
 from controlplane.console.views.evals import tabs
@@ -63,13 +63,14 @@ def run_new(request: HttpRequest, slug: str) -> HttpResponse:
     eval_set = access_set(operator, slug, to_manage=True)
     standard = eval_set.standards.first()
     table = active_table()
+    versions = _versions(operator)
     form = RunForm(
         request.POST or None,
-        versions=_versions(operator),
+        versions=versions,
         lanes=sorted(table.document["lanes"]) if table is not None else [],
         numbers=list(eval_set.versions.values_list("number", flat=True)),
         judges=judge_choices(),
-        initial={"subject": request.GET.get("subject", "")},
+        initial={"subject": _likely(standard, versions)},
     )
     if request.method == "POST" and form.is_valid():
         run = refused_into_form(form, lambda: _begin(form, eval_set, standard, operator, now))
@@ -90,6 +91,12 @@ def _versions(operator: Operator) -> dict[str, list[int]]:
         if len(numbers) < VERSIONS_OFFERED:
             numbers.append(number)
     return found
+
+
+def _likely(standard: EvalStandard | None, versions: dict[str, list[int]]) -> str:
+    """What is most often asked: the newest version of the prompt that the standard names."""
+    slug = "" if standard is None else standard.prompt
+    return f"{PROMPT}:{slug}@{versions[slug][0]}" if versions.get(slug) else ""
 
 
 def _begin(
@@ -131,7 +138,7 @@ def run_page(request: HttpRequest, pk: int) -> HttpResponse:
         "line": line,
         "cancel_title": f"Cancel run {run.pk}: {run.subject_name} on {run.set_version}",
         "scores": score_lines(run),
-        "beside": [(other, score_lines(other)) for other in run_lines(beside, now=now)],
+        "beside": [(other, score_lines(other.run)) for other in run_lines(beside, now=now)],
         "flips": _flips(operator, run, request.GET.get("beside", "")),
         "page": page,
         "answers": answer_lines(page, may_read=may_read),

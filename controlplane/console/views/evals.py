@@ -1,6 +1,7 @@
 """The room of evals: sets with their versions and rows, what answers to them are held to, and where rows leaked."""
 
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from django.contrib import messages
@@ -69,12 +70,12 @@ def evals(request: HttpRequest) -> HttpResponse:
     sets = visible_sets(operator)
     runs = visible_runs(operator)
     manages = may(operator, MANAGE)
-    own = {"now": now, "actor": operator.audit_name, "manages": manages}
+    lines = partial(run_lines, now=now, actor=operator.audit_name, manages=manages)
     context = {
         "tabs": tabs("evals"),
         "leaks": leaks_in(visible_leaks(operator)[:LEAKS_READ])[:LEAKS_SHOWN],
-        "running": run_lines(runs.unended(), **own),
-        "last": run_lines(runs.filter(state__in=OVER)[:RUNS_SHOWN], **own),
+        "running": lines(runs.exclude(state__in=OVER)),
+        "last": lines(runs.filter(state__in=OVER)[:RUNS_SHOWN]),
         "lines": [(line, standard_words(line.standard)) for line in set_lines(sets)],
         "may_manage": manages,
     }

@@ -36,6 +36,7 @@ _WORDS: Final[Mapping[Kept, tuple[str, str]]] = {
     Kept.REPAIRS: ("answer kept to be completed", "answers kept to be completed"),
     Kept.TRANSCRIPTS: ("transcript", "transcripts"),
     Kept.SAMPLES: ("sample", "samples"),
+    Kept.SHADOWS: ("comparison with a shadow", "comparisons with a shadow"),
     Kept.WORK: ("piece of durable work", "pieces of durable work"),
 }
 _HASH: Final = re.compile(r"[0-9a-f]{64}\Z")

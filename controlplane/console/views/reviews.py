@@ -239,7 +239,8 @@ def _review_context(operator: Operator, pk: int, *, now: datetime) -> dict[str, 
     debts = list(change.bypasses.all())
     content = review_content(change)
     cards = trial_cards(change, now=now)
-    asked = gate_lines(change, now=now)
+    unmet = preparations.unmet(change) if change.is_open else []
+    asked = gate_lines(change, unmet, now=now)
     content["checklist"] = [*content["checklist"], *trial_checklist(cards), *gate_checklist(asked)]
     return {
         "change": change,
@@ -251,7 +252,7 @@ def _review_context(operator: Operator, pk: int, *, now: datetime) -> dict[str, 
         "sees_evals": may(operator, SEE_EVALS),
         "is_asking": any(line.is_asking for line in asked),
         "may_run_evals": "carry" in acts and any(not line.met.is_met and not line.is_asking for line in asked),
-        "unmet": preparations.unmet(change) if change.is_open else [],
+        "unmet": unmet,
         "to_see": preparations.to_see(change) if change.is_open else [],
         "stages_note": f"by {content['canary'].unit}" if content.get("canary") else "",
         "drifted": change.is_open and examined.is_drifted,

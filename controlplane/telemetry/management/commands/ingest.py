@@ -29,7 +29,7 @@ from controlplane.ledger import streams
 from controlplane.releases import operations as releases
 from controlplane.releases.fleet import fleet
 from controlplane.rollouts.models import Canary
-from controlplane.telemetry import evidence, samples
+from controlplane.telemetry import evidence, samples, shadows
 from controlplane.telemetry import operations as telemetry
 from controlplane.telemetry.feed import CanaryFeed, OverviewFeed, lanes_message, quotas_message
 from controlplane.telemetry.reports import MalformedReport, Report, parse_report
@@ -53,6 +53,8 @@ LANES_SECONDS: Final = 0.25
 QUOTAS_SECONDS: Final = 1.0
 # Pages of answers are read anew by whoever hears of one, over hours and days, on which a few seconds change little.
 ANSWERS_SECONDS: Final = 5.0
+# Nobody is kept waiting by a shadow, and its figures are of hours.
+SHADOWS_SECONDS: Final = 5.0
 # With the second that a worker waits before it reports, a point is on the page within two.
 CANARY_SECONDS: Final = 0.75
 # The last reports of a canary that has just ended still belong on its page.
@@ -69,13 +71,14 @@ Notify = Callable[[str, dict[str, Any]], bool]
 @dataclass(slots=True)
 class Touched:
     """What pages have not been told yet: workers heard of, lanes and pools that stand differently, whether answers were
-    checked, and the oldest bucket that changed, in all and by canary.
+    checked or shadows counted, and the oldest bucket that changed, in all and by canary.
     """
 
     workers: set[str] = field(default_factory=set)
     lanes: set[str] = field(default_factory=set)
     pools: set[str] = field(default_factory=set)
     answers: bool = False
+    shadows: bool = False
     since: datetime | None = None
     canaries: dict[str, datetime] = field(default_factory=dict)
 
@@ -201,6 +204,7 @@ class Ingest:
         with transaction.atomic():
             merged = telemetry.merge_rollups(batch, now=now)
             evidence.record_evidence(batch, now=now)
+            counted = shadows.record_shadows(batch, now=now)
             telemetry.record_events(batch)
             lanes = telemetry.record_lane_states(batch, now=now)
             pools = telemetry.record_quota_states(batch, now=now)
@@ -226,6 +230,7 @@ class Ingest:
         self._touched.add(merged)
         self._touched.lanes |= lanes
         self._touched.pools |= pools
+        self._touched.shadows = self._touched.shadows or bool(counted)
 
     def _has_news(self, batch: Sequence[Report]) -> bool:
         """Whether pages should hear of it before anything else: a verdict, or a worker that changed what it does."""
@@ -252,6 +257,9 @@ class Ingest:
         if self._touched.answers and self._is_due(live.ANSWERS, ANSWERS_SECONDS):
             self._touched.answers = False
             self._send(live.ANSWERS, {"now": self._now().isoformat()})
+        if self._touched.shadows and self._is_due(live.SHADOWS, SHADOWS_SECONDS):
+            self._touched.shadows = False
+            self._send(live.SHADOWS, {"now": self._now().isoformat()})
         if self._touched.since is not None and self._is_due(live.OVERVIEW, OVERVIEW_SECONDS):
             since, self._touched.since = self._touched.since, None
             self._send(live.OVERVIEW, self._overview.message(now=self._now(), touched=since))
@@ -306,6 +314,8 @@ class Ingest:
             waits.append(self._seconds_until(live.QUOTAS, QUOTAS_SECONDS))
         if self._touched.answers:
             waits.append(self._seconds_until(live.ANSWERS, ANSWERS_SECONDS))
+        if self._touched.shadows:
+            waits.append(self._seconds_until(live.SHADOWS, SHADOWS_SECONDS))
         if self._touched.since is not None:
             waits.append(self._seconds_until(live.OVERVIEW, OVERVIEW_SECONDS))
         waits += [self._seconds_until(live.canary_topic(slug), CANARY_SECONDS) for slug in self._touched.canaries]

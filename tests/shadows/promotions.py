@@ -1,0 +1,81 @@
+"""A candidate that has shown what it must, and people who sign for it."""
+
+from datetime import timedelta
+from math import log2
+
+import orjson
+
+from controlplane.evals.models import EvalSetVersion
+from controlplane.evals.running import begin_run
+from controlplane.evals.subjects import lane_subject
+from controlplane.ledger.operations import record_usage
+from controlplane.routing.operations import active_table
+from controlplane.shadows.checklists import open_checklist, sign_item
+from controlplane.shadows.models import Item
+from controlplane.telemetry.reports import parse_report
+from controlplane.telemetry.shadows import record_shadows
+from dataplane.shadow.counting import MOMENTS, NOISE
+from tests.eval_runs import make_standard, messages_row, run_pieces
+from tests.eval_sets import make_set_version
+from tests.factories import NOW, SETUP, crew
+from tests.shadow_rows import CANDIDATE_LANE, ROUTE, shadow_row
+from tests.worker_reports import report, usage_row
+
+DAY = timedelta(days=1)
+
+
+def ratios(n, *, cost=1.0, latency=1.0):
+    """Moments of `n` answers that cost and took so many times what control's did, each alike."""
+    named = {"log2_cost": log2(cost), "log2_latency": log2(latency), "overlap": 0.7}
+    return {name: [n, n * named.get(name, 0.0), n * named.get(name, 0.0) ** 2] for name in MOMENTS}
+
+
+def take(*rows, now=NOW):
+    record_shadows([parse_report(orjson.dumps(report(shadow=rows, worker="host-a/shadow")))], now=now)
+
+
+def shadow_for_days(digest, *, days=3, each=500, noise=200, cost=1.0, latency=1.0, **fields):
+    """So many comparisons a day of the candidate, and of control with itself, up to now."""
+    rows = []
+    for day in range(days):
+        at = NOW - day * DAY
+        found = fields | {"moments": ratios(each, cost=cost, latency=latency), "digest": digest}
+        rows += [shadow_row(at, asked=each, **found)]
+        rows += [shadow_row(at, arm=NOISE, asked=noise, moments=ratios(noise), digest=digest)]
+    take(*rows)
+
+
+def bill(*, requests=400, tenant="acme", lane=CANDIDATE_LANE):
+    """So many requests that were asked of the lane."""
+    record_usage(
+        [
+            usage_row(f"{tenant}-{number}", at=NOW, kind="shadow", lane=lane, route=ROUTE, tenant=tenant)
+            for number in range(requests)
+        ]
+    )
+
+
+def open_one(**fields):
+    given = {"route": ROUTE, "lane": CANDIDATE_LANE, "reason": "cheaper and as good", "actor": crew.oncall, "now": NOW}
+    return open_checklist(**given | fields)
+
+
+def sign_all(checklist, *signers, now=NOW):
+    for item in Item:
+        for signer in signers:
+            checklist = sign_item(checklist=checklist, item=item, operator=signer, now=now)
+    return checklist
+
+
+
+def pass_evals(lane=CANDIDATE_LANE, gateway=None):
+    """A golden and a safety set with standards, and the lane's runs on them."""
+    document = active_table().document
+    for purpose in ("golden", "safety"):
+        version = EvalSetVersion.objects.filter(set__slug=purpose).first() or make_set_version(
+            purpose, messages_row("a"), messages_row("b"), purpose=purpose
+        )
+        standard = version.set.standards.first() or make_standard(version)
+        subject = lane_subject(document, lane)
+        begin_run(subject=subject, set_version=version, standard=standard, actor=SETUP, now=NOW)
+    run_pieces(gateway)
