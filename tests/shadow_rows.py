@@ -35,9 +35,9 @@ def shadow_policy(**numbers: float) -> dict[str, Any]:
     }
 
 
-def shadow_document(**numbers: float) -> dict[str, Any]:
-    """The demo's routing table with a shadow of a newer model on the route `chat`, on an account of its own."""
-    document = routing_document()
+def shadow_document(table: dict[str, Any] | None = None, **numbers: float) -> dict[str, Any]:
+    """A routing table, the demo's unless told, with a shadow of a newer model on `chat`, on an account of its own."""
+    document = table or routing_document()
     document.pop("shadows", None)
     for route in document["routes"].values():
         route.pop("shadow", None)

@@ -39,6 +39,8 @@ from controlplane.routing.errors import (
     UnknownPolicy,
     UnknownProvider,
 )
+from controlplane.shadows.errors import FleetUnreachable, InvalidThresholds, ShadowError, UnknownShadow
+from controlplane.shadows.errors import NoReason as NoReasonForShadow
 from controlplane.trials.errors import TrialError
 
 logger = logging.getLogger(__name__)
@@ -69,6 +71,10 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (InvalidJudge, status.HTTP_400_BAD_REQUEST),
     (InvalidStandard, status.HTTP_400_BAD_REQUEST),
     (UnknownSubject, status.HTTP_404_NOT_FOUND),
+    (InvalidThresholds, status.HTTP_400_BAD_REQUEST),
+    (NoReasonForShadow, status.HTTP_400_BAD_REQUEST),
+    (UnknownShadow, status.HTTP_404_NOT_FOUND),
+    (FleetUnreachable, status.HTTP_503_SERVICE_UNAVAILABLE),
     (NotAllowedToSign, status.HTTP_403_FORBIDDEN),
     (SigningKeyMissing, status.HTTP_503_SERVICE_UNAVAILABLE),
     (AccessError, status.HTTP_409_CONFLICT),
@@ -84,6 +90,7 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (RepairError, status.HTTP_409_CONFLICT),
     (RolloutError, status.HTTP_409_CONFLICT),
     (RoutingError, status.HTTP_409_CONFLICT),
+    (ShadowError, status.HTTP_409_CONFLICT),
     (TrialError, status.HTTP_409_CONFLICT),
 )
 

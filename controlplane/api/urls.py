@@ -28,6 +28,7 @@ from controlplane.api.views import (
     repairs,
     retention,
     routing,
+    shadows,
     streams,
     thresholds,
     trials,
@@ -63,6 +64,7 @@ v1 = [
     # canaries
     path("canaries", canaries.Canaries.as_view(), name="canaries"),
     path("canaries/<slug:slug>", canaries.OneCanary.as_view(), name="canary"),
+    path("canaries/<slug:slug>/verdict", canaries.CanaryVerdict.as_view(), name="canary-verdict"),
     path("canaries/<slug:slug>/change-plan", canaries.ChangePlan.as_view(), name="canary-change-plan"),
     path("canaries/<slug:slug>/start", canaries.StartCanary.as_view(), name="canary-start"),
     path("canaries/<slug:slug>/knob", canaries.TurnKnob.as_view(), name="canary-knob"),
@@ -174,6 +176,15 @@ v1 = [
     path("alert-channels/<slug:slug>/enable", alerts.EnableChannel.as_view(), name="alert-channel-enable"),
     path("alert-channels/<slug:slug>/disable", alerts.DisableChannel.as_view(), name="alert-channel-disable"),
     path("alert-channels/<slug:slug>/test", alerts.TestChannel.as_view(), name="alert-channel-test"),
+    # shadows, and promotions of what was tried in them
+    path("shadows", shadows.Shadows.as_view(), name="shadows"),
+    path("shadows/<str:slug>", shadows.OneShadow.as_view(), name="shadow"),
+    path("shadows/<str:slug>/kill", shadows.KillShadow.as_view(), name="shadow-kill"),
+    path("shadows/<str:slug>/lift", shadows.LiftShadow.as_view(), name="shadow-lift"),
+    path("promotion-checklists", shadows.Checklists.as_view(), name="checklists"),
+    path("promotion-checklists/<int:pk>", shadows.OneChecklist.as_view(), name="checklist"),
+    path("promotion-checklists/<int:pk>/sign", shadows.SignChecklist.as_view(), name="checklist-sign"),
+    path("promotion-checklists/<int:pk>/withdraw", shadows.WithdrawChecklist.as_view(), name="checklist-withdraw"),
     # evals
     path("evals/sets", evals.EvalSets.as_view(), name="eval-sets"),
     path("evals/sets/<slug:slug>", evals.OneEvalSet.as_view(), name="eval-set"),

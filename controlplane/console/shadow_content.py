@@ -2,20 +2,20 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from controlplane.console.charts import Series, line_chart, with_gaps
 from controlplane.console.policy_words import listed
 from controlplane.console.templatetags.ballast import NO_VALUE, micros, milliseconds
-from controlplane.shadows.figures import Figure, Ratios, figures_of, merged, sides
+from controlplane.shadows.figures import Figure, Ratios, figures_of
 from controlplane.shadows.items import percent, points
+from controlplane.shadows.overview import ShadowOverview, window
 from controlplane.shadows.standing import ShadowStanding
-from controlplane.telemetry.shadow_sums import ShadowTally, Sums, shadow_timeline
+from controlplane.telemetry.shadow_sums import ShadowTally, shadow_timeline
 from dataplane.shadow.counting import CANDIDATE, NOISE
 from dataplane.shadow.switch import State
 
-WINDOW: Final = timedelta(hours=24)
 CHART_STEP: Final = timedelta(minutes=15)
 # The least that a page draws conclusions from.
 MIN_ANSWERS: Final = 30
@@ -48,17 +48,6 @@ REASONS: Final = {
     "broken": "a fault of ours",
 }
 RESIDENCY: Final = "residency"
-
-
-def window(now: datetime) -> tuple[datetime, datetime]:
-    """The last 24 h in whole minutes, the minute that runs included."""
-    until = now.replace(second=0, microsecond=0) + timedelta(minutes=1)
-    return until - WINDOW, until
-
-
-def today(now: datetime) -> tuple[datetime, datetime]:
-    """The UTC day, which is what budgets are of."""
-    return now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0), window(now)[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,20 +88,19 @@ class Reason:
 class ShadowView:
     """One policy as pages show it: over the last 24 h, and what was used of today."""
 
-    standing: ShadowStanding
-    candidate: ShadowTally
-    noise: ShadowTally
-    spent: ShadowTally  # of today, both arms
+    found: ShadowOverview
 
-    @classmethod
-    def of(cls, standing: ShadowStanding, sums: Sums, spent: Sums) -> "ShadowView":
-        """Of the policy as it decides now; what one that decided otherwise counted is no part of it."""
-        digest = standing.policy.digest
-        candidate, noise = sides(sums, digest=digest)
-        used = ShadowTally()
-        for arm in (CANDIDATE, NOISE):
-            used.add(merged(spent, arm=arm, digest=digest))
-        return cls(standing, candidate, noise, used)
+    @property
+    def standing(self) -> ShadowStanding:
+        return self.found.standing
+
+    @property
+    def candidate(self) -> ShadowTally:
+        return self.found.candidate
+
+    @property
+    def noise(self) -> ShadowTally:
+        return self.found.noise
 
     @property
     def slug(self) -> str:
@@ -172,7 +160,7 @@ class ShadowView:
 
     @property
     def budgets(self) -> list[Budget]:
-        policy, counts = self.standing.policy, self.spent.counts
+        policy, counts = self.standing.policy, self.found.spent.counts
         tokens = counts["input_tokens"] + counts["output_tokens"]
         return [
             _budget("Calls", counts["asked"], policy.calls.value, lambda value: f"{value:,.0f}"),
@@ -228,16 +216,12 @@ class ShadowView:
 
     @property
     def headline(self) -> str:
-        """The most telling measure in a sentence: what is furthest beyond the noise floor, or the words."""
+        """One measure in a sentence: the first that is beyond the noise floor, or the first of which there is any."""
         if self.answered < MIN_ANSWERS:
             return f"{self.answered:,} of {MIN_ANSWERS} answers compared so far; fewer say nothing"
-        figures = figures_of(self.candidate, self.noise)
-        told = [one for one in figures.values() if one.candidate.n and one.difference.value is not None]
+        told = [one for one in figures_of(self.candidate, self.noise).values() if one.candidate.n]
         beyond = [one for one in told if (one.difference.low or 0) > 0]
-        chosen = max(beyond, key=lambda one: one.difference.low or 0.0, default=None) or next(
-            iter(told), next(iter(one for one in figures.values() if one.candidate.n), None)
-        )
-        return "" if chosen is None else sentence_of(chosen)
+        return sentence_of((beyond or told)[0]) if told else ""
 
 
 def sentence_of(figure: Figure) -> str:

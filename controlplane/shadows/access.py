@@ -63,3 +63,12 @@ def visible_samples(operator: Operator) -> ShadowSampleQuerySet:
     """
     require(operator, VIEW)
     return ShadowSample.objects.all()
+
+
+def access_sample(operator: Operator, slug: str, pk: int) -> ShadowSample:
+    """A comparison of one policy; whether its words may be read is for `reading.may_read` to say.
+
+    Raises:
+        Http404: there is none, or the operator may not look at routing.
+    """
+    return access(operator, ShadowSample.objects.filter(policy=slug, pk=pk).first(), view=VIEW, permission=VIEW)

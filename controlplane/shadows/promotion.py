@@ -55,7 +55,7 @@ def promoted_by(change: ChangeRequest) -> list[Promoted]:
 
 
 def _added(before: Document, after: Document, route: str) -> Iterator[str]:
-    """Lanes of the route whose kind did not serve it before: another account of what serves already promotes nothing."""
+    """Lanes of the route whose kind did not serve it before: another account of what serves promotes nothing."""
     known = serving_kinds(before, route)
     for lane in after["routes"][route]["lanes"]:
         if kind_of(after, lane) not in known:

@@ -1,10 +1,14 @@
 import pytest
+from django.utils import timezone
 
 from controlplane.accounts.roles import Role
-from controlplane.rollouts.models import Canary
+from controlplane.rollouts.models import DEFAULT_STAGES, Canary
+from controlplane.verdicts.watching import look_at_all
 from tests.factories import (
+    BY_PEOPLE,
     INTERNAL,
     ONE_PERCENT,
+    QUARTER,
     crew,
     make_canary,
     make_deployment,
@@ -25,7 +29,8 @@ def test_canary_goes_from_plan_to_live_over_http(as_operator):
     version = make_version(prompt, "Dear")
     owner = as_operator(crew.owner)
 
-    planned = owner.post(f"prompts/support-answer/versions/{version.number}/canaries", PLAN)
+    stages = [{**stage, **BY_PEOPLE} for stage in DEFAULT_STAGES]
+    planned = owner.post(f"prompts/support-answer/versions/{version.number}/canaries", {**PLAN, "stages": stages})
     canary = Canary.objects.get(slug=planned.body["slug"])
     sign(canary.change, crew.approver_one, crew.approver_two, now=canary.created_at)
     started = owner.post(f"canaries/{canary.slug}/start")
@@ -39,6 +44,26 @@ def test_canary_goes_from_plan_to_live_over_http(as_operator):
     assert (promoted.status, promoted.body["state"]) == (200, "promoted")
     assert (again.status, again.body["error"]["code"]) == (409, "canary_not_running")
     assert owner.get("prompts/support-answer").body["live_version"]["number"] == version.number
+
+
+def test_canary_waits_for_evidence_over_http(as_operator):
+    """The usual plan lets nobody past 5 % before every guardrail is clear; the verdict says what is missing."""
+    version = make_version(make_deployment(), "Dear")
+    owner = as_operator(crew.owner)
+    planned = owner.post(f"prompts/support-answer/versions/{version.number}/canaries", PLAN)
+    canary = Canary.objects.get(slug=planned.body["slug"])
+    sign(canary.change, crew.approver_one, crew.approver_two, now=canary.created_at)
+    owner.post(f"canaries/{canary.slug}/start")
+
+    unseen = owner.get(f"canaries/{canary.slug}/verdict")
+    look_at_all(now=timezone.now())
+    verdict = owner.get(f"canaries/{canary.slug}/verdict")
+    turned = owner.post(f"canaries/{canary.slug}/knob", {"position": QUARTER})
+
+    assert (unseen.status, unseen.body["ruling"], unseen.body["looked_at"]) == (200, "unproven", None)
+    assert (verdict.body["ruling"], verdict.body["readings"][0]["rail"]) == ("unproven", "error_rate")
+    assert verdict.body["sentence"].startswith("Not enough evidence: 0 of 7 guardrails are clear")
+    assert (turned.status, turned.body["error"]["code"]) == (409, "not_proven")
 
 
 def test_canary_needs_a_live_version_to_compare_with(as_operator):

@@ -94,6 +94,8 @@ ASKED = "SELECT id FROM deadletters_redriveplan WHERE edit IS NOT NULL ORDER BY 
 PLANNED = "SELECT id FROM deadletters_redriveplan WHERE state = 'planned' ORDER BY id LIMIT 1"
 REDRIVE = "SELECT id FROM approvals_changerequest WHERE kind = 'deadletters.redrive' ORDER BY id LIMIT 1"
 SIGNED = "SELECT id FROM approvals_changerequest WHERE kind = 'copy.version' ORDER BY id DESC LIMIT 1"
+SAMPLE = "SELECT id FROM telemetry_shadowsample ORDER BY id LIMIT 1"
+CHECKLIST = "SELECT id FROM shadows_promotionchecklist ORDER BY id LIMIT 1"
 EVAL_RUN = (
     "SELECT run.id FROM evals_evalrun run JOIN evals_evalsetversion version ON version.id = run.set_version_id "
     "JOIN evals_evalset found ON found.id = version.set_id WHERE found.slug = '{}' ORDER BY run.id LIMIT 1"
@@ -196,6 +198,11 @@ PAGES = (
     Page("eval-judge-version-new", "owner", _fixed("/evals/judges/safe/submit/")),
     Page("eval-runs", "owner", _fixed("/evals/runs/")),
     Page("eval-run", "owner", _latest(EVAL_RUN.format("safety"), "/evals/runs/{}/")),
+    Page("shadows", "oncall", _fixed("/shadow/")),
+    Page("shadow", "oncall", _fixed("/shadow/trial/")),
+    Page("shadow-sample", "auditor", _latest(SAMPLE, "/shadow/trial/samples/{}/")),
+    Page("checklist-new", "oncall", _fixed("/shadow/trial/promote/")),
+    Page("checklist", "approver-two", _latest(CHECKLIST, "/shadow/checklists/{}/")),
     Page("access", "admin", _fixed("/access/")),
     Page("operator", "admin", _fixed("/access/people/owner/")),
     Page("operator-new", "admin", _fixed("/access/new-operator/")),

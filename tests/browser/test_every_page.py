@@ -26,6 +26,7 @@ from controlplane.telemetry.operations import merge_rollups, record_events, reco
 from tests.alerts.channels import furnish as furnish_alerts
 from tests.deadletters.redrives import furnish as furnish_letters
 from tests.repair_rows import make_repair
+from tests.shadows.promotions import furnish as furnish_shadows
 from tests.validator_tables import furnish
 record_streams(**json.loads({streams!r}))
 record_quota_states(json.loads({reports!r}), now=datetime.now(UTC) + timedelta(hours=1))
@@ -33,6 +34,7 @@ record_events(json.loads({reports!r}))
 now = datetime.now(UTC)
 merge_rollups(json.loads({answers!r}), now=now)
 make_repair(at=now, state="completed", completed_by="operator:oncall")
+furnish_shadows(now)  # first, since what is proposed then is of the table in force
 furnish(now)
 furnish_letters(now)
 furnish_alerts(now)

@@ -23,6 +23,7 @@ from controlplane.ledger.repairs import Repair
 from controlplane.ledger.stream_rows import StreamRow, StreamTranscript
 from controlplane.ledger.streams import record_streams
 from controlplane.telemetry.samples import AnswerSample, record_samples
+from controlplane.telemetry.shadows import ShadowSample, record_shadows
 from controlplane.work.models import Task
 from dataplane.deadletters import Event, fingerprint_of
 from dataplane.idempotency import Scope, full_user_hash
@@ -32,6 +33,7 @@ from tests.factories import NOW, crew, make_tenant
 from tests.job_rows import make_job
 from tests.keyed_requests import claim, complete, forsake
 from tests.repair_rows import make_repair
+from tests.shadow_rows import shadow_sample
 from tests.worker_reports import FRAMES, report, sample, stream_row, usage_row
 
 pytestmark = pytest.mark.django_db
@@ -180,6 +182,7 @@ def make_all(user, tenant):
     )
     record_usage([usage_row(name, request_id=name, tenant=tenant, user=short)])
     record_samples([report(samples=(sample(name, tenant=tenant),))])
+    record_shadows([report(shadow_samples=(shadow_sample(name, tenant=tenant),))], now=NOW)
 
 
 def kept(tenant, user):
@@ -193,6 +196,7 @@ def kept(tenant, user):
         "repairs": Repair.objects.filter(tenant=tenant, user_hash=whole[:16], payload__isnull=False).count(),
         "transcripts": StreamTranscript.objects.filter(stream_id=f"{name:0>32}").count(),
         "samples": AnswerSample.objects.filter(request_id=name).count(),
+        "shadows": ShadowSample.objects.filter(request_id=name).count(),
     }
 
 

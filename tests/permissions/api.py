@@ -135,6 +135,14 @@ def eval_version(side):
     return {"slug": "held-out", "number": 1}
 
 
+def shadow(side):
+    return {"slug": "trial"}
+
+
+def checklist(side):
+    return {"pk": side.checklist.pk}
+
+
 def eval_run(side):
     return {"pk": side.eval_run.pk}
 
@@ -189,6 +197,7 @@ TABLE = Table(
         # canaries
         Row("GET", "api:canaries", ALL, ALL, ALL),
         Row("GET", "api:canary", SEEN, SEEN, GONE, canary),
+        Row("GET", "api:canary-verdict", SEEN, SEEN, GONE, canary),
         Row("POST", "api:canary-change-plan", "+------.", "+------.", GONE, canary),
         Row("POST", "api:canary-start", "+------.", "+------.", GONE, canary),
         Row("POST", "api:canary-knob", "+-+----.", "+-+----.", GONE, canary),
@@ -359,6 +368,16 @@ TABLE = Table(
         Row("GET", "api:judge-version", EVAL, GONE, GONE, judge_version),
         Row("GET", "api:judge-calibrations", EVAL, GONE, GONE, judge_version),
         Row("POST", "api:judge-calibrations", MANAGING_EVAL, GONE, GONE, judge_version),
+        # shadows: held on everything or not at all
+        Row("GET", "api:shadows", SEEN, GONE, GONE),
+        Row("GET", "api:shadow", SEEN, GONE, GONE, shadow),
+        Row("POST", "api:shadow-kill", "--+---+.", GONE, GONE, shadow),
+        Row("POST", "api:shadow-lift", "--+---+.", GONE, GONE, shadow),
+        Row("GET", "api:checklists", READER, REFUSED, REFUSED),
+        Row("POST", "api:checklists", "--+---+-", REFUSED, REFUSED),
+        Row("GET", "api:checklist", SEEN, GONE, GONE, checklist),
+        Row("POST", "api:checklist-sign", "-+----+.", GONE, GONE, checklist),
+        Row("POST", "api:checklist-withdraw", "--+---+.", GONE, GONE, checklist),
         # alerts
         Row("GET", "api:alerts", "--+--++-", REFUSED, REFUSED),
         Row("GET", "api:alert-channels", "--+--++-", REFUSED, REFUSED),

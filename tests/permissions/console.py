@@ -30,6 +30,7 @@ from tests.permissions.api import (
     canary,
     change,
     channel,
+    checklist,
     copy_change,
     copy_version,
     debt,
@@ -47,6 +48,7 @@ from tests.permissions.api import (
     revision,
     route,
     routing_change,
+    shadow,
     stream,
     tenant,
     trial,
@@ -76,6 +78,10 @@ def rail(side):
 
 def pair(side):
     return {"slug": side.canary.slug, "number": 1}
+
+
+def compared_pair(side):
+    return {"slug": "trial", "pk": side.sample.pk}
 
 
 def letter(side):
@@ -252,6 +258,17 @@ TABLE = Table(
         Row("POST", "retention-rule-remove", "------+-", REFUSED, REFUSED),
         Row("GET", "erase-subject", "------+-", "------+-", "------+-"),
         Row("POST", "erase-subject", "------+-", "------+-", "------+-"),
+        # shadows: held on everything or not at all, but for the words of a tenant's users
+        Row("GET", "shadows", READER, REFUSED, REFUSED),
+        Row("GET", "shadow", SEEN, GONE, GONE, shadow),
+        Row("POST", "shadow-kill", "--+---+.", GONE, GONE, shadow),
+        Row("POST", "shadow-lift", "--+---+.", GONE, GONE, shadow),
+        Row("GET", "shadow-sample", ".....+..", GONE, GONE, compared_pair),
+        Row("GET", "checklist-new", "--+---+.", GONE, GONE, shadow),
+        Row("POST", "checklist-new", "--+---+.", GONE, GONE, shadow),
+        Row("GET", "checklist", SEEN, GONE, GONE, checklist),
+        Row("POST", "checklist-sign", SIGNERS_OF_ROUTING, GONE, GONE, lambda side: {**checklist(side), "item": "cost"}),
+        Row("POST", "checklist-withdraw", "--+---+.", GONE, GONE, checklist),
         # evals: held on everything or not at all
         Row("GET", "evals", EVALS, REFUSED, REFUSED),
         Row("GET", "eval-set-new", MANAGING_EVALS, REFUSED, REFUSED),

@@ -31,6 +31,10 @@ from controlplane.rollouts.models import Canary
 from controlplane.routing import drills
 from controlplane.routing import operations as routing
 from controlplane.routing.models import Drill
+from controlplane.shadows.checklists import open_checklist
+from controlplane.shadows.models import PromotionChecklist
+from controlplane.shadows.operations import policy_in_force
+from controlplane.telemetry.shadows import ShadowSample, record_shadows
 from controlplane.trials.models import ValidatorTrial
 from controlplane.verdicts.models import ReplayPair
 from tests.deadletters.letters import make_letter
@@ -56,7 +60,8 @@ from tests.job_rows import make_job
 from tests.keyed_requests import claim
 from tests.permissions.table import WHO
 from tests.repair_rows import make_repair
-from tests.worker_reports import FRAMES, stream_row, usage_row
+from tests.shadow_rows import CANDIDATE_LANE, POLICY, shadow_document, shadow_row, shadow_sample
+from tests.worker_reports import FRAMES, report, stream_row, usage_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,8 @@ class Side:
     routing_change: ChangeRequest
     trial: ValidatorTrial
     eval_run: EvalRun
+    checklist: PromotionChecklist
+    sample: ShadowSample
     policy_change: ChangeRequest
     copy_change: ChangeRequest
     redrive_change: ChangeRequest
@@ -98,7 +105,7 @@ class World:
 def make_world() -> World:
     """Build it through the operations; the same whatever ran before."""
     make_policy()
-    table = make_routing()
+    table = make_routing(shadow_document())
     document = routing_document(deadline_ms=9000)
     document["validators"]["careful-answers"]["rules"][0]["version"] = 2  # so that it is tried
     other = routing.submit_table(document=document, rationale="r", actor=SETUP, now=NOW)
@@ -114,6 +121,9 @@ def make_world() -> World:
         operator=make_operator("grantee"), role=Role.APPROVER, target=None, actor=SETUP, now=NOW
     )
     assert table.number == 1
+    policy_digest = policy_in_force(POLICY).digest
+    record_shadows([report(shadow=(shadow_row(asked=1, digest=policy_digest),))], now=NOW)
+    checklist = open_checklist(route="chat", lane=CANDIDATE_LANE, reason="r", actor=SETUP, now=NOW)
     alerts.create_channel(slug="pager", kind=ChannelKind.WEBHOOK, url="http://127.0.0.1:9/", actor=SETUP, now=NOW)
     retention.set_retention(days=9, actor=SETUP, reason="r", now=NOW)
     held_out = make_set_version("held-out", purpose="held_out")
@@ -127,6 +137,7 @@ def make_world() -> World:
         "routing_change": routing_change,
         "trial": ValidatorTrial.objects.get(),
         "eval_run": eval_run,
+        "checklist": checklist,
         "policy_change": policy_change,
         "copy_change": copy_change,
         "token": token,
@@ -156,7 +167,8 @@ def _make_side(prompt: Prompt, shared: dict[str, Any]) -> Side:
         lapses_at=NOW + timedelta(minutes=5),
         review_due_at=NOW + timedelta(hours=24),
     )
-    tenant = make_tenant(prompt.slug)
+    tenant = make_tenant(prompt.slug, log_content=True)
+    record_shadows([report(shadow_samples=(shadow_sample(f"req-{tenant.slug}", tenant=tenant.slug),))], now=NOW)
     record_usage([usage_row(f"a-{tenant.slug}", request_id=f"req-{tenant.slug}", tenant=tenant.slug)])
     kept = stream_row(f"{tenant.slug:x<32}", tenant=tenant.slug, transcript=FRAMES)
     record_streams(streams=[kept], deliveries=[])
@@ -177,6 +189,7 @@ def _make_side(prompt: Prompt, shared: dict[str, Any]) -> Side:
         letter=make_letter(tenant=tenant.slug, name=f"tests.{tenant.slug}"),
         plan=plan,
         redrive_change=redrive.propose_plan(plan=plan, actor=crew.oncall, now=NOW),
+        sample=ShadowSample.objects.get(tenant=tenant.slug),
         release=Release.objects.latest("revision"),
         **shared,
     )

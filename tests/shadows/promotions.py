@@ -5,6 +5,7 @@ from math import log2
 
 import orjson
 
+from controlplane.accounts.models import Tenant
 from controlplane.evals.models import EvalSetVersion
 from controlplane.evals.running import begin_run
 from controlplane.evals.subjects import lane_subject
@@ -12,13 +13,14 @@ from controlplane.ledger.operations import record_usage
 from controlplane.routing.operations import active_table
 from controlplane.shadows.checklists import open_checklist, sign_item
 from controlplane.shadows.models import Item
+from controlplane.shadows.operations import policy_in_force
 from controlplane.telemetry.reports import parse_report
 from controlplane.telemetry.shadows import record_shadows
 from dataplane.shadow.counting import MOMENTS, NOISE
 from tests.eval_runs import make_standard, messages_row, run_pieces
 from tests.eval_sets import make_set_version
-from tests.factories import NOW, SETUP, crew
-from tests.shadow_rows import CANDIDATE_LANE, ROUTE, shadow_row
+from tests.factories import NOW, SETUP, crew, make_routing
+from tests.shadow_rows import CANDIDATE_LANE, POLICY, ROUTE, shadow_document, shadow_row, shadow_sample
 from tests.worker_reports import report, usage_row
 
 DAY = timedelta(days=1)
@@ -30,8 +32,8 @@ def ratios(n, *, cost=1.0, latency=1.0):
     return {name: [n, n * named.get(name, 0.0), n * named.get(name, 0.0) ** 2] for name in MOMENTS}
 
 
-def take(*rows, now=NOW):
-    record_shadows([parse_report(orjson.dumps(report(shadow=rows, worker="host-a/shadow")))], now=now)
+def take(*rows, worker="host-a/shadow"):
+    record_shadows([parse_report(orjson.dumps(report(shadow=rows, worker=worker)))], now=NOW)
 
 
 def shadow_for_days(digest, *, days=3, each=500, noise=200, cost=1.0, latency=1.0, **fields):
@@ -67,7 +69,6 @@ def sign_all(checklist, *signers, now=NOW):
     return checklist
 
 
-
 def pass_evals(lane=CANDIDATE_LANE, gateway=None):
     """A golden and a safety set with standards, and the lane's runs on them."""
     document = active_table().document
@@ -79,3 +80,38 @@ def pass_evals(lane=CANDIDATE_LANE, gateway=None):
         subject = lane_subject(document, lane)
         begin_run(subject=subject, set_version=version, standard=standard, actor=SETUP, now=NOW)
     run_pieces(gateway)
+
+
+def furnish(now):
+    """Put a shadow in force in a running Ballast, as if it had run for three days, with a checklist half signed.
+
+    For browsers: `now` is the moment at which they look.
+    """
+    make_routing(shadow_document(active_table().document), now=now)
+    digest = policy_in_force(POLICY).digest
+    begin = now.replace(second=0, microsecond=0)
+    rows = []
+    for minutes in (2, 40, 90, 300, 24 * 60, 2 * 24 * 60):
+        at = begin - timedelta(minutes=minutes)
+        found = {"failed": {"upstream_timeout": 3}, "rules": {"no-prices@1:pass:block": 4}, "digest": digest}
+        differ = {"verdicts_agree": 240, "verdicts_differ": 10}
+        rows += [
+            shadow_row(at, asked=250, moments=ratios(250, cost=1.1, latency=0.9), **found, **differ),
+            shadow_row(at, arm=NOISE, asked=200, moments=ratios(200), digest=digest, verdicts_agree=193)
+            | {"verdicts_differ": 7},
+            shadow_row(at, lane="", offered=280, discarded={"residency": 20, "queue_full": 2}, digest=digest),
+        ]
+    samples = tuple(shadow_sample(f"req_shadow_{n}", now - timedelta(minutes=n), digest=digest) for n in (1, 2, 3))
+    told = [report(shadow=tuple(rows), shadow_samples=samples, worker="walker/shadow", sent_at=now)]
+    Tenant.objects.filter(slug="acme").update(log_content=True)
+    record_shadows(told, now=now)
+    record_usage(
+        [
+            usage_row(
+                f"shadow-{number}", at=now, kind="shadow", lane=CANDIDATE_LANE, tenant="acme", prompt="", version=0
+            )
+            for number in range(400)
+        ]
+    )
+    checklist = open_one(now=now, thresholds={"validators_margin": 5})
+    sign_item(checklist=checklist, item=Item.COMPARISONS, operator=crew.approver_one, now=now)

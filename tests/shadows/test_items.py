@@ -81,9 +81,7 @@ def test_nothing_is_moot_before_there_were_enough():
     assert standing(Item.TOOLS, tally(answered=10)) is Standing.UNPROVEN
 
 
-@pytest.mark.parametrize(
-    ("times", "expected"), [(1.1, Standing.MET), (1.5, Standing.NOT_MET), (0.5, Standing.MET)]
-)
+@pytest.mark.parametrize(("times", "expected"), [(1.1, Standing.MET), (1.5, Standing.NOT_MET), (0.5, Standing.MET)])
 def test_ratios_are_held_to_their_limits(times, expected):
     """Cost at most 1.2 and latency at most 1.25 times control's."""
     candidate = tally(log2_cost=log2(times), log2_latency=log2(times))

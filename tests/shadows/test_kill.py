@@ -147,9 +147,11 @@ def test_rolling_a_release_back_asks_no_killed_candidate_again(shadowed):
     """What was decided about a shadow is not undone with something else."""
     before = Release.objects.latest("revision")
     kill()
-    make_routing(shadow_document() | {"retries": {}}, now=NOW + MINUTE)
+    other = shadow_document()
+    other["routes"]["chat"]["deadline_ms"] = 9000
+    make_routing(other, now=NOW + MINUTE)
 
     releases.roll_back_to(release=before, reason="another thing", actor=crew.oncall, now=NOW + 2 * MINUTE)
 
-    assert served().retries
+    assert served().routes["chat"].deadline_ms != 9000
     assert served().shadows == {}

@@ -64,6 +64,7 @@ def test_another_lane_needs_none(shown):
         "account": "azure-eu",
         "model": "other",
         "upstream_model": "other",
+        "breaker": "hosted-chat",
     }
     document["routes"]["chat"]["lanes"].append("azure/eu-west/trial-two/gpt-4o")
 

@@ -35,6 +35,7 @@ from controlplane.rollouts.models import DEFAULT_STAGES
 from controlplane.routing import access as routing_access
 from controlplane.routing import operations as routing
 from controlplane.routing.models import RoutingTable
+from controlplane.verdicts.references import suggested_guardrails
 from dataplane.documents import MalformedRelease
 from dataplane.prompts import validate_version
 from dataplane.release import canonical, digest_of
@@ -352,6 +353,7 @@ def _brings_version(slug: str, entry: PromptEntry, digest: str) -> Callable[[Ope
             candidate=version,
             unit="user",
             stages=[dict(stage) for stage in DEFAULT_STAGES],
+            guardrails=suggested_guardrails(),
             reason=reason,
             actor=actor,
             now=now,

@@ -14,6 +14,8 @@ from controlplane.rollouts import operations
 from controlplane.rollouts.access import access_canary, visible_canaries
 from controlplane.rollouts.models import DEFAULT_STAGES, Canary, CanaryState
 from controlplane.verdicts.references import suggested_guardrails
+from controlplane.verdicts.values import Ruling
+from controlplane.verdicts.watching import gap, read_watch
 
 TAG = "canaries"
 UNIT_CHOICES = Canary._meta.get_field("unit").choices or ()
@@ -155,6 +157,38 @@ class OneCanary(OperatorView):
     @describe("canaries_retrieve", "One canary", tag=TAG, gives=CanaryRow, refuses=(404,))
     def get(self, request: Request, slug: str) -> Response:
         return Response(CanaryRow(access_canary(self.operator, slug)).data)
+
+
+class CanaryVerdictRow(serializers.Serializer[Any]):
+    ruling = serializers.ChoiceField([ruling.value for ruling in Ruling])
+    sentence = serializers.CharField(help_text="In words, for people")
+    looked_at = serializers.DateTimeField(allow_null=True, help_text="null: nobody has looked at it yet")
+    waits_for = serializers.CharField(
+        allow_null=True, help_text="Why evidence keeps it from the next stage; null: it does not"
+    )
+    readings = serializers.ListField(
+        child=serializers.DictField(),
+        help_text="What each stream of evidence says of each guardrail: see docs/statistics.md",
+    )
+    alarms = serializers.ListField(child=serializers.DictField(), help_text="Why live traffic counts for nothing")
+
+
+class CanaryVerdict(OperatorView):
+    @describe(
+        "canaries_verdict",
+        "What statistics say of a canary, and what it waits for",
+        tag=TAG,
+        gives=CanaryVerdictRow,
+        refuses=(404,),
+    )
+    def get(self, request: Request, slug: str) -> Response:
+        canary, now = access_canary(self.operator, slug), timezone.now()
+        watch = read_watch(canary)
+        verdict = {"ruling": Ruling.UNPROVEN.value, "sentence": "Nobody has looked at it yet."}
+        verdict |= {"readings": [], "alarms": []} if watch is None else watch.verdict
+        waits = gap(canary, watch, position=canary.position + 1, now=now) if canary.is_running else None
+        looked_at = None if watch is None else watch.looked_at
+        return Response(CanaryVerdictRow({**verdict, "looked_at": looked_at, "waits_for": waits}).data)
 
 
 class ChangePlan(OperatorView):

@@ -1,11 +1,10 @@
 """The room of shadows: how each stands and what it found, the kill switch, the words of samples."""
 
-from datetime import datetime
 from typing import Final
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
@@ -17,22 +16,21 @@ from controlplane.console.checklist_content import state_pill
 from controlplane.console.diffs import diff_rows
 from controlplane.console.replay_content import answer_of
 from controlplane.console.requests import actor_of, reason_given, went_through
-from controlplane.console.shadow_content import ShadowView, charts, diff_words, sentence, today, window
+from controlplane.console.shadow_content import ShadowView, charts, diff_words, sentence
 from controlplane.console.timeline import timeline
-from controlplane.routing.access import InForce
 from controlplane.routing.operations import active_table
 from controlplane.shadows import operations
 from controlplane.shadows.access import (
     KILL,
     OPEN,
     READ,
+    access_sample,
     access_shadow,
     visible_checklists,
     visible_samples,
 )
+from controlplane.shadows.overview import overviews
 from controlplane.shadows.reading import read_sample
-from controlplane.shadows.standing import standings
-from controlplane.telemetry.shadow_sums import shadow_sums
 from dataplane.routing import RoutingTable
 
 SAMPLES_SHOWN: Final = 20
@@ -49,13 +47,7 @@ def shadows(request: HttpRequest) -> HttpResponse:
     checklists = visible_checklists(operator)
     row = active_table()
     table = None if row is None else RoutingTable.parse(row.document)
-    views: list[ShadowView] = []
-    if table is not None and table.shadows:
-        begin, end = window(now)
-        day, _ = today(now)
-        sums = shadow_sums(since=begin, until=end)
-        spent = shadow_sums(since=day, until=end)
-        views = [ShadowView.of(standing, sums, spent) for standing in standings(table, now=now)]
+    views = [] if table is None else [ShadowView(one) for one in overviews(table, now=now)]
     context = {
         "views": views,
         "sentence": sentence(views) if views else None,
@@ -72,7 +64,7 @@ def shadow_page(request: HttpRequest, slug: str) -> HttpResponse:
     now = timezone.now()
     operator = actor_of(request)
     found = access_shadow(operator, slug)
-    view = _view_of(found, slug, now=now)
+    view = ShadowView(overviews(found.table, now=now, policy=slug)[0])
     samples = list(visible_samples(operator).filter(policy=slug).newest()[:SAMPLES_SHOWN])
     readable = set(visible(operator, Tenant.objects.filter(log_content=True), READ).values_list("slug", flat=True))
     context = {
@@ -86,14 +78,6 @@ def shadow_page(request: HttpRequest, slug: str) -> HttpResponse:
         "events": timeline(AuditEvent.objects.filter(target=f"shadow:{slug}")[:EVENTS_SHOWN]),
     }
     return render(request, "shadows/shadow.html", context)
-
-
-def _view_of(found: InForce, slug: str, *, now: datetime) -> ShadowView:
-    begin, end = window(now)
-    day, _ = today(now)
-    standing = next(one for one in standings(found.table, now=now) if one.policy.slug == slug)
-    sums = shadow_sums(since=begin, until=end, policy=slug)
-    return ShadowView.of(standing, sums, shadow_sums(since=day, until=end, policy=slug))
 
 
 @login_required
@@ -131,9 +115,7 @@ def shadow_lift(request: HttpRequest, slug: str) -> HttpResponse:
 def shadow_sample(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
     """The words of one comparison, for who may read them; the record says who did."""
     operator = actor_of(request)
-    sample = visible_samples(operator).filter(policy=slug, pk=pk).first()
-    if sample is None:
-        raise Http404("there is no such comparison")
+    sample = access_sample(operator, slug, pk)
     texts = read_sample(sample=sample, actor=operator, now=timezone.now())
     sides = [answer_of({"text": texts[one], "tool_calls": texts[f"{one}_tools"]}) for one in ("control", "shadow")]
     context = {
