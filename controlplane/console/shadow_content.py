@@ -216,12 +216,13 @@ class ShadowView:
 
     @property
     def headline(self) -> str:
-        """One measure in a sentence: the first that is beyond the noise floor, or the first of which there is any."""
+        """One measure in a sentence: the first that is beyond the noise floor, or else that tells of any difference."""
         if self.answered < MIN_ANSWERS:
             return f"{self.answered:,} of {MIN_ANSWERS} answers compared so far; fewer say nothing"
         told = [one for one in figures_of(self.candidate, self.noise).values() if one.candidate.n]
         beyond = [one for one in told if (one.difference.low or 0) > 0]
-        return sentence_of((beyond or told)[0]) if told else ""
+        differing = [one for one in told if one.candidate.value]
+        return sentence_of((beyond or differing or told)[0]) if told else ""
 
 
 def sentence_of(figure: Figure) -> str:

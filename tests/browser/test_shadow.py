@@ -16,10 +16,8 @@ from tests.browser.people import House, Person
 
 FURNISH = """
 from datetime import datetime, UTC
-from controlplane.shadows.models import PromotionChecklist
 from tests.shadows.promotions import furnish
-if not PromotionChecklist.objects.exists():
-    furnish(datetime.now(UTC))
+furnish(datetime.now(UTC))
 """
 # All that a candidate shows without evals, of which nobody made any here.
 SHOWN = ("Enough comparisons", "Validators and grounding agree", "Cost", "Latency", "Residency")

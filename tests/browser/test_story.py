@@ -228,7 +228,7 @@ def test_dashboard_moves_with_the_traffic(story):
     behind = time.monotonic() - answered
     print(f"5 requests took {answered - started:.2f} s; the page showed the last {behind:.2f} s later")
     expect(owner.page.locator('.metric[data-measure="latency_p95_ms"] [data-arm="canary"]')).not_to_have_text("–")
-    expect(owner.page.locator(".verdict")).to_contain_text("Not enough evidence")
+    expect(owner.page.locator(".verdict")).to_contain_text("not enough evidence")
     owner.until(lambda: _asked_and_drawn(story), "the latency chart has a line once it has points enough", seconds=120)
 
 
