@@ -14,8 +14,6 @@ from controlplane.evals.rows import Row
 from controlplane.evals.runs import EvalAnswer, EvalRun, RunState, ScoreCount
 
 NONE: Final = "–"
-# Rows whose fate differs between two runs that are named one by one.
-FLIPS_SHOWN: Final = 30
 _FAILED: Final = Q(scores__contains=[{"applies": True, "passed": False}])
 _UNDECIDED: Final = Q(scores__contains=[{"applies": True, "passed": None}])
 

@@ -186,11 +186,6 @@ class Canary(models.Model):
         return self.stage["name"] if self.stage else ""
 
     @property
-    def next_stage(self) -> dict[str, Any] | None:
-        following = self.position + 1
-        return self.stages[following] if following < len(self.stages) else None
-
-    @property
     def stage_evidence(self) -> StageEvidence:
         """What the stage that it is at asks for before it is left."""
         return StageEvidence.of(self.stage or {})

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from controlplane.evals.errors import InvalidStandard
 from controlplane.evals.models import EvalSetVersion, JudgeVersion, Purpose
+from controlplane.evals.standards import judge_versions
 from controlplane.rollouts.guardrails import RAILS, Guardrails, default_guardrails
 
 # What the judge of a rail scores.
@@ -35,11 +37,10 @@ def judge_version(name: str) -> JudgeVersion:
     Raises:
         UnknownReference: there is none.
     """
-    slug, _, number = name.partition("@")
-    found = JudgeVersion.objects.with_calibration().filter(judge__slug=slug, number=int(number)).first()
-    if found is None:
-        raise UnknownReference(f"there is no judge {name!r}")
-    return found
+    try:
+        return judge_versions([name])[name]
+    except InvalidStandard as exc:
+        raise UnknownReference(f"there is no judge {name!r}") from exc
 
 
 def what_is_wrong(policy: Guardrails) -> str | None:

@@ -8,15 +8,15 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
-from controlplane.accounts.access import may
 from controlplane.console.lists import page_by_key
 from controlplane.console.replay_content import answer_of, answers_diff, is_rail, pair_row, replayed_rails
 from controlplane.console.requests import actor_of, whole_number
-from controlplane.evals.access import MANAGE
-from controlplane.evals.models import EvalRow
+from controlplane.evals.access import may_read_rows
+from controlplane.evals.models import EvalRow, EvalSetVersion
 from controlplane.rollouts.access import access_canary
 from controlplane.rollouts.models import Canary
 from controlplane.verdicts.models import ReplayPair
+from controlplane.verdicts.references import set_version
 
 
 @login_required
@@ -61,7 +61,8 @@ def replay_page(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     pair = ReplayPair.objects.filter(canary=canary, number=number).first()
     if pair is None:
         raise Http404(f"canary {slug!r} has no replay {number}")
-    may_read = may(operator, MANAGE)
+    held_out = _held_out(canary)
+    may_read = held_out is not None and may_read_rows(operator, held_out.set)
     rails = replayed_rails(canary)
     row = pair_row(pair, rails)
     context = {
@@ -69,14 +70,19 @@ def replay_page(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         "pair": pair,
         "scores": [score for score in row.scores if score is not None],
         "may_read": may_read,
-        **(_words(canary, pair) if may_read else {}),
+        **(_words(held_out, pair) if held_out is not None and may_read else {}),
     }
     return render(request, "canaries/replay.html", context)
 
 
-def _words(canary: Canary, pair: ReplayPair) -> dict[str, object]:
-    name, _, number = ((canary.guardrails or {}).get("held_out") or "").partition("@")
-    found = EvalRow.objects.filter(version__set__slug=name, version__number=number or 0, key=pair.row_id).first()
+def _held_out(canary: Canary) -> EvalSetVersion | None:
+    """The rows that the canary's versions are asked; None: its plan names none."""
+    policy = canary.judged_by
+    return None if policy is None or policy.held_out is None else set_version(policy.held_out)
+
+
+def _words(held_out: EvalSetVersion, pair: ReplayPair) -> dict[str, object]:
+    found = EvalRow.objects.filter(version=held_out, key=pair.row_id).first()
     row = None if found is None else found.read()
     return {
         "question": "" if row is None else row.question,
