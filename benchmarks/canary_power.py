@@ -4,8 +4,9 @@
 
 Each simulated canary has 5,000 sticky users an arm, whose activity, cost, latency, errors and quality of answers differ
 from one to another, and 20 requests a second to both arms together; beside it 200 held-out queries are asked of
-both versions, 30 pairs a minute. Every 10 seconds everything seen so far is judged on all guardrails and both streams,
-as `controlplane.verdicts` does it (a part of the last looks is judged by `decide` itself, and has to agree).
+both versions, as many pairs a minute as plans start from. Every 10 seconds everything seen so far is judged on all
+guardrails and both streams, as `controlplane.verdicts` does it (a part of the last looks is judged by `decide` itself,
+and has to agree).
 
 - A/A: nothing is worse. Whatever is rolled back within the time is a false rollback; the budget is 1 %.
 - At the margin: every guardrail is worse by exactly what is still acceptable, which is the hardest case of the promise.
@@ -29,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.load import describe_machine, table
-from controlplane.rollouts.guardrails import Guardrails, Rail, Scale, Stream, default_guardrails
+from controlplane.rollouts.guardrails import RAILS, Guardrails, Rail, Scale, Stream, default_guardrails
 from controlplane.verdicts import live, paired
 from controlplane.verdicts.decision import decide, levels_of
 from controlplane.verdicts.sequences import bounded_reach
@@ -38,7 +39,6 @@ from dataplane.evidence import CELL, GROUPS
 
 LOOK_SECONDS = 10
 REQUESTS_PER_SECOND = 20  # both arms together
-PAIRS_PER_LOOK = 5
 USERS = 5_000  # of an arm
 QUERIES = 200  # of the held-out set
 TICKETS = 20_000  # drawn for a request; a user has as many as is active
@@ -49,6 +49,7 @@ ERRORS, SCHEMA, GROUNDED, REFUSED, BLOCKED, SAFE = 0.01, 0.97, 0.92, 0.02, 0.015
 COST, MILLISECONDS = 400.0, 900.0
 WITH_SCHEMA, WITH_SOURCES = 0.3, 0.5  # of the answers
 POLICY = Guardrails.parse(default_guardrails("held-out@1", {"grounding": "grounded@1", "safety": "safe@1"}))
+PAIRS_PER_LOOK = POLICY.replays_per_minute * LOOK_SECONDS // 60
 
 
 @dataclass(frozen=True)
@@ -70,14 +71,7 @@ class Harm:
 NOTHING = Harm("A/A")
 AT_MARGIN = Harm(
     "all at the margin",
-    cost=1.05,
-    latency=1.10,
-    error_rate=0.005,
-    schema=0.01,
-    grounding=0.01,
-    refusals=0.01,
-    rejects=0.01,
-    safety=0.005,
+    **{key: 1 + margin if RAILS[key].scale is Scale.RELATIVE else margin for key, margin in POLICY.margins.items()},
 )
 SEEDED = (
     Harm("grounding -3 points", "grounding", grounding=0.03),
@@ -415,14 +409,20 @@ def print_false(harm: Harm, canaries: int, looks: int, seed: int) -> None:
     rows += [(name, interval(int((at > 0).sum()), canaries)) for name, at in outcome.decided]
     print(table(rows))
     if harm is NOTHING:
-        at = outcome.looks[CLEAR]
-        when = f", half of them within {np.median(at[at > 0]) * LOOK_SECONDS / 60:.0f} min" if at.any() else ""
-        print(f"(of these, shown to be clear on all guardrails: {(at > 0).mean():.1%}{when})")
+        print("(shown to be clear, and when half of all canaries were:")
+        print(f" on all guardrails {_when_clear(outcome.looks[CLEAR])},")
+        print(f" {', '.join(f'{key} {_when_clear(outcome.looks[CLEAR + key])}' for key in POLICY.margins)})")
     else:
         wrongly = {key: (outcome.looks[CLEAR + key] > 0).mean() for key in POLICY.margins}
         print(f"(called clear all the same, budget {POLICY.clear_budget:.0%} for each guardrail:")
         print(f" {', '.join(f'{key} {share:.1%}' for key, share in wrongly.items())})")
     print(flush=True)
+
+
+def _when_clear(at: Any) -> str:
+    """How many were within the time, and after how long half of all."""
+    median = np.median(np.where(at > 0, at * LOOK_SECONDS / 60, np.inf))
+    return f"{(at > 0).mean():.1%} ({f'{median:.0f} min' if median < np.inf else 'later'})"
 
 
 def print_seeded(canaries: int, looks: int, seed: int) -> None:
