@@ -38,7 +38,9 @@ def shadow_policy(**numbers: float) -> dict[str, Any]:
 def shadow_document(table: dict[str, Any] | None = None, **numbers: float) -> dict[str, Any]:
     """A routing table, the demo's unless told, with a shadow of a newer model on `chat`, on an account of its own."""
     document = table or routing_document()
-    document.pop("shadows", None)
+    for policy in document.pop("shadows", {}).values():
+        for name in (*policy["lanes"], *policy["noise_lanes"]):
+            del document["lanes"][name]
     for route in document["routes"].values():
         route.pop("shadow", None)
     azure = document["accounts"]["azure-eu"]

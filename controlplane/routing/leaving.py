@@ -32,12 +32,13 @@ class LeftOut:
 
 
 def lanes_of(table: RoutingTable, provider: str) -> list[str]:
-    """The lanes of a provider, by id.
+    """The lanes of a provider, by id, but for those that only shadows ask: nobody is served by these.
 
     Raises:
         UnknownProvider: there are none.
     """
-    found = sorted(lane.id for lane in table.lanes.values() if lane.provider == provider)
+    asked_again = {lane for policy in table.shadows.values() for lane in policy.all_lanes}
+    found = sorted(lane.id for lane in table.lanes.values() if lane.provider == provider and lane.id not in asked_again)
     if not found:
         raise UnknownProvider(f"the table in force has no lane of a provider {provider!r}")
     return found
@@ -102,7 +103,8 @@ def without_provider(document: Mapping[str, Any], provider: str) -> dict[str, An
     """A copy of a routing document without a provider: its lanes, its accounts and its name.
 
     Policies that only its lanes used stay; they hurt nobody, and the next lane may want them. A route goes on spreading
-    its tenants over accounts as far as there are accounts left to choose from.
+    its tenants over accounts as far as there are accounts left to choose from. A shadow goes on with the candidates
+    that are left, and ends where there are none.
 
     Raises:
         UnknownProvider: the document has no lane of it.
@@ -128,6 +130,15 @@ def without_provider(document: Mapping[str, Any], provider: str) -> dict[str, An
         if route.get("accounts_per_tenant"):
             spread = _spread(route["accounts_per_tenant"], [known[lane] for lane in route["lanes"]])
             route["accounts_per_tenant"] = spread
+    if "shadows" in changed:
+        changed["shadows"] = {
+            slug: left
+            for slug, entry in changed["shadows"].items()
+            if (left := _shadow_without(slug, entry, gone, changed))
+        }
+        for route in changed["routes"].values():
+            if route.get("shadow") not in changed["shadows"]:
+                route.pop("shadow", None)
     changed["lanes"] = {lane: entry for lane, entry in changed["lanes"].items() if lane not in gone}
     changed["accounts"] = {slug: entry for slug, entry in changed["accounts"].items() if entry["provider"] != provider}
     changed["providers"] = {slug: entry for slug, entry in changed["providers"].items() if slug != provider}
@@ -138,3 +149,27 @@ def _spread(reached: int, lanes: Collection[Lane]) -> int | None:
     """How many accounts a tenant can still reach; None where no lanes differ by their account alone any more."""
     most = max(map(len, groups_of_twins(lanes)))
     return min(reached, most) if most > 1 else None
+
+
+def _shadow_without(
+    slug: str, entry: Mapping[str, Any], gone: Collection[str], document: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """A shadow of the document without these lanes; None where it has no candidate left.
+
+    A lane that asks control again goes as well once no route of the shadow is served by its model.
+    """
+    candidates = [lane for lane in entry["lanes"] if lane not in gone]
+    if not candidates:
+        return None
+    lanes = document["lanes"]
+    served = {
+        lanes[lane]["model"]
+        for route in document["routes"].values()
+        if route.get("shadow") == slug
+        for lane in route["lanes"]
+    }
+    again = [lane for lane in entry["noise_lanes"] if lane not in gone and lanes[lane]["model"] in served]
+    left = {**entry, "lanes": candidates, "noise_lanes": again}
+    if not again:
+        left["noise_percent"] = {**entry["noise_percent"], "value": 0}
+    return left

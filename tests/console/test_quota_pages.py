@@ -217,7 +217,7 @@ def test_page_without_a_quota_says_what_one_is_for_and_the_first_step(db, signed
     """To whoever may propose a table with a way there, to others with whom to ask."""
     document = routing_document()
     for lane in document["lanes"].values():
-        del lane["quota"]
+        lane.pop("quota", None)
     make_routing(document)
 
     proposer, reader = (signed_in(one).get(PAGE) for one in (crew.oncall, crew.legal))

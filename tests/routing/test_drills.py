@@ -18,7 +18,7 @@ from controlplane.routing.errors import (
     UnknownProvider,
 )
 from controlplane.routing.holds import hold_lane, let_go
-from controlplane.routing.leaving import effects_of_leaving, left_out, without_provider
+from controlplane.routing.leaving import effects_of_leaving, lanes_of, left_out, without_provider
 from controlplane.routing.lessons import lessons, servable
 from controlplane.routing.models import Drill, Mode, RoutingTable
 from dataplane.routing import RoutingTable as Routing
@@ -152,13 +152,37 @@ def test_table_without_a_provider_is_the_same_but_for_its_lanes_accounts_and_nam
     table = Routing.parse(left)
     assert [lane.id for lane in table.routes["chat"].lanes] == [AZURE, ANTHROPIC]
     assert table.routes["chat"].steering.weights == {AZURE: 3, ANTHROPIC: 2}
-    assert (set(table.providers), set(table.accounts)) == ({"azure", "anthropic"}, {"azure-eu", "anthropic-main"})
+    assert (set(table.providers), set(table.accounts)) == (
+        {"azure", "anthropic"},
+        {"azure-eu", "azure-trial", "anthropic-main"},
+    )
     assert left["breakers"] == document["breakers"]
     assert OPENAI in document["lanes"]  # the original is as it was
     with pytest.raises(RouteWithoutLanes, match="without 'azure' route 'embed' has no lane; give"):
         without_provider(without_provider(routing_document(), "openai"), "azure")
     with pytest.raises(UnknownProvider, match="'openai'"):
         without_provider(left, "openai")
+
+
+def test_shadow_goes_on_with_the_candidates_that_a_lost_provider_leaves():
+    """Without one it ends, and no drill that leaves the provider holds lanes that serve nobody."""
+    document = routing_document()
+    shadow = document["shadows"]["smaller-model"]
+    at_anthropic = "anthropic/eu-west/trial/claude-haiku"
+    own = document["lanes"][ANTHROPIC] | {"breaker": None, "probe": None, "quota": None}
+    document["accounts"]["anthropic-trial"] = document["accounts"]["anthropic-main"] | {"secret": "env:TRIAL_KEY"}
+    document["lanes"][at_anthropic] = own | {"account": "anthropic-trial", "model": "claude-haiku"}
+    alone = without_provider(document, "azure")
+    shadow["lanes"].append(at_anthropic)
+
+    both = without_provider(document, "azure")
+
+    assert (alone["shadows"], alone["routes"]["chat"].get("shadow")) == ({}, None)
+    left = Routing.parse(both).routes["chat"].shadow
+    assert (left.lanes, left.noise_lanes, left.noise_percent.value) == ((at_anthropic,), (), 0)
+    assert lanes_of(Routing.parse(document), "azure") == [AZURE, "azure/eu-west/eu/text-embedding-3-small"]
+    for table in (alone, both):
+        Routing.parse(table)
 
 
 def test_route_goes_on_spreading_its_tenants_as_far_as_it_can():
