@@ -277,16 +277,23 @@ def sentence(views: Sequence[ShadowView]) -> dict[str, str]:
     running = [one for one in views if one.standing.state is State.RUNNING]
     said = []
     if killed:
-        said.append(f"{listed(killed)} {'is' if len(killed) == 1 else 'are'} killed; nothing is asked under it")
+        said.append(
+            f"{_named(killed)} {'is' if len(killed) == 1 else 'are'} killed; nothing is asked of the candidates"
+        )
     if paused:
-        said.append(f"{listed(paused)} rests until 0:00 UTC, because a budget of today is used up")
+        rest = "rests" if len(paused) == 1 else "rest"
+        said.append(f"{_named(paused)} {rest} until 0:00 UTC, because a budget of today is used up")
     if running:
         asked = sum(one.asked for one in running)
         said.append(
-            f"{listed([one.slug for one in running])} asked {asked:,} request{'' if asked == 1 else 's'} again in 24 h"
+            f"{_named([one.slug for one in running])} asked {asked:,} request{'' if asked == 1 else 's'} again in 24 h"
         )
     tone = "bad" if killed else "watch" if paused else "good"
-    return {"tone": tone, "text": ". ".join(one[0].upper() + one[1:] for one in said) + "."}
+    return {"tone": tone, "text": ". ".join(said) + "."}
+
+
+def _named(slugs: Sequence[str]) -> str:
+    return f"Shadow{'' if len(slugs) == 1 else 's'} {listed(slugs)}"
 
 
 # --- charts ----------------------------------------------------------------------------------------------------------

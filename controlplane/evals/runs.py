@@ -148,11 +148,11 @@ class ScoreCount:
 
     @property
     def sentence(self) -> str:
-        """For people: 'grounded 36 of 40, 95.0 % have to pass'."""
+        """For people: 'grounded 36 of 40, 95 % have to pass'."""
         said = f"{self.name} {self.passed:,} of {self.n:,}"
         if self.undecided:
             said += f", {self.undecided:,} undecided"
-        return said if self.threshold is None else f"{said}, {self.threshold:.1%} have to pass"
+        return said if self.threshold is None else f"{said}, {100 * self.threshold:g} % have to pass"
 
 
 @dataclass(frozen=True, slots=True)

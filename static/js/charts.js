@@ -91,7 +91,8 @@ async function draw(chart) {
   if (missing) {
     data.length = 0; // two points are not a trend; the words say so instead
     layout.shapes = layout.annotations = [];
-    layout.yaxis = { ...layout.yaxis, type: "linear", range: [0, 1], showticklabels: false, showgrid: false, zeroline: false };
+    // No title either: narrow charts have no room for it beside the words.
+    layout.yaxis = { ...layout.yaxis, type: "linear", range: [0, 1], showticklabels: false, showgrid: false, zeroline: false, title: { text: "" } };
   }
   const range = chart.zoom ?? sharedRange();
   layout.xaxis = { ...layout.xaxis, ...(range ? { range: [...range], autorange: false } : {}) };

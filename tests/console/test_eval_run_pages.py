@@ -133,7 +133,7 @@ def test_what_failed_stands_first_with_its_reason(signed_in):
     assert [line.answer.row.key for line in page.context["answers"]] == ["r02", "r01", "r00", "r03"]
     assert [line.answer.row.key for line in bad.context["answers"]] == ["r02", "r01"]
     text = words(page)
-    assert "Did not pass: grounded 2 of 4, 90.0% have to pass; 1 of 4 rows got no answer." in text
+    assert "Did not pass: grounded 2 of 4, 90 % have to pass; 1 of 4 rows got no answer." in text
     assert "grounded 2 of 4 50.0% 90 % at least" in text
     assert f"r02 failed Question r02 {MAIL} grounded@1 failed: no-mail" in text
     assert "r01 no answer Question r01 unauthorized : no" in text
@@ -232,7 +232,7 @@ def test_a_run_that_did_not_pass_is_begun_again_from_the_review(signed_in):
     again = browser.post(review(change, "evals/"))
     page = words(browser.get(review(change)))
 
-    assert "Did not pass: grounded 0 of 2, 90.0% have to pass." in failed
+    assert "Did not pass: grounded 0 of 2, 90 % have to pass." in failed
     assert "Run what did not pass" in failed
     assert said(begun) == [f"1 eval run began for CR-{change.pk}"]
     assert "all are done or under way" in said(again)[-1]

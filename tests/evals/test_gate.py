@@ -107,7 +107,7 @@ def test_a_lane_that_did_not_pass_stays_out():
     change = propose(with_candidate())
     run_pieces(BAD)
 
-    with pytest.raises(NotPrepared, match=r"did not pass: grounded 0 of 2, 90.0% have to pass \(run \d+\)"):
+    with pytest.raises(NotPrepared, match=r"did not pass: grounded 0 of 2, 90 % have to pass \(run \d+\)"):
         approve(change)
 
 

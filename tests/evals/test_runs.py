@@ -101,7 +101,7 @@ def test_a_run_asks_every_row_and_passes_by_its_shares():
     run = fresh(run)
 
     assert (run.state, run.passed, run.asked, run.cost_micros) == ("done", True, 10, 1_000)
-    assert run.sentence == "grounded 10 of 10, 90.0% have to pass"
+    assert run.sentence == "grounded 10 of 10, 90 % have to pass"
     kept = run.answers.select_related("row").order_by("row__position")
     assert [one.row.key for one in kept] == [f"r{place:02}" for place in range(10)]
     assert (kept[0].text, kept[0].lane, kept[0].latency_ms) == ("Within 30 days", "a/lane", 12.5)
