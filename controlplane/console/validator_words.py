@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from controlplane.console.wording import listed
+from dataplane.validators.abuse import DICTIONARIES
 from dataplane.validators.checksums import ChecksumParams
 from dataplane.validators.figures import Bounds, DateParams, NumberParams, UnitParams
 from dataplane.validators.grounding import CitationParams, SupportParams
@@ -12,7 +13,7 @@ from dataplane.validators.policy import BOTH, TOOL_ARGUMENTS, WINDOW, JudgeParam
 from dataplane.validators.secrets import SecretParams
 from dataplane.validators.structure import SchemaParams
 from dataplane.validators.values import Layer, Verdict
-from dataplane.validators.wording import MUST_MATCH, PatternParams, TermParams
+from dataplane.validators.wording import MUST_MATCH, PatternParams, TermParams, ToxicityParams
 
 # What a rule does about what it finds, as in 'now warns instead of blocks'.
 _DOES: Final = {Verdict.WARN: "warns", Verdict.REPAIR: "takes out what it finds", Verdict.BLOCK: "blocks"}
@@ -96,6 +97,12 @@ def _terms(params: TermParams, where: str) -> str:
         return f"{_some(params.require, 'and')} {'has' if len(params.require) == 1 else 'have'} to be in {where}"
     apart = f", apart from {_some(params.allow, 'and')}" if params.allow else ""
     return f"not {_some(params.deny, 'or')} may be in {where}{apart}"
+
+
+def _toxicity(params: ToxicityParams, where: str) -> str:
+    languages = listed([DICTIONARIES[one].capitalize() for one in params.languages], last="or")
+    apart = f", apart from {_some(params.allow, 'and')}" if params.allow else ""
+    return f"no abusive word of {languages} may be in {where}{apart}"
 
 
 def _some(terms: tuple[str, ...], last: str) -> str:
@@ -197,6 +204,7 @@ _ASKS: Final[Mapping[type, Callable[[Any, str], str]]] = {
     SchemaParams: _schema,
     PatternParams: _pattern,
     TermParams: _terms,
+    ToxicityParams: _toxicity,
     NumberParams: _numbers,
     DateParams: _dates,
     UnitParams: _units,

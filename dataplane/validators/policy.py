@@ -21,7 +21,7 @@ from dataplane.validators.personal import PersonalParams
 from dataplane.validators.secrets import SecretParams
 from dataplane.validators.structure import SchemaParams
 from dataplane.validators.values import LAYERS, TEXT, Channel, Layer, Verdict
-from dataplane.validators.wording import PatternParams, TermParams
+from dataplane.validators.wording import PatternParams, TermParams, ToxicityParams
 
 MAX_BUDGET_MS: Final = 60_000.0
 MAX_WINDOW_CHARACTERS: Final = 20_000
@@ -77,6 +77,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "schema": Kind(Layer.STRUCTURE, SchemaParams.parse, (TEXT, TOOL_ARGUMENTS)),
     "pattern": Kind(Layer.RULES, PatternParams.parse, (TEXT, TOOL_ARGUMENTS, BOTH)),
     "terms": Kind(Layer.RULES, TermParams.parse, (TEXT, TOOL_ARGUMENTS, BOTH)),
+    "toxicity": Kind(Layer.RULES, ToxicityParams.parse, (TEXT, TOOL_ARGUMENTS, BOTH)),
     "numbers": Kind(Layer.RULES, NumberParams.parse, (TEXT, TOOL_ARGUMENTS, BOTH)),
     "dates": Kind(Layer.RULES, DateParams.parse, (TEXT, TOOL_ARGUMENTS, BOTH)),
     "units": Kind(Layer.RULES, UnitParams.parse, (TEXT, TOOL_ARGUMENTS, BOTH)),

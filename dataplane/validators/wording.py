@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import Final
 
 from dataplane.documents import Node
+from dataplane.validators.abuse import DICTIONARIES, abusive_words
 from dataplane.validators.detector import Detector, Sieve
 from dataplane.validators.folding import Fold, fold
 from dataplane.validators.kinds import Meter, Problem, found_by
@@ -113,8 +114,8 @@ class TermParams:
             allow=allow,
             require=require,
             replacement=parse_replacement(members),
-            sieve=_sieve(deny, allow) if deny else None,
-            _required=tuple(_sieve((term,), ()) for term in require),
+            sieve=_sieve(deny, allow, what="denied term") if deny else None,
+            _required=tuple(_sieve((term,), (), what="required term") for term in require),
         )
 
     def problems(self, channel: Channel, output: Output, meter: Meter) -> Iterator[Problem]:
@@ -126,6 +127,39 @@ class TermParams:
             meter.look()
             if next(found_by(sieve, channel, meter), None) is None:
                 yield Problem(f"required term {term!r} is missing")
+
+
+@dataclass(frozen=True, slots=True)
+class ToxicityParams:
+    """Abusive words of the dictionaries of some languages may not be in an answer, but within allowed phrases.
+
+    It knows words, not tone: what hurts without one of them passes, and a harmless use of one is found. What is right
+    for a text is said with `allow`, as for `TermParams`.
+    """
+
+    languages: tuple[str, ...]
+    allow: tuple[str, ...]
+    replacement: str
+    sieve: Sieve
+
+    @classmethod
+    def parse(cls, node: Node) -> ToxicityParams:
+        """Read them, or raise MalformedRelease.
+
+        Shape: {"languages": [ISO 639-1 code, one of DICTIONARIES], "allow"?: [str], "replacement"?: str}.
+        """
+        members = node.members("languages", optional=("allow", "replacement"))
+        languages = tuple(item.one_of(tuple(DICTIONARIES)) for item in members["languages"].items())
+        if not languages:
+            members["languages"].refuse("empty, so that no word is looked for; name one at least")
+        allow = _parse_terms(members["allow"]) if "allow" in members else ()
+        words = [word for language in languages for word in abusive_words(language)]
+        sieve = _sieve(words, allow, what="abusive word")
+        return cls(languages, allow, parse_replacement(members), sieve)
+
+    def problems(self, channel: Channel, output: Output, meter: Meter) -> Iterator[Problem]:
+        """As `Judging.problems`."""
+        return found_by(self.sieve, channel, meter)
 
 
 def parse_expression(node: Node) -> Pattern:
@@ -159,7 +193,7 @@ def _parse_terms(node: Node) -> tuple[str, ...]:
     return terms
 
 
-def _sieve(deny: Iterable[str], allow: Iterable[str]) -> Sieve:
+def _sieve(deny: Iterable[str], allow: Iterable[str], *, what: str) -> Sieve:
     allowed = frozenset(" ".join(_words(term)) for term in allow)
     terms = allowed | {" ".join(_words(term)) for term in deny}
 
@@ -190,7 +224,7 @@ def _sieve(deny: Iterable[str], allow: Iterable[str]) -> Sieve:
 
     shape = _alternatives(terms)
     opening = Pattern(shape, shape, "", min(map(len, terms)), longest, compile_re2(shape))
-    return Sieve.of(Fold.LETTERS, (Detector("denied term", opening, check, held=held),))
+    return Sieve.of(Fold.LETTERS, (Detector(what, opening, check, held=held),))
 
 
 def _alternatives(terms: Iterable[str]) -> str:

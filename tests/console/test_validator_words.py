@@ -37,6 +37,13 @@ ASKED = {
         ),
         ({"require": ["thank you"]}, "“thank you” has to be in the text"),
     ],
+    "toxicity": [
+        ({"languages": ["en"]}, "no abusive word of English may be in the text"),
+        (
+            {"languages": ["de", "fr"], "allow": ["nude mice"]},
+            "no abusive word of German or French may be in the text, apart from “nude mice”",
+        ),
+    ],
     "numbers": [
         (
             {"money": {"ge": 0, "le": 100}, "paths": [{"path": "$.price", "gt": 0, "integer": True}]},

@@ -16,6 +16,7 @@ FINE: dict[str, dict[str, Any]] = {
     "schema": {"schema": {"type": "object"}},
     "pattern": {"pattern": "ab{1,3}", "expect": "must_not_match", "what": "inner name"},
     "terms": {"deny": ["guarantee"]},
+    "toxicity": {"languages": ["en", "de"], "replacement": "[removed]"},
     "numbers": {"paths": [{"path": "$.price", "gt": 0}]},
     "dates": {"prose": {}},
     "units": {"forbid": ["oz"]},
@@ -115,6 +116,8 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (document(rule("a", "terms", {"deny": ["x"], "require": ["y"]})), "$.rules[0].params", "both are two rules"),
     (document(rule("a", "terms", {"deny": ["--"]})), "$.rules[0].params.deny[0]", "neither letter nor digit"),
     (document(rule("a", "terms", {"require": ["x"], "allow": ["y"]})), "$.rules[0].params.allow", "give 'deny'"),
+    (document(rule("a", "toxicity", {"languages": []})), "$.rules[0].params.languages", "no word is looked for"),
+    (document(rule("a", "toxicity", {"languages": ["xx"]})), "$.rules[0].params.languages[0]", "'xx'"),
     (
         document(rule("a", "secrets", ALL_SECRETS | {"replacement": "x" * 65})),
         "$.rules[0].params.replacement",

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dataplane.validators.abuse import DICTIONARIES, abusive_words
 from dataplane.validators.check import check
 from dataplane.validators.values import Output, Verdict
 from tests.dataplane.validators.policies import no_time, one
@@ -86,6 +87,35 @@ def test_terms_that_are_required_are_named_when_they_are_missing() -> None:
     (finding,) = check([terms], Output("This is NOT financial-advice."), cpu_clock=no_time).findings
 
     assert (finding.verdict, finding.why) == (Verdict.BLOCK, "required term 'Acme AG' is missing")
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "parts"),
+    [
+        ("en", "You ASSHOLE, said the assistant of the class; ａｓｓｈｏｌｅ!", ["ASSHOLE", "ａｓｓｈｏｌｅ"]),
+        ("de", "Das ist Scheiße, nicht Beschiss.", ["Scheiße"]),
+        ("en", "Scunthorpe is a town; your parcel is on its way.", []),
+    ],
+)
+def test_abusive_words_are_whole_words_of_the_languages_named(language: str, text: str, parts: list[str]) -> None:
+    """Found as denied terms are, so that a place name with one inside is none."""
+    assert found("toxicity", {"languages": [language]}, text) == parts
+
+
+def test_abusive_word_within_an_allowed_phrase_is_fine() -> None:
+    """What is right for a text is said."""
+    assert found("toxicity", {"languages": ["en"], "allow": ["nude mice"]}, "Nude mice, and a nude.") == ["nude"]
+
+
+@pytest.mark.parametrize("language", DICTIONARIES)
+def test_every_dictionary_has_words_that_are_found(language: str) -> None:
+    """Each entry by itself, in the very spelling of the dictionary."""
+    words, rule = abusive_words(language), one("toxicity", {"languages": [language]})
+
+    missed = [word for word in words if not check([rule], Output(f"x, {word} !"), cpu_clock=no_time).findings[0].spans]
+
+    assert len(words) >= 10
+    assert missed == []
 
 
 def test_many_terms_are_looked_for_in_one_pass() -> None:
