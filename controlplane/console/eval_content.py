@@ -226,8 +226,8 @@ def judge_choices() -> list[tuple[str, str]]:
     found = JudgeVersion.objects.with_calibration().filter(pk__in=newest).order_by("judge__slug")
     return [
         (
-            f"{one.judge.slug}@{one.number}",
-            f"{one.judge.slug} v{one.number}, scores {one.judge.score}; {trust_of(one)[1]}",
+            one.pinned,
+            f"{one}, scores {one.judge.score}; {trust_of(one)[1]}",
         )
         for one in found
     ]
@@ -290,7 +290,7 @@ class VersionCard:
 
     @property
     def name(self) -> str:
-        return f"{self.version.judge.slug}@{self.version.number}"
+        return self.version.pinned
 
     @property
     def kind(self) -> str:
@@ -336,7 +336,4 @@ def labelled_versions(judge: Judge) -> list[tuple[str, str]]:
     """Newest versions of sets that have labelled answers for a judge, as choices; one query."""
     labelled: Any = EvalRow.objects.filter(document__has_key="answer", document__labels__has_key=judge.slug)
     newest = EvalSetVersion.objects.newest().filter(pk__in=labelled.values("version_id"))
-    return [
-        (f"{one.set.slug}@{one.number}", f"{one.set.slug} v{one.number}")
-        for one in newest.select_related("set").order_by("set__slug")
-    ]
+    return [(one.pinned, str(one)) for one in newest.select_related("set").order_by("set__slug")]

@@ -9,7 +9,7 @@ from django.db.models import Case, IntegerField, Q, QuerySet, Value, When
 
 from controlplane.approvals.models import ChangeRequest
 from controlplane.console.templatetags.ballast import micros
-from controlplane.evals.gate import Met, runs_of
+from controlplane.evals.gate import Met, Unknown, look_into
 from controlplane.evals.rows import Row
 from controlplane.evals.runs import EvalAnswer, EvalRun, RunState, ScoreCount
 
@@ -276,25 +276,44 @@ class GateLine:
         return self.line.sentence
 
 
-def gate_lines(change: ChangeRequest, unmet: Sequence[str], *, now: datetime) -> list[GateLine]:
-    """Every run that a change of routing waits for; none for most changes. What is asked now is shown before what was
-    found earlier.
+@dataclass(frozen=True, slots=True)
+class GateSection:
+    """What the review of a change says of evals: nothing for most changes. `unknown` is empty once it is closed."""
+
+    lines: Sequence[GateLine]
+    unknown: Sequence[Unknown]
+
+    @property
+    def is_asking(self) -> bool:
+        return any(line.is_asking for line in self.lines)
+
+    @property
+    def can_run(self) -> bool:
+        """Whether a run could be begun, if its judges are calibrated."""
+        return any(not line.met.is_met and not line.is_asking for line in self.lines)
+
+    @property
+    def checklist(self) -> list[dict[str, Any]]:
+        """The same for `reviews/_checklist.html`."""
+        found = [
+            {"text": f"{line.name}: {line.text[:1].lower()}{line.text[1:].rstrip('.')}", "met": line.met.is_met}
+            for line in self.lines
+        ]
+        return [*found, *({"text": f"{one.said[:1].upper()}{one.said[1:]}", "met": None} for one in self.unknown)]
+
+
+def gate_section(change: ChangeRequest, unmet: Sequence[str], *, now: datetime) -> GateSection:
+    """Every run that a change of routing waits for, and what no run can show. What is asked now is shown before what
+    was found earlier.
 
     Args:
         unmet: Why nobody may approve the change, as `approvals.preparations` says it.
     """
+    found, unknown = look_into(change)
     lines = []
-    for met in runs_of(change):
+    for met in found:
         run = met.run if met.is_met else met.under_way or met.run
         name = met.demand.name
         lacking = next((said.removeprefix(name).strip() for said in unmet if said.startswith(name)), "")
         lines.append(GateLine(met, None if run is None else RunLine(run, run.is_stalled(now)), lacking))
-    return lines
-
-
-def gate_checklist(lines: Sequence[GateLine]) -> list[dict[str, Any]]:
-    """The same for `reviews/_checklist.html`."""
-    return [
-        {"text": f"{line.name}: {line.text[:1].lower()}{line.text[1:].rstrip('.')}", "met": line.met.is_met}
-        for line in lines
-    ]
+    return GateSection(lines, unknown if change.is_open else ())

@@ -40,10 +40,21 @@ def access_set(operator: Operator, slug: str, *, to_manage: bool = False) -> Eva
     return access(operator, found, view=VIEW, permission=MANAGE if to_manage else VIEW)
 
 
-def access_set_version(operator: Operator, slug: str, number: int) -> EvalSetVersion:
-    """A version of a set, with the set fetched; whether its rows may be read is for `may_read_rows` to say."""
-    found = EvalSetVersion.objects.select_related("set").filter(set__slug=slug, number=number).first()
-    return access(operator, found, view=VIEW, permission=VIEW)
+def access_set_version(operator: Operator, slug: str, number: int | None = None) -> EvalSetVersion:
+    """A version of a set, the newest unless told, with the set fetched; whether its rows may be read is for
+    `may_read_rows` to say.
+    """
+    versions = EvalSetVersion.objects.filter(set__slug=slug)
+    return _access_one(operator, versions if number is None else versions.filter(number=number))
+
+
+def access_pinned_set(operator: Operator, name: str) -> EvalSetVersion:
+    """The version of a set of a name such as golden@2, as `access_set_version`."""
+    return _access_one(operator, EvalSetVersion.objects.named(name))
+
+
+def _access_one(operator: Operator, versions: QuerySet[EvalSetVersion]) -> EvalSetVersion:
+    return access(operator, versions.select_related("set").first(), view=VIEW, permission=VIEW)
 
 
 def may_read_rows(operator: Operator, eval_set: EvalSet) -> bool:

@@ -19,7 +19,7 @@ from controlplane.audit import operations as audit
 from controlplane.evals.errors import NothingToRun
 from controlplane.evals.models import EvalSetVersion, Purpose
 from controlplane.evals.placing import live_numbers
-from controlplane.evals.running import begin_run, uncalibrated
+from controlplane.evals.running import all_uncalibrated, begin_run
 from controlplane.evals.runs import EvalRun, EvalStandard, RunState, demand_digest
 from controlplane.evals.subjects import Document, LaneSubject, identity_of, lane_subject
 from controlplane.routing.models import RoutingTable
@@ -63,11 +63,19 @@ class Demand:
 
 
 @dataclass(frozen=True, slots=True)
+class Unknown:
+    """Something that nobody can find out of a lane, in words, and what would let them."""
+
+    said: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
 class Needed:
-    """What a change needs: runs, and what nobody can find out of it, in words."""
+    """What a change needs: runs, and what nobody can find out of it."""
 
     demands: tuple[Demand, ...] = ()
-    unknown: tuple[str, ...] = ()
+    unknown: tuple[Unknown, ...] = ()
 
 
 # --- what a change needs ---------------------------------------------------------------------------------------------
@@ -110,16 +118,24 @@ def needed_by(change: ChangeRequest) -> Needed:
     prompts = live_numbers(one.standard.prompt for one in held)
     asked = _askable(held)
     demands: list[Demand] = []
-    unknown: list[str] = []
+    unknown: list[Unknown] = []
     for lane in lanes:
         found, cannot = _demands_of(lane, after, held, prompts=prompts, asked=asked)
         demands += found
         unknown += cannot
         if not any(one.held.version.set.purpose == Purpose.GOLDEN for one in found):
-            unknown.append(
-                f"no golden set covers lane {lane.lane!r} on {_routes(lane.routes)}: nobody asked it anything"
-            )
+            unknown.append(_uncovered(lane))
     return Needed(tuple(demands), tuple(unknown))
+
+
+def _uncovered(lane: Entering) -> Unknown:
+    routes = _routes(lane.routes)
+    return Unknown(
+        f"no golden set covers lane {lane.lane!r} on {routes}: nobody asked it anything",
+        f"The change would send {routes} to it without a single answer of its having been judged. Set the standard of "
+        f"a golden set with rows, for something that the lane can do and for {routes}, and it is asked before anybody "
+        "signs; else whoever signs takes it on unasked.",
+    )
 
 
 def _held() -> list[Held]:
@@ -147,7 +163,7 @@ def _demands_of(
     *,
     prompts: Mapping[str, int],
     asked: Mapping[int, tuple[int, int]],
-) -> tuple[list[Demand], list[str]]:
+) -> tuple[list[Demand], list[Unknown]]:
     found = document["lanes"][lane.lane]
     can = with_implied(found["capabilities"])
     demands, cannot = [], []
@@ -156,12 +172,24 @@ def _demands_of(
         if rows.capability not in can or not any(standard.is_for(route) for route in lane.routes):
             continue
         if rows.residency and found["residency"] not in rows.residency:
-            cannot.append(f"set {rows.slug!r} may not leave {' or '.join(rows.residency)}, where {lane.lane!r} is not")
+            cannot.append(
+                Unknown(
+                    f"set {rows.slug!r} may not leave {' or '.join(rows.residency)}, where {lane.lane!r} is not",
+                    f"Its rows are asked nowhere else, so what the lane answers to such rows is not known. Import rows "
+                    f"that may go to {found['residency']} into a set of their own, and set its standard.",
+                )
+            )
             continue
         number = prompts.get(standard.prompt, 0)
         messages, variables = asked[one.version.pk]
         if not messages + (variables if number else 0):
-            cannot.append(f"no row of set {rows.slug!r} can be asked of lane {lane.lane!r}")
+            cannot.append(
+                Unknown(
+                    f"no row of set {rows.slug!r} can be asked of lane {lane.lane!r}",
+                    "Its rows give variables, and its standard names no prompt that is live to fill them into. Name "
+                    "one, or import rows that give messages.",
+                )
+            )
             continue
         subject = lane_subject(document, lane.lane, prompt=standard.prompt if number else "", number=number)
         digest = demand_digest(subject, one.version, judges=standard.judges, thresholds=standard.thresholds)
@@ -201,9 +229,15 @@ class Met:
         return [run for run in self.runs if run.is_done and not run.passed and run != self.run]
 
 
+def look_into(change: ChangeRequest) -> tuple[list[Met], tuple[Unknown, ...]]:
+    """Every run that a change needs, with what was found, and what nobody can find out; as many queries for many."""
+    needed = needed_by(change)
+    return _with_runs(needed.demands), needed.unknown
+
+
 def runs_of(change: ChangeRequest) -> list[Met]:
-    """Every run that a change needs, with what was found; a constant number of queries."""
-    return _with_runs(needed_by(change).demands)
+    """Every run that a change needs, with what was found; as many queries for many."""
+    return look_into(change)[0]
 
 
 def runs_of_lane(document: Document, lane: str, *, route: str) -> tuple[list[Met], tuple[str, ...]]:
@@ -216,7 +250,7 @@ def runs_of_lane(document: Document, lane: str, *, route: str) -> tuple[list[Met
     one = Entering(lane, (route,), digest_of(canonical(identity_of(document, lane))))
     prompts = live_numbers(one.standard.prompt for one in held)
     demands, cannot = _demands_of(one, document, held, prompts=prompts, asked=_askable(held))
-    return _with_runs(demands), tuple(cannot)
+    return _with_runs(demands), tuple(one.said for one in cannot)
 
 
 def _with_runs(demands: Sequence[Demand]) -> list[Met]:
@@ -236,14 +270,15 @@ def run_change(*, change: ChangeRequest, actor: Operator | str, now: datetime) -
     waiting = [one for one in runs_of(change) if not one.is_met and one.under_way is None]
     begun = _begin(change, waiting, actor=actor, now=now)
     if not begun:
-        loose = sorted({name for one in waiting for name in _loose(one.demand)})
+        loose = sorted({name for names in _loose(waiting).values() for name in names})
         why = f"{', '.join(loose)} must be calibrated first" if loose else "all are done or under way, or it needs none"
         raise NothingToRun(f"no eval run of CR-{change.pk} can be begun: {why}")
     return begun
 
 
-def _begin(change: ChangeRequest, waiting: Iterable[Met], *, actor: Operator | str, now: datetime) -> list[EvalRun]:
+def _begin(change: ChangeRequest, waiting: Sequence[Met], *, actor: Operator | str, now: datetime) -> list[EvalRun]:
     audit.require_operation()  # its lock keeps two from beginning the same
+    loose = _loose(waiting)
     return [
         begin_run(
             subject=one.demand.subject,
@@ -254,13 +289,17 @@ def _begin(change: ChangeRequest, waiting: Iterable[Met], *, actor: Operator | s
             now=now,
         )
         for one in waiting
-        if not _loose(one.demand)
+        if not loose[one.demand.digest]
     ]
 
 
-def _loose(demand: Demand) -> list[str]:
-    """The judges by whose word nothing passes, so that a run would be made for nothing."""
-    return uncalibrated(demand.held.standard.judges, demand.held.standard.thresholds)
+def _loose(waiting: Sequence[Met]) -> Mapping[str, list[str]]:
+    """By the digest of each demand the judges by whose word nothing passes, so that a run would be made for nothing;
+    two queries, none for none.
+    """
+    standards = [one.demand.held.standard for one in waiting]
+    names = all_uncalibrated([(standard.judges, standard.thresholds) for standard in standards])
+    return {one.demand.digest: loose for one, loose in zip(waiting, names, strict=True)}
 
 
 # --- what approvals ask ----------------------------------------------------------------------------------------------
@@ -271,18 +310,19 @@ def begin(change: ChangeRequest, *, actor: Any, now: datetime) -> None:
 
 def unmet(change: ChangeRequest) -> list[str]:
     """As `Preparation.unmet`."""
-    return [said for one in runs_of(change) if (said := _lacking(one))]
+    found = runs_of(change)
+    loose = _loose([one for one in found if not one.runs])
+    return [said for one in found if (said := _lacking(one, loose.get(one.demand.digest, [])))]
 
 
-def _lacking(met: Met) -> str:
-    """Why a demand is not met; empty: it is."""
+def _lacking(met: Met, loose: Sequence[str]) -> str:
+    """Why a demand is not met; empty: it is. `loose` are the judges that keep it from being asked."""
     run, asking, name = met.run, met.under_way, met.demand.name
     if met.is_met:
         return ""
     if asking is not None:
         return f"{name} is being asked: {asking.asked:,} of {asking.total:,} rows so far (run {asking.pk})"
     if run is None:
-        loose = _loose(met.demand)
         return f"{name} was not asked yet" + (f", since {', '.join(loose)} is uncalibrated" if loose else "")
     if run.state == RunState.DONE:
         return f"{name} did not pass: {run.sentence} (run {run.pk})"
@@ -291,8 +331,8 @@ def _lacking(met: Met) -> str:
 
 def to_see(change: ChangeRequest) -> list[str]:
     """As `Preparation.to_see`: what no set covers, and what passed only when it was asked again."""
-    needed = needed_by(change)
-    return [*needed.unknown, *_repeated(_with_runs(needed.demands))]
+    found, unknown = look_into(change)
+    return [*(one.said for one in unknown), *_repeated(found)]
 
 
 def _repeated(found: Iterable[Met]) -> Iterator[str]:

@@ -8,13 +8,16 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any, Final
 
+from django.db import connection, transaction
+from django.db.models import Count
+
 from controlplane.accounts.models import Operator
 from controlplane.approvals.models import ChangeRequest
 from controlplane.approvals.preparations import Preparation
 from controlplane.audit import operations as audit
-from controlplane.evals.models import EvalSetVersion, LeakFinding, ProtectedText, Purpose
+from controlplane.evals.models import EvalSetVersion, LeakFinding, ProtectedRun, ProtectedText, Purpose
 from controlplane.evals.rows import texts_in
-from controlplane.evals.shingles import Match, Protected, index, match, shingles_of
+from controlplane.evals.shingles import ByRun, Match, Protected, match, of_rows, shingles_of
 from controlplane.prompts.models import PromptVersion
 from controlplane.prompts.operations import GO_LIVE
 
@@ -22,6 +25,9 @@ from controlplane.prompts.operations import GO_LIVE
 PROMPT_KINDS: Final = (GO_LIVE, "prompt.rollout")
 MAX_KEYS_TOLD: Final = 20
 _STORED_AT_ONCE: Final = 500
+_RUNS_AT_ONCE: Final = 20_000
+# Hundreds of thousands of them: as two arrays, which the database takes apart, and no object for each.
+_STORE_RUNS: Final = "INSERT INTO evals_protectedrun (run, text_id) SELECT * FROM unnest(%s::bigint[], %s::bigint[])"
 
 
 def said_by(version: PromptVersion) -> frozenset[int]:
@@ -31,31 +37,36 @@ def said_by(version: PromptVersion) -> frozenset[int]:
 
 # --- a prompt version is submitted -----------------------------------------------------------------------------------
 def look_in_prompt(version: PromptVersion, *, actor: Operator | str, now: datetime) -> None:
-    """Look for rows of every held-out set, as it is now, in a version that was just submitted; one query and what it
-    finds. A step of that operation.
+    """Look for rows of every held-out set, as it is now, in a version that was just submitted: its runs of words are
+    looked up among theirs, in one query, and another if any is there. A step of that operation.
     """
     audit.require_operation()
     said = said_by(version)
     if not said:
         return
+    # By itself: as one query with the texts, the planner may go from each text to each run of the prompt.
+    counts = ProtectedRun.objects.filter(run__in=said).values_list("text").annotate(count=Count("run"))
+    matched: dict[int, int] = dict(counts.order_by())
+    if not matched:
+        return
     newest = EvalSetVersion.objects.newest().filter(set__purpose=Purpose.HELD_OUT)
-    texts = ProtectedText.objects.filter(version__in=newest, shingles__overlap=sorted(said))
+    texts = ProtectedText.objects.filter(version__in=newest, pk__in=matched)
     rows = texts.select_related("version__set").order_by("version_id", "pk")
     for set_version, found in groupby(rows, key=lambda text: text.version):
-        matches = match([Protected(text.row_key, text.place, frozenset(text.shingles)) for text in found], said)
+        matches = of_rows(Match(one.row_key, one.place, matched[one.pk], matched[one.pk] / one.runs) for one in found)
         _record(set_version, version, matches, actor=actor, now=now)
 
 
 # --- a set is imported -----------------------------------------------------------------------------------------------
-def look_through_prompts(
-    protected: Sequence[Protected], *, after: int = 0
-) -> tuple[list[tuple[PromptVersion, list[Match]]], int]:
+def look_through_prompts(by_run: ByRun, *, after: int = 0) -> tuple[list[tuple[PromptVersion, list[Match]]], int]:
     """Look for rows in every prompt version with a key above `after`; also returns the last key that was looked at, so
     that the long look can be had before an operation, and the short rest in it.
+
+    Args:
+        by_run: What is looked for: see `shingles.index`.
     """
-    if not protected:
+    if not by_run:
         return [], after
-    by_run = index(protected)
     found = []
     rows = PromptVersion.objects.select_related("prompt").filter(pk__gt=after).order_by("pk")
     for version in rows.iterator(chunk_size=100):
@@ -68,23 +79,42 @@ def look_through_prompts(
     return found, after
 
 
-def store(
+def store(set_version: EvalSetVersion, protected: Sequence[Protected]) -> None:
+    """Keep what is to be looked for of a new version; for the import's transaction, before its operation."""
+    texts = ProtectedText.objects.bulk_create(
+        [
+            ProtectedText(version=set_version, row_key=one.row_key, place=one.place, runs=len(one.shingles))
+            for one in protected
+        ],
+        batch_size=_STORED_AT_ONCE,
+    )
+    # In their order, so that the index is written page after page.
+    pairs = sorted((run, text.pk) for text, one in zip(texts, protected, strict=True) for run in one.shingles)
+    with connection.cursor() as cursor:
+        for first in range(0, len(pairs), _RUNS_AT_ONCE):
+            some = pairs[first : first + _RUNS_AT_ONCE]
+            cursor.execute(_STORE_RUNS, [[run for run, _ in some], [text for _, text in some]])
+    if pairs:
+        transaction.on_commit(_count_runs, robust=True)
+
+
+def _count_runs() -> None:
+    """Have the planner know how many runs there are: else, until the database looks by itself, it reads all of them for
+    each prompt that is submitted.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE evals_protectedrun")
+
+
+def record(
     set_version: EvalSetVersion,
-    protected: Iterable[Protected],
     found: Iterable[tuple[PromptVersion, list[Match]]],
     *,
     actor: Operator | str,
     now: datetime,
 ) -> None:
-    """Keep what is to be looked for of a new version, and what was found of it; a step of the import."""
+    """Keep what was found of a new version in prompts; a step of the import's operation."""
     audit.require_operation()
-    ProtectedText.objects.bulk_create(
-        [
-            ProtectedText(version=set_version, row_key=one.row_key, place=one.place, shingles=sorted(one.shingles))
-            for one in protected
-        ],
-        batch_size=_STORED_AT_ONCE,
-    )
     for version, matches in found:
         _record(set_version, version, matches, actor=actor, now=now)
 

@@ -5,8 +5,6 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final
 
 import pgtrigger
-from django.contrib.postgres.fields import ArrayField
-from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 from django.db.models import Prefetch, Q
 
@@ -14,6 +12,7 @@ from controlplane.audit.models import append_only
 from controlplane.evals import runs  # noqa: F401 - Django finds models here; these live there
 from controlplane.evals.agreement import MIN_KAPPA, MIN_LABELLED, Agreement
 from controlplane.evals.judges.kinds import JudgeKind, Judging, read_judge
+from controlplane.evals.names import pinned, read_pinned
 from controlplane.evals.rows import Row
 from controlplane.prompts.models import PromptVersion
 from dataplane.documents import Node
@@ -75,6 +74,11 @@ class EvalSetVersionQuerySet(models.QuerySet["EvalSetVersion"]):
         last = EvalSetVersion.objects.order_by("set_id", "-number").distinct("set_id").values("pk")
         return self.filter(pk__in=last)
 
+    def named(self, name: str) -> "EvalSetVersionQuerySet":
+        """The one of a name such as golden@2, or none."""
+        pin = read_pinned(name)
+        return self.none() if pin is None else self.filter(set__slug=pin[0], number=pin[1])
+
 
 class EvalSetVersion(models.Model):
     """The rows of a set as somebody imported them; another import is another version."""
@@ -102,7 +106,12 @@ class EvalSetVersion(models.Model):
 
     @property
     def audit_name(self) -> str:
-        return f"eval-set:{self.set.slug}@{self.number}"
+        return f"eval-set:{self.pinned}"
+
+    @property
+    def pinned(self) -> str:
+        """What plans and forms name it by, such as golden@2."""
+        return pinned(self.set.slug, self.number)
 
 
 class EvalRow(models.Model):
@@ -132,19 +141,39 @@ class EvalRow(models.Model):
 
 # --- leaks -----------------------------------------------------------------------------------------------------------
 class ProtectedText(models.Model):
-    """A text of a held-out row, as hashes of its runs of words: enough to find it again, and not to read it."""
+    """A text of a held-out row, without its words."""
 
     version = models.ForeignKey(EvalSetVersion, on_delete=models.PROTECT, related_name="protected_texts")
     row_key = models.CharField(max_length=100)
     place = models.CharField(max_length=220, help_text="Where in the row it stands, such as question")
-    shingles = ArrayField(models.BigIntegerField())
+    runs = models.PositiveIntegerField(help_text="How many runs of words it has of its own")
 
     class Meta:
-        indexes: ClassVar = [GinIndex(fields=["shingles"], name="protected_by_shingle")]
         triggers: ClassVar = [append_only()]
 
     def __str__(self) -> str:
         return f"{self.place} of {self.row_key}"
+
+
+class ProtectedRun(models.Model):
+    """A run of words of a protected text, as a hash: enough to find the text again, and not to read it.
+
+    One to a row, and found by its hash: the planner knows what it costs to look for many numbers among many rows. Of
+    arrays it takes one comparison to be as cheap as another, and compares every text with a whole prompt.
+    """
+
+    pk = models.CompositePrimaryKey("run", "text_id")
+    run = models.BigIntegerField()
+    # No text ever goes, and to look each up again when its hundreds of runs are stored takes longer than to store them.
+    text = models.ForeignKey(
+        ProtectedText, on_delete=models.PROTECT, related_name="by_run", db_constraint=False, db_index=False
+    )
+
+    class Meta:
+        triggers: ClassVar = [append_only()]
+
+    def __str__(self) -> str:
+        return f"{self.run} of text {self.text_id}"
 
 
 class LeakFindingQuerySet(models.QuerySet["LeakFinding"]):
@@ -238,7 +267,12 @@ class JudgeVersion(models.Model):
 
     @property
     def audit_name(self) -> str:
-        return f"judge:{self.judge.slug}@{self.number}"
+        return f"judge:{self.pinned}"
+
+    @property
+    def pinned(self) -> str:
+        """What standards and plans name it by, such as grounded@2."""
+        return pinned(self.judge.slug, self.number)
 
     def read(self) -> Judging:
         """What decides; reading it takes milliseconds, so it is done once for all rows."""

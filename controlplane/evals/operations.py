@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from django.core.exceptions import ValidationError
+from django.db import connection, transaction
 from django.db.models import Max
 
 from controlplane.accounts.models import Operator, Tenant
@@ -15,13 +16,14 @@ from controlplane.evals.errors import InvalidJudge, InvalidSet, SameJudge
 from controlplane.evals.importing import ImportedRow, Readable, digest_of_rows, read_rows
 from controlplane.evals.judges.kinds import read_judge
 from controlplane.evals.models import EvalRow, EvalSet, EvalSetVersion, Judge, JudgeVersion, Purpose
-from controlplane.evals.shingles import protect
+from controlplane.evals.shingles import ByRun, Match, index, protect
+from controlplane.prompts.models import PromptVersion
 from dataplane.documents import MalformedRelease, Node
 from dataplane.release import canonical, digest_of
 from dataplane.routing import CAPABILITIES
 
 MAX_REGIONS: Final = 20
-# Of what is looked for in prompts, so that storing it holds up nobody else's operation for more than seconds.
+# Of what is looked for in prompts, so that whoever imports waits for seconds and not for minutes.
 MAX_RUNS_OF_WORDS: Final = 200_000
 _STORED_AT_ONCE: Final = 500
 
@@ -89,8 +91,9 @@ def import_rows(
 ) -> EvalSetVersion:
     """Store JSON lines as the next version of a set; the same rows again give the version that has them.
 
-    Rows are read, and prompts are looked through for them, before the operation: both may take seconds, and nobody
-    else's operation has to wait for them.
+    All that takes seconds comes before the operation, so that nobody else's has to wait for it: rows are read, prompts
+    are looked through for them, and everything is stored, which nobody sees before it is committed. What is left is to
+    look through the prompt versions that came meanwhile.
 
     Raises:
         BadRows: naming every line that is wrong; nothing was stored.
@@ -105,11 +108,12 @@ def import_rows(
             f"rows: {runs:,} runs of words would be looked for in prompts, more than {MAX_RUNS_OF_WORDS:,}; split the "
             "set, or give its rows shorter sources"
         )
-    found, seen = leaks.look_through_prompts(protected)
-
-    @audit.operation
-    def write() -> EvalSetVersion:
-        digest = digest_of_rows([one.hash for one in read])
+    by_run = index(protected)
+    found, seen = leaks.look_through_prompts(by_run)
+    digest = digest_of_rows([one.hash for one in read])
+    with transaction.atomic():
+        # Imports of one set take turns; nobody else waits for it, or for what is stored under it.
+        EvalSet.objects.select_for_update(no_key=True).get(pk=eval_set.pk)
         same = eval_set.versions.filter(digest=digest).first()
         if same is not None:
             return same
@@ -123,13 +127,30 @@ def import_rows(
             created_at=now,
         )
         EvalRow.objects.bulk_create(_as_rows(version, read), batch_size=_STORED_AT_ONCE)
-        data = {"digest": digest, "rows": len(read), "reason": version.reason}
-        audit.record("evals.rows_imported", actor=actor, target=version, at=now, data=data)
-        late, _ = leaks.look_through_prompts(protected, after=seen)
-        leaks.store(version, protected, [*found, *late], actor=actor, now=now)
-        return version
+        leaks.store(version, protected)
+        # Else each row's foreign key is looked up at the commit, when everybody waits.
+        connection.check_constraints()
+        _publish(version, by_run=by_run, found=found, seen=seen, actor=actor, now=now)
+    return version
 
-    return write()
+
+@audit.operation
+def _publish(
+    version: EvalSetVersion,
+    *,
+    by_run: ByRun,
+    found: list[tuple[PromptVersion, list[Match]]],
+    seen: int,
+    actor: Operator | str,
+    now: datetime,
+) -> None:
+    """Record a version that was stored, and where its rows leaked. From here to the commit no prompt version comes, and
+    the next one finds what was stored.
+    """
+    data = {"digest": version.digest, "rows": version.rows_count, "reason": version.reason}
+    audit.record("evals.rows_imported", actor=actor, target=version, at=now, data=data)
+    late, _ = leaks.look_through_prompts(by_run, after=seen)
+    leaks.record(version, [*found, *late], actor=actor, now=now)
 
 
 def _as_rows(version: EvalSetVersion, read: Iterable[ImportedRow]) -> Iterable[EvalRow]:

@@ -178,8 +178,17 @@ def _result(run: EvalRun) -> tuple[bool | None, str]:
 
 def uncalibrated(judges: Sequence[str], thresholds: Mapping[str, float]) -> list[str]:
     """Which of these judges, of those that a threshold hangs on, were not found to agree with people; two queries."""
-    found = judge_versions(judges)
-    return sorted(name for name, one in found.items() if one.judge.score in thresholds and not one.is_calibrated)
+    (loose,) = all_uncalibrated([(judges, thresholds)])
+    return loose
+
+
+def all_uncalibrated(held: Sequence[tuple[Sequence[str], Mapping[str, float]]]) -> list[list[str]]:
+    """As `uncalibrated`, of each of several standards; two queries, none for none."""
+    if not held:
+        return []
+    found = judge_versions({name for judges, _ in held for name in judges}, most=None)
+    loose = {name: one.judge.score for name, one in found.items() if not one.is_calibrated}
+    return [sorted(name for name in judges if loose.get(name) in thresholds) for judges, thresholds in held]
 
 
 @audit.operation

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
@@ -33,6 +33,9 @@ class Protected:
     shingles: frozenset[int]
 
 
+ByRun = Mapping[int, Sequence[Protected]]
+
+
 @dataclass(frozen=True, slots=True)
 class Match:
     """What was found of a text: how many of its runs, and which share of them (0..1)."""
@@ -41,6 +44,11 @@ class Match:
     place: str
     matched: int
     share: float
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether the text counts as said."""
+        return self.matched >= MIN_MATCHED or self.share >= MIN_SHARE
 
 
 def shingles(text: str) -> frozenset[int]:
@@ -74,20 +82,24 @@ def protect(rows: Iterable[Row]) -> list[Protected]:
 
 
 def match(protected: Iterable[Protected], said: frozenset[int]) -> list[Match]:
+    """What is said of these texts: see `of_rows`."""
+    counted = ((one, len(one.shingles & said)) for one in protected)
+    return of_rows(Match(one.row_key, one.place, matched, matched / len(one.shingles)) for one, matched in counted)
+
+
+def of_rows(found: Iterable[Match]) -> list[Match]:
     """The rows of which enough is said: of each the text of which most is, in the order of their keys."""
     best: dict[str, Match] = {}
-    for one in protected:
-        matched = len(one.shingles & said)
-        share = matched / len(one.shingles)
-        if matched < MIN_MATCHED and share < MIN_SHARE:
+    for one in found:
+        if not one.is_enough:
             continue
         known = best.get(one.row_key)
-        if known is None or (share, matched) > (known.share, known.matched):
-            best[one.row_key] = Match(one.row_key, one.place, matched, share)
+        if known is None or (one.share, one.matched) > (known.share, known.matched):
+            best[one.row_key] = one
     return [best[key] for key in sorted(best)]
 
 
-def index(protected: Iterable[Protected]) -> Mapping[int, list[Protected]]:
+def index(protected: Iterable[Protected]) -> ByRun:
     """The texts by each of their runs, for looking through many prompts."""
     found: dict[int, list[Protected]] = {}
     for one in protected:

@@ -1,6 +1,5 @@
 """What answers to a set are held to: which judges, which shares, on which routes. Pinned, recorded, never edited."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -11,6 +10,7 @@ from controlplane.accounts.models import Operator
 from controlplane.audit import operations as audit
 from controlplane.evals.errors import InvalidStandard
 from controlplane.evals.models import EvalSet, JudgeVersion
+from controlplane.evals.names import read_pinned
 from controlplane.evals.runs import EvalStandard
 from controlplane.prompts.models import Prompt
 
@@ -18,7 +18,6 @@ MAX_JUDGES: Final = 20
 # What one run may cost unless somebody says otherwise: 10 of whatever prices are given in.
 DEFAULT_COST_MICROS: Final = 10_000_000
 MAX_COST_MICROS: Final = 10**12
-_PINNED: Final = re.compile(r"([a-z0-9][a-z0-9-]*)@([1-9][0-9]{0,8})\Z")
 
 
 @audit.operation
@@ -64,20 +63,22 @@ def set_standard(
     return standard
 
 
-def judge_versions(names: Iterable[str]) -> dict[str, JudgeVersion]:
+def judge_versions(names: Iterable[str], *, most: int | None = MAX_JUDGES) -> dict[str, JudgeVersion]:
     """Versions of judges by names such as grounded@2, each with its newest calibration; two queries.
 
+    Args:
+        most: How many may be named; None: any number, for those of several standards.
     Raises:
         InvalidStandard: one is no such name, or there is no such version; or there are none.
     """
     asked: dict[tuple[str, int], str] = {}
     for name in names:
-        parts = _PINNED.match(name)
-        if parts is None:
+        pin = read_pinned(name)
+        if pin is None:
             raise InvalidStandard("judges", f"{name[:80]!r} names no version of a judge, such as grounded@2")
-        asked[parts[1], int(parts[2])] = name
-    if not 0 < len(asked) <= MAX_JUDGES:
-        raise InvalidStandard("judges", f"{len(asked)} of them; name from 1 to {MAX_JUDGES}")
+        asked[pin] = name
+    if not asked or (most is not None and len(asked) > most):
+        raise InvalidStandard("judges", f"{len(asked)} of them; name from 1 to {most or MAX_JUDGES}")
     wanted = Q()
     for slug, number in asked:
         wanted |= Q(judge__slug=slug, number=number)

@@ -24,8 +24,7 @@ def set_version(name: str) -> EvalSetVersion:
     Raises:
         UnknownReference: there is none.
     """
-    slug, _, number = name.partition("@")
-    found = EvalSetVersion.objects.select_related("set").filter(set__slug=slug, number=int(number)).first()
+    found = EvalSetVersion.objects.named(name).select_related("set").first()
     if found is None:
         raise UnknownReference(f"there is no set {name!r}")
     return found
@@ -62,7 +61,7 @@ def what_is_wrong(policy: Guardrails) -> str | None:
 def held_out_sets() -> list[str]:
     """Every held-out set's newest version, as 'slug@version'; one query."""
     newest = EvalSetVersion.objects.newest().filter(set__purpose=Purpose.HELD_OUT).order_by("set__slug")
-    return [f"{slug}@{number}" for slug, number in newest.values_list("set__slug", "number")]
+    return [one.pinned for one in newest.select_related("set")]
 
 
 def judges() -> dict[str, list[str]]:
@@ -72,7 +71,7 @@ def judges() -> dict[str, list[str]]:
     for version in versions.order_by("judge__slug", "-number"):
         if version.is_calibrated:
             rail = next(rail for rail, score in SCORE_OF.items() if score == version.judge.score)
-            found[rail].append(f"{version.judge.slug}@{version.number}")
+            found[rail].append(version.pinned)
     return found
 
 

@@ -83,7 +83,7 @@ def act(canary: Canary, verdict: Verdict, *, now: datetime) -> None:
     is_overdue = verdict.ruling is Ruling.UNPROVEN and asked.unproven is Unproven.ROLL_BACK and due
     if verdict.ruling is Ruling.REGRESSED or is_overdue:
         roll_back(canary, verdict, now=now)
-    elif asked.advance is Advance.BY_ITSELF and due:
+    elif asked.advance is Advance.BY_ITSELF and due and _lets_on(verdict, asked):
         _go_on(canary, now=now)
 
 
@@ -174,10 +174,16 @@ def _doubt(watch: CanaryWatch | None, *, now: datetime) -> str | None:
     return None if watch.ruling == Ruling.CLEAR else _lowered(watch.read.sentence)
 
 
+def _lets_on(verdict: Verdict, asked: StageEvidence) -> bool:
+    """Whether evidence lets a canary on whose stage has lasted its time, by the look that was just had: as `gap`."""
+    return verdict.ruling is Ruling.CLEAR or asked.unproven is Unproven.ALLOW
+
+
 def _go_on(canary: Canary, *, now: datetime) -> None:
-    """Turn the knob to the next stage, or promote, if evidence and sign-offs allow it; else wait."""
-    if rollouts.what_is_unproven(canary, position=canary.position + 1, now=now):
-        return
+    """Turn the knob to the next stage, or promote, if evidence and sign-offs allow it; else wait.
+
+    Both are asked by the operation alone, under its lock: what is kept of the look may be another's by then.
+    """
     try:
         if canary.at_last_stage:
             rollouts.promote_canary(canary=canary, actor=BALLAST, now=now)

@@ -3,6 +3,7 @@
 import pytest
 from django.utils import timezone
 
+from controlplane.approvals.operations import withdraw_change
 from controlplane.evals.gate import run_change
 from controlplane.evals.runs import EvalRun
 from tests.console.conftest import said, words
@@ -255,6 +256,46 @@ def test_a_run_that_nobody_can_begin_says_what_is_missing(signed_in):
     assert "loose@1 must be calibrated first" in said(refused)[-1]
 
 
+def test_a_lane_that_nobody_asked_says_so_before_anybody_signs(signed_in):
+    """What it means, what to do about it and where, in the section of evals; closed, it concerns nobody."""
+    make_standard(golden(), routes=["summaries"])
+    change = propose(with_candidate())
+    browser = signed_in(crew.auditor)
+
+    page = browser.get(review(change))
+    for_exec = signed_in(crew.exec).get(review(change))
+    withdraw_change(change=change, actor=crew.owner, reason="r", now=NOW)
+    closed = browser.get(review(change))
+
+    section = words(page).partition("Asked before it enters a route")[2].partition("Sets and what they are held to")[0]
+    assert f"No golden set covers lane '{CANDIDATE}' on route chat: nobody asked it anything" in section
+    assert "would send route chat to it without a single answer of its having been judged" in section
+    assert "Set the standard of a golden set with rows" in section
+    assert {
+        "text": f"No golden set covers lane '{CANDIDATE}' on route chat: nobody asked it anything",
+        "met": None,
+    } in (page.context["content"]["checklist"])
+    assert "Sets and what they are held to" not in words(for_exec)
+    assert "No golden set covers" in words(for_exec)
+    assert "No golden set covers" not in words(closed)
+
+
+def test_rows_that_cannot_be_asked_of_a_lane_say_why_and_what_would_help(signed_in):
+    """Beside the runs that can be made."""
+    make_standard(golden())
+    make_standard(golden(slug="european", residency=["eu"]))
+    make_standard(golden(row("v"), slug="promptless"))
+    change = propose(with_candidate())
+
+    page = words(signed_in(crew.auditor).get(review(change)))
+
+    assert f"Set 'european' may not leave eu, where '{CANDIDATE}' is not" in page
+    assert "Import rows that may go to us into a set of their own" in page
+    assert f"No row of set 'promptless' can be asked of lane '{CANDIDATE}'" in page
+    assert "its standard names no prompt that is live" in page
+    assert "No golden set covers" not in page
+
+
 def test_who_may_not_look_at_evals_is_led_to_no_page_of_theirs(signed_in):
     """The exec reads the review and its figures."""
     make_standard(golden())
@@ -275,6 +316,19 @@ def test_reviews_take_as_many_queries_however_many_runs_they_need(signed_in, que
     for number in range(3):
         make_standard(golden(slug=f"more-{number}"))
     run_change(change=change, actor=crew.oncall, now=NOW)
+
+    assert queries(lambda: browser.get(review(change))) == before
+
+
+def test_reviews_take_as_many_queries_however_many_runs_cannot_begin(signed_in, queries):
+    """Sets by the word of judges that were not held against people."""
+    make_judge_version("loose")
+    make_standard(golden(), judges=["loose@1"])
+    change = propose(with_candidate())
+    browser = signed_in(crew.auditor)
+    before = queries(lambda: browser.get(review(change)))
+    for number in range(3):
+        make_standard(golden(slug=f"more-{number}"), judges=["loose@1"])
 
     assert queries(lambda: browser.get(review(change))) == before
 

@@ -350,3 +350,23 @@ def test_the_runs_of_a_change_take_as_many_queries_however_many_there_are(django
     assert len(found) == 4
     assert all(one.run is not None for one in found)
     assert EvalSetVersion.objects.newest().count() == 5
+
+
+def test_runs_that_nobody_can_begin_take_as_many_queries_however_many_there_are(django_assert_num_queries):
+    """The judges of all sets are looked up at once, and each set's own are named."""
+    for name in ("loose", "looser"):
+        make_judge_version(name)
+    make_standard(golden(), judges=["loose@1"])
+    change = propose(with_candidate())
+    with django_assert_num_queries(7):
+        (one,) = unmet(change)
+    for place in range(3):
+        make_standard(golden(slug=f"more-{place}"), judges=["looser@1"])
+
+    with django_assert_num_queries(7):
+        several = unmet(change)
+
+    assert one.endswith("since loose@1 is uncalibrated")
+    assert [said.rpartition("since ")[2] for said in several] == ["loose@1 is uncalibrated"] + [
+        "looser@1 is uncalibrated"
+    ] * 3

@@ -133,6 +133,35 @@ def test_looking_takes_one_query_however_many_sets_there_are(held_out):
     assert len([one for one in captured if "evals_" in one["sql"]]) == 1
 
 
+def test_importing_keeps_nobody_waiting_while_it_stores():
+    """Rows, runs of words and the look-up of their foreign keys are through before the operations' lock is taken."""
+    eval_set = make_set("held-out", purpose="held_out")
+
+    with CaptureQueriesContext(connection) as captured:
+        import_into(eval_set, row("curtains", variables={"question": QUESTION}))
+
+    said = [one["sql"] for one in captured]
+    locked = next(place for place, sql in enumerate(said) if "pg_advisory_xact_lock" in sql)
+    for before in ('INTO "evals_evalrow"', "INTO evals_protectedrun", "SET CONSTRAINTS ALL IMMEDIATE"):
+        assert [place < locked for place, sql in enumerate(said) if before in sql] == [True]
+
+
+def test_a_prompt_that_comes_while_rows_are_stored_is_looked_through_too():
+    """After the long look through all prompts, and before the version is there to be looked for in new ones."""
+    eval_set, prompt = make_set("held-out", purpose="held_out"), make_prompt("leaky")
+    came = []
+
+    def meanwhile(execute, sql, *rest):
+        if "INTO evals_protectedrun" in sql and not came:
+            came.append(make_version(prompt, LEAKING))
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(meanwhile):
+        import_into(eval_set, row("curtains", variables={"question": QUESTION}))
+
+    assert [one.prompt_version for one in LeakFinding.objects.all()] == came
+
+
 def test_findings_stay():
     """Nobody rubs out that it was seen."""
     make_set_version("held-out", row("curtains", variables={"question": QUESTION}), purpose="held_out")

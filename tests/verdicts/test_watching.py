@@ -3,6 +3,8 @@
 from datetime import timedelta
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from controlplane.alerts.models import Alert
 from controlplane.approvals.models import ChangeRequest
@@ -140,6 +142,27 @@ def test_canary_goes_on_by_itself_once_evidence_and_people_are_there():
     assert [stage for _, stage in seen[:5]] == ["5 %", "25 %", "25 %", "50 %", "100 %"]
     assert seen[5] == ("promoted", "100 %")
     assert Prompt.objects.get(pk=canary.prompt_id).live_version_id == canary.candidate_id
+
+
+def test_evidence_is_asked_for_once_and_under_the_lock():
+    """By the operation that goes on; a look that is not clear asks nobody, and has nobody wait for it."""
+    canary = run_judged(FIVE_PERCENT, unproven="wait", advance="by_itself")
+    report_cells(canary.slug, requests=1)
+    verdict = watching.look_at(canary, now=LATER)
+    with CaptureQueriesContext(connection) as unclear:
+        watching.act(canary, verdict, now=LATER)
+    report_cells(canary.slug, requests=1000, seq=2)
+    verdict = watching.look_at(canary, now=LATER)
+
+    with CaptureQueriesContext(connection) as clear:
+        watching.act(canary, verdict, now=LATER)
+
+    said = [one["sql"] for one in clear]
+    locked = next(place for place, sql in enumerate(said) if "pg_advisory_xact_lock" in sql)
+    asked = [place for place, sql in enumerate(said) if 'FROM "verdicts_canarywatch"' in sql]
+    assert Canary.objects.get(pk=canary.pk).position == QUARTER
+    assert len(unclear) == 0
+    assert [place > locked for place in asked] == [True]
 
 
 def test_canary_waits_for_people_while_safety_is_watched():

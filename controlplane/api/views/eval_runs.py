@@ -2,7 +2,6 @@
 
 from typing import Any, ClassVar, Final
 
-from django.http import Http404
 from django.utils import timezone
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -21,9 +20,8 @@ from controlplane.api.cursors import (
 )
 from controlplane.approvals.access import access_change
 from controlplane.approvals.models import ChangeRequest
-from controlplane.evals.access import MANAGE, access_run, access_set, may_read_rows, visible_runs
+from controlplane.evals.access import MANAGE, access_run, access_set, access_set_version, may_read_rows, visible_runs
 from controlplane.evals.gate import run_change, runs_of, to_see, unmet
-from controlplane.evals.models import EvalSetVersion
 from controlplane.evals.placing import live_lane, prompt_subject
 from controlplane.evals.running import begin_run, cancel_run
 from controlplane.evals.runs import EvalAnswer, EvalRun, EvalStandard, RunState
@@ -174,7 +172,7 @@ class EvalRuns(OperatorView):
         asked = read(NewRun, request)
         run = begin_run(
             subject=_subject(asked),
-            set_version=_set_version(asked),
+            set_version=access_set_version(self.operator, asked["set"], asked.get("set_number")),
             judges=asked["judges"],
             max_cost_micros=asked.get("max_cost_micros"),
             actor=self.operator,
@@ -187,14 +185,6 @@ def _subject(asked: dict[str, Any]) -> Subject:
     if "lane" in asked:
         return live_lane(asked["lane"], prompt=asked.get("prompt", ""))
     return prompt_subject(asked["prompt"], asked["number"])
-
-
-def _set_version(asked: dict[str, Any]) -> EvalSetVersion:
-    rows = EvalSetVersion.objects.select_related("set").filter(set__slug=asked["set"])
-    version = rows.filter(number=asked["set_number"]).first() if "set_number" in asked else rows.first()
-    if version is None:
-        raise Http404("there is no such version of a set")
-    return version
 
 
 class OneEvalRun(OperatorView):

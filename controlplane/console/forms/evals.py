@@ -297,9 +297,3 @@ class CalibrateForm(forms.Form):
     def __init__(self, data: Any = None, *, labels: Sequence[tuple[str, str]]) -> None:
         super().__init__(data)
         self.fields["labels"].choices = labels  # type: ignore[attr-defined]
-
-    @property
-    def labels_of(self) -> tuple[str, int]:
-        """The set and the number of its version."""
-        slug, _, number = self.cleaned_data["labels"].partition("@")
-        return slug, int(number)

@@ -20,7 +20,7 @@ from controlplane.evals.access import (
     MANAGE,
     access_judge,
     access_judge_version,
-    access_set_version,
+    access_pinned_set,
     visible_judge_versions,
     visible_judges,
 )
@@ -116,7 +116,7 @@ def calibrate(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     if not form.is_valid():
         messages.error(request, f"Choose a set with answers that people labelled for {slug}")
         return redirect("eval-judge", slug=slug)
-    labels = access_set_version(operator, *form.labels_of)
+    labels = access_pinned_set(operator, form.cleaned_data["labels"])
     begun = refused_as_message(
         request,
         lambda: calibration.calibrate(judge_version=version, set_version=labels, actor=operator, now=now),

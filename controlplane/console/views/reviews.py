@@ -22,7 +22,7 @@ from controlplane.approvals.models import ChangeRequest, ChangeState, Decision
 from controlplane.approvals.operations import Examination
 from controlplane.approvals.policy import Standing, Validity
 from controlplane.audit.models import AuditEvent
-from controlplane.console.eval_run_content import gate_checklist, gate_lines
+from controlplane.console.eval_run_content import gate_section
 from controlplane.console.forms.fields import ReasonForm
 from controlplane.console.forms.reviews import BreakGlassForm, SignOffForm
 from controlplane.console.requests import actor_of, refused_as_message, went_through
@@ -240,8 +240,8 @@ def _review_context(operator: Operator, pk: int, *, now: datetime) -> dict[str, 
     content = review_content(change)
     cards = trial_cards(change, now=now)
     unmet = preparations.unmet(change) if change.is_open else []
-    asked = gate_lines(change, unmet, now=now)
-    content["checklist"] = [*content["checklist"], *trial_checklist(cards), *gate_checklist(asked)]
+    asked = gate_section(change, unmet, now=now)
+    content["checklist"] = [*content["checklist"], *trial_checklist(cards), *asked.checklist]
     return {
         "change": change,
         "content": content,
@@ -250,8 +250,7 @@ def _review_context(operator: Operator, pk: int, *, now: datetime) -> dict[str, 
         "may_try": bool(cards) and "carry" in acts,
         "evals": asked,
         "sees_evals": may(operator, SEE_EVALS),
-        "is_asking": any(line.is_asking for line in asked),
-        "may_run_evals": "carry" in acts and any(not line.met.is_met and not line.is_asking for line in asked),
+        "may_run_evals": "carry" in acts and asked.can_run,
         "unmet": unmet,
         "to_see": preparations.to_see(change) if change.is_open else [],
         "stages_note": f"by {content['canary'].unit}" if content.get("canary") else "",
