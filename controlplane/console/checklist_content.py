@@ -31,19 +31,25 @@ STATES: Final[Mapping[ChecklistState, tuple[str, str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class ItemRow:
-    """One item: what it comes to now, who signed it on which figures, and whether the reader may sign."""
+    """One item: what it comes to now, who signed it on which figures, and whether the reader may sign. `is_void`: what
+    was signed is of something else than what there is now.
+    """
 
     item: Item
     evidence: Evidence | None
     signatures: tuple[ChecklistSignature, ...]
     may_sign: bool
     why_not: str
+    is_void: bool
 
     @property
     def pill(self) -> dict[str, str]:
         """As `components/_pill.html` takes it: what it comes to now, else what was signed."""
+        if self.is_void:
+            return {"tone": "bad", "text": "void"}
         if self.evidence is None:
-            return {"tone": "off", "text": f"{len(self.signatures)} signed"}
+            text = "signed by two" if self.is_signed else f"{len(self.signatures)} signed"
+            return {"tone": "good" if self.is_signed else "off", "text": text}
         tone, text = PILLS[self.evidence.standing]
         return {"tone": tone, "text": text}
 
@@ -70,18 +76,19 @@ class ItemRow:
 
 
 def item_rows(
-    checklist: PromotionChecklist, evidence: Mapping[Item, Evidence], *, signer: str, may_sign: bool
+    checklist: PromotionChecklist, evidence: Mapping[Item, Evidence], *, changed: str, signer: str, may_sign: bool
 ) -> list[ItemRow]:
     """Every item in order.
 
     Args:
         evidence: What they come to now; empty where nothing is signed any more.
+        changed: As `InForce.changed`.
         signer: The reader's name in the record; `may_sign`: whether they hold the permission.
     """
-    rows = []
+    rows, void = [], is_void(checklist, changed)
     for item, signatures in ((Item(name), tuple(found)) for name, found in checklist.signed().items()):
         why_not = _why_not(checklist, evidence.get(item), signatures, signer)
-        rows.append(ItemRow(item, evidence.get(item), signatures, may_sign and not why_not, why_not))
+        rows.append(ItemRow(item, evidence.get(item), signatures, may_sign and not why_not, why_not, void))
     return rows
 
 
@@ -101,9 +108,14 @@ def _why_not(
     return "" if evidence.may_be_signed else "it cannot be signed before it is met"
 
 
-def state_pill(checklist: PromotionChecklist) -> dict[str, str]:
-    """As `components/_pill.html` takes it."""
-    tone, text = STATES[ChecklistState(checklist.state)]
+def is_void(checklist: PromotionChecklist, changed: str) -> bool:
+    """Whether its subject is another by now, be that on record already or not; `changed` as `InForce.changed`."""
+    return checklist.state == ChecklistState.VOID or (checklist.is_standing and bool(changed))
+
+
+def state_pill(checklist: PromotionChecklist, changed: str = "") -> dict[str, str]:
+    """As `components/_pill.html` takes it; `changed` as `InForce.changed`."""
+    tone, text = STATES[ChecklistState.VOID if is_void(checklist, changed) else ChecklistState(checklist.state)]
     return {"tone": tone, "text": text}
 
 

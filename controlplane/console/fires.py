@@ -80,14 +80,14 @@ def _canaries(canaries: Iterable[Canary], *, now: datetime) -> Iterable[Fire]:
         name, url = f"{canary.prompt.slug} v{canary.candidate.number}", canary.get_absolute_url()
         if canary.end_evidence is not None and canary.ended_at is not None:
             title = f"{name} was rolled back by itself {in_words(canary.ended_at - now)}"
-            yield Fire("watch", title, canary.end_reason, url, "Canary")
+            yield Fire("watch", title, canary.end_reason.removesuffix("."), url, "Canary")
             continue
         watch: CanaryWatch | None = getattr(canary, "watch", None)
         if canary.guardrails is None or watch is None:
             continue
         if now - watch.looked_at > STALE_AFTER:
             text = (
-                "its verdict is not renewed, so a regression would go unseen; are the control plane's workers running?"
+                "its verdict is not renewed, so a regression would go unseen; see that the control plane's workers run"
             )
             yield Fire("bad", f"Nobody looks at the canary of {name}", text, url, "Canary")
         for alarm in watch.read.alarms:

@@ -67,9 +67,16 @@ def _score(rail: Rail, values: Mapping[str, float] | None) -> Score | None:
         label=rail.label,
         candidate=_figure(rail, values["candidate"]),
         control=_figure(rail, values["control"]),
-        difference=compared(rail, in_unit(rail, harm)) if harm else "same",
+        difference=_difference(rail, harm, **values) if harm else "same",
         tone="bad" if harm > 0 else "good" if harm < 0 else "off",
     )
+
+
+def _difference(rail: Rail, harm: float, *, candidate: float, control: float) -> str:
+    """How the candidate did beside control, in words; a ratio as it is, though beyond four the verdict counts four."""
+    if rail.scale is Scale.RELATIVE and control:
+        return compared(rail, candidate / control - 1)
+    return compared(rail, in_unit(rail, harm))
 
 
 def _figure(rail: Rail, value: float) -> str:

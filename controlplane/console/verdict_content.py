@@ -182,7 +182,8 @@ def _why(reading: Reading) -> str:
 def _interval(rail: Rail, reading: Reading) -> str:
     if reading.lower is None or reading.upper is None:
         return ""
-    return f"between {compared(rail, reading.lower)} and {compared(rail, reading.upper)}"
+    lower, upper = compared(rail, reading.lower), compared(rail, reading.upper)
+    return f"between {lower} and {upper}" if lower != upper else ""
 
 
 def _title(rail: Rail) -> str:

@@ -72,10 +72,11 @@ function replaceNumbers({ topic, data }) {
   }
 }
 
-// --- fragments refreshed by htmx, at most once a second, never under a pointer or around the focus ---
+// --- fragments refreshed by htmx, at most once a second, never under a pointer, around the focus or over a choice ---
+const CHOSEN = "[data-knob] input:checked:not([data-current])"; // some browsers give no focus to what is clicked
 function busy(element) {
   const focus = document.activeElement;
-  return (pointerDownIn && element.contains(pointerDownIn)) || (focus && focus !== element && element.contains(focus)) || element.querySelector("dialog[open], details[data-menu][open]");
+  return (pointerDownIn && element.contains(pointerDownIn)) || (focus && focus !== element && element.contains(focus)) || element.querySelector(`dialog[open], details[data-menu][open], ${CHOSEN}`);
 }
 
 const nameOf = (element) => element.id || element.getAttribute("hx-get");
@@ -167,6 +168,13 @@ export function start() {
     if (!element || !busy(element)) return;
     event.detail.shouldSwap = false;
     refresh(element);
+  });
+  // What comes along with a fragment waits for the next time; and what says of what it is a picture stays while it is one.
+  document.addEventListener("htmx:oobBeforeSwap", (event) => {
+    const { target, fragment } = event.detail;
+    const { picture } = target.dataset;
+    const isSame = picture !== undefined && picture === fragment.firstElementChild?.dataset.picture;
+    if (isSame || busy(target)) event.detail.shouldSwap = false;
   });
   addEventListener("pointerdown", (event) => { clearTimeout(pointerUp); pointerDownIn = event.target; }, true);
   for (const over of ["pointerup", "pointercancel"]) {

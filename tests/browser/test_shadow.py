@@ -1,6 +1,6 @@
-"""A shadow as people see it: killed and lifted from its page, and a promotion that two of them sign.
+"""A shadow as people see it: killed and lifted from its page, and a promotion that two of them sign to its end.
 
-The tests run in this order: the first puts the shadow in force.
+The tests run in this order: what is signed in one is void in the last.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Locator, expect
 
 from tests.browser.conftest import WIDE
 from tests.browser.people import House, Person
@@ -19,20 +19,51 @@ from datetime import datetime, UTC
 from tests.shadows.promotions import furnish
 furnish(datetime.now(UTC))
 """
-# All that a candidate shows without evals, of which nobody made any here.
-SHOWN = ("Enough comparisons", "Validators and grounding agree", "Cost", "Latency", "Residency")
+PASS_EVALS = """
+from datetime import datetime, UTC
+from tests.shadows.promotions import pass_evals_of_demo
+pass_evals_of_demo(datetime.now(UTC))
+"""
+# The policy decides otherwise then; 10 is what it was furnished with.
+SHARE = """
+from django.utils import timezone
+from controlplane.routing.operations import active_table
+from tests.factories import make_routing
+from tests.shadow_rows import shadow_document
+make_routing(shadow_document(active_table().document, percent={percent}), now=timezone.now())
+"""
+SETTLE = """
+from django.utils import timezone
+from controlplane.shadows.checklists import settle
+settle(now=timezone.now())
+"""
+SIGNERS = ("approver-one", "approver-two")
+# What a lane must have been asked outside of its shadow.
+BY_EVALS = ("Safety eval", "Golden eval")
+ITEMS = (
+    "Enough comparisons",
+    "Answers meet their schema",
+    "Validators and grounding agree",
+    "Tools are called alike",
+    "Cost",
+    "Latency",
+    *BY_EVALS,
+    "Residency",
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def furnished(house: House) -> None:
-    """A shadow that has run for days."""
+def furnished(house: House) -> Iterator[None]:
+    """A shadow that has run for days; it is in force again as it was at the end."""
     house.stack.manage("shell", "-c", FURNISH)
+    yield
+    house.stack.manage("shell", "-c", SHARE.format(percent=10))
 
 
 @pytest.fixture
 def people(house: House) -> Iterator[dict[str, Person]]:
     """Those who keep the pager, and who sign."""
-    found = {name: house.let_in(name, size=WIDE) for name in ("oncall", "approver-one", "approver-two")}
+    found = {name: house.let_in(name, size=WIDE) for name in ("oncall", *SIGNERS)}
     yield found
     for person in found.values():
         assert person.leave() == []
@@ -59,24 +90,72 @@ def test_shadow_is_killed_and_lifted(people):
     oncall.is_told("trial goes on; requests are asked again from now")
 
 
-def test_two_people_sign_a_promotion(people):
-    """Each item with the figures of the moment; what is not shown has no button, and nobody signs for two."""
-    oncall, one, two = people.values()
-    for person in (one, two):
-        person.go("/shadow/")
-        person.page.get_by_role("link", name=re.compile(r"^Checklist \d+$")).click()
-        for item in SHOWN:
-            button = person.page.get_by_role("button", name=f"Sign {item}", exact=True)
-            if button.count():
-                button.click()
-                person.is_told(re.compile(rf"^Signed '{item.lower()}'"))
+def test_what_is_not_shown_yet_has_no_button(people):
+    """Nobody made any evals of the candidate; the page says so, and what can be signed says on which figures."""
+    two = people["approver-two"]
+    open_checklist(two)
 
-    items = two.page.get_by_role("region", name="Items").get_by_role("row")
-    for item in SHOWN:
-        row = items.filter(has=two.page.get_by_role("rowheader", name=re.compile(f"^{item} ")))
-        expect(row).to_contain_text("approver-one")
-        expect(row).to_contain_text("approver-two")
-        expect(row).to_contain_text("signed by two")
-    expect(two.page.get_by_role("button", name="Sign Golden eval")).to_have_count(0)
+    for item in BY_EVALS:
+        expect(row_of(two, item)).to_contain_text("not asked yet")
+        expect(row_of(two, item)).to_contain_text("it cannot be signed before it is met")
+        expect(two.page.get_by_role("button", name=f"Sign {item}", exact=True)).to_have_count(0)
+    expect(row_of(two, "Cost")).to_contain_text("An answer costs 1.10 × [1.10 … 1.10] what control's does")
+    two.sees("Not shown yet: safety eval, golden eval.")
+
+
+def test_two_people_sign_every_item(people, house):
+    """Each on evidence that can be looked at; with the last name it is complete, and says what may follow."""
+    oncall, one, two = people.values()
+    house.stack.manage("shell", "-c", PASS_EVALS)
+    open_checklist(one)
+    row_of(one, "Golden eval").get_by_role("link", name="Look at it").click()
+    one.sees(re.compile(r"^Passed: .*grounded 45 of 45"))
+
+    for person in (one, two):
+        open_checklist(person)
+        for item in ITEMS:
+            expect(row_of(person, item).get_by_role("link", name="Look at it")).to_be_visible()
+            if person is one and "approver-one" in row_of(one, item).inner_text():
+                continue  # signed before, as it was furnished
+            person.page.get_by_role("button", name=f"Sign {item}", exact=True).click()
+            person.is_told(re.compile(rf"^Signed '{item.lower()}'"))
+
+    two.is_told("Signed 'residency'; the checklist is complete")
+    for item in ITEMS:
+        for signer in SIGNERS:
+            expect(row_of(two, item)).to_contain_text(signer)
+    two.sees("Every item is signed by two people. A change of routing may put the lane on the route.")
+    expect(two.page.get_by_role("button", name=re.compile("^Sign "))).to_have_count(0)
     oncall.go("/shadow/")
-    expect(oncall.page.get_by_role("region", name="Promotions")).to_contain_text("open")
+    expect(oncall.page.get_by_role("region", name="Promotions")).to_contain_text("complete")
+
+
+def test_signatures_are_void_once_their_subject_is_another(people, house):
+    """Who signed stays to be read, marked as void, at once and on record; and nothing rests on it any more."""
+    oncall, _, two = people.values()
+    house.stack.manage("shell", "-c", SHARE.format(percent=12))
+
+    open_checklist(two)
+    two.sees("Void: shadow policy 'trial' decides otherwise now.")
+    for item in ITEMS:
+        expect(row_of(two, item).get_by_text("void", exact=True)).to_have_count(1 + len(SIGNERS))
+    house.stack.manage("shell", "-c", SETTLE)
+
+    oncall.go("/shadow/")
+    expect(oncall.page.get_by_role("region", name="Promotions")).to_contain_text("void")
+    open_checklist(oncall)
+    oncall.sees(re.compile("^Void by ballast: shadow policy 'trial' decides otherwise now"))
+    expect(row_of(oncall, "Cost").get_by_text("void", exact=True)).to_have_count(1 + len(SIGNERS))
+
+
+def open_checklist(person: Person) -> None:
+    """By its link in the room of shadows."""
+    person.go("/shadow/")
+    person.page.get_by_role("link", name=re.compile(r"^Checklist \d+$")).click()
+    expect(person.page.get_by_role("heading", level=1, name=re.compile(r"^Checklist \d+$"))).to_be_visible()
+
+
+def row_of(person: Person, item: str) -> Locator:
+    """The row of one item."""
+    items = person.page.get_by_role("region", name="Items").get_by_role("row")
+    return items.filter(has=person.page.get_by_role("rowheader", name=re.compile(f"^{item} ")))

@@ -20,10 +20,15 @@ from controlplane.accounts.operations import grant_role, revoke_role
 from controlplane.accounts.roles import Role
 from controlplane.asgi import application
 from controlplane.console.consumers import MAX_MESSAGE_BYTES, MAX_TOPICS, LiveConsumer
+from controlplane.evals.placing import prompt_subject
+from controlplane.evals.running import begin_run
 from controlplane.prompts.models import Prompt
 from controlplane.telemetry.management.commands.ingest import Ingest
 from controlplane.telemetry.stream import ReportStream
 from tests.canaries import running_canary
+from tests.eval_runs import make_standard, run_pieces
+from tests.eval_sets import make_set_version, row
+from tests.factories import make_deployment
 from tests.worker_reports import NOON, report, rollup
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -214,6 +219,65 @@ async def test_topics_are_given_by_the_same_permissions_as_pages(role, on_prompt
     async with Page(session) as page:
         topics = ("fleet", "overview", CANARY, "canary.none-such", "reviews", *OF_THE_HOUSE)
         assert await page.subscribed(*topics) == refused
+
+
+@pytest.mark.parametrize(
+    ("role", "on_prompt", "is_refused"),
+    [
+        (None, False, True),
+        (Role.AUDITOR, False, False),
+        (Role.PROMPT_OWNER, False, False),
+        (Role.PROMPT_OWNER, True, True),
+    ],
+)
+async def test_progress_of_evals_is_for_who_sees_evals(role, on_prompt, is_refused):
+    """They are held on everything, so a role on one prompt hears nothing of them; and a run has a number."""
+
+    def prepare():
+        canary = running_canary()
+        return operator(*([(role, canary.prompt if on_prompt else None)] if role else []))
+
+    _, session = await database_sync_to_async(prepare)()
+    async with Page(session) as page:
+        refused = await page.subscribed("eval.7", "eval.none-such", "eval.", "reviews")
+
+    assert refused == [*(["eval.7"] if is_refused else []), "eval.none-such", "eval."]
+
+
+async def test_an_eval_run_is_followed_to_its_verdict():
+    """How many rows of how many are asked, in growing numbers and no words of any row; the last message says what came
+    of it. Another run's page hears nothing of it.
+    """
+
+    def prepare():
+        make_deployment()
+        version = make_set_version("golden", *(row(f"r{place:02}") for place in range(45)))
+        make_standard(version)
+        run = begin_run(subject=prompt_subject("support-answer", 1), set_version=version, actor="owner", now=NOON)
+        return run.pk, operator((Role.AUDITOR, None))[1]
+
+    run, session = await database_sync_to_async(prepare)()
+    async with Page(session) as page, Page(session) as other:
+        await page.subscribed(f"eval.{run}")
+        await other.subscribed(f"eval.{run + 1}", "reviews")
+
+        await database_sync_to_async(run_pieces)()
+
+        heard = [await page.hear()]
+        while heard[-1]["data"]["state"] != "done":
+            heard.append(await page.hear())
+        await live.send("reviews", {})
+        assert (await other.hear())["topic"] == "reviews"
+    assert {message["topic"] for message in heard} == {f"eval.{run}"}
+    asked = [message["data"]["asked"] for message in heard]
+    assert asked == sorted(asked)
+    assert len(set(asked)) > 2
+    assert {message["data"]["total"] for message in heard} == {45}
+    assert {message["data"]["passed"] for message in heard[:-1]} == {None}
+    last = heard[-1]["data"]
+    assert (last["asked"], last["passed"], last["unanswered"]) == (45, True, 0)
+    assert last["sentence"].startswith("grounded 45 of 45")
+    assert "Question" not in json.dumps(heard)
 
 
 async def test_one_page_holds_a_bounded_number_of_topics():

@@ -71,7 +71,7 @@ def test_room_says_how_each_shadow_does(signed_in, policy):
 
     text = words(signed_in(crew.oncall).get(ROOM))
 
-    assert "Trial asked 200 requests again in 24 h" in text
+    assert "Shadow trial asked 200 requests again in 24 h" in text
     assert "trial on chat running 10 % 200 200 3 7" in text
     assert "is judged otherwise on 15.0 % [10.7 … 20.6] of answers" in text
     assert "control is judged otherwise than itself on 1.0 % [0.2 … 5.4]" in text
@@ -254,15 +254,18 @@ def test_form_says_what_is_wrong_with_it(signed_in, policy):
 
 
 def test_void_checklist_says_what_changed(signed_in, policy):
-    """At once, also before it has been ended by itself."""
-    count(now_row(policy, asked=1))
+    """At once, also before it has been ended by itself; whoever signed stays to be read, and counts for nothing."""
+    count(now_row(policy, asked=100, moments=moments(100)))
     oncall = signed_in(crew.oncall)
     page = opened(oncall)["Location"]
+    signed_in(crew.approver_one).post(f"{page}sign/cost/")
     make_routing(shadow_document(percent=11))
 
     text = words(oncall.get(page))
 
     assert "Void: shadow policy 'trial' decides otherwise now." in text
+    assert "approver-one void just now" in text
+    assert "waits for a signature" not in text
     assert PromotionChecklist.objects.get().state == ChecklistState.OPEN
 
 

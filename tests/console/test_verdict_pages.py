@@ -8,11 +8,11 @@ from django.utils import timezone
 from controlplane.accounts.roles import Role
 from controlplane.console.verdict_content import MAX_POINTS
 from controlplane.verdicts import replay, watching
-from controlplane.verdicts.models import VerdictPoint
+from controlplane.verdicts.models import ReplayPair, VerdictPoint
 from tests.console.conftest import words
 from tests.eval_runs import FakeGateway, answer, make_calibrated_judge
 from tests.eval_sets import make_set_version, row
-from tests.factories import NOW, QUARTER, crew, make_canary, make_operator
+from tests.factories import FIVE_PERCENT, NOW, QUARTER, crew, make_canary, make_operator, sign
 from tests.verdicts.evidence import guardrails, report_cells, run_judged
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deployment")]
@@ -54,6 +54,7 @@ def test_page_says_what_is_clear(canary, signed_in):
 
     assert "Verdict: not regressed Not regressed: all 2 guardrails are within the margin" in page
     assert "Cost per request not regressed at most 5 % above control Live traffic level with control" in page
+    assert "between level with control" not in page
 
 
 def test_page_of_what_was_rolled_back_says_why(canary, signed_in):
@@ -83,6 +84,24 @@ def test_open_page_fetches_the_verdict_alone(canary, signed_in):
     assert "Verdict: not regressed" in text
     assert 'id="rail-cost-words"' in text
     assert "<html" not in text
+
+
+def test_open_page_is_told_what_the_verdict_opens(signed_in):
+    """The stops of the knob come along with it, so that nobody has to load the page anew to go on."""
+    canary = run_judged(FIVE_PERCENT, signed=False, rails=guardrails("cost"), unproven="wait")
+    sign(canary.change, crew.approver_one, crew.approver_two, now=timezone.now())
+    part = f"{canary.get_absolute_url()}verdict/"
+    browser = signed_in(crew.owner)
+
+    before = browser.get(part).content.decode()
+    report_cells(canary.slug, requests=1000)
+    watching.look_at_all(now=timezone.now())
+    after = browser.get(part).content.decode()
+
+    assert before.count("is-locked") == 3
+    assert "Waits for evidence; the verdict says of what" in before
+    assert "Waits for evidence" not in after
+    assert "is-locked" not in after
 
 
 def test_verdict_that_nobody_renews_is_marked(canary, signed_in):
@@ -212,6 +231,18 @@ def test_pair_shows_both_answers_to_whoever_may_read_them(replayed, signed_in):
     assert "Question bad" in page
     assert "ada@example.com" in page
     assert "Grounding no yes 100 points below control" in page
+
+
+def test_pair_says_a_ratio_as_it_is(replayed, signed_in):
+    """Though the verdict counts none beyond four, whoever reads both figures sees what they come to."""
+    said = {"text": "Within 30 days", "tool_calls": []}
+    scores = {"cost": {"candidate": 1443.0, "control": 288.0}}
+    usual = {"canary": replayed, "row_id": "good", "at": NOW, "candidate": said, "control": said}
+    ReplayPair.objects.create(number=9, scores=scores, **usual)
+
+    page = words(signed_in(crew.owner).get(f"{replayed.get_absolute_url()}replays/9/"))
+
+    assert "Cost per request 1,443 µ$ 288 µ$ 401 % above control" in page
 
 
 def test_words_of_held_out_rows_are_not_for_whoever_writes_prompts_alone(replayed, signed_in):

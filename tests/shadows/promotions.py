@@ -6,6 +6,7 @@ from math import log2
 import orjson
 
 from controlplane.accounts.models import Tenant
+from controlplane.evals.gate import runs_of_lane
 from controlplane.evals.models import EvalSetVersion
 from controlplane.evals.running import begin_run
 from controlplane.evals.subjects import lane_subject
@@ -17,7 +18,7 @@ from controlplane.shadows.operations import policy_in_force
 from controlplane.telemetry.reports import parse_report
 from controlplane.telemetry.shadows import record_shadows
 from dataplane.shadow.counting import MOMENTS, NOISE
-from tests.eval_runs import make_standard, messages_row, run_pieces
+from tests.eval_runs import FakeGateway, answer, make_standard, messages_row, run_pieces
 from tests.eval_sets import make_set_version
 from tests.factories import NOW, SETUP, crew, make_routing
 from tests.shadow_rows import CANDIDATE_LANE, POLICY, ROUTE, shadow_document, shadow_row, shadow_sample
@@ -118,3 +119,20 @@ def furnish(now):
     )
     checklist = open_one(now=now, thresholds={"validators_margin": 5})
     sign_item(checklist=checklist, item=Item.COMPARISONS, operator=crew.approver_one, now=now)
+
+
+def pass_evals_of_demo(now):
+    """In a house with the demo, the candidate's runs on every set that gates: it says what each row expects."""
+    expected = {}
+    for met in runs_of_lane(active_table().document, CANDIDATE_LANE, route=ROUTE)[0]:
+        version, standard = met.demand.held.version, met.demand.held.standard
+        begin_run(subject=met.demand.subject, set_version=version, standard=standard, actor=SETUP, now=now)
+        for row in version.rows.all():
+            asked = row.document["variables"]["question"]
+            expected[asked] = row.document.get("expected", {}).get("text", "I cannot help with that.")
+
+    def say(body):
+        said = expected[body["prompt"]["variables"]["question"]]
+        return answer(orjson.dumps({"answer": said, "topic": "other", "resolved": True}).decode())
+
+    run_pieces(FakeGateway(says=say), now=lambda: now)

@@ -14,7 +14,9 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from controlplane import live
 from controlplane.accounts.access import may
+from controlplane.accounts.models import Operator
 from controlplane.approvals import operations as approvals
+from controlplane.approvals.operations import Examination
 from controlplane.audit.models import AuditEvent
 from controlplane.console.canary_dashboard import RANGES, dashboard
 from controlplane.console.forms.canaries import BaseStages, PlanForm, StageFormSet, stage_initial
@@ -142,25 +144,15 @@ def canary_page(request: HttpRequest, slug: str) -> HttpResponse:
     minutes = _range(request)
     examined = approvals.examine_one(canary.change, now=now)
     watch = read_watch(canary)
-
-    def unproven(position: int) -> str | None:
-        return gap(canary, watch, position=position, now=now)
-
     context = {
         "canary": canary,
         "topic": _topic(canary),
         **_judged(canary, watch, now=now),
+        **_steering(canary, watch, examined, operator),
         "prompt": canary.prompt,
         "steps": steps(canary, examined),
-        "stops": stops(canary, examined, unproven=unproven) if canary.is_running else [],
-        "unproven": unproven(len(canary.stages)) if canary.is_running else None,
-        "seen": {"seen": canary.position},
         "dashboard": dashboard(canary, minutes=minutes, now=now),
         "ranges": [{"label": label, "minutes": value, "active": value == minutes} for value, label in RANGES.items()],
-        "may_knob": may(operator, "prompts.turn_knob", canary.prompt),
-        "may_run": may(operator, "prompts.run_canary", canary.prompt),
-        "may_roll_back": may(operator, "prompts.roll_back", canary.prompt),
-        "live_gate": examined.standing(Gate.LIVE),
         "first_gate": examined.standing(gate_of(canary.stages[0])),
         "roll_back_title": f"Roll back {canary.prompt.slug} to v{canary.control.number}",
         "roll_back_verb": f"Roll back to v{canary.control.number}",
@@ -174,12 +166,22 @@ def canary_page(request: HttpRequest, slug: str) -> HttpResponse:
 @login_required
 @require_safe
 def canary_verdict(request: HttpRequest, slug: str) -> HttpResponse:
-    """The verdict and the numbers of the guardrails, for a page that is open: it asks as often as somebody looks."""
-    canary = access_canary(actor_of(request), slug)
+    """The verdict, the numbers of the guardrails, and what they open, for a page that is open: it asks as often as
+    somebody looks.
+    """
+    now = timezone.now()
+    operator = actor_of(request)
+    canary = access_canary(operator, slug)
     if not canary.is_running:
         # The page still offers to turn the knob of what has ended.
         return HttpResponse(headers={"HX-Refresh": "true"})
-    context = {"canary": canary, **_judged(canary, read_watch(canary), now=timezone.now())}
+    watch = read_watch(canary)
+    examined = approvals.examine_one(canary.change, now=now)
+    context = {
+        "canary": canary,
+        **_judged(canary, watch, now=now),
+        **_steering(canary, watch, examined, operator),
+    }
     return render(request, "canaries/_judged.html", context)
 
 
@@ -317,6 +319,23 @@ def _judged(canary: Canary, watch: CanaryWatch | None, *, now: datetime) -> dict
     ]
     topic = live.verdict_topic(canary.slug)
     return {"standing": standing(canary, watch, now=now), "rails": rails, "verdict_topic": topic}
+
+
+def _steering(canary: Canary, watch: CanaryWatch | None, examined: Examination, operator: Operator) -> dict[str, Any]:
+    """The stops of the knob and what else the operator may do to a running canary, as people and evidence allow."""
+
+    def unproven(position: int) -> str | None:
+        return gap(canary, watch, position=position, now=examined.at)
+
+    return {
+        "stops": stops(canary, examined, unproven=unproven) if canary.is_running else [],
+        "unproven": unproven(len(canary.stages)) if canary.is_running else None,
+        "seen": {"seen": canary.position},
+        "may_knob": may(operator, "prompts.turn_knob", canary.prompt),
+        "may_run": may(operator, "prompts.run_canary", canary.prompt),
+        "may_roll_back": may(operator, "prompts.roll_back", canary.prompt),
+        "live_gate": examined.standing(Gate.LIVE),
+    }
 
 
 def _range(request: HttpRequest) -> int:

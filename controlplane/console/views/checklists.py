@@ -60,10 +60,10 @@ def checklist_page(request: HttpRequest, pk: int) -> HttpResponse:
     changed = "no routing table is in force" if current is None else current.changed(checklist)
     is_open = checklist.state == ChecklistState.OPEN and current is not None and not changed
     evidence = evidence_for(checklist, current.document, now=now) if is_open and current is not None else {}
-    rows = item_rows(checklist, evidence, signer=operator.audit_name, may_sign=may(operator, SIGN))
+    rows = item_rows(checklist, evidence, changed=changed, signer=operator.audit_name, may_sign=may(operator, SIGN))
     context = {
         "checklist": checklist,
-        "pill": state_pill(checklist),
+        "pill": state_pill(checklist, changed),
         "rows": rows,
         "sentence": sentence(checklist, rows, changed),
         "thresholds": threshold_rows(checklist.thresholds),
