@@ -50,7 +50,8 @@ def test_a_press_finds_what_it_was_aimed_at(enter):
     holds.append(True)
     page.evaluate("() => htmx.trigger('#lanes', 'ballast:refresh')")
     oncall.until(is_held, "fresh figures are asked for")
-    oncall.act(f"Hold open {LANE}").hover()  # aimed only now: one answer at a time is on its way, so nothing moves the link
+    # Aimed only now: one answer at a time is on its way, so nothing moves the link any more.
+    oncall.act(f"Hold open {LANE}").hover()
     page.mouse.down()
     with page.expect_response("**/routing/"):
         held[0].continue_()
