@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any, Final
@@ -9,7 +10,7 @@ from typing import Any, Final
 from dataplane.chat import Chat
 from dataplane.copy_desk import CopyDesk
 from dataplane.envelope import JSON_TYPE, error_body, error_headers, face_of
-from dataplane.errors import GatewayError, UpstreamError, ValidationFailed
+from dataplane.errors import DeadlineExceeded, GatewayError, UpstreamError, ValidationFailed
 from dataplane.fallback import CopyAnswer
 from dataplane.frames import DONE, Ending
 from dataplane.journey import Journey, Reply
@@ -26,6 +27,7 @@ from dataplane.messages import (
 )
 from dataplane.policies import FallbackStack
 from dataplane.relay import EVENT_STREAM, NO_CACHE
+from dataplane.streams import Life
 from dataplane.timers import TimerWheel
 
 log = logging.getLogger("ballast.pipeline")
@@ -110,7 +112,35 @@ class LastWords:
         journey.notice = self._copy_desk.notice(journey, stack, error)
         journey.fallback = "outage"
 
-    async def tell(self, journey: Journey, reply: Reply, error: GatewayError) -> None:
+    async def tell_whatever_happens(
+        self, journey: Journey, reply: Reply, life: Life, *, is_apart: bool = False
+    ) -> None:
+        """Let `life` answer the request, and tell the caller what goes wrong; only cancellation passes through.
+
+        Args:
+            is_apart: This is the task in which a detached request lives on, so what becomes of it is noted here; where
+                its caller waits, it is not.
+        """
+        request_id = journey.inbound.request_id
+        try:
+            await life(journey, reply)
+        except (GatewayError, TimeoutError) as exc:
+            error = as_error(journey, exc)
+            if is_apart or not journey.is_detached:
+                journey.fail(error)
+            await self._tell(journey, reply, error)
+        except asyncio.CancelledError:
+            if not journey.outcome and (is_apart or not journey.is_detached):
+                journey.outcome = "cancelled"
+            raise
+        except Exception:
+            error = GatewayError("the gateway failed; the request id finds the reason in its log")
+            log.exception("request %s failed while %s", request_id, journey.stage)
+            if is_apart or not journey.is_detached:
+                journey.fail(error)
+            await self._tell(journey, reply, error)
+
+    async def _tell(self, journey: Journey, reply: Reply, error: GatewayError) -> None:
         """Give the caller the error: as a response, or as the last event of a stream that is under way."""
         try:
             with self._timers.deadline(LAST_WORDS_SECONDS):
@@ -138,3 +168,10 @@ class LastWords:
             )
         content_type, *more = error_headers(error, retry_after_seconds=retry_after_seconds)
         await reply.send_whole(face_of(error).status, [*journey.headers(content_type), *more], body)
+
+
+def as_error(journey: Journey, problem: GatewayError | TimeoutError) -> GatewayError:
+    """The deadline as the error that it is: only it raises TimeoutError, everybody else has translated theirs."""
+    if isinstance(problem, GatewayError):
+        return problem
+    return DeadlineExceeded(deadline_ms=journey.deadline_ms, stage=journey.stage)

@@ -12,8 +12,8 @@ from typing import Any, Final, Protocol
 
 import orjson
 
-from dataplane.envelope import Header
-from dataplane.errors import GatewayError, StreamTooLong
+from dataplane.envelope import Header, error_body, error_headers, face_of
+from dataplane.errors import GatewayError, StreamCancelled, StreamTooLong
 from dataplane.frames import Ending, FrameBuffer
 from dataplane.journey import Attempt, Journey
 from dataplane.messages import Usage
@@ -283,6 +283,24 @@ class Production(View):
             self.stopped_by = because
             # Not at once: a task that is cancelled before its first step takes none, and nobody would hear of its end.
             self.task.get_loop().call_soon(self.task.cancel)
+
+    async def end(self) -> None:
+        """See to it that the stream has its terminal event; nothing to do if it came by itself."""
+        error = self.stopped_by or GatewayError("the gateway failed; the request id finds the reason in its log")
+        request_id = self.journey.inbound.request_id
+        if not self.opened:
+            headers = [*error_headers(error), (b"ballast-request-id", request_id.encode())]
+            await self.send_whole(face_of(error).status, headers, error_body(error, request_id=request_id))
+        elif self.whole is None and self.buffer.ending is None and not self.is_fenced:
+            ending = Ending.CANCELLED if isinstance(error, StreamCancelled) else Ending.INTERRUPTED
+            code = error.code if ending is Ending.CANCELLED else "upstream_interrupted"
+            self.code = error.code
+            await self.send_events([self.last_words(error, code=code)], ending=ending)
+
+    def last_words(self, error: GatewayError, *, code: str) -> bytes:
+        """The terminal event of a stream that ends here with `error`, as its readers are told it."""
+        request_id = self.journey.inbound.request_id
+        return error_body(error, request_id=request_id, code=code, resume_cursor=self.cursor())
 
     def fence(self) -> None:
         """Note that the stream is somebody else's, who ends it; nothing more is written or shown from here."""

@@ -14,6 +14,9 @@ from dataplane.errors import InvalidRequest
 from dataplane.messages import ChatRequest, EmbeddingRequest, Json, PromptReference
 from dataplane.validators.values import Source
 
+# The addresses whose bodies these are.
+CHAT_PATH: Final = "/v1/chat/completions"
+EMBEDDINGS_PATH: Final = "/v1/embeddings"
 ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 PART_TYPES: Final = frozenset({"text", "image_url", "input_audio", "file", "refusal"})
 TOOL_CHOICES: Final = frozenset({"none", "auto", "required"})

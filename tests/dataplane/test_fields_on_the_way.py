@@ -60,7 +60,7 @@ def error_of(life):
 
 
 def counted(life):
-    lines = life.pipeline._metrics.render().decode().splitlines()
+    lines = life.metrics.render().decode().splitlines()
     return sorted(line for line in lines if line.startswith("ballast_gateway_request_fields_total"))
 
 

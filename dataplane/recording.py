@@ -1,0 +1,59 @@
+"""Counts each request once, when it ends: in the metrics of the process, in telemetry, and for or against a canary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dataplane.aggregation import Aggregation
+from dataplane.evidence import Evidence
+from dataplane.journey import EVAL, Journey
+from dataplane.metrics import GatewayMetrics
+
+
+class Recording:
+    """See the module. One per process."""
+
+    def __init__(
+        self,
+        *,
+        metrics: GatewayMetrics,
+        aggregation: Aggregation,
+        evidence: Evidence | None,
+        clock: Callable[[], float],
+    ) -> None:
+        """`clock` is monotonic seconds; without `evidence`, nothing counts for or against canaries."""
+        self._metrics = metrics
+        self._aggregation = aggregation
+        self._evidence = evidence
+        self._clock = clock
+
+    def record(self, operation: str, journey: Journey) -> None:
+        """Count a request that has ended; `operation` is what it asked for."""
+        # No await in here: a cancelled task still runs it to the end, once.
+        operation = EVAL if journey.is_eval else operation
+        seconds = self._clock() - journey.inbound.started
+        self._metrics.count(operation, journey.outcome, seconds)
+        if journey.fallback not in ("none", "alternate"):
+            self._metrics.count_fallback(journey.route, journey.fallback)
+        lane = journey.lane
+        series = journey.series("" if lane is None else lane.id)
+        if series is not None:
+            self._aggregation.record_request(
+                series,
+                result=journey.result,
+                schema_passed=journey.schema_passed,
+                refused=journey.refused,
+                fallback=journey.copy is not None,
+            )
+        if journey.part is not None and self._evidence is not None:
+            self._evidence.record(
+                journey.part,
+                result=journey.result,
+                cost_micros=journey.cost_micros,
+                milliseconds=seconds * 1000,
+                is_copy=journey.copy is not None,
+                refused=journey.refused,
+                schema_passed=journey.schema_passed,
+                blocked=journey.blocked,
+                grounded=journey.grounded,
+            )
