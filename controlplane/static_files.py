@@ -3,6 +3,8 @@
 Such a file can be cached for ever, and a page never mixes the scripts of two versions.
 """
 
+from typing import Any
+
 from whitenoise.storage import CompressedManifestStaticFilesStorage
 
 
@@ -21,6 +23,21 @@ class CollectedFiles(CompressedManifestStaticFilesStorage):  # type: ignore[misc
         ),
         ("js/*.js", CompressedManifestStaticFilesStorage._js_module_import_aggregation_patterns[1]),
     )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._urls: dict[tuple[str, bool], str] = {}
+
+    def url(self, name: str, force: bool = False) -> str:
+        """Return the address of `name`; errors as `stored_name`.
+
+        A page asks for dozens, for the sprite of icons once with each icon. What was found stays: files are collected
+        before a process starts, and by another one.
+        """
+        key = (name, force)
+        if key not in self._urls:
+            self._urls[key] = str(super().url(name, force))
+        return self._urls[key]
 
     def stored_name(self, name: str) -> str:
         """Return the name to serve `name` by; ValueError when files were collected and it was not among them."""

@@ -49,6 +49,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
     environ = os.environ
     for name in [name for name in environ if OURS.match(name) and name not in KEPT]:
         del environ[name]
+    # Where this is set, each worker and each child would compile all of ours anew; git looks at none of what they keep.
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)
     worker = environ.get("PYTEST_XDIST_WORKER", FIRST)
     try:
         if worker == FIRST:

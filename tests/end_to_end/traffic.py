@@ -1,4 +1,4 @@
-"""Callers who never pause, and what every answer said about who made it."""
+"""Callers who come back and back, and what every answer said about who made it."""
 
 import asyncio
 import json
@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import httpx
@@ -19,6 +19,9 @@ PROMPT = "support-answer"
 QUESTION = "Where is my parcel?"
 # Connections are left after so many requests, so that every gateway process comes to accept some.
 REQUESTS_PER_CONNECTION = 5
+# Between two connections of a caller, since one that idled might be closed just when it is used again. Without a pause
+# they would take all processors for as long as a test waits for what has a pace of its own: reports, pushes, verdicts.
+PAUSE_SECONDS = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class Exchange:
 
 
 class Traffic:
-    """Keeps requests under way, a third of them streams, on a thread of its own, from `start` to `stop`."""
+    """Keeps requests coming, a third of them streams, on a thread of its own, from `start` to `stop`."""
 
     def __init__(self, stack: Stack, *, seed: int = 7, users: int = 60) -> None:
         self._users = users
@@ -57,9 +60,10 @@ class Traffic:
         self._rng = random.Random(seed)
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self._gateways: list[int] = []
 
     def start(self, *, callers: int) -> None:
-        """Begin; each caller has one request under way at any time."""
+        """Begin; each caller has one request under way, or pauses."""
         logging.getLogger("httpx").setLevel(logging.WARNING)  # a line per request would drown what a failure says
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run(callers)), name="traffic", daemon=True)
         self._thread.start()
@@ -91,6 +95,8 @@ class Traffic:
                 exchange = await self._call(client, rng, pid=pid, is_last=is_last)
                 self.exchanges.append(exchange)
                 pid = None if is_last or not exchange.is_good else exchange.pid
+                if is_last:
+                    await asyncio.sleep(PAUSE_SECONDS)
 
     async def _call(self, client: httpx.AsyncClient, rng: random.Random, *, pid: int | None, is_last: bool) -> Exchange:
         tenant = rng.choice(list(TENANT_KEYS))
@@ -129,14 +135,23 @@ class Traffic:
 
     def _owner_of(self, port: int) -> int | None:
         """The gateway process at the other end of our connection from `port`."""
-        for pid in self._stack.gateway_pids():
-            try:
-                connections = psutil.Process(pid).net_connections("tcp")
-            except psutil.Error:
-                continue
-            if any(one.raddr and one.raddr.port == port for one in connections):
-                return pid
-        return None
+        owner = _holder_of(port, among=self._gateways)
+        if owner is None:  # a new one, perhaps: to look for them takes longer than to ask those that are known
+            self._gateways = self._stack.gateway_pids()
+            owner = _holder_of(port, among=self._gateways)
+        return owner
+
+
+def _holder_of(port: int, *, among: Sequence[int]) -> int | None:
+    """The process, of these pids, with a TCP connection to our `port`."""
+    for pid in among:
+        try:
+            connections = psutil.Process(pid).net_connections("tcp")
+        except psutil.Error:
+            continue
+        if any(one.raddr and one.raddr.port == port for one in connections):
+            return pid
+    return None
 
 
 def _read_whole(text: str) -> tuple[str, str]:
