@@ -286,5 +286,5 @@ def listed_thresholds(table: RoutingTable, *, today: date) -> list[Listed]:
 
 
 def threshold_url(one: Placed) -> str:
-    """Where the threshold is changed; empty for those of a fallback stack, which only a new table changes."""
+    """Where the threshold is changed; empty for one of a shadow or a fallback stack, which only a new table changes."""
     return f"{reverse('routing-policy', args=[PARTS[one.kind], one.slug])}#{one.name}" if one.kind in PARTS else ""

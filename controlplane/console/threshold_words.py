@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from controlplane.routing.thresholds import BUDGET, QUOTA, REPAIR
+from controlplane.routing.thresholds import BUDGET, QUOTA, REPAIR, SHADOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +128,20 @@ _OF_KIND: Final = {
     (QUOTA, "window_seconds"): Words("Window", "s", "Over which the provider counts"),
     (REPAIR, "open_seconds"): Words("Open for", "s", "So long somebody can complete an answer that was beyond repair"),
 }
+# Of shadow policies, which share names with others and nothing else.
+_OF_SHADOW: Final[Mapping[str, Words]] = {
+    "percent": Words("Asked again", "%", "Of what is asked of the route and answered"),
+    "noise_percent": Words("Control once more", "%", "Of what is asked again, for the noise floor"),
+    "calls": Words("Calls a day", "calls", "By the whole fleet, noise included; then it rests until the next UTC day"),
+    "tokens": Words("Tokens a day", "tokens", "The same, in and out"),
+    "cost_micros": Words("Cost a day", "USD", "The same", Decimal("0.000001")),
+    "minimum_calls": Words("Judged by", "calls", "The last calls of one process, by which it is killed or not"),
+    "failure_rate": Words("Failure rate", "%", "Of those calls; above it, the shadow is killed", 100),
+    "cost_ratio": Words("Cost of an answer", "times control's", "Above it, the shadow is killed"),
+    "max_in_flight": Words("Calls at once", "calls", "By one shadow process"),
+    "queue": Words("Waiting", "requests", "At one shadow process; what comes then is discarded"),
+    "deadline_ms": Words("Time for a call", "ms", "Then it is given up, and never tried again"),
+}
 # Our own names for where a number comes from, and those of `components/_provenance.html`.
 ORIGINS: Final[Mapping[str, tuple[str, str]]] = {
     "incident": ("incident", "Incident"),
@@ -142,7 +156,7 @@ def words_of(kind: str, name: str) -> Words:
     rule, _, of_rule = name.rpartition(".")
     if rule and of_rule == BUDGET:
         return Words(f"Time for {rule}", "ms", "Processor time for one answer; over it, the rule cannot say")
-    return _OF_KIND.get((kind, name), WORDS[name])
+    return _OF_SHADOW[name] if kind == SHADOW else _OF_KIND.get((kind, name)) or WORDS[name]
 
 
 def chart_id(name: str) -> str:

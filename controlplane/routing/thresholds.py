@@ -29,8 +29,10 @@ QUOTA: Final = "quota"
 STREAM: Final = "stream"
 REPAIR: Final = "repair"
 VALIDATOR: Final = "validator"
+SHADOW: Final = "shadow"
 FALLBACK: Final = "fallback"
-# Which part of the document holds the thresholds of a kind; those of a fallback stack are changed with its copy only.
+# Which part of the document holds the thresholds of a kind. Those of a shadow are changed with its candidates only, and
+# those of a fallback stack with its copy.
 PARTS: Final = {
     BREAKER: "breakers",
     ROUTE: "routes",
@@ -220,6 +222,9 @@ def _placed(table: RoutingTable) -> Iterator[Placed]:
         for slug, owner in owners_of(table, kind).items():
             for name, threshold in owner.thresholds().items():
                 yield Placed(kind, slug, name, threshold)
+    for slug, shadow in table.shadows.items():
+        for name, threshold in shadow.thresholds().items():
+            yield Placed(SHADOW, slug, name, threshold)
     for slug, stack in table.fallbacks.items():
         if stack.answers is not None and stack.answers.minimum_score is not None:
             yield Placed(FALLBACK, slug, "minimum_score", stack.answers.minimum_score)

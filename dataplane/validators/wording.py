@@ -93,7 +93,7 @@ class TermParams:
     allow: tuple[str, ...]
     require: tuple[str, ...]
     replacement: str
-    sieve: Sieve | None
+    sieve: Sieve | None = field(repr=False, compare=False)  # made of the others
     _required: tuple[Sieve, ...] = field(repr=False, compare=False)
 
     @classmethod
@@ -140,7 +140,7 @@ class ToxicityParams:
     languages: tuple[str, ...]
     allow: tuple[str, ...]
     replacement: str
-    sieve: Sieve
+    sieve: Sieve = field(repr=False, compare=False)  # made of the others
 
     @classmethod
     def parse(cls, node: Node) -> ToxicityParams:

@@ -91,7 +91,7 @@ def test_routing_page_shows_each_breaker_who_holds_a_lane_and_what_is_below(tabl
     for policies in ("Retry policies: patient", "Probe policies: idle", "Stream policies: resumable"):
         assert policies in text
     assert "Nothing below: when no lane is left, every request gets an error" in text  # of summaries
-    assert "19 of 71 thresholds are guesses" in text
+    assert "24 of 83 thresholds are guesses" in text
     for other, rate in (("embed", None), ("summaries", 10.0)):
         rows = next(route for route in page.context["routes"] if route.slug == other).lanes
         assert rows[-1].lamp.rate == rate
