@@ -9,14 +9,12 @@ from pathlib import Path
 
 from launcher.errors import LauncherError
 
-# The shell first: the same engine without the windows around it, which nobody sees and everybody would wait for.
-SHELL = "chromium-headless-shell"
-NAMES_ON_PATH = (SHELL, "headless_shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+NAMES_ON_PATH = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "headless_shell")
 CACHED_PATTERNS = (
-    "chromium_headless_shell-*/chrome-*/headless_shell",
-    "chromium_headless_shell-*/chrome-*/chrome-headless-shell",
     "chromium-*/chrome-linux*/chrome",
     "chromium-*/chrome-mac*/Chromium.app/Contents/MacOS/Chromium",
+    "chromium_headless_shell-*/chrome-*/headless_shell",
+    "chromium_headless_shell-*/chrome-*/chrome-headless-shell",
 )
 VERSION_SECONDS = 30
 INSTALL_SECONDS = 900
@@ -72,13 +70,9 @@ def find_or_install_chromium(environ: Mapping[str, str]) -> Path:
         return found
     attempts: list[list[list[str]]] = []
     if os.geteuid() == 0 and shutil.which("apt-get"):
-        # Some distributions have no package of the shell alone.
-        for package in (SHELL, "chromium"):
-            attempts.append([["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", package]])
+        attempts.append([["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", "chromium"]])
     with_system_packages = ["--with-deps"] if os.geteuid() == 0 else []
-    attempts.append(
-        [[sys.executable, "-m", "playwright", "install", *with_system_packages, "--only-shell", "chromium"]]
-    )
+    attempts.append([[sys.executable, "-m", "playwright", "install", *with_system_packages, "chromium"]])
     for commands in attempts:
         if all(_install(command, environ) for command in commands):
             found = find_chromium(environ)

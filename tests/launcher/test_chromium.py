@@ -39,14 +39,6 @@ def test_a_stub_on_path_is_passed_over(tmp_path: Path) -> None:
     assert found == cached
 
 
-def test_the_shell_goes_before_a_whole_browser(tmp_path: Path) -> None:
-    """Tests see no windows, so they need not wait for any."""
-    browser(tmp_path / "bin" / "chromium")
-    shell = browser(tmp_path / "bin" / "chromium-headless-shell")
-
-    assert find_chromium({"PATH": str(tmp_path / "bin")}) == shell
-
-
 def test_no_browser_is_none(tmp_path: Path) -> None:
     """The caller decides whether to install one."""
     assert find_chromium({"PATH": str(tmp_path), "HOME": str(tmp_path)}) is None
