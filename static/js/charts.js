@@ -217,13 +217,19 @@ function append(chart, { x, y }) {
   }
 }
 
+// Never lost: what is asked for while an answer is on its way is asked again after it.
 async function refetch(chart) {
-  if (!chart.src || chart.pending) return;
+  if (!chart.src) return;
+  chart.wanted = true;
+  if (chart.pending) return;
   chart.pending = true;
-  await new Promise((resolve) => { setTimeout(resolve, Math.max(0, (chart.fetchedAt ?? 0) + REFETCH_MS - Date.now())); });
   try {
-    const answer = await fetch(chart.src, { headers: { Accept: "application/json" } });
-    if (answer.ok) { chart.figure = localise(await answer.json()); chart.fetchedAt = Date.now(); await draw(chart); }
+    while (chart.wanted) {
+      await new Promise((resolve) => { setTimeout(resolve, Math.max(0, (chart.fetchedAt ?? 0) + REFETCH_MS - Date.now())); });
+      chart.wanted = false;
+      const answer = await fetch(chart.src, { headers: { Accept: "application/json" } });
+      if (answer.ok) { chart.figure = localise(await answer.json()); chart.fetchedAt = Date.now(); await draw(chart); }
+    }
   } finally { chart.pending = false; }
 }
 
