@@ -95,14 +95,16 @@ def _pattern(params: PatternParams, where: str) -> str:
 def _terms(params: TermParams, where: str) -> str:
     if params.require:
         return f"{_some(params.require, 'and')} {'has' if len(params.require) == 1 else 'have'} to be in {where}"
-    apart = f", apart from {_some(params.allow, 'and')}" if params.allow else ""
-    return f"not {_some(params.deny, 'or')} may be in {where}{apart}"
+    return f"not {_some(params.deny, 'or')} may be in {where}{_apart(params.allow)}"
 
 
 def _toxicity(params: ToxicityParams, where: str) -> str:
     languages = listed([DICTIONARIES[one].capitalize() for one in params.languages], last="or")
-    apart = f", apart from {_some(params.allow, 'and')}" if params.allow else ""
-    return f"no abusive word of {languages} may be in {where}{apart}"
+    return f"no abusive word of {languages} may be in {where}{_apart(params.allow)}"
+
+
+def _apart(allowed: tuple[str, ...]) -> str:
+    return f", apart from {_some(allowed, 'and')}" if allowed else ""
 
 
 def _some(terms: tuple[str, ...], last: str) -> str:
