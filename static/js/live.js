@@ -4,6 +4,7 @@
 const POLL_MS = 5000;
 const REFRESH_MS = 1000;
 const CLICK_MS = 350;
+const LEAVE_MS = 10_000;
 let socket = null;
 let attempt = 0;
 let joined = false;
@@ -12,6 +13,7 @@ let pollTimer = null;
 let lastGood = Date.now();
 let pointerDownIn = null;
 let pointerUp = 0;
+let leftAt = -Infinity;
 const waiting = new Set(); // fragments by name, and so is when they were asked for: a swap may replace the element itself
 const refreshed = new Map();
 
@@ -162,6 +164,9 @@ export function start() {
   document.addEventListener("htmx:afterRequest", (event) => {
     if (event.detail.elt?.matches?.("[data-live-refresh]")) { if (event.detail.successful) heard(); else failed(); }
   });
+  // Somebody is on the way to another page: what arrives now, a reload above all, would take them back. A download leaves too.
+  addEventListener("beforeunload", () => { leftAt = Date.now(); });
+  document.addEventListener("htmx:beforeOnLoad", (event) => { if (Date.now() - leftAt < LEAVE_MS) event.preventDefault(); });
   // What was asked for before a finger came down may arrive while it is down: a tap must find what it was aimed at.
   document.addEventListener("htmx:beforeSwap", (event) => {
     const element = event.detail.target?.closest?.("[data-live-refresh]");

@@ -76,6 +76,30 @@ def test_news_that_comes_while_a_part_is_fetched_is_fetched_too(oncall):
     _until(oncall, lambda: len(asked) == 2, "the part is asked for again")
 
 
+def test_page_that_wants_a_reload_lets_go_of_who_is_leaving_it(oncall):
+    """The answer that asks for it, such as a canary's that ended, comes after the reader has chosen another page. One
+    without content stands for that page: the browser leaves for it, and is still here.
+    """
+
+    def ask_for_a_reload(route: Route, request: Request) -> None:
+        if "hx-request" in request.headers:
+            route.fulfill(status=200, headers={"HX-Refresh": "true"}, body="")
+        else:
+            route.continue_()
+
+    oncall.page.route("**/releases/", ask_for_a_reload)
+    oncall.page.route("**/reviews/", lambda route: route.fulfill(status=204))
+    oncall.go("/releases/")
+    oncall.page.evaluate("() => { globalThis.notReloaded = true; }")
+
+    with oncall.page.expect_request("**/reviews/"):
+        oncall.page.evaluate("() => { setTimeout(() => location.assign('/reviews/')); }")
+    with oncall.page.expect_event("requestfinished", lambda request: "hx-request" in request.headers):
+        oncall.page.evaluate("() => htmx.trigger('#release-now', 'ballast:refresh')")
+
+    assert oncall.page.evaluate("() => new Promise((done) => setTimeout(() => done(globalThis.notReloaded), 200))") is True
+
+
 def _until(person: Person, condition: Callable[[], bool], what: str) -> None:
     """`Person.until` for what our own handlers note: they run while the browser is spoken to."""
     person.until(lambda: person.page.evaluate("true") and condition(), what)
