@@ -58,6 +58,16 @@ def give_way() -> None:
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
+def take_part() -> None:
+    """Be scheduled like everybody again, as far as the system lets go of what `give_way` asked for: a process that only
+    has to end holds up whoever waits for that, and on a busy machine its last 100 ms would take minutes.
+    """
+    with suppress(OSError):
+        if hasattr(os, "SCHED_IDLE"):
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
+
+
 def only_shadows(release: Release) -> Release:
     """The release without the lanes that serve callers: what is judged and shared here is none of theirs."""
     names = {name for policy in release.routing.shadows.values() for name in policy.all_lanes}
@@ -133,6 +143,7 @@ async def _run(settings: ShadowSettings, secrets: Secrets) -> None:
         try:
             await stopping.wait()
         finally:
+            take_part()
             server.close()
             reports.set_status("draining")
     finally:

@@ -19,7 +19,9 @@ from tests.ports import pick_port
 
 from .shadow_world import CANDIDATE, CONTROL, ShadowWorld, answer, shadow_policy, shadow_routing
 
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 300
+# Of a process that runs only when nobody else would, and may not be let to take part again before it ends.
+END_SECONDS = 600
 PROJECT = Path(__file__).resolve().parents[3]
 
 
@@ -70,7 +72,7 @@ class Process:
     def end(self, number):
         """Send it a signal; returns what it ended with."""
         self._process.send_signal(number)
-        return self._process.wait(PATIENCE_SECONDS)
+        return self._process.wait(END_SECONDS)
 
     @property
     def gives_way(self):
