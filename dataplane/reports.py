@@ -19,9 +19,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, Protocol
 
 import orjson
-import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from dataplane.aggregation import Aggregation
@@ -30,6 +27,7 @@ from dataplane.evidence import Evidence
 from dataplane.release import Release
 from dataplane.settings import ReportSettings
 from dataplane.shadow.counting import ShadowCounting
+from dataplane.stores.redis_client import make_redis
 from dataplane.stores.spool import Spool
 
 STREAM: Final = "ballast:reports"
@@ -77,12 +75,7 @@ class RedisSink:
 
     def __init__(self, url: str, *, stream_limit: int, timeout_seconds: float = 2.0) -> None:
         # The shipper has its own way of trying again (the spool); a retry inside the client would only hold it up.
-        self._redis = redis.asyncio.Redis.from_url(
-            url,
-            socket_timeout=timeout_seconds,
-            socket_connect_timeout=timeout_seconds,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._redis = make_redis(url, timeout_seconds=timeout_seconds)
         self._stream_limit = stream_limit
 
     async def send(self, batches: Sequence[bytes], *, urgent: bool = False) -> None:

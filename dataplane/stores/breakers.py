@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import orjson
-import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from dataplane.breaker import COUNTED, LATENCY_THRESHOLDS, SLICES, Counts, News, Verdict
+from dataplane.stores.redis_client import make_redis
 
 PREFIX: Final = "ballast:breaker:"
 KEEP_MS: Final = 24 * 3600 * 1000
@@ -162,9 +160,7 @@ class RedisBreakerStore:
 
     def __init__(self, url: str, *, timeout_seconds: float = 0.25) -> None:
         # A worker that waits for Redis serves nobody; it judges by itself instead and asks again at the next turn.
-        self._redis = redis.asyncio.Redis.from_url(
-            url, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds, retry=Retry(NoBackoff(), 0)
-        )
+        self._redis = make_redis(url, timeout_seconds=timeout_seconds)
         self._exchange = self._redis.register_script(_EXCHANGE)
         self._lease = self._redis.register_script(_LEASE)
 

@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import orjson
-import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from dataplane.quota import (
@@ -32,6 +29,7 @@ from dataplane.quota import (
     Telling,
     Terms,
 )
+from dataplane.stores.redis_client import make_redis
 
 PREFIX: Final = "ballast:quota:"
 KEEP_MS: Final = 24 * 3600 * 1000
@@ -89,9 +87,7 @@ class RedisQuotaStore:
     def __init__(self, url: str, *, timeout_seconds: float = 0.25, clock_ms: Callable[[], float] | None = None) -> None:
         """`clock_ms` takes the place of Redis' own clock, in tests."""
         # A worker that waits for Redis serves nobody; it keeps to its part of the limits instead, and asks again.
-        self._redis = redis.asyncio.Redis.from_url(
-            url, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds, retry=Retry(NoBackoff(), 0)
-        )
+        self._redis = make_redis(url, timeout_seconds=timeout_seconds)
         constants = "".join(f"local {name} = {value:.17g}\n" for name, value in CONSTANTS.items())
         self._turn = self._redis.register_script(constants + SCRIPT.read_text(encoding="utf-8"))
         self._clock_ms = clock_ms

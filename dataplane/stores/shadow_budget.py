@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from dataplane.records import record
 from dataplane.shadow.budget import Amounts
 from dataplane.shadow.switch import PREFIX, killed_key
+from dataplane.stores.redis_client import make_redis
 
 EPOCH_KEY: Final = f"{PREFIX}epoch"
 KEEP_SECONDS: Final = 3 * 86_400
@@ -99,9 +97,7 @@ class RedisShadowStore:
     """See the module."""
 
     def __init__(self, url: str, *, timeout_seconds: float = 2.0) -> None:
-        self._redis = redis.asyncio.Redis.from_url(
-            url, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds, retry=Retry(NoBackoff(), 0)
-        )
+        self._redis = make_redis(url, timeout_seconds=timeout_seconds)
         self._step = self._redis.register_script(SCRIPT.read_text(encoding="utf-8"))
 
     async def reserve(

@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
-import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
 from dataplane.errors import StreamLogUnavailable
 from dataplane.frames import Ending
+from dataplane.stores.redis_client import make_redis
 
 PREFIX: Final = "ballast:stream:"
 # Streams that are being written, by when their owner's lease ends; and ended ones whose ledger row somebody still owes.
@@ -316,18 +314,11 @@ class RedisStreamLog:
     def __init__(self, url: str, *, timeout_seconds: float = 1.0) -> None:
         # A stream that waits for Redis keeps its caller waiting, and goes on in this process' memory instead. Not at
         # once: on a busy host it is this process that was late.
-        self._redis = redis.asyncio.Redis.from_url(
-            url, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds, retry=Retry(NoBackoff(), 0)
-        )
-        self._patient = redis.asyncio.Redis.from_url(
-            url,
-            socket_timeout=max(timeout_seconds, PATIENT_SECONDS),
-            socket_connect_timeout=max(timeout_seconds, PATIENT_SECONDS),
-            retry=Retry(NoBackoff(), 0),
-        )
-        # Blocks for as long as `follow` waits, so it has a connection and a time-out of its own.
-        self._follower = redis.asyncio.Redis.from_url(
-            url, socket_connect_timeout=timeout_seconds, retry=Retry(NoBackoff(), 0), single_connection_client=True
+        self._redis = make_redis(url, timeout_seconds=timeout_seconds)
+        self._patient = make_redis(url, timeout_seconds=max(timeout_seconds, PATIENT_SECONDS))
+        # Blocks for as long as `follow` waits, which bounds it, so it has a connection of its own.
+        self._follower = make_redis(
+            url, timeout_seconds=timeout_seconds, socket_timeout=None, single_connection_client=True
         )
         self._follower_id: int | None = None
         self._append = self._redis.register_script(_APPEND)
