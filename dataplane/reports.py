@@ -74,7 +74,6 @@ class RedisSink:
     """The reports stream in Redis: each batch one entry with the field `batch`."""
 
     def __init__(self, url: str, *, stream_limit: int, timeout_seconds: float = 2.0) -> None:
-        # The shipper has its own way of trying again (the spool); a retry inside the client would only hold it up.
         self._redis = make_redis(url, timeout_seconds=timeout_seconds)
         self._stream_limit = stream_limit
 
