@@ -85,7 +85,8 @@ FACES: Final[Mapping[str, Face]] = {
     "no_eligible_lane": Face(503, SERVER, retry=False),
     "circuit_open": Face(503, SERVER, retry_after_seconds=5),
     "no_release": Face(503, SERVER, retry_after_seconds=1),
-    "maintenance": Face(503, SERVER, retry_after_seconds=1),
+    "maintenance": Face(503, SERVER, retry_after_seconds=1, tells_when=True),
+    "shed": Face(503, SERVER, retry=False, tells_when=True),
     "upstream_timeout": Face(504, SERVER),
     "deadline_exceeded": Face(504, SERVER, retry=False),
 }

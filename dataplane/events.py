@@ -199,3 +199,53 @@ class ShadowResumed(Event):
     policy: str
     digest: str
     cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class LadderMoved(Event):
+    """The ladder of a surface took one step by itself. `trigger` is what raised it, `reading` what that read then (None
+    of a step down), `readings` what every trigger read; `generation` counts a surface's steps in its fleet.
+    """
+
+    kind = "ladder.moved"
+
+    surface: str
+    before: int
+    after: int
+    cause: str
+    trigger: str
+    reading: float | None
+    readings: dict[str, float | None]
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class LadderOrdered(Event):
+    """Somebody engaged a rung on this worker's host, with an order that was signed beforehand; `by` is who they said
+    they are. `until` is epoch seconds.
+    """
+
+    kind = "ladder.ordered"
+
+    id: str
+    surface: str
+    rung: int
+    until: float
+    reason: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class LadderAlone(Event):
+    """The fleet's ladders cannot be heard; this worker decides by what it sees itself. `reason` says why."""
+
+    kind = "ladder.alone"
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LadderShared(Event):
+    """The fleet's ladders are heard again."""
+
+    kind = "ladder.shared"

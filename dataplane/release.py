@@ -31,11 +31,13 @@ from dataplane.access import AccessTable, ApiKey, Tenant
 from dataplane.cohorts import CanaryPlan
 from dataplane.documents import MalformedRelease, Node, ReleaseRefused, child_path, parse_json
 from dataplane.errors import UnknownPrompt
+from dataplane.ladder.activations import Activation, parse_activations
+from dataplane.ladder.policy import Ladder
 from dataplane.overrides import LaneOverride, parse_overrides
 from dataplane.prompts import Prompt, PromptSet
 from dataplane.routing import RoutingTable
 from dataplane.shadow.holds import parse_holds, without_held
-from dataplane.signed_copy import ESCALATION, CopyBook
+from dataplane.signed_copy import ANSWERS, ESCALATION, RUNG, CopyBook
 
 __all__ = [
     "READABLE",
@@ -68,8 +70,9 @@ __all__ = [
 # 2: routing tables may name breakers and fallback stacks; sections `copy` and `lane_overrides`.
 # 3: routing tables may hold stream policies (`streams`), which routes name; tenants may have `idempotency_hours`, which
 #    are left out where they are 24.
-SCHEMA: Final = 3
-READABLE: Final = frozenset({1, 2, SCHEMA})
+# 4: copy of the kind `rung`; sections `ladder` and `activations`.
+SCHEMA: Final = 4
+READABLE: Final = frozenset({1, 2, 3, SCHEMA})
 _SIGNED_PREFIX: Final = b"ballast.release.v1\n"
 # A release for evals alone. It is signed as such, and has the one revision that no live release has: whoever serves
 # customers takes it for none of theirs.
@@ -195,6 +198,8 @@ class Release:
     routing: RoutingTable
     copy: CopyBook
     lane_overrides: dict[str, LaneOverride]
+    ladder: Ladder
+    activations: dict[str, tuple[Activation, ...]]
     _canary_by_prompt: dict[str, CanaryPlan]
     # What tells one content of a section from another, so that an unchanged one is not parsed again.
     _marks: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)
@@ -352,7 +357,7 @@ def parse_document(content: Any, *, digest: str, current: Release | None = None,
     for name in ("access", "prompts", "canaries", "routing"):
         if name not in sections:
             members["sections"].refuse(f"missing section {name!r}")
-    for name in ("copy", "lane_overrides", "shadow_holds"):
+    for name in ("copy", "lane_overrides", "shadow_holds", "ladder", "activations"):
         sections.setdefault(name, Node({}, child_path(members["sections"].path, name)))
     marks = {name: _mark(sections[name].value) for name in ("access", "copy", "prompts")}
     # What is held is no part of the parsed table.
@@ -383,6 +388,9 @@ def parse_document(content: Any, *, digest: str, current: Release | None = None,
     for _, node in sections["prompts"].entries():
         node.members("live", "route", "pinnable", "versions")["route"].reference(routing.routes, to="route")
     canaries = _parse_canaries(sections["canaries"], prompts)
+    ladder = Ladder.parse(sections["ladder"].value, path=sections["ladder"].path)
+    _check_ladder(sections["ladder"], ladder, routing, copy)
+    ladder = ladder.with_words(copy)
     return Release(
         revision=revision,
         digest=digest,
@@ -396,6 +404,8 @@ def parse_document(content: Any, *, digest: str, current: Release | None = None,
         routing=routing,
         copy=copy,
         lane_overrides=parse_overrides(sections["lane_overrides"].value, path=sections["lane_overrides"].path),
+        ladder=ladder,
+        activations=parse_activations(sections["activations"].value, ladder, path=sections["activations"].path),
         _canary_by_prompt={plan.prompt: plan for plan in canaries.values()},
         _marks=marks,
     )
@@ -432,6 +442,26 @@ def _check_copy_used(section: Node, routing: RoutingTable, copy: CopyBook) -> No
             raise MalformedRelease(path, f"{words!r} is no signed copy; answers are withheld with signed words only")
         if copy[words].kind != ESCALATION:
             raise MalformedRelease(path, f"{words!r} is copy of the kind {copy[words].kind!r}, not {ESCALATION!r}")
+
+
+def _check_ladder(section: Node, ladder: Ladder, routing: RoutingTable, copy: CopyBook) -> None:
+    """Refuse a ladder of routes that do not exist. Words that nobody signed yet are no mistake: their rung cannot be
+    engaged, that is all.
+    """
+    for slug, surface in ladder.items():
+        path = child_path(section.path, slug)
+        for route in surface.routes:
+            if route not in routing.routes:
+                raise MalformedRelease(f"{path}.routes", f"{route!r} is not a route of this release")
+        for number, rung in surface.rungs.items():
+            if rung.route and rung.route not in routing.routes:
+                raise MalformedRelease(f"{path}.rungs.{number}.route", f"{rung.route!r} is not a route of this release")
+            for name, kind, words in (("copy", RUNG, rung.copy), ("answers", ANSWERS, rung.answers)):
+                if words in copy and copy[words].kind != kind:
+                    raise MalformedRelease(
+                        f"{path}.rungs.{number}.{name}",
+                        f"{words!r} is copy of the kind {copy[words].kind!r}, not {kind!r}",
+                    )
 
 
 def _parse_canaries(section: Node, prompts: PromptSet) -> dict[str, CanaryPlan]:

@@ -1,5 +1,6 @@
 """Words that people wrote and signed before they were needed: answers to known questions, a template, an outage notice,
-what stands in the place of an answer that must not be given (escalation).
+what stands in the place of an answer that must not be given (escalation), what users read while a rung of a degradation
+ladder is engaged.
 
 A release carries only versions whose sign-offs stand, so what is here may be shown. Placeholders are written as in
 prompts, `{{eta_minutes}}`, and only those of `PLACEHOLDERS` exist.
@@ -16,9 +17,12 @@ import orjson
 
 from dataplane.documents import MalformedRelease, Node, child_path, kind_of
 from dataplane.placeholders import join, names_of, split
+from dataplane.rung_words import RungWords, parse_rung_words
 
+ANSWERS: Final = "answers"
 ESCALATION: Final = "escalation"
-KINDS: Final = frozenset({"answers", "template", "outage", ESCALATION})
+RUNG: Final = "rung"
+KINDS: Final = frozenset({ANSWERS, "template", "outage", ESCALATION, RUNG})
 # What may stand in a template or an outage notice. An answer to a known question is complete as it was written.
 PLACEHOLDERS: Final = frozenset({"eta_seconds", "eta_minutes", "request_id", "route"})
 # Asking again does not help there, so there is no time to name.
@@ -52,8 +56,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class SignedCopy:
-    """One version of a piece of copy. `words` is empty for the kind `answers`, `answers` for the others; both are by
-    locale, in the spelling of BCP 47, such as `en` or `pt-BR`.
+    """One version of a piece of copy. What it says is in `answers` for the kind of that name, in `rung` for that of a
+    rung, in `words` for the others; all by locale, in the spelling of BCP 47, such as `en` or `pt-BR`.
     """
 
     slug: str
@@ -63,6 +67,7 @@ class SignedCopy:
     default_locale: str
     words: Mapping[str, Words]
     answers: Mapping[str, tuple[Answer, ...]]
+    rung: Mapping[str, RungWords]
     _by_question: Mapping[str, Mapping[str, Answer]] = field(repr=False, compare=False)
 
     @property
@@ -73,7 +78,7 @@ class SignedCopy:
     @property
     def locales(self) -> tuple[str, ...]:
         """The locales that it was written in, the default one first."""
-        known = self.answers if self.kind == "answers" else self.words
+        known = {ANSWERS: self.answers, RUNG: self.rung}.get(self.kind, self.words)
         return (self.default_locale, *(locale for locale in known if locale != self.default_locale))
 
     def exact_answer(self, question: str, *, locale: str) -> Answer | None:
@@ -107,7 +112,7 @@ def parse_copy(slug: str, node: Node, *, version: int, digest: str) -> SignedCop
 
     Shape: {"kind": "template" | "outage" | "escalation", "default_locale": str, "locales": {locale: {"text": str,
             "json": object or null}}}; for the kind "answers", a locale has [{"questions": [str], "text": str, "json":
-            object or null}].
+            object or null}], for the kind "rung" what `rung_words.parse_rung_words` reads.
     Raises:
         MalformedRelease: naming the JSON path; also for a placeholder that does not exist, and for a question that two
             answers claim.
@@ -120,17 +125,20 @@ def parse_copy(slug: str, node: Node, *, version: int, digest: str) -> SignedCop
         members["default_locale"].refuse(f"{default_locale!r} is not among the locales given")
     words: dict[str, Words] = {}
     answers: dict[str, tuple[Answer, ...]] = {}
+    rung: dict[str, RungWords] = {}
     by_question: dict[str, dict[str, Answer]] = {}
     for locale, entry in locales.items():
         if not _is_locale(locale):
             entry.refuse(f"{locale[:40]!r} is not a locale such as 'en' or 'pt-BR'")
-        if kind == "answers":
+        if kind == ANSWERS:
             answers[locale], by_question[locale] = _parse_answers(entry)
+        elif kind == RUNG:
+            rung[locale] = parse_rung_words(entry)
         else:
             inner = entry.members("text", "json")
             allowed = ESCALATION_PLACEHOLDERS if kind == ESCALATION else PLACEHOLDERS
             words[locale] = _parse_words(inner, allowed=allowed)
-    return SignedCopy(slug, kind, version, digest, default_locale, words, answers, by_question)
+    return SignedCopy(slug, kind, version, digest, default_locale, words, answers, rung, by_question)
 
 
 def choose_locale(accepted: str | None, copy: SignedCopy) -> str:

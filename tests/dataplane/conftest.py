@@ -184,11 +184,20 @@ def copy_document(kind: str) -> dict[str, Any]:
             "de": [{"questions": ["Wann haben Sie geöffnet?"], "text": "Täglich von 9 bis 17 Uhr.", "json": None}],
         }
     elif kind == "escalation":
-        words = "We cannot answer that here; your case is {{request_id}}."
+        withheld = "We cannot answer that here; your case is {{request_id}}."
         locales = {
-            "en": {"text": words, "json": {"answer": words, "sources": [], "final": True}},
+            "en": {"text": withheld, "json": {"answer": withheld, "sources": [], "final": True}},
             "de": {"text": "Das können wir hier nicht beantworten.", "json": None},
         }
+    elif kind == "rung":
+        words = {
+            "banner": "{{surface}} answers more briefly; back to normal in about {{eta_minutes}} min.",
+            "detail": "We are very busy. Request {{request_id}}, position {{position}}.",
+            "html": '<p>We are <strong>very busy</strong>. See <a href="{{status_url}}">our status page</a>.</p>',
+            "mail": {"subject": "Your answer from {{surface}}", "text": "Here is the answer you waited for."},
+        }
+        german = {"banner": "{{surface}} antwortet kürzer.", "html": '<p lang="de">Es ist sehr viel los.</p>'}
+        locales = {"en": words, "de": words | german}
     else:
         locales = {
             "en": {

@@ -150,7 +150,13 @@ def spoiled(kind: str, path: Path, value: Any) -> Any:
 @pytest.mark.parametrize(
     ("kind", "path", "value", "refused_at", "words"),
     [
-        ("outage", ("kind",), "apology", "$.kind", "'apology' is not one of answers, escalation, outage, template"),
+        (
+            "outage",
+            ("kind",),
+            "apology",
+            "$.kind",
+            "'apology' is not one of answers, escalation, outage, rung, template",
+        ),
         ("outage", ("default_locale",), "fr", "$.default_locale", "'fr' is not among the locales given"),
         ("outage", ("locales",), {}, "$.default_locale", "'en' is not among"),
         ("outage", ("locales", "EN_us"), {"text": "x", "json": None}, "$.locales.EN_us", "is not a locale such as"),

@@ -1,0 +1,1 @@
+"""The degradation ladder: what users get, and what they read, when capacity runs short."""
