@@ -214,7 +214,7 @@ def test_release_of_schema_3_carries_stream_policies(helped, signing_key, truste
     release = verify(sign(helped | {"schema": 3}, signing_key), trusted=trusted, current=None)
 
     assert release.routing.routes["chat"].streams is release.routing.streams["resumable"]
-    with pytest.raises(UnknownSchema, match="schema 4 is unknown to this worker, which reads 1, 2, 3 and 4; upgrade"):
+    with pytest.raises(UnknownSchema, match="schema 5 is unknown to this worker, which reads 1, 2, 3 and 4; upgrade"):
         verify(sign(helped | {"schema": 5}, signing_key), trusted=trusted, current=None)
 
 
