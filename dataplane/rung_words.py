@@ -7,6 +7,7 @@ where a link leads and which language it is in.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
@@ -39,6 +40,7 @@ TAGS: Final[Mapping[str, frozenset[str]]] = {
     "a": frozenset({"href"}),
 }
 VOID: Final = frozenset({"br"})
+_TAG: Final = re.compile(r"</?[a-zA-Z0-9]+(\s[^<>]*)?>")
 SCHEMES: Final = frozenset({"http", "https", "mailto", "tel"})
 
 
@@ -114,6 +116,9 @@ def _check_html(node: Node, html: str) -> None:
     reader = _Reader()
     reader.feed(html)
     reader.close()
+    if reader.fault is None and "<" in _TAG.sub("", html):
+        # A browser would take what follows on the page into the tag that is begun here.
+        reader.fault = "a '<' that begins no whole tag; write &lt;"
     if reader.fault is None and reader.open:
         reader.fault = f"<{reader.open[-1]}> is not closed"
     if reader.fault is not None:
