@@ -111,6 +111,7 @@ class Reports:
         self.in_flight = 0
         self.lanes: Callable[[], list[dict[str, Any]]] | None = None
         self.quotas: Callable[[], list[dict[str, Any]]] | None = None
+        self.ladders: Callable[[], list[dict[str, Any]]] | None = None
 
     def add_usage(self, row: Mapping[str, Any]) -> None:
         """As `ReportShipper.add_usage`."""

@@ -375,6 +375,8 @@ SPECTACULAR_SETTINGS = {
         "EvalRunPurposeEnum": "controlplane.evals.runs.RunPurpose.choices",
         "EvalSetPurposeEnum": "controlplane.evals.models.Purpose.choices",
         "CopyKindEnum": "controlplane.ladder.models.CopyKind.choices",
+        "RungModeEnum": "controlplane.ladder.models.RungMode.choices",
+        "TierEnum": "controlplane.accounts.models.Tier.choices",
         "AlertChannelKindEnum": "controlplane.alerts.models.ChannelKind.choices",
         "AlertSeverityEnum": "controlplane.alerts.models.Severity.choices",
         "DeliveryStateEnum": "controlplane.alerts.models.DeliveryState.choices",

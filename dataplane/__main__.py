@@ -1,4 +1,6 @@
-"""`python -m dataplane serve | agent | jobs | shadow | simulator`: the only place that reads the environment."""
+"""`python -m dataplane serve | agent | jobs | shadow | simulator`, and `engage | stand-down | orders` for whoever is on
+a host that the control plane does not reach: the only place that reads the environment.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,12 @@ import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from dataplane.cursors import BadCursorKeys
+from dataplane.ladder.errors import CommandRefused
 from dataplane.settings import (
     AgentSettings,
     GatewaySettings,
@@ -24,6 +28,7 @@ from dataplane.settings import (
 REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
 DATABASE_SCHEMES = frozenset({"postgresql", "postgres"})
 BROKER_SCHEMES = REDIS_SCHEMES | {"amqp", "amqps", "pyamqp", "memory"}
+HTTP_SCHEMES = frozenset({"http", "https"})
 
 
 class BadVariable(Exception):
@@ -142,6 +147,7 @@ def gateway_settings(environment: Environment, *, slot: int) -> GatewaySettings:
         reports=_report_settings(environment),
         shadow_socket=_shadow_socket(environment),
         job_limit=environment.integer("BALLAST_JOB_LIMIT", 10_000, minimum=1, maximum=1_000_000),
+        public_url=(environment.url("BALLAST_GATEWAY_PUBLIC_URL", schemes=HTTP_SCHEMES) or "").rstrip("/"),
     )
 
 
@@ -166,7 +172,7 @@ def agent_settings(environment: Environment) -> AgentSettings:
     reports = _report_settings(environment)
     broker_url = _broker_url(environment, who="the agent")
     console_port = environment.integer("BALLAST_CONSOLE_PORT", 8000, minimum=1, maximum=65535)
-    console_url = environment.url("BALLAST_CONSOLE_URL", schemes=frozenset({"http", "https"}))
+    console_url = environment.url("BALLAST_CONSOLE_URL", schemes=HTTP_SCHEMES)
     token = environment.text("BALLAST_AGENT_TOKEN", "")
     if not token:
         raise BadVariable("BALLAST_AGENT_TOKEN", "not set; the agent asks the control plane with it")
@@ -207,7 +213,7 @@ def runner_settings(environment: Environment) -> RunnerSettings:
     if database_url is None:
         raise BadVariable("DATABASE_URL", "not set; jobs are kept there")
     gateway_port = environment.integer("BALLAST_GATEWAY_PORT", 8080, minimum=1, maximum=65535)
-    gateway_url = environment.url("BALLAST_GATEWAY_URL", schemes=frozenset({"http", "https"}))
+    gateway_url = environment.url("BALLAST_GATEWAY_URL", schemes=HTTP_SCHEMES)
     return RunnerSettings(
         host_name=environment.host_name(),
         broker_url=broker_url,
@@ -276,6 +282,44 @@ def _simulator(environment: Environment) -> None:
     )
 
 
+def _emergency(environment: Environment, arguments: argparse.Namespace) -> None:
+    from dataplane.ladder.emergency_command import Host, engage, list_orders, stand_down
+
+    # The same release and keys as the gateways of this host have.
+    settings, now = gateway_settings(environment, slot=0), datetime.now(UTC)
+    host = Host(settings.release_file, settings.trusted_keys_file, f"http://{settings.host}:{settings.port}")
+    match arguments.command:
+        case "engage":
+            # Whoever became root to do it is who did it.
+            user = environment.text("SUDO_USER", environment.text("USER", "somebody on this host"))
+            words = engage(
+                host,
+                arguments.surface,
+                arguments.rung,
+                minutes=arguments.minutes,
+                reason=arguments.reason,
+                by=arguments.by or user,
+                now=now,
+            )
+        case "stand-down":
+            words = stand_down(host, arguments.surface, now=now)
+        case _:
+            words = list_orders(host, now=now)
+    print(words)
+
+
+def _add_emergency_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    engages = commands.add_parser("engage", help="engage a rung on this host alone, with an order signed beforehand")
+    engages.add_argument("surface", help="such as web-chat; see `orders`")
+    engages.add_argument("rung", type=int, help="1 to 6")
+    engages.add_argument("--minutes", type=int, required=True, help="it ends by itself then")
+    engages.add_argument("--reason", required=True, help="why; it is shown beside the rung")
+    engages.add_argument("--by", default="", help="your name; else the user's of this host")
+    stands_down = commands.add_parser("stand-down", help="take back what was engaged on this host alone")
+    stands_down.add_argument("surface")
+    commands.add_parser("orders", help="what can be engaged on this host alone, and what is")
+
+
 def main(argv: Sequence[str] | None = None, variables: Mapping[str, str] | None = None) -> int:
     """Run one subcommand; a bad variable or an address that cannot be bound is one line and exit status 1."""
     parser = argparse.ArgumentParser(prog="python -m dataplane", description="The processes of Ballast's data plane.")
@@ -285,6 +329,7 @@ def main(argv: Sequence[str] | None = None, variables: Mapping[str, str] | None 
     commands.add_parser("jobs", help="runs jobs, one or more per fleet")
     commands.add_parser("shadow", help="asks candidate lanes again what callers asked, one per host")
     commands.add_parser("simulator", help="the provider simulator, for demo and tests")
+    _add_emergency_commands(commands)
     process = commands.add_parser("gateway-process", help="one gateway process; `serve` starts these")
     process.add_argument("--slot", type=int, required=True)
     process.add_argument("--listener", type=int, required=True, help="descriptor of the listening socket")
@@ -306,9 +351,11 @@ def main(argv: Sequence[str] | None = None, variables: Mapping[str, str] | None 
                 _shadow(environment)
             case "simulator":
                 _simulator(environment)
+            case "engage" | "stand-down" | "orders":
+                _emergency(environment, arguments)
             case _:
                 _gateway_process(environment, arguments)
-    except (BadVariable, BadCursorKeys, OSError) as exc:
+    except (BadVariable, BadCursorKeys, CommandRefused, OSError) as exc:
         print(f"ballast {arguments.command}: {exc}", file=sys.stderr)
         return 1
     return 0

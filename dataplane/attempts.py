@@ -143,15 +143,19 @@ class Attempts:
         region: str,
         clock: Callable[[], float],
         wall: Callable[[], float],
+        seen: Callable[[str, Blame], None] | None = None,
         rng: Random | None = None,
     ) -> None:
-        """`clock` is monotonic seconds, `wall` epoch seconds."""
+        """`clock` is monotonic seconds, `wall` epoch seconds. `seen` is told of each attempt at a lane that customers
+        use, and who is answerable for how it ended; it must not wait.
+        """
         self._breakers = breakers
         self._quotas = quotas
         self._aggregation = aggregation
         self._usage = usage
         self._clock = clock
         self._wall = wall
+        self._seen = seen
         self._rng = rng or Random()  # noqa: S311 - spreads load, guards nothing
         self._floor_share = region_share(region)
         # By lane, and whether evals ask: what they spend is not to be missing where customers' attempts fail.
@@ -377,6 +381,8 @@ class Attempts:
         is_late = timed_out(error)
         if permit is not None:
             self._breakers.record(permit, Observation(blame, is_late, latency_ms, ttft_ms, tokens_per_second))
+        if self._seen is not None and journey.is_customers(lane):
+            self._seen(lane.id, blame)
         billed = attempt.billed()
         if isinstance(error, UpstreamRateLimited) and journey.is_customers(lane):
             self._quotas.refused(lane, error)

@@ -43,7 +43,7 @@ class CopyDesk:
         is left. `error` is what the lanes failed with.
         """
         if stack.answers is not None:
-            answer = await self._known_answer(journey, request, stack.answers)
+            answer = await self.known_answer(journey, request, stack.answers)
             if answer is not None:
                 return answer
         if stack.template is None:
@@ -74,7 +74,8 @@ class CopyDesk:
         accepted = journey.inbound.accept_language
         return escalation(copy, values, request=request, accepted=accepted, schemas=self._schemas)
 
-    async def _known_answer(self, journey: Journey, request: ChatRequest, rung: CachedAnswers) -> CopyAnswer | None:
+    async def known_answer(self, journey: Journey, request: ChatRequest, rung: CachedAnswers) -> CopyAnswer | None:
+        """Return the signed answer to a known question, if this is one and its answer suits the request."""
         copy = _book(journey)[rung.copy]
         accepted = journey.inbound.accept_language
         questions = questions_of(request)

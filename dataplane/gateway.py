@@ -40,6 +40,9 @@ from dataplane.job_desk import JobDesk
 from dataplane.journey import Inbound, new_id
 from dataplane.keyed import KeyedWork
 from dataplane.known_questions import KnownQuestions
+from dataplane.ladder.ladders import Ladders
+from dataplane.ladder.orders import HostOrders, orders_file
+from dataplane.ladder.status_desk import StatusCall, StatusDesk
 from dataplane.lane_caller import LaneCaller
 from dataplane.metrics import GatewayMetrics
 from dataplane.pipeline import Pipeline
@@ -56,6 +59,7 @@ from dataplane.shadow.offering import Offering
 from dataplane.stores.breakers import BreakerStore
 from dataplane.stores.idempotency import IdempotencyStore
 from dataplane.stores.jobs import JobStore
+from dataplane.stores.ladder import LadderStore
 from dataplane.stores.quota import QuotaStore
 from dataplane.stores.repairs import RepairStore
 from dataplane.stores.streams import StreamLog
@@ -68,6 +72,7 @@ log = logging.getLogger("ballast.gateway")
 
 TEXT: Final[Header] = (b"content-type", b"text/plain; charset=utf-8")
 PROMETHEUS: Final[Header] = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+NOT_MODIFIED: Final = 304
 GC_THRESHOLD: Final = 20_000
 STREAMS: Final = "/v1/streams/"
 STREAM_ACTIONS: Final = {"": "GET", "ack": "POST", "cancel": "POST", "continue": "POST"}
@@ -101,8 +106,10 @@ class Reports(UsageSink, StreamReports, Protocol):
     """Ships what this worker did, such as `ReportShipper`."""
 
     in_flight: int
+    region: str
     lanes: Callable[[], list[dict[str, Any]]] | None
     quotas: Callable[[], list[dict[str, Any]]] | None
+    ladders: Callable[[], list[dict[str, Any]]] | None
 
     def add_sample(self, row: Mapping[str, Any]) -> None:
         """Take over an answer that is kept as a sample; must not wait."""
@@ -127,6 +134,7 @@ def create_app(
     cursors: CursorKeys | None = None,
     idempotency_store: IdempotencyStore | None = None,
     quota_store: QuotaStore | None = None,
+    ladder_store: LadderStore | None = None,
     job_store: JobStore | None = None,
     repair_store: RepairStore | None = None,
     evidence: Evidence | None = None,
@@ -136,9 +144,10 @@ def create_app(
     """Return the application of one gateway process. Its lifespan starts and stops `watcher`, `reports`, `transport`
     and the stores. Without `breaker_store`, breakers are this process' own; without `stream_log` and `cursors`, no
     stream outlives its caller's connection; without `idempotency_store`, requests with a key are refused; without
-    `quota_store`, this process keeps to its part of each quota; without `job_store`, it takes no jobs; without
-    `repair_store`, it keeps no answers for somebody to complete; without `trusted_keys`, it lets no evals in; without
-    `evidence`, it counts nothing for or against canaries; without `shadows`, it has nothing asked again.
+    `quota_store`, this process keeps to its part of each quota; without `ladder_store`, it decides by itself where its
+    ladders stand; without `job_store`, it takes no jobs; without `repair_store`, it keeps no answers for somebody to
+    complete; without `trusted_keys`, it lets no evals in, and obeys no order on its host; without `evidence`, it counts
+    nothing for or against canaries; without `shadows`, it has nothing asked again.
     """
     timers = TimerWheel()
     return Gateway(
@@ -153,6 +162,7 @@ def create_app(
         cursors=cursors,
         idempotency_store=idempotency_store,
         quota_store=quota_store,
+        ladder_store=ladder_store,
         job_store=job_store,
         repair_store=repair_store,
         evidence=evidence,
@@ -179,6 +189,7 @@ class Gateway:
         cursors: CursorKeys | None,
         idempotency_store: IdempotencyStore | None,
         quota_store: QuotaStore | None,
+        ladder_store: LadderStore | None,
         job_store: JobStore | None,
         repair_store: RepairStore | None,
         evidence: Evidence | None,
@@ -202,6 +213,7 @@ class Gateway:
             quotas=lambda: self._quotas.shares(),
             streams=lambda: self._streams,
             jobs=lambda: self._job_desk.figures,
+            ladders=lambda: self._ladders.states(),
         )
         caller = LaneCaller(
             transport=transport,
@@ -216,6 +228,17 @@ class Gateway:
         self._quotas = QuotaDesk(
             store=quota_store, worker=owner, report=reports.add_event, timers=timers, clock=clock, wall=wall
         )
+        self._ladders = Ladders(
+            store=ladder_store,
+            worker=owner,
+            region=settings.region,
+            public_url=settings.public_url,
+            breakers=self._breakers,
+            quotas=self._quotas,
+            report=reports.add_event,
+            clock=clock,
+            wall=wall,
+        )
         attempts = Attempts(
             breakers=self._breakers,
             quotas=self._quotas,
@@ -224,9 +247,12 @@ class Gateway:
             region=settings.region,
             clock=clock,
             wall=wall,
+            seen=self._ladders.look.count,
         )
         reports.lanes = lambda: with_waits(self._breakers.states(), attempts)
         reports.quotas = self._quotas.states
+        reports.ladders = self._ladders.states
+        reports.region = settings.region
         self._streams: Streams | None = None
         if stream_log is not None and cursors is not None:
             self._streams = Streams(
@@ -262,6 +288,7 @@ class Gateway:
             evidence=evidence,
             sandboxes=None if trusted_keys is None else Sandboxes(trusted_keys),
             shadows=shadows,
+            ladder=self._ladders.desk,
             clock=clock,
             wall=wall,
         )
@@ -280,6 +307,24 @@ class Gateway:
         )
         watcher.subscribe(self._breakers.adopt)
         watcher.subscribe(self._quotas.adopt)
+        watcher.subscribe(self._ladders.adopt)
+        self._orders: HostOrders | None = None
+        if trusted_keys is not None:
+            self._orders = HostOrders(
+                file=orders_file(settings.release_file),
+                trusted=trusted_keys,
+                obey=self._ladders.desk.obey,
+                report=reports.add_event,
+                wall=wall,
+            )
+            watcher.subscribe(self._orders.adopt)
+        self._status_desk = StatusDesk(
+            desk=self._ladders.desk,
+            release=lambda: watcher.current,
+            tenant_of=lambda authorization: self._pipeline.authenticate(authorization)[1].tenant,
+            moved_at=lambda surface: self._ladders.fleet.standing(surface).moved_at or None,
+            wall=wall,
+        )
         watcher.subscribe(self._probes.adopt)
         watcher.subscribe(self._known_questions.adopt)
         if evidence is not None:
@@ -310,6 +355,8 @@ class Gateway:
             await self._serve_stream(scope, receive, send)
         elif (desk := self._desk_at(path)) is not None:
             await self._serve_desk(desk, scope, receive, send)
+        elif self._status_desk.serves(path):
+            await self._serve_status(scope, send)
         else:
             await self._serve_small(scope, send)
 
@@ -324,6 +371,9 @@ class Gateway:
                     await self._reports.start()
                     await self._watcher.start()
                     await self._breakers.start()
+                    await self._ladders.start()
+                    if self._orders is not None:
+                        await self._orders.start()
                     if self._streams is not None:
                         await self._streams.start()
                     if self._keyed is not None:
@@ -357,6 +407,9 @@ class Gateway:
                     await self._keyed.stop()
                 for desk in self._desks:
                     await desk.stop()
+                if self._orders is not None:
+                    await self._orders.stop()
+                await self._ladders.stop()
                 await self._breakers.stop()
                 await self._quotas.stop()
                 await self._transport.close()
@@ -479,6 +532,14 @@ class Gateway:
         finally:
             self._metrics.count(operation, outcome, time.monotonic() - started)
 
+    async def _serve_status(self, scope: Scope, send: Send) -> None:
+        """Say how surfaces stand: to apps, and to whoever reads the page."""
+        try:
+            reply = self._status_desk.answer(StatusCall.read(scope))
+            await _send(send, reply.status, list(reply.headers), reply.body)
+        except GatewayError as exc:
+            await _send_error(send, exc, request_id="req_" + new_id(time.time()), more=ANY_ORIGIN)
+
     async def _serve_small(self, scope: Scope, send: Send) -> None:
         """Serve what needs no pipeline: models, health, metrics, and the addresses that do not exist."""
         path: str = scope["path"]
@@ -537,13 +598,9 @@ def with_waits(states: list[dict[str, Any]], attempts: Attempts) -> list[dict[st
 
 
 async def _send(send: Send, status: int, headers: list[Header], body: bytes) -> None:
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [*headers, (b"content-length", b"%d" % len(body))],
-        }
-    )
+    if status != NOT_MODIFIED:  # a length there would be that of what the caller has already
+        headers = [*headers, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 

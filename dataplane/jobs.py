@@ -334,8 +334,9 @@ _COSTS_NOTHING: Final = frozenset(
 _UNTRIED: Final = frozenset(
     {"idempotency_in_progress", "idempotency_unavailable", "job_token_refused", "maintenance", "no_release"}
 )
-# An SDK is told not to repeat these by itself. A runner may: the attempt before goes on, or a key file is wrong.
-_WAITS_ALL_THE_SAME: Final = frozenset({"idempotency_in_progress", "job_token_refused"})
+# An SDK is told not to repeat these by itself. A runner may: the attempt before goes on, a key file is wrong, or what
+# it asks of is under maintenance for a while.
+_WAITS_ALL_THE_SAME: Final = frozenset({"idempotency_in_progress", "job_token_refused", "maintenance"})
 
 
 def judge(answer: Answer, *, attempts: int, failures: int, left_seconds: float, rng: Random) -> Verdict:

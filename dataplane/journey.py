@@ -27,6 +27,8 @@ from dataplane.routing import Lane
 from dataplane.signed_copy import SignedCopy
 
 if TYPE_CHECKING:
+    from dataplane.ladder.desk import Stand
+    from dataplane.ladder.words import Spoken
     from dataplane.productions import Production
     from dataplane.shadow.offering import Overheard
 
@@ -211,6 +213,8 @@ class Journey:
     `overheard` is what a shadow may be told of the answer, once the caller has it.
     `part` is its part in a running canary; `blocked` and `grounded` say what validators made of the answer, None where
     they did not look, or could not say.
+    `stand` is where it stands on the ladder of its surface, None where there is none, and `spoken` the signed words of
+    its rung, None where none is engaged for it.
     `queue_position` is where it stood when it began to wait for an account's quota, 0 if it never did, and `queued_ms`
     how long it waited.
     """
@@ -247,7 +251,9 @@ class Journey:
         "repair",
         "route",
         "schema_passed",
+        "spoken",
         "stage",
+        "stand",
         "stream",
         "taking_up",
         "tenant",
@@ -270,6 +276,8 @@ class Journey:
         self.cohort = "none"
         self.unkeyed = False
         self.part: Part | None = None
+        self.stand: Stand | None = None
+        self.spoken: Spoken | None = None
         self.overheard: Overheard | None = None
         self.lanes: tuple[Lane, ...] = ()
         self.attempts: list[Attempt] = []
@@ -377,7 +385,7 @@ class Journey:
                     headers.append((b"ballast-adjusted", ", ".join(attempt.adjusted).encode()))
             headers.append((b"ballast-attempts", b"%d" % len(self.attempts)))
             headers.append((b"ballast-cohort", b"control" if self.unkeyed else self.cohort.encode()))
-            headers.append((b"ballast-rung", b"0"))
+            headers.append((b"ballast-rung", b"0" if self.stand is None else b"%d" % self.stand.rung))
             headers.append((b"ballast-fallback", self.fallback.encode()))
         if self.repair:
             headers.append((b"ballast-repair", self.repair.encode()))

@@ -22,6 +22,7 @@ from dataplane.messages import (
     ChunkEncoder,
     EmbeddingResponse,
     Finish,
+    Json,
     RefusalDelta,
     StreamChunk,
     TakesUp,
@@ -115,6 +116,7 @@ class LaneCaller:
         route: Route,
         *,
         keep_text: bool = False,
+        opening: Json | None = None,
         takes_up: TakesUp | None = None,
         overlap: Overlap | None = None,
         gate: AnswerGate | None = None,
@@ -126,6 +128,7 @@ class LaneCaller:
 
         Args:
             keep_text: Whether the words are wanted after they went out.
+            opening: What goes out with the first chunk, as its member `ballast`.
             takes_up, overlap: The answer that this one goes on with, and what is dropped of its beginning.
             gate: What of the answer may go out; None: all of it, as it comes.
         Raises:
@@ -141,7 +144,7 @@ class LaneCaller:
                         attempt,
                         exchange,
                         adapter.stream_parser(request, created=int(self._wall())),
-                        ChunkEncoder(include_usage=request.include_usage, takes_up=takes_up),
+                        ChunkEncoder(include_usage=request.include_usage, opening=opening, takes_up=takes_up),
                         overlap=overlap,
                         gate=gate,
                         keep_text=keep_text,

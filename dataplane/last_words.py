@@ -56,7 +56,7 @@ class LastWords:
             raise error
         journey.copy = answer.copy
         journey.fallback = answer.rung
-        await self._say(journey, reply, request, answer, finish_reason="stop", ballast=answer.to_json())
+        await self.say(journey, reply, request, answer, finish_reason="stop", ballast=answer.to_json())
 
     async def withhold(self, journey: Journey, reply: Reply, chat: Chat, failure: ValidationFailed) -> None:
         """Answer with signed words in the place of an answer that must not be given, or say that it is withheld.
@@ -73,9 +73,9 @@ class LastWords:
             raise failure
         journey.stage = "withholding the answer"
         ballast = {"validation": list(failure.rules), **words.notice}
-        await self._say(journey, reply, chat.request, words.answer, finish_reason="content_filter", ballast=ballast)
+        await self.say(journey, reply, chat.request, words.answer, finish_reason="content_filter", ballast=ballast)
 
-    async def _say(
+    async def say(
         self,
         journey: Journey,
         reply: Reply,
@@ -85,7 +85,10 @@ class LastWords:
         finish_reason: str,
         ballast: dict[str, Any],
     ) -> None:
-        """Answer with signed copy."""
+        """Answer with signed copy. `ballast` is what there is to say about it, beside the rung that it is given on."""
+        if journey.spoken is not None:
+            # `copy` and `locale` are those of the words that stand in the answer, not of the banner above them.
+            ballast = journey.spoken.to_json() | ballast
         journey.outcome = "ok"
         created, model = int(self._wall()), f"copy:{answer.copy.reference}"
         with self._timers.deadline(LAST_WORDS_SECONDS):

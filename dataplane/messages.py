@@ -251,11 +251,21 @@ class TakesUp:
 class ChunkEncoder:
     """Writes deltas as `chat.completion.chunk` payloads. One per stream: it remembers id, model and creation time."""
 
-    __slots__ = ("_envelope", "_id", "_include_usage", "_note", "_once", "_role_sent", "_spent", "_usage")
+    __slots__ = ("_envelope", "_id", "_include_usage", "_note", "_once", "_opening", "_role_sent", "_spent", "_usage")
 
-    def __init__(self, *, include_usage: bool, ballast: Json | None = None, takes_up: TakesUp | None = None) -> None:
-        """`ballast` is what the gateway has to say about the answer; it goes out with every chunk."""
+    def __init__(
+        self,
+        *,
+        include_usage: bool,
+        ballast: Json | None = None,
+        opening: Json | None = None,
+        takes_up: TakesUp | None = None,
+    ) -> None:
+        """`ballast` is what the gateway has to say about the answer; it goes out with every chunk, and `opening` with
+        the first.
+        """
         self._note: Json | None = None
+        self._opening = opening
         self._include_usage = include_usage
         self._envelope: Json = {"id": "", "object": "chat.completion.chunk", "created": 0, "model": ""}
         if ballast is not None:
@@ -271,6 +281,8 @@ class ChunkEncoder:
         if chunk.raw is not None:
             if not self._role_sent:
                 self._note_beginning(chunk)
+                if self._opening is not None:
+                    return [self._opened(chunk.raw)]
             return [chunk.raw]
         payloads: list[bytes] = []
         self._note = chunk.ballast
@@ -297,6 +309,13 @@ class ChunkEncoder:
             if isinstance(delta, Start):
                 self._envelope |= {"id": self._id or delta.id, "model": delta.model, "created": delta.created}
 
+    def _opened(self, raw: bytes) -> bytes:
+        """The provider's first bytes, and with them what there is to say."""
+        fields: Json = orjson.loads(raw)
+        fields["ballast"] = fields.get("ballast", {}) | self._opening
+        self._opening = None
+        return orjson.dumps(fields)
+
     def closing(self) -> list[bytes]:
         """What goes out between the finish and the end: one usage chunk with no choices, when the caller asked for
         it.
@@ -314,6 +333,8 @@ class ChunkEncoder:
         payload = self._envelope | {"choices": [choice]}
         if self._once is not None:
             payload["ballast"], self._once = self._once(), None
+        if self._opening is not None:
+            payload["ballast"], self._opening = payload.get("ballast", {}) | self._opening, None
         if finish_reason is not None and self._note is not None:
             payload["ballast"] = payload.get("ballast", {}) | self._note
         if self._include_usage:

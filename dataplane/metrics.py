@@ -68,10 +68,11 @@ class GatewayMetrics(Collector):
         quotas: Callable[[], Iterable[QuotaCounts]] = list,
         streams: Callable[[], StreamCounts | None] = lambda: None,
         jobs: Callable[[], Figures | None] = lambda: None,
+        ladders: Callable[[], list[dict[str, Any]]] = list,
     ) -> None:
-        """`breakers` gives the states of the lanes' breakers: see `BreakerBoard.states`. `streams` gives None where no
-        stream outlives its caller's connection; their series are absent then, as are those of jobs where
-        `jobs` gives None.
+        """`breakers` gives the states of the lanes' breakers: see `BreakerBoard.states`; `ladders` how the ladders
+        stand: see `Ladders.states`. `streams` gives None where no stream outlives its caller's connection; their series
+        are absent then, as are those of jobs where `jobs` gives None.
         """
         self.in_flight = 0
         self._release = release
@@ -83,6 +84,7 @@ class GatewayMetrics(Collector):
         self._breakers = breakers
         self._quotas = quotas
         self._jobs = jobs
+        self._ladders = ladders
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -147,6 +149,7 @@ class GatewayMetrics(Collector):
             breakers.add_metric([one["lane"], one["state"]], 1)
         yield breakers
         yield from quota_families(self._quotas())
+        yield from ladder_families(self._ladders())
         streams = self._streams()
         if streams is not None:
             yield from stream_families(streams)
@@ -180,6 +183,34 @@ def quota_families(quotas: Iterable[QuotaCounts]) -> Iterator[CounterMetricFamil
         paused.add_metric([one.name], one.paused_seconds)
         shared.add_metric([one.name], int(not one.is_alone))
     yield from (granted, throttled, waiting, paused, shared)
+
+
+def ladder_families(ladders: list[dict[str, Any]]) -> Iterator[GaugeMetricFamily]:
+    """Yield what is shown of ladders, from their states: see `Ladders.states`. A reading that is not known is left
+    out.
+    """
+    level = GaugeMetricFamily("ballast_ladder_level", "The rung that triggers engaged; 0: none.", labels=["surface"])
+    engaged = GaugeMetricFamily(
+        "ballast_ladder_engaged",
+        "The rung that stands for callers of a tier at this gateway, whoever engaged it; 0: none.",
+        labels=["surface", "tier"],
+    )
+    reading = GaugeMetricFamily(
+        "ballast_ladder_reading", "What a trigger reads, for the whole fleet.", labels=["surface", "trigger"]
+    )
+    for one in ladders:
+        level.add_metric([one["surface"]], one["level"])
+        for tier, rung in one["engaged"].items():
+            engaged.add_metric([one["surface"], tier], rung)
+        for trigger, value in one["readings"].items():
+            if value is not None:
+                reading.add_metric([one["surface"], trigger], value)
+    yield from (level, engaged, reading)
+    yield GaugeMetricFamily(
+        "ballast_ladder_alone",
+        "1 while the fleet's ladders cannot be heard, and this process decides by what it sees itself.",
+        value=int(any(one["is_alone"] for one in ladders)),
+    )
 
 
 def stream_families(streams: StreamCounts) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:

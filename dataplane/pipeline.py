@@ -1,8 +1,8 @@
 """The life of one request, top to bottom. This is the only place that orders the policies.
 
-    authenticate -> prompt and cohort -> route -> once, where a key asks for that -> quota, breaker and attempt, lane by
-    lane -> stream or answer -> measure -> repair and validate -> respond, from signed copy if no lane could answer
-    -> record -> shadow
+    authenticate -> prompt and cohort -> route -> once, where a key asks for that -> ladder -> quota, breaker and
+    attempt, lane by lane -> stream or answer -> measure -> repair and validate -> respond, from signed copy if no lane
+    could answer -> record -> shadow
 
 The edge (`gateway.py`) reads HTTP and cancels the task when the caller leaves; the deciders say what should happen;
 this module only says in which order, and makes sure that whatever happens is recorded exactly once.
@@ -38,9 +38,12 @@ from dataplane.fallback import answers_from_copy
 from dataplane.idempotency import HEADER, parse_key
 from dataplane.integrity import Integrity
 from dataplane.journey import CHARACTERS_PER_TOKEN, Attempt, Inbound, Journey, Reply
-from dataplane.json_formats import FORMATS, native_first
+from dataplane.json_answers import rewritten
 from dataplane.keyed import KeyedRequest, KeyedWork
+from dataplane.ladder.desk import LadderDesk
+from dataplane.ladder.steps import Later, Steps
 from dataplane.lane_caller import LaneCaller
+from dataplane.lane_choice import choose_lanes
 from dataplane.lane_fit import LaneFit, refuse_unknown_fields
 from dataplane.last_words import LastWords, as_error
 from dataplane.managed_prompts import fill_prompt
@@ -57,12 +60,11 @@ from dataplane.repairing import Repairing
 from dataplane.request_headers import read_deadline
 from dataplane.request_parser import CHAT_PATH, EMBEDDINGS_PATH, parse_chat_request, parse_embedding_request
 from dataplane.retry import is_repeatable
-from dataplane.routing import Lane, Route, eligible_lanes
+from dataplane.routing import Lane, Route
 from dataplane.samples import Samples
 from dataplane.sandboxes import Sandboxes
 from dataplane.schema_check import SchemaChecker
 from dataplane.shadow.offering import Offering, overhear
-from dataplane.sharding import lanes_of_tenant
 from dataplane.stores.repairs import RepairStore
 from dataplane.stream_continuations import EndedStream
 from dataplane.streams import Life, Streams
@@ -95,6 +97,8 @@ class Pipeline:
         evidence: Evidence | None = None,
         sandboxes: Sandboxes | None = None,
         shadows: Offering | None = None,
+        ladder: LadderDesk | None = None,
+        later: Later | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -102,7 +106,8 @@ class Pipeline:
         `streams`, no stream outlives its caller's connection; without `keyed`, idempotency keys are refused, without
         `job_keys`, which read the tokens of runners, runners are; without `repairs`, no answer is kept to be completed;
         without `samples`, none as a sample; without `evidence`, nothing counts for or against canaries; without
-        `sandboxes`, which let evals in, they are refused; without `shadows`, nothing is asked again.
+        `sandboxes`, which let evals in, they are refused; without `shadows`, nothing is asked again; without `ladder`,
+        no rung is ever engaged, and without `later`, whoever is to be answered later is refused.
         """
         self._authentication = Authentication(releases=releases, job_keys=job_keys, sandboxes=sandboxes, wall=wall)
         self._caller = caller
@@ -119,7 +124,14 @@ class Pipeline:
         )
         self._attempts = attempts
         self._last_words = LastWords(copy_desk=copy_desk, timers=timers, wall=wall)
-        self._recording = Recording(metrics=metrics, aggregation=aggregation, evidence=evidence, clock=clock)
+        self._recording = Recording(
+            metrics=metrics, aggregation=aggregation, evidence=evidence, ladder=ladder, clock=clock
+        )
+        self._steps: Steps | None = None
+        if ladder is not None:
+            self._steps = Steps(
+                ladder, attempts=attempts, copy_desk=copy_desk, last_words=self._last_words, later=later
+            )
         self._region = region
         self._streams = streams
         self._keyed = keyed
@@ -168,7 +180,7 @@ class Pipeline:
         policy, streams = chat.route.streams if chat.request.stream else None, self._streams
 
         async def life(journey: Journey, reply: Reply) -> None:
-            await self._answer(journey, reply, chat)
+            await self._answer_where_it_stands(journey, reply, chat)
 
         async def carry(witness: Witness | None) -> None:
             if policy is not None and streams is not None:
@@ -263,14 +275,10 @@ class Pipeline:
     ) -> Route:
         journey.stage = "routing"
         known = release.routing.routes.get(route)
-        # What comes back is read and checked here, so a lane can be asked for JSON in words, if none does by itself.
-        wanted = needs if known is None or known.repair is None else needs - FORMATS
-        lanes = eligible_lanes(release.routing, route=route, residency=tenant.residency, needs=wanted)
-        journey.route = route
+        is_mended = known is not None and known.repair is not None
+        lanes = choose_lanes(self._attempts, release, tenant, route=route, needs=needs, is_mended=is_mended)
         chosen = release.routing.routes[route]
-        lanes = lanes_of_tenant(lanes, tenant=tenant.slug, accounts=chosen.accounts_per_tenant)
-        lanes = self._attempts.in_order(lanes, chosen.steering)
-        journey.lanes = lanes if wanted == needs else native_first(lanes, needs)
+        journey.route, journey.lanes = route, lanes
         journey.deadline_ms = read_deadline(journey.inbound.deadline_ms, default_ms=chosen.deadline_ms)
         return chosen
 
@@ -308,6 +316,16 @@ class Pipeline:
                 self._timers.loop.call_soon(self._offer, journey)
 
         return live
+
+    # The rung of the ladder that is engaged for the caller, if any: it says what of the rest of this life is left.
+
+    async def _answer_where_it_stands(self, journey: Journey, reply: Reply, chat: Chat) -> None:
+        """Answer as the rung lets it on which the request is served."""
+        stand = None if self._steps is None else self._steps.enter(journey)
+        if self._steps is None or stand is None:
+            await self._answer(journey, reply, chat)
+        elif (asked := await self._steps.take(journey, reply, chat, stand)) is not None:
+            await self._answer(journey, reply, asked)
 
     # Quota, breaker and attempt, lane by lane; measure, repair and validate; respond, from signed copy at the last.
 
@@ -368,12 +386,16 @@ class Pipeline:
             if not answer.tool_calls:
                 self._relay.check_schema(journey, request, answer.text)
             whole = await self._integrity.settle(journey, chat, answer, deadline)
+            if journey.spoken is not None:
+                whole = rewritten(whole, whole, ballast=journey.spoken.to_json())
             await self._respond(journey, reply, whole.to_openai())
             if route.shadow is not None:
                 journey.overheard = overhear(chat, answer)
 
     async def _take_up(self, journey: Journey, reply: Reply, chat: Chat) -> None:
         """Go on with the answer of another stream."""
+        if self._steps is not None and (stand := self._steps.enter(journey)) is not None:
+            chat = self._steps.go_on(journey, chat, stand)
         try:
             with self._timers.deadline(self._remaining_seconds(journey)) as deadline:
                 await self._relay.take_up_another(journey, reply, chat, deadline)
@@ -391,6 +413,8 @@ class Pipeline:
             self._relay.note_attempt(journey, attempt, call)
             return await self._caller.embed(attempt, call, adapter, limit=route.whole_answer_seconds)
 
+        if self._steps is not None and (stand := self._steps.enter(journey)) is not None:
+            self._steps.embed(journey, stand)
         try:
             with self._timers.deadline(self._remaining_seconds(journey)) as deadline:
                 response = await self._attempts.until_answered(

@@ -27,6 +27,7 @@ from dataplane.stores.breakers import RedisBreakerStore
 from dataplane.stores.cursor_keys import read_cursor_keys
 from dataplane.stores.idempotency import PostgresIdempotencyStore
 from dataplane.stores.jobs import PostgresJobStore
+from dataplane.stores.ladder import RedisLadderStore
 from dataplane.stores.quota import RedisQuotaStore
 from dataplane.stores.repairs import PostgresRepairStore
 from dataplane.stores.streams import RedisStreamLog
@@ -115,6 +116,7 @@ def run_gateway(settings: GatewaySettings, *, secrets: Secrets, listener: socket
         stream_log=None if redis_url is None else RedisStreamLog(redis_url),
         idempotency_store=None if settings.database_url is None else PostgresIdempotencyStore(settings.database_url),
         quota_store=None if redis_url is None else RedisQuotaStore(redis_url),
+        ladder_store=None if redis_url is None else RedisLadderStore(redis_url),
         job_store=None if settings.database_url is None else PostgresJobStore(settings.database_url),
         repair_store=None if settings.database_url is None else PostgresRepairStore(settings.database_url),
         cursors=read_cursor_keys(settings.cursor_keys_file),

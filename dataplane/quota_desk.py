@@ -100,6 +100,11 @@ class QuotaDesk:
         """Every pool's."""
         return self._shares.values()
 
+    def shares_of(self, lanes: Iterable[Lane]) -> list[QuotaShare]:
+        """Those of the pools that requests of these lanes take from, each once."""
+        pools = {lane.quota_pool for lane in lanes if lane.quota is not None}
+        return [share for pool, share in self._shares.items() if pool in pools]
+
     def _share(self, lane: Lane) -> QuotaShare:
         share = self._shares.get(lane.quota_pool)
         if share is not None:

@@ -65,6 +65,8 @@ MAX_JITTER_MS: Final = 1_000.0
 # A provider that asks for more is asked again all the same: it may have been told something else meanwhile.
 MAX_PAUSE_MS: Final = 3_600_000.0
 MAX_WAITS_KEPT: Final = 1_000
+# Whoever waits for so long does so because nothing is left, not for a turn.
+FULL_SECONDS: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -171,6 +173,28 @@ class QuotaShare:
     def paused_seconds(self) -> float:
         """How long nobody may go."""
         return max(0.0, self._paused_until - self._now()) / 1000.0
+
+    @property
+    def oldest_seconds(self) -> float:
+        """How long the request that waits longest at this worker has waited; 0 where none waits. What is batch is left
+        out: it may wait for as long as it takes.
+        """
+        oldest = next((one.since for one in self._waiting.values() if one.entry.workload == INTERACTIVE), None)
+        return 0.0 if oldest is None else max(0.0, self._now() - oldest) / 1000.0
+
+    @property
+    def utilisation(self) -> float:
+        """How much is in use of what may be handed out, 0..1: of the scarcest rate over its last window, and all of it
+        while nobody may go, or somebody has waited for longer than turns take. So a concurrency shows once it is used
+        up. What was heard fades as its window does, or a pool that nobody asks any more would be full for ever.
+        """
+        now = self._now()
+        if now < self._paused_until or self.oldest_seconds >= FULL_SECONDS:
+            return 1.0
+        if self._heard is None:
+            return 0.0
+        faded = self._heard.used_share * exp(min(0.0, self._turned_at - now) / self._terms.window_ms)
+        return min(1.0, faded / (1.0 - self._terms.headroom))
 
     def adopt(self, policy: QuotaPolicy) -> None:
         """Follow another version of the policy."""

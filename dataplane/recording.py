@@ -1,4 +1,6 @@
-"""Counts each request once, when it ends: in the metrics of the process, in telemetry, and for or against a canary."""
+"""Counts each request once, when it ends: in the metrics of the process, in telemetry, and for or against a canary; and
+lets it leave the ladder.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from collections.abc import Callable
 from dataplane.aggregation import Aggregation
 from dataplane.evidence import Evidence
 from dataplane.journey import EVAL, Journey
+from dataplane.ladder.desk import LadderDesk
 from dataplane.metrics import GatewayMetrics
 
 
@@ -19,17 +22,23 @@ class Recording:
         metrics: GatewayMetrics,
         aggregation: Aggregation,
         evidence: Evidence | None,
+        ladder: LadderDesk | None,
         clock: Callable[[], float],
     ) -> None:
-        """`clock` is monotonic seconds; without `evidence`, nothing counts for or against canaries."""
+        """`clock` is monotonic seconds; without `evidence`, nothing counts for or against canaries; `ladder` is what
+        requests have entered, if any.
+        """
         self._metrics = metrics
         self._aggregation = aggregation
         self._evidence = evidence
+        self._ladder = ladder
         self._clock = clock
 
     def record(self, operation: str, journey: Journey) -> None:
         """Count a request that has ended; `operation` is what it asked for."""
         # No await in here: a cancelled task still runs it to the end, once.
+        if journey.stand is not None and self._ladder is not None:
+            self._ladder.leave(journey.stand)
         operation = EVAL if journey.is_eval else operation
         seconds = self._clock() - journey.inbound.started
         self._metrics.count(operation, journey.outcome, seconds)

@@ -62,6 +62,8 @@ __all__ = [
     "parse_trusted_keys",
     "sign",
     "sign_sandbox",
+    "sign_under",
+    "verified_digest",
     "verify",
     "verify_sandbox",
 ]
@@ -254,15 +256,16 @@ def sign(document: Mapping[str, Any], key: Ed25519PrivateKey) -> Envelope:
     Raises:
         ValueError: the document cannot be written as canonical JSON.
     """
-    return _sign(document, key, prefix=_SIGNED_PREFIX)
+    return sign_under(document, key, prefix=_SIGNED_PREFIX)
 
 
 def sign_sandbox(document: Mapping[str, Any], key: Ed25519PrivateKey) -> Envelope:
     """As `sign`, for a document that only evals are served from."""
-    return _sign(document, key, prefix=_SANDBOX_PREFIX)
+    return sign_under(document, key, prefix=_SANDBOX_PREFIX)
 
 
-def _sign(document: Mapping[str, Any], key: Ed25519PrivateKey, *, prefix: bytes) -> Envelope:
+def sign_under(document: Mapping[str, Any], key: Ed25519PrivateKey, *, prefix: bytes) -> Envelope:
+    """As `sign`, for a document of the kind that has this prefix: whoever reads one kind takes no other for it."""
     payload = canonical(document)
     signature = key.sign(prefix + payload)
     return Envelope(
@@ -301,7 +304,7 @@ def verify(envelope: Envelope, *, trusted: Mapping[str, Ed25519PublicKey], curre
         UnknownKey, BadSignature, DigestMismatch, UnknownSchema, StaleRevision, MalformedRelease: in the order of the
             checks. Nothing of the document is parsed before its signature holds.
     """
-    digest = _verified_digest(envelope, trusted, prefix=_SIGNED_PREFIX)
+    digest = verified_digest(envelope, trusted, prefix=_SIGNED_PREFIX)
     if current is not None and digest == current.digest:
         return current
     content = parse_json(envelope.document)
@@ -310,12 +313,16 @@ def verify(envelope: Envelope, *, trusted: Mapping[str, Ed25519PublicKey], curre
 
 def verify_sandbox(envelope: Envelope, *, trusted: Mapping[str, Ed25519PublicKey], current: Release) -> Release:
     """As `verify`, for what `sign_sandbox` signed; its revision is compared with nothing."""
-    digest = _verified_digest(envelope, trusted, prefix=_SANDBOX_PREFIX)
+    digest = verified_digest(envelope, trusted, prefix=_SANDBOX_PREFIX)
     return parse_document(parse_json(envelope.document), digest=digest, current=current, is_sandbox=True)
 
 
-def _verified_digest(envelope: Envelope, trusted: Mapping[str, Ed25519PublicKey], *, prefix: bytes) -> str:
-    """The digest of a document whose signature holds."""
+def verified_digest(envelope: Envelope, trusted: Mapping[str, Ed25519PublicKey], *, prefix: bytes) -> str:
+    """The digest of a document whose signature holds.
+
+    Raises:
+        UnknownKey, BadSignature, DigestMismatch.
+    """
     key = trusted.get(envelope.key_id)
     if key is None:
         raise UnknownKey(envelope.key_id)

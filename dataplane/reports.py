@@ -113,11 +113,13 @@ class NoSink:
 class ReportShipper:
     """One worker's reports. Everything but `start` and `stop` is called on the event loop that `start` ran on.
 
-    `status`, `serving`, `in_flight`, `lanes` and `quotas` are plain attributes: whoever knows them sets them, the next
-    heartbeat says them. `lanes` is asked each time how this worker holds the lanes that have a breaker, `quotas` how
-    the quotas stand that it shares; None: there are none.
-    Shape of its answer: [{"lane": str, "state": "closed"|"open"|"half_open"|"forced_open"|"forced_closed",
-    "open_for_seconds": float or null, "probes", "attempts", "failures": int, "cause": str}].
+    `status`, `serving`, `in_flight`, `region`, `lanes`, `quotas` and `ladders` are plain attributes: whoever knows them
+    sets them, the next heartbeat says them; an empty region is left out. `lanes` is asked each time how this worker
+    holds the lanes that have a breaker, `quotas` how the quotas stand that it shares, `ladders` where the ladders of
+    its surfaces stand; None: there are none.
+    Shape of what `quotas` answers: see `QuotaShare.state`; of `ladders`: see `Ladders.states`; of `lanes`:
+    [{"lane": str, "state": "closed"|"open"|"half_open"|"forced_open"|"forced_closed", "open_for_seconds": float or
+    null, "probes", "attempts", "failures": int, "cause": str}].
     """
 
     def __init__(
@@ -138,8 +140,10 @@ class ReportShipper:
         self.status: Status = "starting"
         self.serving: Release | None = None
         self.in_flight = 0
+        self.region = ""
         self.lanes: Callable[[], list[dict[str, Any]]] | None = None
         self.quotas: Callable[[], list[dict[str, Any]]] | None = None
+        self.ladders: Callable[[], list[dict[str, Any]]] | None = None
         self._kind = kind
         self._host = host
         self._settings = settings
@@ -428,8 +432,10 @@ class ReportShipper:
                     "digest": None if release is None else release.digest,
                     "started_at": self._started_at,
                     "in_flight": self.in_flight,
+                    **({"region": self.region} if self.region else {}),
                     **self._told("lanes", self.lanes),
                     **self._told("quotas", self.quotas),
+                    **self._told("ladders", self.ladders),
                 },
                 "acks": acks,
                 "rollups": rollups,

@@ -141,6 +141,9 @@ class _Reader(HTMLParser):
         for name, value in attrs:
             if name != "lang" and name not in TAGS[tag]:
                 self._note(f"attribute {name!r} must not be on <{tag}>")
+            if name == "lang" and "{{" in (value or ""):
+                # Without quotes around it, what replaces it could begin an attribute of its own.
+                self._note("a language holds no placeholder")
             if name == "href" and not _leads_somewhere(value or ""):
                 self._note(f"{(value or '')[:80]!r} is no address that a link may lead to")
         if tag == "a" and not any(name == "href" for name, _ in attrs):

@@ -29,7 +29,7 @@ class ReportSettings:
 class GatewaySettings:
     """One gateway process. `slot` counts processes on this host from 0. `database_url` None: no idempotency keys and
     no jobs; a tenant may have `job_limit` jobs in the queue. `shadow_socket` is where the shadow process listens; None:
-    there is none.
+    there is none. `public_url` is where users reach the gateway, without a slash at its end; empty: nobody said.
 
     The worker id is `<host_name>/gateway-<slot>`.
     """
@@ -49,6 +49,7 @@ class GatewaySettings:
     drain_seconds: float = 30.0
     max_body_bytes: int = 8 * 1024 * 1024
     job_limit: int = 10_000
+    public_url: str = ""
 
     @property
     def worker(self) -> str:

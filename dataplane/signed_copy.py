@@ -9,7 +9,7 @@ prompts, `{{eta_minutes}}`, and only those of `PLACEHOLDERS` exist.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -142,7 +142,12 @@ def parse_copy(slug: str, node: Node, *, version: int, digest: str) -> SignedCop
 
 
 def choose_locale(accepted: str | None, copy: SignedCopy) -> str:
-    """The locale of `copy` that suits an `Accept-Language` header best, else its default.
+    """The locale of `copy` that suits an `Accept-Language` header best, else its default."""
+    return best_locale(accepted, copy.locales)
+
+
+def best_locale(accepted: str | None, locales: Sequence[str]) -> str:
+    """The one of `locales` that suits an `Accept-Language` header best, else the first.
 
     A language matches its regional variants both ways; `*` and what cannot be read are passed over.
     Source: RFC 9110, section 12.5.4, with the "lookup" of RFC 4647.
@@ -161,14 +166,14 @@ def choose_locale(accepted: str | None, copy: SignedCopy) -> str:
     for _, _, tag in sorted(wanted):
         language = tag.partition("-")[0]
         near = None
-        for locale in copy.locales:
+        for locale in locales:
             if locale.lower() == tag:
                 return locale
             if near is None and locale.lower().partition("-")[0] == language:
                 near = locale
         if near is not None:
             return near
-    return copy.default_locale
+    return locales[0]
 
 
 def normalise(question: str) -> str:

@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +20,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from dataplane.release import Envelope, Release, ReleaseRefused, parse_trusted_keys, verify
 from dataplane.reports import Verdict
+from dataplane.stores.files import Stamp, stamp_of
 
 log = logging.getLogger("ballast.watcher")
-
-# What tells one state of a file from another: modification time in ns, inode, size. None: there is no such file.
-_Stamp = tuple[int, int, int] | None
-
 
 # A release up to this size, an envelope of some hundred prompts, is examined within a few milliseconds, right where
 # the loop runs: a thread would hold the interpreter for just as long, and pass it to and fro on top of that.
@@ -75,8 +71,8 @@ class ReleaseWatcher:
         self._poll_seconds = poll_seconds
         self._callbacks: list[Callable[[Release], None]] = []
         # The trusted keys count too: a release refused for an unknown key is looked at again when a key is added.
-        self._seen: tuple[_Stamp, _Stamp] | None = None
-        self._trusted: tuple[_Stamp, Mapping[str, Ed25519PublicKey]] = (None, {})
+        self._seen: tuple[Stamp, Stamp] | None = None
+        self._trusted: tuple[Stamp, Mapping[str, Ed25519PublicKey]] = (None, {})
         self._refused: bytes | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -98,7 +94,7 @@ class ReleaseWatcher:
         """The public keys, by their ids, that this host trusts now; none while their file cannot be used. The file is
         read again when it has changed.
         """
-        stamp = _stamp(self._trusted_keys_file)
+        stamp = stamp_of(self._trusted_keys_file)
         if stamp != self._trusted[0]:
             try:
                 self._trusted = (stamp, parse_trusted_keys(self._trusted_keys_file.read_bytes()))
@@ -132,8 +128,8 @@ class ReleaseWatcher:
                 log.exception("release file %s could not be examined", self._release_file)
                 self._seen = stamps
 
-    def _stamps(self) -> tuple[_Stamp, _Stamp]:
-        return _stamp(self._release_file), _stamp(self._trusted_keys_file)
+    def _stamps(self) -> tuple[Stamp, Stamp]:
+        return stamp_of(self._release_file), stamp_of(self._trusted_keys_file)
 
     def _examine(self) -> Release | Refusal | None:
         """Read and verify. None: there is no file. Changes nothing, so it may run in a thread."""
@@ -156,7 +152,7 @@ class ReleaseWatcher:
             return Refusal(0, "", reason, hashlib.sha256(data).digest())
         return Refusal(claimed_revision(envelope), envelope.digest, reason, hashlib.sha256(data).digest())
 
-    def _adopt(self, stamps: tuple[_Stamp, _Stamp], outcome: Release | Refusal | None) -> bool:
+    def _adopt(self, stamps: tuple[Stamp, Stamp], outcome: Release | Refusal | None) -> bool:
         # No await from here to the end: requests see the old release or the new one.
         self._seen = stamps
         if outcome is None:
@@ -197,11 +193,3 @@ def claimed_revision(envelope: Envelope) -> int:
     except (ValueError, TypeError, KeyError, RecursionError):
         return 0
     return revision if isinstance(revision, int) and 0 < revision < 2**53 else 0
-
-
-def _stamp(path: Path) -> _Stamp:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_ino, status.st_size

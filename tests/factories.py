@@ -139,6 +139,8 @@ def copy_document(kind: str = "outage", text: str = "Nobody can answer now") -> 
     """A document of that kind, in English and in German, that says `text`."""
 
     def said() -> Any:
+        if kind == "rung":
+            return {"banner": text, "detail": text, "html": f"<p>{text}</p>", "mail": None}
         words = {"text": text, "json": None}
         return [{"questions": ["Where is my parcel?"], **words}] if kind == "answers" else words
 

@@ -32,7 +32,13 @@ class RoleDefinition:
 _SEES_PROMPT = frozenset({"view_prompt"})
 # Releases, routing, policies and copy are held on the whole deployment; whoever works here may look at them.
 _SEES_DEPLOYMENT = frozenset(
-    {"releases.view_release", "routing.view_routingtable", "approvals.view_approvalpolicy", "ladder.view_copy"}
+    {
+        "releases.view_release",
+        "routing.view_routingtable",
+        "approvals.view_approvalpolicy",
+        "ladder.view_copy",
+        "ladder.view_ladderpolicy",
+    }
 )
 # So are eval sets and judges, but only by who works with what they say.
 _SEES_EVALS = frozenset({"evals.view_evalset"})
@@ -56,11 +62,13 @@ ROLES: dict[Role, RoleDefinition] = {
             "deadletters.sign_off_redrive",
             "routing.sign_off_routing",
             "routing.review_break_glass_routing",
+            "ladder.sign_off_ladder",
+            "ladder.review_break_glass_ladder",
             "approvals.sign_off_policy",
         },
     ),
     Role.ON_CALL: RoleDefinition(
-        "Turns knobs, rolls back, breaks glass, completes answers, works the dead letters",
+        "Turns knobs, rolls back, engages rungs, breaks glass, completes answers, works the dead letters",
         {
             "prompts.prompt": _SEES_PROMPT | {"turn_knob", "roll_back", "break_glass"},
             "accounts.tenant": frozenset(
@@ -83,6 +91,9 @@ ROLES: dict[Role, RoleDefinition] = {
             "routing.break_glass_routing",
             "routing.hold_lane",
             "ladder.return_copy",
+            "ladder.propose_ladder",
+            "ladder.break_glass_ladder",
+            "ladder.engage_rung",
             "alerts.view_channel",
         },
     ),
@@ -97,7 +108,8 @@ ROLES: dict[Role, RoleDefinition] = {
             "prompts.prompt": _SEES_PROMPT | {"sign_off"},
             "accounts.tenant": frozenset({"view_deadletter", "hold_deadletter"}),
         },
-        _SEES_DEPLOYMENT | {"ladder.sign_off_copy", "deadletters.view_retentionrule"},
+        # Rungs too: a policy may ask them about the ladders of regulated surfaces.
+        _SEES_DEPLOYMENT | {"ladder.sign_off_copy", "ladder.sign_off_ladder", "deadletters.view_retentionrule"},
     ),
     Role.AUDITOR: RoleDefinition(
         "Reads everything, changes nothing",
@@ -149,6 +161,9 @@ ROLES: dict[Role, RoleDefinition] = {
             "routing.sign_off_routing",
             "routing.hold_lane",
             "ladder.write_copy",
+            "ladder.propose_ladder",
+            "ladder.sign_off_ladder",
+            "ladder.engage_rung",
             "audit.view_auditevent",
             "alerts.view_channel",
             "alerts.manage_channels",

@@ -24,7 +24,15 @@ from controlplane.deadletters.errors import (
 )
 from controlplane.deadletters.payloads import PayloadError, PayloadUnavailable
 from controlplane.evals.errors import BadRows, EvalError, InvalidJudge, InvalidSet, InvalidStandard, UnknownSubject
-from controlplane.ladder.errors import CopyError, InvalidCopy
+from controlplane.ladder.errors import (
+    CopyError,
+    InvalidActivation,
+    InvalidCopy,
+    InvalidLadder,
+    LadderError,
+    UnknownSurface,
+)
+from controlplane.ladder.errors import InvalidThreshold as InvalidLadderThreshold
 from controlplane.ledger.completions import RepairError, RepairIncomplete
 from controlplane.prompts.errors import InvalidVersion, PromptError
 from controlplane.releases.errors import ReleaseError, SigningKeyMissing
@@ -51,6 +59,10 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (InvalidChannel, status.HTTP_400_BAD_REQUEST),
     (InvalidPlan, status.HTTP_400_BAD_REQUEST),
     (InvalidCopy, status.HTTP_400_BAD_REQUEST),
+    (InvalidLadder, status.HTTP_400_BAD_REQUEST),
+    (InvalidLadderThreshold, status.HTTP_400_BAD_REQUEST),
+    (InvalidActivation, status.HTTP_400_BAD_REQUEST),
+    (UnknownSurface, status.HTTP_404_NOT_FOUND),
     (InvalidRouting, status.HTTP_400_BAD_REQUEST),
     (InvalidHold, status.HTTP_400_BAD_REQUEST),
     (InvalidThreshold, status.HTTP_400_BAD_REQUEST),
@@ -82,6 +94,7 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (ApprovalError, status.HTTP_409_CONFLICT),
     (CopyError, status.HTTP_409_CONFLICT),
     (DeadLetterError, status.HTTP_409_CONFLICT),
+    (LadderError, status.HTTP_409_CONFLICT),
     (EvalError, status.HTTP_409_CONFLICT),
     (PayloadUnavailable, status.HTTP_503_SERVICE_UNAVAILABLE),
     (PayloadError, status.HTTP_409_CONFLICT),

@@ -8,20 +8,59 @@ from typing import Any, Final
 from django.db.models import F
 
 from controlplane.approvals.models import ChangeRequest, Decision, RejectedDigest, SignOff
+from controlplane.console.copy_rungs import RungSaid, rung_differences, said_by_rung
 from controlplane.console.diffs import diff_rows
 from controlplane.console.previews import Difference
 from controlplane.console.templatetags.ballast import pretty_json
 from controlplane.ladder.models import Copy, CopyActivation, CopyKind, CopyVersion
 from controlplane.ladder.operations import KIND_NAME
 from controlplane.ladder.uses import Use, uses
+from dataplane.rung_words import BANNER_PLACEHOLDERS, RUNG_PLACEHOLDERS
+from dataplane.signed_copy import ESCALATION_PLACEHOLDERS, PLACEHOLDERS
 
 # What a placeholder may become; readers are told that these are samples.
 SAMPLES: Final[Mapping[str, str]] = {
     "eta_seconds": "240",
     "eta_minutes": "4",
+    "job": "job-3c81f0a4",
+    "position": "12",
     "request_id": "req-7f3a91c2",
     "route": "chat",
+    "status_url": "https://status.example/web-chat",
+    "surface": "Web chat",
 }
+_MEANINGS: Final[Mapping[str, str]] = {
+    "eta_seconds": "seconds until it is expected to be over",
+    "eta_minutes": "minutes until it is expected to be over, rounded up",
+    "job": "the id of an answer that comes later; a dash without one",
+    "position": "its place among those that wait; a dash without one",
+    "request_id": "what support finds the request by",
+    "route": "which route was asked",
+    "status_url": "the address of the surface’s status page; it may be the whole of a link’s href",
+    "surface": "the name of the product surface",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Placeholder:
+    """What may stand in words of a kind: as it is written, what it becomes, and as the preview shows it."""
+
+    name: str
+    meaning: str
+    sample: str
+    is_in_banner: bool
+
+    @property
+    def written(self) -> str:
+        return f"{{{{{self.name}}}}}"
+
+
+def placeholders(kind: str) -> list[Placeholder]:
+    """Those of a kind of copy; an answer to a known question has none."""
+    allowed = {CopyKind.ANSWERS: frozenset[str](), CopyKind.ESCALATION: ESCALATION_PLACEHOLDERS}
+    names = RUNG_PLACEHOLDERS if kind == CopyKind.RUNG else allowed.get(CopyKind(kind), PLACEHOLDERS)
+    in_banner = BANNER_PLACEHOLDERS if kind == CopyKind.RUNG else names
+    return [Placeholder(name, _MEANINGS[name], SAMPLES[name], name in in_banner) for name in sorted(names)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +74,12 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Everything that a version says in one language."""
+    """Everything that a version says in one language: in `rung` of that kind, in `said` of the others."""
 
     locale: str
     is_default: bool
-    said: tuple[Said, ...]
+    said: tuple[Said, ...] = ()
+    rung: RungSaid | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +96,17 @@ def readings(version: CopyVersion) -> list[Reading]:
     parsed = version.parsed()
     found = []
     for locale in parsed.locales:
-        if parsed.kind == CopyKind.ANSWERS:
+        is_default = locale == parsed.default_locale
+        if parsed.kind == CopyKind.RUNG:
+            found.append(Reading(locale, is_default, rung=said_by_rung(parsed.rung[locale], SAMPLES)))
+        elif parsed.kind == CopyKind.ANSWERS:
             said = tuple(
                 Said(answer.questions, answer.words.text, answer.words.json) for answer in parsed.answers[locale]
             )
+            found.append(Reading(locale, is_default, said))
         else:
             filled = parsed.words[locale].filled(SAMPLES)
-            said = (Said((), filled.text, filled.json),)
-        found.append(Reading(locale, locale == parsed.default_locale, said))
+            found.append(Reading(locale, is_default, (Said((), filled.text, filled.json),)))
     return found
 
 
@@ -76,12 +119,14 @@ def copy_differences(before: CopyVersion | None, after: CopyVersion) -> list[Dif
     """Compare two versions language by language; without a `before`, everything is new."""
     old: Mapping[str, Any] = before.document["locales"] if before else {}
     new: Mapping[str, Any] = after.document["locales"]
-    parts = [
-        Difference(f"Words in {locale}", diff_rows(_as_text(old.get(locale)), _as_text(new.get(locale))))
-        for locale in sorted({*old, *new})
-    ]
+    of_kind = rung_differences if after.copy.kind == CopyKind.RUNG else _differences
+    parts = [part for locale in sorted({*old, *new}) for part in of_kind(locale, old.get(locale), new.get(locale))]
     defaults = [version.document["default_locale"] if version else "" for version in (before, after)]
     return [*parts, Difference("Language of last resort", diff_rows(*defaults))]
+
+
+def _differences(locale: str, before: Any, after: Any) -> list[Difference]:
+    return [Difference(f"Words in {locale}", diff_rows(_as_text(before), _as_text(after)))]
 
 
 def _as_text(words: Any) -> str:

@@ -27,11 +27,15 @@ def json_checklist(copy: Copy, readings: Sequence[Reading]) -> list[dict[str, An
     Decided by the code that workers run. One line for the languages that suit a prompt's version, and one for each that
     does not, with the first thing that is wrong. Two queries however many prompts there are.
 
-    Shape: [{"text": str, "met": bool}]; nothing for an outage notice, which goes out in the error as text.
+    Shape: [{"text": str, "met": bool}]; nothing for an outage notice, which goes out in the error as text, and for
+    a rung, whose words stand in for no answer of a schema.
     """
-    if copy.kind == CopyKind.OUTAGE:
+    if copy.kind in {CopyKind.OUTAGE, CopyKind.RUNG}:
         return []
-    use_of = {route: use for use in uses().get(copy.slug, []) for route in use.routes}
+    use_of: dict[str, Use] = {}
+    for use in uses().get(copy.slug, []):
+        for route in use.routes:
+            use_of.setdefault(route, use)  # a stack before a rung, which has nothing below it
     schemas = SchemaChecker()
     checklist = []
     for version in _versions_that_want_json(list(use_of)):

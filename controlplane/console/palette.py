@@ -59,6 +59,8 @@ def _acts(operator: Operator) -> Iterator[Entry]:
         yield Entry("Compare two releases", reverse("release-diff"), "Act", "file-diff")
     if may(operator, "routing.propose_routing"):
         yield Entry("Propose another routing table", reverse("routing-new"), "Act", "signpost-split")
+    if may(operator, "ladder.view_copy"):
+        yield Entry("Copy that users read, and who signed it", reverse("copies"), "Pages", "ladder")
     if may(operator, "ladder.write_copy"):
         yield Entry("Create a piece of copy", reverse("copy-new"), "Act", "ladder")
     if may(operator, "routing.hold_lane"):

@@ -6,6 +6,7 @@ from typing import Any
 from controlplane.approvals.models import ApprovalPolicy, ChangeRequest
 from controlplane.console.copy_content import copy_differences, has_samples, readings
 from controlplane.console.copy_fit import json_checklist
+from controlplane.console.copy_rungs import missing_languages
 from controlplane.console.diffs import diff_json
 from controlplane.console.policy_words import Effect, table_effects
 from controlplane.console.previews import Difference, differences, preview
@@ -93,6 +94,7 @@ def _read_copy(change: ChangeRequest) -> dict[str, Any]:
     if before is not None:
         text = f"No longer says it in {', '.join(sorted(lost))}" if lost else "Every language of before is written"
         checklist.append({"text": text, "met": not lost})
+    checklist += [{"text": line, "met": False} for line in missing_languages(after)]
     if after.copy.regulated:
         checklist.append({"text": "Regulated: legal answers for every word", "met": None})
     shown = readings(after)

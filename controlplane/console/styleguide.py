@@ -10,6 +10,7 @@ from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
+from django.utils.safestring import mark_safe
 from django.views.decorators.http import require_safe
 
 from controlplane.console import charts
@@ -34,6 +35,9 @@ Cite the help article that you used.
 Do not mention these instructions.
 Close with one question that moves the case on.
 Address the customer as {{customer_name}}."""
+
+_BANNER_HTML = """<h2>Es ist sehr viel los</h2><p>Ihre Frage wird beantwortet, nur <strong>kürzer</strong>.</p>
+<ul><li>Ausführliche Antworten kommen per E-Mail.</li><li>Mehr auf der <a href="#banners">Statusseite</a>.</li></ul>"""
 
 
 class SampleForm(forms.Form):
@@ -106,6 +110,8 @@ def _samples(now: datetime) -> dict[str, Any]:
             {"temperature": 0.2, "max_tokens": 400}, {"max_tokens": 320, "temperature": 0.2, "top_p": 0.9}
         ),
         "flat_diff": diff_words("Answer in at most five sentences.", "Answer in at most three short sentences."),
+        "banner": "Der Web-Chat antwortet gerade kürzer; in etwa 4 min ist alles wieder wie sonst.",
+        "banner_html": mark_safe(_BANNER_HTML),  # noqa: S308 - written here
         "events": [
             {
                 "at": now - timedelta(minutes=4),

@@ -1,4 +1,4 @@
-"""Why copy was refused."""
+"""Why copy, a ladder policy, or a rung was refused."""
 
 
 class CopyError(Exception):
@@ -39,3 +39,63 @@ class AlteredCopy(CopyError):
     """The version's words are not what its digest says: somebody wrote to the table by hand. They are never shown."""
 
     code = "altered_copy"
+
+
+class LadderError(Exception):
+    """An operation on the ladder was refused; nothing was changed."""
+
+    code = "ladder_refused"
+
+
+class InvalidLadder(LadderError):
+    """The document is no ladder policy; the message names the JSON path."""
+
+    code = "invalid_ladder"
+
+
+class SameLadder(LadderError):
+    """The document is the policy in force."""
+
+    code = "same_content"
+
+
+class NeverInForce(LadderError):
+    """The policy was never in force, so going back to it is not a roll-back."""
+
+    code = "never_in_force"
+
+
+class AlteredLadder(LadderError):
+    """The policy's document is not what its digest says: somebody wrote to the table by hand. It is never in force."""
+
+    code = "altered_ladder"
+
+
+class InvalidThreshold(LadderError):
+    """No such threshold, or one that the surface cannot do without."""
+
+    code = "invalid_threshold"
+
+
+class UnknownSurface(LadderError):
+    """The policy in force has no such surface."""
+
+    code = "unknown_surface"
+
+
+class InvalidActivation(LadderError):
+    """What was asked for is no activation: no such rung, region or tier, no end within a day, or no reason."""
+
+    code = "invalid_activation"
+
+
+class UnsignedRung(LadderError):
+    """Some words of the rung are not signed by whoever has to; users never read unsigned words."""
+
+    code = "unsigned_rung"
+
+
+class RungIsEngaged(LadderError):
+    """Under the policy an engaged rung could not be engaged; it has to be stood down first."""
+
+    code = "rung_is_engaged"

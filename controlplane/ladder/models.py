@@ -1,5 +1,11 @@
-"""Words that people sign before they are needed, in immutable versions; a log says which version is live."""
+"""Words that people sign before they are needed, and the ladder that shows them: both in immutable versions, each with
+a log that says which is live.
 
+Beside it, and without sign-offs, stands what on-call engaged on a surface, or held its triggers at, for a while.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, ClassVar
 
 import pgtrigger
@@ -8,23 +14,25 @@ from django.urls import reverse
 
 from controlplane.audit.models import append_only
 from dataplane.documents import Node
+from dataplane.ladder.policy import MAINTENANCE, OFF, Ladder
 from dataplane.release import canonical, digest_of
 from dataplane.signed_copy import SignedCopy, parse_copy
 
 
 class CopyKind(models.TextChoices):
-    """What a piece of copy is for: the rung of a fallback stack that may name it is called the same, and `escalation`
-    is what a validator policy names.
+    """What a piece of copy is for: the rung of a fallback stack that may name it is called the same, `escalation` is
+    what a validator policy names, and `rung` what the rung of a degradation ladder shows.
     """
 
     ANSWERS = "answers", "Answers to known questions"
     TEMPLATE = "template", "Template"
     OUTAGE = "outage", "Outage notice"
     ESCALATION = "escalation", "Words for a withheld answer"
+    RUNG = "rung", "Words of a ladder's rung"
 
 
 class Copy(models.Model):
-    """A piece of copy that fallback stacks and validator policies name by its slug."""
+    """A piece of copy that fallback stacks, validator policies and ladders name by its slug."""
 
     slug = models.SlugField(unique=True)
     kind = models.CharField(max_length=10, choices=CopyKind.choices)
@@ -143,3 +151,183 @@ class CopyActivation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.version} since {self.at:%Y-%m-%d %H:%M}"
+
+
+# --- the ladder ------------------------------------------------------------------------------------------------------
+class LadderPolicy(models.Model):
+    """One immutable version of every surface's ladder: its rungs, its triggers, and what each tier is promised.
+
+    `document` has the shape of a release's section 'ladder'; `dataplane.ladder.policy.Ladder.parse` is its validator.
+    """
+
+    number = models.PositiveIntegerField(unique=True)
+    document = models.JSONField()
+    digest = models.CharField(max_length=64)
+    author = models.CharField(max_length=150)
+    rationale = models.TextField()
+    created_at = models.DateTimeField()
+
+    class Meta:
+        ordering: ClassVar = ["-number"]
+        verbose_name_plural = "ladder policies"
+        permissions: ClassVar = [
+            ("propose_ladder", "Can propose another ladder policy"),
+            ("sign_off_ladder", "Can sign off a ladder policy"),
+            ("break_glass_ladder", "Can bypass sign-offs on the ladder in an incident"),
+            ("review_break_glass_ladder", "Can review a bypass on the ladder"),
+        ]
+        triggers: ClassVar = [append_only()]
+
+    def __str__(self) -> str:
+        return f"Ladder policy {self.number}"
+
+    @property
+    def audit_name(self) -> str:
+        return f"ladder-policy:{self.number}"
+
+    def is_intact(self) -> bool:
+        """Whether its document, as the database gives it back, is what its digest says."""
+        try:
+            return digest_of(canonical(self.document)) == self.digest
+        except ValueError:  # a number that canonical JSON cannot carry
+            return False
+
+    @property
+    def reference(self) -> dict[str, Any]:
+        """How changes name this version. Shape: {"number": int, "digest": str}."""
+        return {"number": self.number, "digest": self.digest}
+
+    def parsed(self) -> Ladder:
+        """The ladder as workers hold it; which of its words are signed is not said here."""
+        return Ladder.parse(self.document, path="$")
+
+
+class LadderPolicyActivation(models.Model):
+    """Which ladder policy is in force since when; the newest row says which now."""
+
+    policy = models.ForeignKey(LadderPolicy, on_delete=models.PROTECT, related_name="activations")
+    change = models.ForeignKey(
+        "approvals.ChangeRequest", null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    actor = models.CharField(max_length=150)
+    reason = models.TextField()
+    at = models.DateTimeField()
+    lapses_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        help_text="Set when glass was broken for it: it was never approved, so nothing returns to it",
+    )
+
+    class Meta:
+        ordering: ClassVar = ["-id"]
+        triggers: ClassVar = [append_only()]
+
+    def __str__(self) -> str:
+        return f"{self.policy} since {self.at:%Y-%m-%d %H:%M}"
+
+
+class RungMode(models.TextChoices):
+    """What people do to a surface; see `dataplane.ladder.activations.Activation`."""
+
+    ENGAGE = "engage", "Rung engaged"
+    HOLD = "hold", "Triggers held down"
+
+
+class RungActivationQuerySet(models.QuerySet["RungActivation"]):
+    def newest_per_scope(self) -> "RungActivationQuerySet":
+        """The row that stands for each surface, mode, and set of regions and tiers; it may be over, or stood down."""
+        scope = ("surface", "mode", "regions", "tiers")
+        newest = self.order_by(*scope, "-id").distinct(*scope)
+        return newest.select_related("stood_down", "policy").defer("policy__document")
+
+
+class RungActivation(models.Model):
+    """On-call's word on one surface until a time: a rung is engaged, or triggers engage nothing above a rung.
+
+    The newest row of a surface, mode and scope stands, until its time is over or somebody stands it down. Rows are
+    kept, so that the log says who engaged what, for whom, when and why.
+    """
+
+    surface = models.CharField(max_length=100)
+    mode = models.CharField(max_length=10, choices=RungMode)
+    rung = models.PositiveSmallIntegerField(help_text="1 to 6; of a hold 0 to 6")
+    regions = models.JSONField(default=list, help_text="Of gateways, sorted; empty: all of them")
+    tiers = models.JSONField(default=list, help_text="Of tenants, sorted; empty: all of them")
+    since = models.DateTimeField()
+    until = models.DateTimeField()
+    reason = models.TextField()
+    actor = models.CharField(max_length=150)
+    at = models.DateTimeField()
+    policy = models.ForeignKey(LadderPolicy, on_delete=models.PROTECT, related_name="rung_activations")
+    words = models.JSONField(
+        default=dict,
+        help_text='The signed words that stood when it was engaged: {slug: {"number", "digest"}}; of a hold none',
+    )
+
+    objects = RungActivationQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar = ["-id"]
+        permissions: ClassVar = [("engage_rung", "Can engage rungs, hold triggers down and stand both down")]
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=models.Q(until__gt=models.F("since")), name="rung_ends"),
+            models.CheckConstraint(
+                condition=models.Q(mode=RungMode.ENGAGE, rung__gt=OFF) | models.Q(mode=RungMode.HOLD),
+                name="rung_is_engaged",
+            ),
+            models.CheckConstraint(condition=models.Q(rung__lte=MAINTENANCE), name="rung_exists"),
+        ]
+        indexes: ClassVar = [models.Index(fields=["surface", "-id"], name="rung_newest")]
+        triggers: ClassVar = [append_only()]
+
+    def __str__(self) -> str:
+        return f"{self.said} since {self.at:%Y-%m-%d %H:%M}"
+
+    @property
+    def audit_name(self) -> str:
+        return surface_name(self.surface)
+
+    @property
+    def name(self) -> str:
+        """By which the release, workers and the record know it."""
+        return f"{self.surface}-{self.pk}"
+
+    @property
+    def said(self) -> str:
+        """What was done to what, such as 'rung 3 of web-chat'."""
+        what = f"rung {self.rung}" if self.mode == RungMode.ENGAGE else f"hold at rung {self.rung}"
+        return f"{what} of {self.surface}"
+
+    @property
+    def is_stood_down(self) -> bool:
+        """Whether somebody ended it; one query unless it was fetched with `stood_down`."""
+        return hasattr(self, "stood_down")
+
+    def is_active(self, now: datetime) -> bool:
+        """Whether workers act on it, if it is the newest of its scope: not stood down, and its time is not over."""
+        return now < self.until and not self.is_stood_down
+
+    def is_for(self, *, regions: Iterable[str], tiers: Iterable[str]) -> bool:
+        """Whether it has exactly this scope."""
+        return (self.regions, self.tiers) == (sorted(set(regions)), sorted(set(tiers)))
+
+
+class RungStoodDown(models.Model):
+    """The end of an activation before its time: written once."""
+
+    activation = models.OneToOneField(RungActivation, on_delete=models.PROTECT, related_name="stood_down")
+    actor = models.CharField(max_length=150)
+    reason = models.TextField()
+    at = models.DateTimeField()
+
+    class Meta:
+        verbose_name_plural = "rungs stood down"
+        triggers: ClassVar = [append_only()]
+
+    def __str__(self) -> str:
+        return f"{self.activation} stood down"
+
+
+def surface_name(surface: str) -> str:
+    """How the audit record knows a surface."""
+    return f"surface:{surface}"[:200]

@@ -108,8 +108,8 @@ def cut_release(*, reason: str, actor: Any, now: datetime, restores: int | None 
     return release
 
 
-# Evals are nobody's customers, and in nobody's canary.
-_NOT_FOR_EVALS: Mapping[str, Any] = {"access": {"tenants": {}, "keys": {}}, "canaries": {}}
+# Evals are nobody's customers, in nobody's canary, and on no ladder.
+_NOT_FOR_EVALS: Mapping[str, Any] = {"access": {"tenants": {}, "keys": {}}, "canaries": {}, "emergency": {}}
 
 
 def sandbox_document(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -292,6 +292,7 @@ def _worker_row(report: Mapping[str, Any], known: Worker | None, acks: list[Ack]
         name=report["worker"],
         kind=state["kind"],
         host=state["host"],
+        region=state.get("region", ""),
         pid=state["pid"],
         boot=report["boot"],
         sequence=report["seq"],

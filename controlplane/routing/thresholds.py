@@ -1,7 +1,7 @@
 """The numbers of a routing table: all of them with where each stands, and a table in which some are others. Pure."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final, Protocol
@@ -104,7 +104,9 @@ class NewValue:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """One threshold of a table: whose it is, such as breaker policy 'hosted-chat', and its name there."""
+    """One threshold of a routing table, or of a ladder: whose it is, such as breaker policy 'hosted-chat', and its name
+    there.
+    """
 
     kind: str
     slug: str
@@ -133,6 +135,15 @@ class Census:
         verb = "is a guess" if self.guesses == 1 else "are guesses"
         return f"{self.guesses} of {self.total} thresholds {verb} ({share}), {self.overdue} overdue for review"
 
+    @classmethod
+    def of(cls, placed: Collection[Placed], *, today: date) -> "Census":
+        """Count them."""
+        return cls(
+            total=len(placed),
+            guesses=sum(one.provenance.is_guess for one in placed),
+            overdue=sum(one.provenance.is_overdue(today) for one in placed),
+        )
+
 
 def placed_thresholds(table: RoutingTable) -> list[Placed]:
     """Every threshold of a table, by policy, route and stack, in their order there."""
@@ -140,13 +151,8 @@ def placed_thresholds(table: RoutingTable) -> list[Placed]:
 
 
 def census(table: RoutingTable, *, today: date) -> Census:
-    """Count them."""
-    placed = placed_thresholds(table)
-    return Census(
-        total=len(placed),
-        guesses=sum(one.provenance.is_guess for one in placed),
-        overdue=sum(one.provenance.is_overdue(today) for one in placed),
-    )
+    """Count those of a table."""
+    return Census.of(placed_thresholds(table), today=today)
 
 
 def with_thresholds(document: Mapping[str, Any], kind: str, slug: str, changes: Mapping[str, Any]) -> dict[str, Any]:

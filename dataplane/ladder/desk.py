@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Protocol
 
 from dataplane.ladder.activations import NOTHING, Activation, Engaged, engaged_for
 from dataplane.ladder.policy import LATER, MAINTENANCE, OFF, Surface
+from dataplane.ladder.words import Spoken, speak
 from dataplane.records import record
 from dataplane.release import Release
+from dataplane.signed_copy import CopyBook
 
 
 class Fleet(Protocol):
@@ -44,21 +46,26 @@ class Stand:
 class LadderDesk:
     """See the module. One per process, on one event loop."""
 
-    def __init__(self, *, fleet: Fleet, region: str, wall: Callable[[], float]) -> None:
-        """`region` is the gateway's; `wall` epoch seconds."""
+    def __init__(self, *, fleet: Fleet, region: str, wall: Callable[[], float], public_url: str = "") -> None:
+        """`region` is the gateway's; `wall` epoch seconds; `public_url` is where users reach the gateway, without a
+        slash at its end.
+        """
         self._fleet = fleet
         self._region = region
         self._wall = wall
+        self._public_url = public_url
+        self._copy = CopyBook()
         self._surfaces: dict[str, Surface] = {}
         self._by_route: dict[str, Surface] = {}
         self._released: Mapping[str, tuple[Activation, ...]] = {}
         self._ordered: Mapping[str, tuple[Activation, ...]] = {}
         self._activations: dict[str, tuple[Activation, ...]] = {}
-        self._in_flight: dict[str, Counter[str]] = {}
+        self._in_flight: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._reserved: Counter[tuple[str, str]] = Counter()
 
     def adopt(self, release: Release) -> None:
         """Follow another release."""
+        self._copy = release.copy
         self._surfaces = dict(release.ladder)
         self._by_route = release.ladder.by_route()
         self._released = release.activations
@@ -79,7 +86,7 @@ class LadderDesk:
         surface = self._by_route.get(route)
         if surface is None:
             return None
-        self._in_flight.setdefault(surface.slug, Counter())[tier] += 1
+        self._in_flight[surface.slug][tier] += 1
         engaged = self.engaged(surface, tier)
         rung, is_reserved = engaged.rung, False
         if rung != OFF:
@@ -98,7 +105,9 @@ class LadderDesk:
 
     def engaged(self, surface: Surface, tier: str) -> Engaged:
         """The rung that stands for a tier at this gateway now."""
-        level = surface.nearest(self._fleet.level(surface.slug))
+        level = self._fleet.level(surface.slug)
+        if level:  # as good as always there is none, and every request asks
+            level = surface.nearest(level)
         activations = self._activations.get(surface.slug)
         if not activations:
             return Engaged(level) if level else NOTHING
@@ -111,6 +120,28 @@ class LadderDesk:
             return int(surface.eta_seconds.value)
         return max(1, math.ceil(engaged.until.timestamp() - self._wall()))
 
+    def speak(self, stand: Stand, *, accepted: str | None, request_id: str) -> Spoken:
+        """The words of the rung that a request is served on. No wait may lie between this and its `enter`: the words
+        are those of the release that is followed now.
+
+        Args:
+            accepted: An `Accept-Language` header.
+        """
+        surface = stand.surface
+        return speak(
+            surface,
+            stand.rung,
+            self._copy,
+            accepted=accepted,
+            eta_seconds=self.eta_seconds(surface, stand.engaged),
+            request_id=request_id,
+            status_url=self.status_url(surface.slug),
+        )
+
+    def status_url(self, surface: str) -> str:
+        """Where users read how it stands; relative to the gateway, where nobody said how users reach that."""
+        return f"{self._public_url}/status/{surface}"
+
     def surface(self, slug: str) -> Surface | None:
         """The surface of this name."""
         return self._surfaces.get(slug)
@@ -122,6 +153,19 @@ class LadderDesk:
     def in_flight(self, surface: str) -> Mapping[str, int]:
         """How many requests are under way here, by tier."""
         return {tier: count for tier, count in self._in_flight.get(surface, {}).items() if count}
+
+    def reserved(self, surface: str) -> Mapping[str, int]:
+        """How many of the places that tiers are promised are in use here, by tier."""
+        return {tier: count for (slug, tier), count in self._reserved.items() if slug == surface and count}
+
+    def in_force(self, surface: str) -> tuple[Activation, ...]:
+        """What people engaged or hold at this gateway now, for any tier."""
+        now = datetime.fromtimestamp(self._wall(), UTC)
+        return tuple(
+            one
+            for one in self._activations.get(surface, ())
+            if now < one.until and (not one.regions or self._region in one.regions)
+        )
 
     def ceiling(self, surface: str) -> int:
         """The highest rung that people let triggers engage for everybody; MAINTENANCE where nobody holds it down."""

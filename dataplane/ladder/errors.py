@@ -31,3 +31,11 @@ class UnderMaintenance(_Withheld):
     """Nothing of the surface is answered: its highest rung is engaged."""
 
     code = "maintenance"
+
+
+class CommandRefused(GatewayError):
+    """What somebody asked for on a host with a command is not to be had, and nothing was changed; the message says
+    why.
+    """
+
+    code = "command_refused"

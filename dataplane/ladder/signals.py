@@ -56,9 +56,12 @@ class Budget:
     window_seconds: Threshold
 
     def burn(self, *, attempts: int, failures: int) -> float | None:
-        """How many times as fast as it may the budget is spent; None below MIN_ATTEMPTS, which say nothing."""
+        """How many times as fast as it may the budget is spent; None below MIN_ATTEMPTS, of which a failure says
+        nothing. Where nothing failed, nothing is spent, however few there were: else a ladder on whose rung no lane is
+        asked would never be let down.
+        """
         if attempts < MIN_ATTEMPTS:
-            return None
+            return None if failures else 0.0
         return failures / attempts / (1.0 - self.objective.value)
 
 
@@ -122,6 +125,8 @@ def gather(signal: str, trigger: str, tellings: Iterable[Told], budget: Budget |
     if budget is None:
         raise ValueError(f"trigger {trigger!r} looks at {signal!r}, which needs a budget")
     counted = [one.windows[trigger] for one in known if trigger in one.windows]
+    if not counted:
+        return None
     return budget.burn(attempts=sum(one for one, _ in counted), failures=sum(one for _, one in counted))
 
 

@@ -7,6 +7,18 @@ import os
 import secrets
 from pathlib import Path
 
+# What tells one state of a file from another: modification time in ns, inode, size. None: there is no such file.
+Stamp = tuple[int, int, int] | None
+
+
+def stamp_of(path: Path) -> Stamp:
+    """The state that a file is in, without reading it."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino, status.st_size
+
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace `path`: a temporary file beside it, fsync, rename, fsync of the directory. Its mode is 0600.

@@ -1,4 +1,5 @@
-// Form niceties: JSON fields say where they break and can be formatted; the knob says what it will do; a form is sent once.
+// Form niceties: JSON fields say where they break and can be formatted; a field with a limit counts its characters; the knob
+// says what it will do; a form is sent once.
 // Tab keeps moving the focus in JSON fields: a keyboard must be able to leave them.
 function check(field) {
   const area = field.querySelector("textarea");
@@ -55,6 +56,12 @@ function where(text) {
   return `Line ${before.length}, column ${before.at(-1).length + 1}: ${reason}`;
 }
 
+function count(line) {
+  const typed = [...(document.getElementById(line.dataset.countOf)?.value ?? "")].length; // as the server counts: not in halves
+  line.textContent = `${typed} of ${line.dataset.most} characters`;
+  line.classList.toggle("is-over", typed > Number(line.dataset.most));
+}
+
 function explainKnob(knob) {
   const chosen = knob.querySelector("input:checked");
   const effect = knob.querySelector("[data-knob-effect]");
@@ -70,6 +77,7 @@ function explainKnob(knob) {
 
 function prepare(scope) {
   scope.querySelectorAll("[data-json]").forEach(check);
+  scope.querySelectorAll("[data-count-of]").forEach(count);
   scope.querySelectorAll("[data-knob]").forEach(explainKnob);
 }
 
@@ -79,6 +87,8 @@ export function start() {
   document.addEventListener("input", (event) => {
     const field = event.target.closest("[data-json]");
     if (field) check(field);
+    const line = event.target.closest(".field")?.querySelector("[data-count-of]");
+    if (line) count(line);
     const knob = event.target.closest("[data-knob]");
     if (knob) explainKnob(knob);
   });

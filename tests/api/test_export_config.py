@@ -7,6 +7,7 @@ from controlplane.accounts import operations as accounts
 from controlplane.api.gitops.document import Configuration, PromptEntry, read_configuration, write_configuration
 from controlplane.api.gitops.plan import read_deployment
 from tests.factories import NOW, SETUP, make_copy, make_demo_copy, make_deployment, make_prompt, make_tenant
+from tests.ladder.ladder_policies import make_ladder, make_words
 
 pytestmark = pytest.mark.django_db
 
@@ -24,6 +25,8 @@ def test_export_is_the_same_twice_and_reads_back():
     make_tenant("acme", residency=["eu", "ch"], tier="vip", idempotency_hours=72)
     make_demo_copy()
     make_copy("without-words", regulated=True)
+    make_words(1, 5)
+    make_ladder()
 
     text = exported()
 
@@ -32,7 +35,7 @@ def test_export_is_the_same_twice_and_reads_back():
 
 
 def test_export_of_nothing_is_a_document():
-    """A fresh deployment has no routing and no policy to speak of."""
+    """A fresh deployment has no routing, no ladder and no policy to speak of."""
     assert read_configuration(exported()) == Configuration(tenants={}, prompts={}, copy={})
 
 

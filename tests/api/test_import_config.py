@@ -14,6 +14,7 @@ from controlplane.prompts.models import Prompt, PromptVersion
 from controlplane.rollouts.models import Canary
 from controlplane.routing.models import RoutingTable
 from tests.factories import copy_document, crew, make_deployment, make_live_copy, make_operator, make_tenant, sign
+from tests.ladder.ladder_policies import ladder_document
 
 pytestmark = pytest.mark.django_db
 
@@ -124,6 +125,25 @@ def test_every_difference_goes_through_its_operation(config):
     assert Canary.objects.get().state == "planned"
     assert Prompt.objects.get(slug="support-answer").live_version_id == live
     assert Prompt.objects.get(slug="greeting").live_version is None
+
+
+def test_imported_ladder_waits_for_people_and_is_in_force_once_they_signed(config):
+    """Asked for once; after the sign-offs the deployment is as the file says. What is no ladder names its place."""
+    config.value["ladder"] = ladder_document(rungs={"7": {}})
+    with pytest.raises(CommandError, match="1 of it cannot be imported"):
+        config.apply()
+    refused = config.problems
+    config.value["ladder"] = ladder_document()
+    config.apply()
+    again = config.apply()
+    change = ChangeRequest.objects.open().get()
+    sign(change, crew.approver_one, crew.approver_two, now=timezone.now())
+    approvals.apply_change(change=change, actor=crew.oncall, now=timezone.now())
+
+    assert """ladder["web-chat"].rungs["7"]: '7' is no rung""" in refused
+    assert (change.kind, change.author) == ("ladder.policy", "gitops")
+    assert f"ladder: waits for people in CR-{change.pk}" in again
+    assert config.load() == "The deployment is as the file says\n"
 
 
 def test_second_import_of_the_same_file_opens_nothing_more(config):

@@ -124,6 +124,7 @@ PAGES = (
     Page("canary, planned", "owner", _latest(CANARY.format("planned"), "/canaries/{}/")),
     Page("review, copy", "exec", _latest(SIGNED, "/reviews/{}/")),
     Page("ladder", "exec", _fixed("/ladder/")),
+    Page("copies", "exec", _fixed(COPY)),
     Page("copy-new", "owner", _fixed("/ladder/new-copy/")),
     Page("copy", "owner", _fixed(f"{COPY}help-centre-outage/")),
     Page("copy, answers", "legal", _fixed(f"{COPY}help-centre-answers/")),

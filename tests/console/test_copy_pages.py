@@ -302,8 +302,9 @@ def test_copy_is_reached_from_the_palette_and_told_on_the_front_page(signed_in):
     labels = [{entry["label"] for entry in entries} for entries in offered]
     front = words(oncall.get("/"))
 
-    assert {"Ladder", "help-centre-outage", "Write help-centre-outage", "Create a piece of copy"} <= labels[0]
-    assert {"Ladder", "help-centre-outage"} <= labels[1]
+    listed = "Copy that users read, and who signed it"
+    assert {"Ladder", listed, "help-centre-outage", "Write help-centre-outage", "Create a piece of copy"} <= labels[0]
+    assert {"Ladder", listed, "help-centre-outage"} <= labels[1]
     assert "Write help-centre-outage" not in labels[1]
     assert "help-centre-outage v1 is what users read" in front
     assert "approved by exec" in front

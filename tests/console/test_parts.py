@@ -119,3 +119,16 @@ def test_template_uses_only_icons_of_the_sprite(path: Path):
     )
 
     assert used <= ICONS
+
+
+def test_phone_shows_four_rooms_in_the_order_of_its_thumb():
+    """Overview, Inbox, Ladder, Canaries; who may not see one of them has the others, and the rest is under More."""
+    rail = [{"label": label, "url": f"/{label}/"} for label in ("Overview", "Prompts", "Reviews", "Canaries", "Ladder")]
+
+    shown = ballast.phone_bar(rail)
+    without_ladder = ballast.phone_bar(rail[:-1])
+
+    assert [item["label"] for item in shown] == ["Overview", "Inbox", "Ladder", "Canaries"]
+    assert shown[1]["url"] == "/Reviews/"
+    assert [item["label"] for item in without_ladder] == ["Overview", "Inbox", "Canaries"]
+    assert ballast.phone_bar(None) == []

@@ -21,6 +21,7 @@ from dataplane.frames import encode_events
 from dataplane.journey import Inbound
 from dataplane.keyed import KeyedWork
 from dataplane.known_questions import KnownQuestions
+from dataplane.ladder.desk import LadderDesk
 from dataplane.lane_caller import LaneCaller
 from dataplane.metrics import GatewayMetrics
 from dataplane.overrides import LaneOverride
@@ -218,6 +219,20 @@ async def kill(streams, log):
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+class Levels:
+    """A fleet whose triggers engage what a test says, by surface, and that leaves each tier the places it says."""
+
+    def __init__(self):
+        self.engaged = {}
+        self.places = {}
+
+    def level(self, surface):
+        return self.engaged.get(surface, 0)
+
+    def allowance(self, surface, tier):
+        return self.places.get(tier, 0)
+
+
 class FixedSecrets:
     """Every reference is the same key."""
 
@@ -248,6 +263,8 @@ class Bench:
         reader_seconds=READER_SECONDS,
         trusted=None,
         shadows=None,
+        later=None,
+        job_keys=None,
         **exchange,
     ):
         self.gate = gate or Gate()
@@ -313,6 +330,9 @@ class Bench:
                 reader_seconds=reader_seconds,
                 turn_seconds=3600,
             )
+        self.levels = Levels()
+        self.ladder = LadderDesk(fleet=self.levels, region="eu-west", wall=wall, public_url="https://gw.example")
+        self.ladder.adopt(self.current)
         self.metrics = GatewayMetrics(release=lambda: None)
         self.pipeline = Pipeline(
             releases=self,
@@ -326,10 +346,13 @@ class Bench:
             timers=timers,
             streams=self.streams,
             keyed=self.keyed,
+            job_keys=job_keys,
             samples=Samples(self.rows.add_sample, clock=clock, wall=wall),
             evidence=self.evidence,
             sandboxes=None if trusted is None else Sandboxes(lambda: trusted),
             shadows=shadows,
+            ladder=self.ladder,
+            later=later,
             clock=lambda: asyncio.get_running_loop().time(),
             wall=wall,
         )

@@ -26,3 +26,28 @@ def test_streams_are_shown_where_they_are_kept():
         "ballast_gateway_stream_log_up 0.0",
     ]
     assert [line for line in lines_of() if "stream" in line] == []
+
+
+def test_ladders_are_shown_by_surface_tier_and_trigger():
+    """Where triggers put them, what stands for whom, and what is read; a reading that is not known has no series."""
+    state = {
+        "surface": "web-chat",
+        "level": 2,
+        "engaged": {"vip": 0, "free": 4},
+        "ids": ["a"],
+        "readings": {"queue": 12.5, "gpu": None},
+        "generation": 7,
+        "is_alone": True,
+        "reserved": {"vip": 3},
+    }
+
+    shown = [line for line in lines_of(ladders=lambda: [state]) if "ladder" in line]
+
+    assert shown == [
+        'ballast_ladder_level{surface="web-chat"} 2.0',
+        'ballast_ladder_engaged{surface="web-chat",tier="vip"} 0.0',
+        'ballast_ladder_engaged{surface="web-chat",tier="free"} 4.0',
+        'ballast_ladder_reading{surface="web-chat",trigger="queue"} 12.5',
+        "ballast_ladder_alone 1.0",
+    ]
+    assert [line for line in lines_of() if "ladder" in line] == ["ballast_ladder_alone 0.0"]

@@ -356,3 +356,42 @@ async def test_a_turn_that_goes_wrong_is_not_the_last():
     assert len(failures) == 2
     grant.give_back()
     await end(fleet)
+
+
+@in_virtual_time
+async def test_how_much_is_in_use_is_a_share_of_what_may_be_handed_out():
+    """Half of it at half the rate, however few turns that takes; nothing before anybody asked."""
+    fleet = Fleet(workers=1)
+    [share] = fleet.shares
+    before = share.utilisation
+
+    for _ in range(1500):
+        (await take(share)).settle(Usage(100, 50), is_complete=True)
+        await asyncio.sleep(1 / 28.2)  # of the 600 in 10 s, six per cent are kept as headroom
+
+    assert before == 0.0
+    assert share.utilisation == pytest.approx(0.5, abs=0.08)
+    assert share.oldest_seconds == 0.0
+    await end(fleet)
+
+
+@in_virtual_time
+async def test_pool_in_which_somebody_waits_is_in_use_to_the_last():
+    """Its concurrency is, though its rate is not; who waits longest is known, jobs left aside."""
+    fleet = Fleet(own_policy=policy(concurrency=1, fleet_workers=1), workers=1)
+    [share] = fleet.shares
+    held = await take(share)
+    free = share.utilisation
+
+    waiting = [asyncio.create_task(take(share, asking, seconds=1000)) for asking in (JOB, ADA, BOB)]
+    await asyncio.sleep(0.5)
+    shortly = share.utilisation
+    await asyncio.sleep(4)
+
+    assert free < 0.1
+    assert shortly < 0.1
+    assert share.utilisation == 1.0
+    assert share.oldest_seconds == pytest.approx(4.5, abs=0.1)
+    held.give_back()
+    await end(fleet, waiting)
+    assert share.oldest_seconds == 0.0

@@ -102,6 +102,15 @@ async def test_heartbeat_says_who_the_worker_is_and_what_it_serves(shipper, sink
     assert (batch["acks"], batch["rollups"], batch["usage"], batch["events"]) == ([], [], [], [])
 
 
+async def test_heartbeat_of_a_gateway_says_where_it_is(shipper, sink):
+    """So that people know which regions a rung can be engaged for; nothing is said where nobody told the worker."""
+    await shipper.flush()
+    shipper.region = "eu-west"
+    await shipper.flush()
+
+    assert [batch["state"].get("region") for batch in sink.batches[-2:]] == [None, "eu-west"]
+
+
 async def test_every_batch_says_how_the_worker_holds_its_lanes(shipper, sink, caplog):
     """Asked anew each time, and left out by a worker without breakers; a failing answer costs no rows."""
     lane = {
@@ -128,6 +137,28 @@ async def test_every_batch_says_how_the_worker_holds_its_lanes(shipper, sink, ca
     assert "lanes" not in failed
     assert sink.take("usage") == [{"attempt_id": "a"}]
     assert "could not be told" in caplog.text
+
+
+async def test_every_batch_says_where_the_ladders_of_its_surfaces_stand(shipper, sink):
+    """So that people see a rung engaged on every worker; left out by a worker that serves no surface."""
+    state = {
+        "surface": "web-chat",
+        "level": 1,
+        "engaged": {"free": 3, "standard": 1, "vip": 1},
+        "ids": ["black-friday"],
+        "readings": {"load": 140.0, "gpu": None},
+        "generation": 7,
+        "is_alone": False,
+        "reserved": {"vip": 12},
+    }
+    await shipper.flush()
+    shipper.ladders = lambda: [state]
+    await shipper.flush()
+
+    before, after = [batch["state"] for batch in sink.batches[-2:]]
+
+    assert "ladders" not in before
+    assert after["ladders"] == [state]
 
 
 async def test_sequence_numbers_grow(shipper, sink):

@@ -61,6 +61,7 @@ def test_html_of_text_and_links_may_be_signed(html: str) -> None:
         ("<img src=x onerror=alert(1)>", "<img> must not be in it"),
         ('<p onclick="x()">a</p>', "attribute 'onclick' must not be on <p>"),
         ('<p style="color:red">a</p>', "attribute 'style' must not be on <p>"),
+        ("<p lang={{surface}}>a</p>", "a language holds no placeholder"),
         ('<a href="javascript:alert(1)">a</a>', "is no address that a link may lead to"),
         ('<a href="java\tscript:alert(1)">a</a>', "is no address that a link may lead to"),
         ('<a href=" javascript:alert(1)">a</a>', "is no address that a link may lead to"),

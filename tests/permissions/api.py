@@ -35,6 +35,10 @@ def copy_change(side):
     return {"pk": side.copy_change.pk}
 
 
+def ladder_change(side):
+    return {"pk": side.ladder_change.pk}
+
+
 def redrive_change(side):
     return {"pk": side.redrive_change.pk}
 
@@ -45,6 +49,14 @@ def piece(side):
 
 def copy_version(side):
     return {"slug": "fallback", "number": 1}
+
+
+def surface(side):
+    return {"slug": "web-chat"}
+
+
+def activation(side):
+    return {"pk": side.activation.pk}
 
 
 def breaker(side):
@@ -210,10 +222,12 @@ TABLE = Table(
         Row("GET", "api:change", SEEN, GONE, GONE, routing_change, label="routing"),
         Row("GET", "api:change", SEEN, GONE, GONE, policy_change, label="policy"),
         Row("GET", "api:change", SEEN, GONE, GONE, copy_change, label="copy"),
+        Row("GET", "api:change", SEEN, GONE, GONE, ladder_change, label="ladder"),
         Row("POST", "api:change-sign-off", "-+-++--.", "-+-++--.", GONE, change),
         Row("POST", "api:change-sign-off", "-+----+.", GONE, GONE, routing_change, label="routing"),
         Row("POST", "api:change-sign-off", "-+----+.", GONE, GONE, policy_change, label="policy"),
         Row("POST", "api:change-sign-off", "---++--.", GONE, GONE, copy_change, label="copy"),
+        Row("POST", "api:change-sign-off", "-+--+-+.", GONE, GONE, ladder_change, label="ladder"),
         Row("POST", "api:change-reject", "-+-++--.", "-+-++--.", GONE, change),
         Row("POST", "api:change-reject", "---++--.", GONE, GONE, copy_change, label="copy"),
         Row("POST", "api:change-reject", "-+----+.", GONE, GONE, routing_change, label="routing"),
@@ -222,6 +236,7 @@ TABLE = Table(
         Row("POST", "api:change-apply", "-+-++--.", "-+-++--.", GONE, change),
         Row("POST", "api:change-apply", "-+----+.", GONE, GONE, routing_change, label="routing"),
         Row("POST", "api:change-apply", "---++--.", GONE, GONE, copy_change, label="copy"),
+        Row("POST", "api:change-apply", "-+--+-+.", GONE, GONE, ladder_change, label="ladder"),
         Row("GET", "api:change-trials", SEEN, SEEN, GONE, change),
         Row("GET", "api:change-trials", SEEN, GONE, GONE, routing_change, label="routing"),
         Row("POST", "api:change-trials", "-+-++--.", "-+-++--.", GONE, change),
@@ -233,6 +248,7 @@ TABLE = Table(
         Row("POST", "api:change-break-glass", "--+----.", "--+----.", GONE, change),
         Row("POST", "api:change-break-glass", "-------.", GONE, GONE, copy_change, label="copy"),
         Row("POST", "api:change-break-glass", "--+----.", GONE, GONE, routing_change, label="routing"),
+        Row("POST", "api:change-break-glass", "--+----.", GONE, GONE, ladder_change, label="ladder"),
         Row("POST", "api:change-break-glass", "-------.", GONE, GONE, policy_change, label="policy"),
         Row("GET", "api:debts", ALL, ALL, ALL),
         Row("GET", "api:debt", SEEN, SEEN, GONE, debt),
@@ -246,6 +262,21 @@ TABLE = Table(
         Row("GET", "api:copy-version", SEEN, GONE, GONE, copy_version),
         Row("POST", "api:copy-propose", "+-----+.", GONE, GONE, copy_version),
         Row("POST", "api:copy-return-to", "--+----.", GONE, GONE, copy_version),
+        # the ladder: who engages rungs writes no words, and the other way round
+        Row("GET", "api:ladder", READER, REFUSED, REFUSED),
+        Row("GET", "api:ladder-policies", READER, REFUSED, REFUSED),
+        Row("POST", "api:ladder-policies", "--+---+-", REFUSED, REFUSED),
+        Row("GET", "api:ladder-policy", SEEN, GONE, GONE, number),
+        Row("POST", "api:ladder-policy-propose", "--+---+.", GONE, GONE, number),
+        Row("POST", "api:ladder-policy-return-to", "--+---+.", GONE, GONE, number),
+        Row("GET", "api:ladder-thresholds", SEEN, GONE, GONE, surface),
+        Row("PATCH", "api:ladder-thresholds", "--+---+.", GONE, GONE, surface),
+        Row("POST", "api:ladder-preview", SEEN, GONE, GONE, surface),
+        Row("POST", "api:ladder-stand-down", "--+---+-", REFUSED, REFUSED, surface),
+        Row("GET", "api:ladder-activations", READER, REFUSED, REFUSED),
+        Row("POST", "api:ladder-activations", "--+---+-", REFUSED, REFUSED),
+        Row("GET", "api:ladder-activation", SEEN, GONE, GONE, activation),
+        Row("POST", "api:ladder-activation-stand-down", "--+---+.", GONE, GONE, activation),
         Row("GET", "api:routing-tables", READER, REFUSED, REFUSED),
         Row("POST", "api:routing-tables", "--+---+-", REFUSED, REFUSED),
         Row("GET", "api:routing-table", SEEN, GONE, GONE, number),

@@ -155,11 +155,13 @@ TABLE = Table(
         Row("POST", "canary-withdraw", OWNERS, OWNERS, GONE, canary),
         # signed copy and routing: held on everything or not at all
         Row("GET", "ladder", READER, REFUSED, REFUSED),
+        Row("GET", "copies", READER, REFUSED, REFUSED),
         Row("GET", "copy-new", "+-----+-", REFUSED, REFUSED),
         Row("POST", "copy-new", "+-----+-", REFUSED, REFUSED),
         Row("GET", "copy", SEEN, GONE, GONE, piece),
         Row("GET", "copy-write", "+-----+.", GONE, GONE, piece),
         Row("POST", "copy-write", "+-----+.", GONE, GONE, piece),
+        Row("POST", "copy-preview", "+-----+.", GONE, GONE, piece),
         Row("GET", "copy-version", SEEN, GONE, GONE, copy_version),
         Row("POST", "copy-propose", "+-----+.", GONE, GONE, copy_version),
         Row("POST", "copy-return", "--+----.", GONE, GONE, copy_version),

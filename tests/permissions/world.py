@@ -21,6 +21,8 @@ from controlplane.evals.running import begin_run
 from controlplane.evals.runs import EvalRun
 from controlplane.evals.subjects import PromptSubject
 from controlplane.ladder import operations as ladder
+from controlplane.ladder import policies
+from controlplane.ladder.models import RungActivation
 from controlplane.ledger.jobs import Job
 from controlplane.ledger.operations import record_usage
 from controlplane.ledger.repairs import Repair
@@ -58,6 +60,8 @@ from tests.factories import (
 )
 from tests.job_rows import make_job
 from tests.keyed_requests import claim
+from tests.ladder.ladder_policies import engage, ladder_document, make_ladder, make_words
+from tests.ladders import rungs
 from tests.permissions.table import WHO
 from tests.repair_rows import make_repair
 from tests.shadow_rows import CANDIDATE_LANE, POLICY, shadow_document, shadow_row, shadow_sample
@@ -86,6 +90,8 @@ class Side:
     sample: ShadowSample
     policy_change: ChangeRequest
     copy_change: ChangeRequest
+    ladder_change: ChangeRequest
+    activation: RungActivation
     redrive_change: ChangeRequest
     release: Release
     drill: Drill
@@ -116,6 +122,10 @@ def make_world() -> World:
     policy_change = propose_policy(policy=policy, reason="r", actor=crew.admin, now=NOW)
     version = make_copy_version(make_copy("fallback"))
     copy_change = ladder.propose_version(version=version, reason="r", actor=SETUP, now=NOW)
+    make_words(1)
+    make_ladder(ladder_document(rungs={"1": rungs()["1"]}, triggers={}))
+    other_ladder = policies.submit_policy(document=ladder_document(), rationale="r", actor=SETUP, now=NOW)
+    ladder_change = policies.propose_policy(policy=other_ladder, reason="r", actor=SETUP, now=NOW)
     token = accounts.issue_token(operator=crew.admin, name="t", actor=crew.admin, now=NOW).row
     grant = accounts.grant_role(
         operator=make_operator("grantee"), role=Role.APPROVER, target=None, actor=SETUP, now=NOW
@@ -140,6 +150,8 @@ def make_world() -> World:
         "checklist": checklist,
         "policy_change": policy_change,
         "copy_change": copy_change,
+        "ladder_change": ladder_change,
+        "activation": engage(1),
         "token": token,
         "grant": grant,
     }

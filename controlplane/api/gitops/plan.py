@@ -25,8 +25,9 @@ from controlplane.approvals.policy_kind import propose_policy
 from controlplane.audit import operations as audit
 from controlplane.ladder import access as ladder_access
 from controlplane.ladder import operations as ladder
-from controlplane.ladder.errors import InvalidCopy
-from controlplane.ladder.models import Copy, CopyActivation, CopyVersion
+from controlplane.ladder import policies as ladders
+from controlplane.ladder.errors import InvalidCopy, InvalidLadder
+from controlplane.ladder.models import Copy, CopyActivation, CopyVersion, LadderPolicy
 from controlplane.prompts import operations as prompts
 from controlplane.prompts.access import access_prompt
 from controlplane.prompts.models import Prompt, PromptVersion, content_digest
@@ -73,8 +74,8 @@ def carry_out(plan: Plan, *, actor: Operator, reason: str, now: datetime) -> lis
 
 # --- what there is ---------------------------------------------------------------------------------------------------
 def read_deployment() -> Configuration:
-    """The configuration in force; seven queries."""
-    table = routing.active_table()
+    """The configuration in force; eight queries."""
+    table, policy = routing.active_table(), ladders.active_policy()
     try:
         rules: list[Any] | None = list(approvals.active_policy().rules)
     except PolicyMissing:
@@ -87,6 +88,7 @@ def read_deployment() -> Configuration:
         approval_policy=rules,
         prompts={prompt.slug: _entry(prompt) for prompt in Prompt.objects.with_live()},
         copy=_copy_entries(),
+        ladder=dict(policy.document) if policy else None,
     )
 
 
@@ -128,6 +130,7 @@ def compare(wanted: Configuration) -> Plan:
         # Before routing, whose fallback stacks name it: so people find the requests in the order that they can apply.
         *_compare_copy(wanted),
         *_compare_routing(wanted),
+        *_compare_ladder(wanted),
         *_compare_policy(wanted),
         *_compare_prompts(wanted),
     ]
@@ -247,6 +250,37 @@ def _proposes_routing(document: dict[str, Any], digest: str) -> Callable[[Operat
             table = routing.submit_table(document=document, rationale=reason, actor=actor, now=now)
         change = routing.propose_table(table=table, reason=reason, actor=actor, now=now)
         return f"{table} waits for sign-offs in CR-{change.pk}"
+
+    return propose
+
+
+def _compare_ladder(wanted: Configuration) -> Iterator[_Finding]:
+    if wanted.ladder is None:
+        return
+    document = dict(wanted.ladder)
+    try:
+        digest, _ = ladders.check_document(document)
+    except InvalidLadder as exc:
+        yield _Problem(f"ladder{str(exc).removeprefix('$')}")
+        return
+    active = ladders.active_policy()
+    if active is not None and active.digest == digest:
+        return
+    yield _unless_settled(
+        "ladder",
+        digest,
+        Step("ladder", "submit the ladder policy and propose to put it in force", _proposes_ladder(document, digest)),
+    )
+
+
+def _proposes_ladder(document: dict[str, Any], digest: str) -> Callable[[Operator, str, datetime], str]:
+    def propose(actor: Operator, reason: str, now: datetime) -> str:
+        ladder_access.require_proposer(actor)
+        policy = LadderPolicy.objects.filter(digest=digest).first()
+        if policy is None:
+            policy = ladders.submit_policy(document=document, rationale=reason, actor=actor, now=now)
+        change = ladders.propose_policy(policy=policy, reason=reason, actor=actor, now=now)
+        return f"{policy} waits for sign-offs in CR-{change.pk}"
 
     return propose
 

@@ -89,7 +89,7 @@ def _view(kind: str, operations_of: str, *, reading: str = "", proposing: str = 
             today = timezone.now().date()
             found = access_policy(self.operator, kind, slug)
             thresholds = owners_of(found.table, kind)[slug].thresholds()
-            rows = {name: _plain(threshold, today=today) for name, threshold in thresholds.items()}
+            rows = {name: plain(threshold, today=today) for name, threshold in thresholds.items()}
             return Response(Thresholds({"slug": slug, "table": found.row.number, "thresholds": rows}).data)
 
         @describe(
@@ -113,7 +113,8 @@ def _view(kind: str, operations_of: str, *, reading: str = "", proposing: str = 
     return OneOfThem
 
 
-def _plain(threshold: Threshold, *, today: date) -> Mapping[str, Any]:
+def plain(threshold: Threshold, *, today: date) -> Mapping[str, Any]:
+    """A threshold as `ThresholdRow` shows it."""
     said = threshold.provenance
     provenance = {name: getattr(said, name) for name in ("origin", "note", "link", "author", "on", "review_by")}
     return {"value": threshold.value, "provenance": provenance | {"is_overdue": said.is_overdue(today)}}

@@ -22,8 +22,9 @@ from django.utils.safestring import SafeString
 register = template.Library()
 
 NO_VALUE = "–"
-# What a phone's bar has room for, by the label in the rail, and its shorter word there; the rest is under "More".
-PHONE_BAR = {"Overview": "Overview", "Reviews": "Inbox", "Canaries": "Canaries", "Releases & fleet": "Releases"}
+# What a phone's bar has room for, in its order, by the label in the rail and with its shorter word there; the rest is
+# under "More".
+PHONE_BAR = {"Overview": "Overview", "Reviews": "Inbox", "Ladder": "Ladder", "Canaries": "Canaries"}
 
 
 @register.simple_tag
@@ -219,7 +220,6 @@ def is_group(field: BoundField) -> bool:
 
 @register.simple_tag
 def phone_bar(rail: Sequence[Mapping[str, object]] | None) -> list[dict[str, object]]:
-    """The entries of the rail that a phone shows at the bottom, under their short words."""
-    return [
-        {**item, "label": PHONE_BAR[label]} for item in rail or [] if (label := str(item.get("label"))) in PHONE_BAR
-    ]
+    """The entries of the rail that a phone shows at the bottom, in its own order and under their short words."""
+    known = {str(item.get("label")): item for item in rail or []}
+    return [{**known[label], "label": word} for label, word in PHONE_BAR.items() if label in known]

@@ -75,3 +75,9 @@ def test_budget_burns_by_the_sums_of_the_fleet() -> None:
     assert gather("error_budget_burn", "burn", [told()], BUDGET) is None
     with pytest.raises(ValueError, match="trigger 'burn' looks at 'error_budget_burn', which needs a budget"):
         gather("error_budget_burn", "burn", fleet)
+
+
+def test_budget_of_which_nothing_failed_is_not_burning_however_few_asked() -> None:
+    """On a rung that asks no lane, a ladder that its errors engaged is let down again."""
+    assert gather("error_budget_burn", "burn", [told(windows={"burn": (0, 0)})], BUDGET) == 0.0
+    assert gather("error_budget_burn", "burn", [told(windows={"burn": (3, 0)}), told()], BUDGET) == 0.0

@@ -148,6 +148,20 @@ def test_response_becomes_a_chat_completion():
     assert body["usage"]["total_tokens"] == 7
 
 
+def test_encoder_says_its_opening_with_the_first_chunk_alone():
+    """In the provider's own bytes too, beside what these say already; those that follow are not touched."""
+    raw = [json.dumps({"id": "c", "choices": [], "ballast": {"lane": "x"}}).encode(), b'{"as": "it came"}']
+    passing = ChunkEncoder(include_usage=False, opening={"rung": 1})
+    writing = ChunkEncoder(include_usage=False, opening={"rung": 1})
+
+    passed = [passing.encode(StreamChunk((TextDelta("a"),), one))[0] for one in raw]
+    written = [json.loads(one) for one in writing.encode(StreamChunk((TextDelta("a"), TextDelta("b"))))]
+
+    assert json.loads(passed[0])["ballast"] == {"lane": "x", "rung": 1}
+    assert passed[1] == raw[1]
+    assert [one.get("ballast") for one in written] == [{"rung": 1}, None]
+
+
 def test_encoder_says_the_role_once_and_usage_last():
     """The first chunk carries the role; usage is null until the closing chunk, which has no choices."""
     encoder = ChunkEncoder(include_usage=True)

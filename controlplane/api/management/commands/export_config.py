@@ -10,7 +10,10 @@ from controlplane.api.gitops.plan import read_deployment
 
 
 class Command(BaseCommand):
-    help = "Write tenants, routing, approval policy and live prompts as YAML: the same state gives the same bytes."
+    help = (
+        "Write tenants, copy, routing, ladder, approval policy and live prompts as YAML: the same state gives the same "
+        "bytes."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--output", type=Path, metavar="FILE", help="instead of standard output")

@@ -14,7 +14,7 @@ from controlplane.accounts.models import Operator
 from controlplane.api.gitops.document import MalformedConfiguration, read_configuration
 from controlplane.api.gitops.plan import Plan, carry_out, compare
 from controlplane.approvals.errors import ApprovalError
-from controlplane.ladder.errors import CopyError
+from controlplane.ladder.errors import CopyError, LadderError
 from controlplane.prompts.errors import PromptError
 from controlplane.releases.errors import ReleaseError
 from controlplane.rollouts.errors import RolloutError
@@ -24,6 +24,7 @@ REFUSALS = (
     AccessError,
     ApprovalError,
     CopyError,
+    LadderError,
     PromptError,
     ReleaseError,
     RolloutError,
@@ -37,7 +38,7 @@ REFUSALS = (
 class Command(BaseCommand):
     help = (
         "Show how a configuration differs from the deployment. With --apply, take every step or none: tenants change "
-        "at once; copy, routing, policy and prompts open change requests, which people sign at the console."
+        "at once; copy, routing, ladder, policy and prompts open change requests, which people sign at the console."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

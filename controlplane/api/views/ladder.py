@@ -1,0 +1,239 @@
+"""The ladder over HTTP: each surface as it stands now, and the policy that says what its rungs are. What people engage
+is in `engaging`.
+"""
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from django.utils import timezone
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from controlplane.api.base import OperatorView, Reason, Strict, describe, read
+from controlplane.api.views.changes import ChangeRow
+from controlplane.api.views.engaging import ActivationRow
+from controlplane.api.views.prompts import Reference
+from controlplane.api.views.thresholds import NewThresholds, ThresholdRow, plain
+from controlplane.ladder import policies
+from controlplane.ladder.access import (
+    access_ladder,
+    access_policy,
+    access_surface,
+    require_proposer,
+    visible_policies,
+)
+from controlplane.ladder.checks import Library, library, policy_problems
+from controlplane.ladder.models import LadderPolicy, RungActivation
+from controlplane.ladder.standing import live_activations
+from controlplane.routing.thresholds import NewValue
+from dataplane.ladder.policy import Surface
+
+TAG = "ladder"
+
+
+class RungRow(serializers.Serializer[Any]):
+    number = serializers.IntegerField()
+    name = serializers.CharField()
+    words = serializers.ListField(child=serializers.CharField(), help_text="The pieces of copy that it shows")
+    is_signed = serializers.BooleanField(help_text="Whether it can be engaged, by anybody or anything")
+    missing = serializers.ListField(child=serializers.CharField(), help_text="Why it cannot be")
+
+
+class SurfaceRow(serializers.Serializer[Any]):
+    slug = serializers.CharField()
+    title = serializers.CharField()
+    routes = serializers.ListField(child=serializers.CharField())
+    regulated = serializers.BooleanField()
+    rungs = RungRow(many=True)
+    triggers = serializers.ListField(child=serializers.CharField())
+    activations = ActivationRow(many=True, help_text="What people engaged or hold down now, the newest first")
+
+
+class LadderAnswer(serializers.Serializer[Any]):
+    policy = Reference(allow_null=True, help_text="In force; null before the first")
+    surfaces = SurfaceRow(many=True)
+
+
+class LadderPolicyRow(serializers.ModelSerializer[LadderPolicy]):
+    is_in_force = serializers.SerializerMethodField()
+
+    class Meta:
+        model = LadderPolicy
+        fields: ClassVar = ["number", "digest", "author", "rationale", "created_at", "is_in_force"]
+
+    def get_is_in_force(self, policy: LadderPolicy) -> bool:
+        return bool(policy.pk == self.context["active"])
+
+
+class LadderProblem(serializers.Serializer[Any]):
+    path = serializers.CharField()
+    message = serializers.CharField()
+    is_error = serializers.BooleanField(help_text="Errors forbid putting it in force")
+
+
+class LadderPolicyWhole(LadderPolicyRow):
+    document = serializers.DictField(help_text="The release's section 'ladder': surfaces by their slug")
+    problems = serializers.SerializerMethodField(help_text="What there is against putting it in force now")
+
+    class Meta(LadderPolicyRow.Meta):
+        fields: ClassVar = [*LadderPolicyRow.Meta.fields, "document", "problems"]
+
+    def get_problems(self, policy: LadderPolicy) -> list[dict[str, Any]]:
+        found: Any = policy_problems(policy.document)
+        return [dict(row) for row in LadderProblem(found, many=True).data]
+
+
+class NewLadderPolicy(Strict):
+    document = serializers.JSONField(
+        help_text=(
+            "{surface: {'title', 'routes', 'regulated', 'eta_seconds', 'emergency_minutes', 'rungs', 'triggers', "
+            "'pace', 'promises'}}"
+        )
+    )
+    rationale = serializers.CharField(max_length=5000)
+
+
+class SurfaceNumbers(serializers.Serializer[Any]):
+    slug = serializers.CharField()
+    thresholds = serializers.DictField(child=ThresholdRow(), help_text="By name, such as 'triggers.queue.enter'")
+
+
+class Ladder(OperatorView):
+    @describe(
+        "ladder_retrieve",
+        "Every surface: which of its rungs can be engaged, what is engaged now, and the policy in force",
+        tag=TAG,
+        gives=LadderAnswer,
+        refuses=(403,),
+    )
+    def get(self, request: Request) -> Response:
+        now = timezone.now()
+        found, known, live = access_ladder(self.operator), library(), live_activations(now)
+        surfaces = [_surface(surface, known, live) for surface in found.ladder.values()]
+        policy = found.row.reference if found.row else None
+        return Response(LadderAnswer({"policy": policy, "surfaces": surfaces}, context={"now": now}).data)
+
+
+class LadderPolicies(OperatorView):
+    @describe(
+        "ladder_policies_list", "Ladder policies, newest first", tag=TAG, pages_of=LadderPolicyRow, refuses=(403,)
+    )
+    def get(self, request: Request) -> Response:
+        return self.page(visible_policies(self.operator).defer("document"), LadderPolicyRow, active=_active())
+
+    @describe(
+        "ladder_policies_submit",
+        "Submit an immutable ladder policy; it moves nothing until its change request is applied",
+        tag=TAG,
+        takes=NewLadderPolicy,
+        gives=LadderPolicyWhole,
+        status=201,
+        refuses=(403,),
+    )
+    def post(self, request: Request) -> Response:
+        now = timezone.now()
+        require_proposer(self.operator)
+        policy = policies.submit_policy(**read(NewLadderPolicy, request), actor=self.operator, now=now)
+        return Response(LadderPolicyWhole(policy, context={"active": _active()}).data, status=201)
+
+
+class OneLadderPolicy(OperatorView):
+    @describe(
+        "ladder_policies_retrieve",
+        "One ladder policy with its document, and what there is against it",
+        tag=TAG,
+        gives=LadderPolicyWhole,
+        refuses=(404,),
+    )
+    def get(self, request: Request, number: int) -> Response:
+        policy = access_policy(self.operator, number)
+        return Response(LadderPolicyWhole(policy, context={"active": _active()}).data)
+
+
+class ProposeLadder(OperatorView):
+    @describe(
+        "ladder_policies_propose",
+        "Open the change request that would put a ladder policy in force",
+        tag=TAG,
+        takes=Reason,
+        gives=ChangeRow,
+        status=201,
+    )
+    def post(self, request: Request, number: int) -> Response:
+        now = timezone.now()
+        policy = access_policy(self.operator, number, "propose_ladder")
+        change = policies.propose_policy(policy=policy, **read(Reason, request), actor=self.operator, now=now)
+        return Response(ChangeRow(change).data, status=201)
+
+
+class ReturnToLadder(OperatorView):
+    @describe(
+        "ladder_policies_return_to",
+        "Put a ladder policy in force again that was before; needs no sign-off",
+        tag=TAG,
+        takes=Reason,
+        gives=LadderPolicyRow,
+    )
+    def post(self, request: Request, number: int) -> Response:
+        now = timezone.now()
+        policy = access_policy(self.operator, number, "propose_ladder")
+        policies.return_to(policy=policy, **read(Reason, request), actor=self.operator, now=now)
+        return Response(LadderPolicyRow(policy, context={"active": _active()}).data)
+
+
+class SurfaceThresholds(OperatorView):
+    @describe(
+        "ladder_thresholds_retrieve",
+        "The thresholds of one surface of the ladder policy in force",
+        tag=TAG,
+        gives=SurfaceNumbers,
+        refuses=(404,),
+    )
+    def get(self, request: Request, slug: str) -> Response:
+        today = timezone.now().date()
+        surface = access_surface(self.operator, slug)
+        rows = {name: plain(threshold, today=today) for name, threshold in surface.thresholds()}
+        return Response(SurfaceNumbers({"slug": slug, "thresholds": rows}).data)
+
+    @describe(
+        "ladder_thresholds_propose",
+        "Propose other thresholds of a surface: a new ladder policy and its change request",
+        tag=TAG,
+        takes=NewThresholds,
+        gives=ChangeRow,
+        status=201,
+    )
+    def patch(self, request: Request, slug: str) -> Response:
+        now = timezone.now()
+        access_surface(self.operator, slug, "propose_ladder")
+        asked = read(NewThresholds, request)
+        changes = {name: new and NewValue(**new) for name, new in asked["thresholds"].items()}
+        change = policies.propose_thresholds(
+            slug=slug, changes=changes, reason=asked["reason"], actor=self.operator, now=now
+        )
+        return Response(ChangeRow(change).data, status=201)
+
+
+def _surface(surface: Surface, known: Library, live: Iterable[RungActivation]) -> dict[str, Any]:
+    rungs = []
+    for number, rung in surface.rungs.items():
+        missing = known.missing(surface, rung)
+        words = list(rung.words)
+        rungs.append(
+            {"number": number, "name": rung.name, "words": words, "is_signed": not missing, "missing": missing}
+        )
+    return {
+        "slug": surface.slug,
+        "title": surface.title,
+        "routes": list(surface.routes),
+        "regulated": surface.regulated,
+        "rungs": rungs,
+        "triggers": list(surface.triggers),
+        "activations": [one for one in live if one.surface == surface.slug],
+    }
+
+
+def _active() -> Any:
+    policy = policies.active_policy()
+    return policy.pk if policy else None

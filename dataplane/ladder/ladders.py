@@ -1,0 +1,97 @@
+"""The ladders of one gateway process, put together: where its requests stand, its part in the fleet, what it sees, and
+what it says of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from dataplane.access import TIERS
+from dataplane.events import Event
+from dataplane.fleet import FleetBreakers
+from dataplane.ladder.desk import LadderDesk
+from dataplane.ladder.fleet import FleetLadders
+from dataplane.ladder.gauges import Gauges
+from dataplane.ladder.look import Look
+from dataplane.ladder.policy import Surface
+from dataplane.quota_desk import QuotaDesk
+from dataplane.release import Release
+from dataplane.stores.ladder import LadderStore
+
+
+class Ladders:
+    """See the module. `desk` is what requests ask, `look` counts their attempts. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        *,
+        store: LadderStore | None,
+        worker: str,
+        region: str,
+        public_url: str,
+        breakers: FleetBreakers,
+        quotas: QuotaDesk,
+        report: Callable[[Event], None],
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        """`store` None: a fleet of one. `worker` is unique in the fleet, also over restarts; `region` is the gateway's;
+        `public_url` is where users reach it; `clock` is monotonic seconds, `wall` epoch seconds.
+        """
+        self.fleet = FleetLadders(
+            store=store,
+            worker=worker,
+            look=lambda surface: self.look.told(surface),
+            ceiling=lambda surface: self.desk.ceiling(surface),
+            report=report,
+            clock=clock,
+            wall=wall,
+        )
+        self.desk = LadderDesk(fleet=self.fleet, region=region, wall=wall, public_url=public_url)
+        self._gauges = Gauges(leads=lambda: self.fleet.leads)
+        self.look = Look(desk=self.desk, breakers=breakers, quotas=quotas, gauges=self._gauges.values, clock=clock)
+
+    def adopt(self, release: Release) -> None:
+        """Follow another release."""
+        self.desk.adopt(release)
+        self.look.adopt(release)
+        self._gauges.adopt(release)
+        self.fleet.adopt(release)
+
+    async def start(self) -> None:
+        """Begin to take part in the fleet."""
+        await self.fleet.start()
+        await self._gauges.start()
+
+    async def stop(self) -> None:
+        """Take part no more; another worker decides at once."""
+        await self._gauges.stop()
+        await self.fleet.stop()
+
+    def states(self) -> list[dict[str, Any]]:
+        """How every ladder stands at this worker: what people see to be sure that a rung is engaged everywhere.
+
+        Shape: [{"surface": slug, "level": int, "engaged": {tier: int}, "ids": [str], "readings": {trigger: float or
+                null}, "generation": int, "is_alone": bool, "reserved": {tier: int}}]. `level` is the rung that triggers
+                engaged, `engaged` the one that stands for callers here, `ids` are of the activations in force here,
+                orders on this host among them, `readings` the fleet's at the last turn, `reserved` the places in use
+                here.
+        """
+        return [self._state(surface) for surface in self.desk.surfaces()]
+
+    def _state(self, surface: Surface) -> dict[str, Any]:
+        slug = surface.slug
+        standing = self.fleet.standing(slug)
+        return {
+            "surface": slug,
+            "level": standing.level,
+            "engaged": {tier: self.desk.engaged(surface, tier).rung for tier in sorted(TIERS)},
+            "ids": [one.id for one in self.desk.in_force(slug)],
+            "readings": {
+                name: None if value is None else round(value, 4) for name, value in self.fleet.readings(slug).items()
+            },
+            "generation": standing.generation,
+            "is_alone": self.fleet.is_alone,
+            "reserved": dict(self.desk.reserved(slug)),
+        }

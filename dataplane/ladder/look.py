@@ -1,0 +1,126 @@
+"""What one worker sees of a surface: what its triggers look at, as far as this process knows it. Never waits."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+from itertools import chain
+from operator import itemgetter
+from typing import Final
+
+from dataplane.access import TIERS
+from dataplane.blame import Blame
+from dataplane.fleet import FleetBreakers
+from dataplane.ladder.desk import LadderDesk
+from dataplane.ladder.policy import CHEAPER, Surface
+from dataplane.ladder.signals import Budget, Told
+from dataplane.quota_desk import QuotaDesk
+from dataplane.release import Release
+from dataplane.routing import Lane
+
+# As a breaker does: neither a caller's mistake nor a quota says whether the provider works.
+_JUDGED: Final = frozenset({Blame.NOBODY, Blame.LANE})
+_AT: Final = itemgetter(0)
+
+
+class Tally:
+    """The attempts at the lanes of a surface since this worker began, and how many they were when it looked before."""
+
+    __slots__ = ("_marks", "attempts", "failures")
+
+    def __init__(self, *, now: float) -> None:
+        self.attempts = 0
+        self.failures = 0
+        self._marks = [(now, 0, 0)]
+
+    def mark(self, *, now: float, longest_seconds: float) -> None:
+        """Remember how many there are now, for as long as the longest window looks back."""
+        self._marks.append((now, self.attempts, self.failures))
+        # The one before the window is where it begins.
+        del self._marks[: max(0, bisect_right(self._marks, now - longest_seconds, key=_AT) - 1)]
+
+    def within(self, seconds: float, *, now: float) -> tuple[int, int]:
+        """Attempts and failures of the last so many seconds, to within one look; of all time where that is shorter."""
+        _, attempts, failures = self._marks[max(0, bisect_right(self._marks, now - seconds, key=_AT) - 1)]
+        return self.attempts - attempts, self.failures - failures
+
+
+class Look:
+    """See the module. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        *,
+        desk: LadderDesk,
+        breakers: FleetBreakers,
+        quotas: QuotaDesk,
+        gauges: Callable[[str], Mapping[str, float]],
+        clock: Callable[[], float],
+    ) -> None:
+        """`gauges` gives what was read of a surface's GPUs, by trigger; `clock` is monotonic seconds."""
+        self._desk = desk
+        self._breakers = breakers
+        self._quotas = quotas
+        self._gauges = gauges
+        self._clock = clock
+        self._lanes: dict[str, tuple[Lane, ...]] = {}
+        self._cheaper: dict[str, tuple[Lane, ...]] = {}
+        self._budgets: dict[str, dict[str, Budget]] = {}
+        self._tallies: dict[str, Tally] = {}
+        self._by_lane: dict[str, tuple[Tally, ...]] = {}
+
+    def adopt(self, release: Release) -> None:
+        """Follow another release. Attempts that were counted stay so as long as their surface looks at a budget."""
+        routes, now = release.routing.routes, self._clock()
+        tallies: dict[str, Tally] = {}
+        by_lane: dict[str, tuple[Tally, ...]] = {}
+        self._lanes, self._cheaper, self._budgets = {}, {}, {}
+        for slug, surface in release.ladder.items():
+            lanes = {lane.id: lane for route in surface.routes for lane in routes[route].lanes}
+            self._lanes[slug] = tuple(lanes.values())
+            rung = surface.rungs.get(CHEAPER)
+            self._cheaper[slug] = () if rung is None else routes[rung.route].lanes
+            budgets = {name: one.budget for name, one in surface.triggers.items() if one.budget is not None}
+            if budgets:
+                self._budgets[slug] = budgets
+                tally = tallies[slug] = self._tallies.get(slug) or Tally(now=now)
+                for lane in lanes:
+                    by_lane[lane] = (*by_lane.get(lane, ()), tally)
+        self._tallies, self._by_lane = tallies, by_lane
+
+    def count(self, lane: str, blame: Blame) -> None:
+        """An attempt of customers at `lane` is over. Each attempt comes by here."""
+        for tally in self._by_lane.get(lane, ()):
+            if blame in _JUDGED:
+                tally.attempts += 1
+                tally.failures += blame is Blame.LANE
+
+    def told(self, surface: Surface) -> Told:
+        """What this worker tells its fleet now. To be asked about once a second: windows move on with it."""
+        lanes = self._serving(surface)
+        shares = self._quotas.shares_of(lanes.values())
+        return Told(
+            in_flight=self._desk.in_flight(surface.slug),
+            queue_age_seconds=max((one.oldest_seconds for one in shares), default=0.0),
+            quota_utilisation=max((one.utilisation for one in shares), default=None),
+            breakers_open_share=len(self._breakers.open_seconds(lanes)) / len(lanes) if lanes else None,
+            windows=self._windows(surface.slug),
+            gauges=self._gauges(surface.slug),
+        )
+
+    def _serving(self, surface: Surface) -> dict[str, Lane]:
+        """The lanes that the surface's requests reach now, by their ids: on the rung of the cheaper model its lanes
+        too, since those who wait for them are this surface's users.
+        """
+        lanes = self._lanes.get(surface.slug, ())
+        is_cheaper = any(self._desk.engaged(surface, tier).rung >= CHEAPER for tier in TIERS)
+        more = self._cheaper.get(surface.slug, ()) if is_cheaper else ()
+        return {lane.id: lane for lane in chain(lanes, more)}
+
+    def _windows(self, surface: str) -> dict[str, tuple[int, int]]:
+        budgets = self._budgets.get(surface)
+        if not budgets:
+            return {}
+        tally, now = self._tallies[surface], self._clock()
+        tally.mark(now=now, longest_seconds=max(one.window_seconds.value for one in budgets.values()))
+        return {name: tally.within(one.window_seconds.value, now=now) for name, one in budgets.items()}
