@@ -19,7 +19,7 @@ from dataplane.ladder.policy import MAINTENANCE, OFF, Surface
 
 STAND_DOWN_MINUTES: Final = 15
 _REGION: Final = re.compile(r"[a-z0-9]+(?:[-_.][a-z0-9]+)*")
-_MAX_REGION_CHARACTERS: Final = 40
+_MAX_REGION_CHARACTERS: Final = 100
 
 
 @audit.operation
@@ -222,12 +222,13 @@ def _put_down(
 
 
 def _refuse_unknown_regions(regions: Collection[str], *, now: datetime) -> None:
+    if Worker.objects.expected(now).exclude(region="").exists():
+        _refuse_unknown("region", regions, known_regions(now))
+        return
+    # Where no gateway says where it is, nobody can tell a slip of the pen from a region, but for its letters.
     for region in regions:
         if len(region) > _MAX_REGION_CHARACTERS or _REGION.fullmatch(region) is None:
             raise InvalidActivation(f"{region[:80]!r} is no name of a region such as 'eu-west'")
-    # Where no gateway says where it is, nobody can tell a slip of the pen from a region.
-    if Worker.objects.expected(now).exclude(region="").exists():
-        _refuse_unknown("region", regions, known_regions(now))
 
 
 def _refuse_unknown(noun: str, asked: Iterable[str], known: Collection[str]) -> None:

@@ -83,7 +83,7 @@ class Worker(models.Model):
     name = models.CharField(max_length=120, primary_key=True)
     kind = models.CharField(max_length=20)
     host = models.CharField(max_length=100)
-    region = models.CharField(max_length=40, blank=True, help_text="Of a gateway; empty: it tells of none")
+    region = models.CharField(max_length=100, blank=True, help_text="Of a gateway; empty: it tells of none")
     pid = models.IntegerField()
     boot = models.CharField(max_length=32)
     sequence = models.BigIntegerField(default=0, help_text="Of the last report that was taken in, per boot")

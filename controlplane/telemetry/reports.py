@@ -261,7 +261,7 @@ _STATE: Final = {
     "digest": _or_null(_text(64)),
     "started_at": _EPOCH,
     "in_flight": _integer(_MAX_SMALL),
-    "region": _optional(_text(40)),
+    "region": _optional(_text(100)),
     "lanes": _optional(_ROWS),
     "quotas": _optional(_ROWS),
 }

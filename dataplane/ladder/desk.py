@@ -34,6 +34,7 @@ class Stand:
         rung: What it is served as; OFF for one that holds a reserved place, whatever is engaged for others.
         engaged: Which rung stands for its tier here, why, and until when.
         is_reserved: Whether it holds one of the places that its tier is promised.
+        is_job: Whether a runner asks. It is not among what is under way, since nobody waits who could be relieved.
     """
 
     surface: Surface
@@ -41,6 +42,7 @@ class Stand:
     rung: int
     engaged: Engaged
     is_reserved: bool
+    is_job: bool = False
 
 
 class LadderDesk:
@@ -61,6 +63,7 @@ class LadderDesk:
         self._ordered: Mapping[str, tuple[Activation, ...]] = {}
         self._activations: dict[str, tuple[Activation, ...]] = {}
         self._in_flight: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._arrived: Counter[str] = Counter()
         self._reserved: Counter[tuple[str, str]] = Counter()
 
     def adopt(self, release: Release) -> None:
@@ -86,7 +89,9 @@ class LadderDesk:
         surface = self._by_route.get(route)
         if surface is None:
             return None
-        self._in_flight[surface.slug][tier] += 1
+        if not is_job:
+            self._arrived[surface.slug] += 1
+            self._in_flight[surface.slug][tier] += 1
         engaged = self.engaged(surface, tier)
         rung, is_reserved = engaged.rung, False
         if rung != OFF:
@@ -95,11 +100,12 @@ class LadderDesk:
             elif rung < MAINTENANCE and self._has_place(surface, tier):
                 self._reserved[surface.slug, tier] += 1
                 rung, is_reserved = OFF, True
-        return Stand(surface, tier, rung, engaged, is_reserved)
+        return Stand(surface, tier, rung, engaged, is_reserved, is_job)
 
     def leave(self, stand: Stand) -> None:
         """The request is over."""
-        self._in_flight[stand.surface.slug][stand.tier] -= 1
+        if not stand.is_job:
+            self._in_flight[stand.surface.slug][stand.tier] -= 1
         if stand.is_reserved:
             self._reserved[stand.surface.slug, stand.tier] -= 1
 
@@ -153,6 +159,10 @@ class LadderDesk:
     def in_flight(self, surface: str) -> Mapping[str, int]:
         """How many requests are under way here, by tier."""
         return {tier: count for tier, count in self._in_flight.get(surface, {}).items() if count}
+
+    def arrived(self, surface: str) -> int:
+        """How many requests of callers came in here since this worker began."""
+        return self._arrived[surface]
 
     def reserved(self, surface: str) -> Mapping[str, int]:
         """How many of the places that tiers are promised are in use here, by tier."""

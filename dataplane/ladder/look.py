@@ -21,28 +21,46 @@ from dataplane.routing import Lane
 # As a breaker does: neither a caller's mistake nor a quota says whether the provider works.
 _JUDGED: Final = frozenset({Blame.NOBODY, Blame.LANE})
 _AT: Final = itemgetter(0)
+# Over which requests that come in are counted.
+RATE_SECONDS: Final = 10.0
+
+
+def _unknown(_: str) -> None:
+    return None
+
+
+class Past:
+    """What running totals were a while ago."""
+
+    __slots__ = ("_marks",)
+
+    def __init__(self, totals: tuple[int, ...], *, now: float) -> None:
+        self._marks = [(now, totals)]
+
+    def mark(self, totals: tuple[int, ...], *, now: float, longest_seconds: float) -> None:
+        """Remember what they are now, for as long as the longest window looks back."""
+        self._marks.append((now, totals))
+        # The one before the window is where it begins.
+        del self._marks[: max(0, bisect_right(self._marks, now - longest_seconds, key=_AT) - 1)]
+
+    def growth(self, seconds: float, *, now: float) -> tuple[int, ...]:
+        """By how much each has grown in the last so many seconds, to within one look; in all time where that is
+        shorter.
+        """
+        _, before = self._marks[max(0, bisect_right(self._marks, now - seconds, key=_AT) - 1)]
+        _, after = self._marks[-1]
+        return tuple(late - early for early, late in zip(before, after, strict=True))
 
 
 class Tally:
-    """The attempts at the lanes of a surface since this worker began, and how many they were when it looked before."""
+    """The attempts at the lanes of a surface since this worker began."""
 
-    __slots__ = ("_marks", "attempts", "failures")
+    __slots__ = ("attempts", "failures", "past")
 
     def __init__(self, *, now: float) -> None:
         self.attempts = 0
         self.failures = 0
-        self._marks = [(now, 0, 0)]
-
-    def mark(self, *, now: float, longest_seconds: float) -> None:
-        """Remember how many there are now, for as long as the longest window looks back."""
-        self._marks.append((now, self.attempts, self.failures))
-        # The one before the window is where it begins.
-        del self._marks[: max(0, bisect_right(self._marks, now - longest_seconds, key=_AT) - 1)]
-
-    def within(self, seconds: float, *, now: float) -> tuple[int, int]:
-        """Attempts and failures of the last so many seconds, to within one look; of all time where that is shorter."""
-        _, attempts, failures = self._marks[max(0, bisect_right(self._marks, now - seconds, key=_AT) - 1)]
-        return self.attempts - attempts, self.failures - failures
+        self.past = Past((0, 0), now=now)
 
 
 class Look:
@@ -56,13 +74,18 @@ class Look:
         quotas: QuotaDesk,
         gauges: Callable[[str], Mapping[str, float]],
         clock: Callable[[], float],
+        backlog: Callable[[str], float | None] = _unknown,
     ) -> None:
-        """`gauges` gives what was read of a surface's GPUs, by trigger; `clock` is monotonic seconds."""
+        """`gauges` gives what was read of a surface's GPUs, by trigger; `backlog` how long its oldest question that was
+        put off has waited, in seconds, if anybody knows; `clock` is monotonic seconds.
+        """
         self._desk = desk
         self._breakers = breakers
         self._quotas = quotas
         self._gauges = gauges
+        self._backlog = backlog
         self._clock = clock
+        self._arrivals: dict[str, Past] = {}
         self._lanes: dict[str, tuple[Lane, ...]] = {}
         self._cheaper: dict[str, tuple[Lane, ...]] = {}
         self._budgets: dict[str, dict[str, Budget]] = {}
@@ -106,6 +129,8 @@ class Look:
             breakers_open_share=len(self._breakers.open_seconds(lanes)) / len(lanes) if lanes else None,
             windows=self._windows(surface.slug),
             gauges=self._gauges(surface.slug),
+            requests_per_second=self._rate(surface.slug),
+            backlog_age_seconds=self._backlog(surface.slug),
         )
 
     def _serving(self, surface: Surface) -> dict[str, Lane]:
@@ -122,5 +147,19 @@ class Look:
         if not budgets:
             return {}
         tally, now = self._tallies[surface], self._clock()
-        tally.mark(now=now, longest_seconds=max(one.window_seconds.value for one in budgets.values()))
-        return {name: tally.within(one.window_seconds.value, now=now) for name, one in budgets.items()}
+        longest = max(one.window_seconds.value for one in budgets.values())
+        tally.past.mark((tally.attempts, tally.failures), now=now, longest_seconds=longest)
+        windows = {}
+        for name, budget in budgets.items():
+            attempts, failures = tally.past.growth(budget.window_seconds.value, now=now)
+            windows[name] = (attempts, failures)
+        return windows
+
+    def _rate(self, surface: str) -> float:
+        now, arrived = self._clock(), (self._desk.arrived(surface),)
+        past = self._arrivals.get(surface)
+        if past is None:
+            past = self._arrivals[surface] = Past(arrived, now=now)
+        past.mark(arrived, now=now, longest_seconds=RATE_SECONDS)
+        (grown,) = past.growth(RATE_SECONDS, now=now)
+        return grown / RATE_SECONDS

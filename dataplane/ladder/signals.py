@@ -15,6 +15,8 @@ from dataplane.records import record
 from dataplane.thresholds import Threshold
 
 IN_FLIGHT: Final = "in_flight"
+ARRIVALS: Final = "requests_per_second"
+BACKLOG: Final = "backlog_age_seconds"
 QUEUE_AGE: Final = "queue_age_seconds"
 QUOTA: Final = "quota_utilisation"
 BREAKERS: Final = "breakers_open_share"
@@ -24,6 +26,8 @@ GPU: Final = "gpu_utilisation"
 SIGNALS: Final[Mapping[str, float]] = {
     QUEUE_AGE: 3600.0,
     IN_FLIGHT: 1_000_000.0,
+    ARRIVALS: 1_000_000.0,
+    BACKLOG: 86_400.0,
     QUOTA: 1.0,
     BREAKERS: 1.0,
     BURN: 1_000.0,
@@ -76,6 +80,9 @@ class Told:
         breakers_open_share: Of the surface's lanes, how many are held back: 0..1.
         windows: Attempts and failures in the window of each trigger that looks at a budget, by its slug.
         gauges: GPU utilisation by trigger, 0..1, of those that could be read.
+        requests_per_second: How many requests came in lately, whatever became of them. It is what no rung makes less,
+            so it holds a ladder until a rush is over where the others only show that the ladder helps.
+        backlog_age_seconds: How long the oldest question that was put off has waited by now; None where nobody knows.
     """
 
     in_flight: Mapping[str, int]
@@ -84,6 +91,8 @@ class Told:
     breakers_open_share: float | None
     windows: Mapping[str, tuple[int, int]]
     gauges: Mapping[str, float]
+    requests_per_second: float | None = None
+    backlog_age_seconds: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As it goes to the fleet. Shape: the attributes."""
@@ -94,13 +103,16 @@ class Told:
             "breakers_open_share": self.breakers_open_share,
             "windows": {trigger: list(counts) for trigger, counts in self.windows.items()},
             "gauges": dict(self.gauges),
+            "requests_per_second": self.requests_per_second,
+            "backlog_age_seconds": self.backlog_age_seconds,
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Told:
-        """Read what `to_json` wrote."""
+        """Read what `to_json` wrote, here or in a worker of another version: what is not known here is passed over."""
+        known = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
         windows = {trigger: (int(counts[0]), int(counts[1])) for trigger, counts in value["windows"].items()}
-        return cls(**{**value, "windows": windows})
+        return cls(**{**known, "windows": windows})
 
 
 def gather(signal: str, trigger: str, tellings: Iterable[Told], budget: Budget | None = None) -> float | None:
@@ -114,6 +126,11 @@ def gather(signal: str, trigger: str, tellings: Iterable[Told], budget: Budget |
     match signal:
         case "in_flight":
             return float(sum(sum(one.in_flight.values()) for one in known))
+        case "requests_per_second":
+            rates = [one.requests_per_second for one in known if one.requests_per_second is not None]
+            return sum(rates) if rates else None
+        case "backlog_age_seconds":
+            return _highest(one.backlog_age_seconds for one in known)
         case "queue_age_seconds":
             return max(one.queue_age_seconds for one in known)
         case "quota_utilisation":

@@ -77,6 +77,16 @@ def test_bad_variable_is_one_line_with_its_name_and_exit_status_one(capsys, name
     assert name in lines[0]
 
 
+def test_gateway_knows_where_users_reach_it_only_if_it_is_told():
+    """Links are made from it, so it ends without a slash; what is no web address stops the start."""
+    told = {"BALLAST_GATEWAY_PUBLIC_URL": "https://gw.example/"}
+
+    assert gateway_settings(Environment({}), slot=0).public_url == ""
+    assert gateway_settings(Environment(told), slot=0).public_url == "https://gw.example"
+    with pytest.raises(BadVariable, match="BALLAST_GATEWAY_PUBLIC_URL"):
+        gateway_settings(Environment({"BALLAST_GATEWAY_PUBLIC_URL": "gw.example"}), slot=0)
+
+
 def test_runner_of_jobs_asks_the_gateway_of_its_machine_unless_told():
     """What it needs besides is a broker and the database; how much it does at once, and keeps how long, can be set."""
     given = {"REDIS_URL": "redis://127.0.0.1:6379/0", "DATABASE_URL": "postgresql://u@db/b", "BALLAST_HOST_NAME": "h"}

@@ -119,7 +119,7 @@ def test_transcript_may_quote_what_no_column_could_hold():
         (("sent_at",), 1e18, r"\$\.sent_at"),
         (("state",), None, r"\$\.state"),
         (("state", "pid"), "12", r"\$\.state\.pid"),
-        (("state", "region"), "r" * 41, r"\$\.state\.region"),
+        (("state", "region"), "r" * 101, r"\$\.state\.region"),
         (("rollups",), {}, r"\$\.rollups"),
         (("rollups", 0), 5, r"\$\.rollups\[0\]"),
         (("rollups", 0, "bucket"), 1001, r"\$\.rollups\[0\]\.bucket"),

@@ -59,7 +59,7 @@ class ActivationRow(serializers.ModelSerializer[RungActivation]):
 
 class Scope(Strict):
     regions = serializers.ListField(
-        child=serializers.CharField(max_length=40), default=list, help_text="Of gateways; empty: all of them"
+        child=serializers.CharField(max_length=100), default=list, help_text="Of gateways; empty: all of them"
     )
     tiers = serializers.ListField(
         child=serializers.ChoiceField(Tier.choices), default=list, help_text="Of tenants; empty: all of them"

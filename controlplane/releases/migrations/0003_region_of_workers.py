@@ -13,6 +13,6 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='worker',
             name='region',
-            field=models.CharField(blank=True, help_text='Of a gateway; empty: it tells of none', max_length=40),
+            field=models.CharField(blank=True, help_text='Of a gateway; empty: it tells of none', max_length=100),
         ),
     ]

@@ -8,7 +8,7 @@ import pytest
 
 from dataplane.blame import Blame
 from dataplane.breaker import Observation
-from dataplane.ladder.look import Tally
+from dataplane.ladder.look import Past
 from dataplane.quota_grants import Asking
 from tests.dataplane.conftest import threshold
 from tests.dataplane.virtual_time import in_virtual_time
@@ -41,7 +41,7 @@ async def test_idle_surface_has_nothing_under_way_and_nothing_in_use(make_docume
 
 @in_virtual_time
 async def test_requests_under_way_are_told_by_tier(make_document):
-    """Those of the desk, jobs among them, until they leave."""
+    """Those of the desk, until they leave; a runner's are not among them, since nobody waits who could be relieved."""
     world = World(document_of(make_document))
     desk = world.ladders.desk
 
@@ -51,8 +51,30 @@ async def test_requests_under_way_are_told_by_tier(make_document):
     for stand in stands[:2]:
         desk.leave(stand)
 
-    assert both == {"vip": 1, "free": 2}
-    assert world.told.in_flight == {"free": 1}
+    assert both == {"vip": 1, "free": 1}
+    assert world.told.in_flight == {}
+    desk.leave(stands[2])
+    assert world.told.in_flight == {}
+
+
+@in_virtual_time
+async def test_requests_that_came_in_lately_are_told_whatever_became_of_them(make_document):
+    """Over ten seconds; those of runners came in when they were handed in."""
+    world = World(document_of(make_document))
+    desk = world.ladders.desk
+    assert world.told.requests_per_second == 0.0
+
+    for _ in range(30):
+        desk.leave(desk.enter("chat", "free"))
+    desk.enter("chat", "free", is_job=True)
+    await asyncio.sleep(1)
+    rushing = world.told.requests_per_second
+    for _ in range(11):
+        await asyncio.sleep(1)
+        calm = world.told.requests_per_second
+
+    assert rushing == 3.0
+    assert calm == 0.0
 
 
 @in_virtual_time
@@ -185,15 +207,13 @@ async def test_attempts_that_were_counted_outlive_a_release(make_document):
 
 def test_window_is_remembered_for_as_long_as_it_is_and_no_longer():
     """An hour of looks, each a second apart, keeps what the longest window needs."""
-    tally = Tally(now=0.0)
+    past = Past((0, 0), now=0.0)
     for second in range(1, 3601):
-        tally.attempts += 10
-        tally.failures += second % 2
-        tally.mark(now=float(second), longest_seconds=60)
+        past.mark((10 * second, (second + 1) // 2), now=float(second), longest_seconds=60)
 
-    assert tally.within(60, now=3600.0) == (600, 30)
-    assert tally.within(1, now=3600.0) == (10, 0)
-    assert tally.within(5000, now=3600.0) == (600, 30)
+    assert past.growth(60, now=3600.0) == (600, 30)
+    assert past.growth(1, now=3600.0) == (10, 0)
+    assert past.growth(5000, now=3600.0) == (600, 30)
 
 
 @in_virtual_time

@@ -39,9 +39,18 @@ def test_what_is_told_reads_back_as_it_was() -> None:
         breakers_open_share=0.25,
         windows={"burn": (100, 7)},
         gauges={"gpu": 0.97},
+        requests_per_second=12.5,
+        backlog_age_seconds=30.0,
     )
 
     assert Told.from_json(orjson.loads(orjson.dumps(one.to_json()))) == one
+
+
+def test_worker_of_another_version_is_understood_as_far_as_it_goes() -> None:
+    """While a fleet is upgraded, one tells of what another does not know, and the other way round."""
+    older = {name: value for name, value in told().to_json().items() if "backlog" not in name}
+
+    assert Told.from_json(older | {"mood": "good"}) == told()
 
 
 def test_what_is_under_way_adds_up_and_of_ages_and_shares_the_worst_counts() -> None:
@@ -55,6 +64,16 @@ def test_what_is_under_way_adds_up_and_of_ages_and_shares_the_worst_counts() -> 
     assert gather("queue_age_seconds", "t", fleet) == 5.0
     assert gather("quota_utilisation", "t", fleet) == 0.4
     assert gather("breakers_open_share", "t", fleet) == 0.5
+
+
+def test_requests_that_come_in_add_up_and_of_backlogs_the_oldest_counts() -> None:
+    """Whoever does not know adds nothing."""
+    fleet = [told(requests_per_second=4.0, backlog_age_seconds=2.0), told(requests_per_second=1.5), told()]
+
+    assert gather("requests_per_second", "t", fleet) == 5.5
+    assert gather("backlog_age_seconds", "t", fleet) == 2.0
+    assert gather("requests_per_second", "t", [told()]) is None
+    assert gather("backlog_age_seconds", "t", [told()]) is None
 
 
 def test_what_nobody_could_read_is_not_known_rather_than_nothing() -> None:

@@ -165,6 +165,33 @@ async def test_stream_that_is_kept_holds_its_place_until_it_is_complete(world):
     assert (first.headers["ballast-rung"], bench.holds) == ("1", (0, 0))
 
 
+async def test_stream_that_its_caller_cancels_has_left(world):
+    """Its place is free as soon as its last event is written."""
+    bench = await world.standing(1, places={"vip": 1}, document=KEPT)
+    call = world.ask(bench, key=None, stream=True)
+    bench.source.feed(say("Hello, "))
+    await until(lambda: text_in(call.reply) == "Hello, ")
+    assert bench.holds == (1, 1)
+
+    await bench.streams.cancel(await bench.streams.find(call.headers["ballast-stream-id"], tenant="acme"))
+    await world.answered(call)
+
+    assert (call.error["code"], bench.holds) == ("stream_cancelled", (0, 0))
+
+
+async def test_execution_that_a_stopping_process_ends_has_left(world):
+    """Whoever waits is told to ask another worker."""
+    bench = await world.standing(1, Slow("Hi"), places={"vip": 1})
+    call = world.ask(bench)
+    await until(lambda: bench.transport.calls)
+    assert bench.holds == (1, 1)
+
+    bench.keyed.interrupt()
+    await world.answered(call)
+
+    assert (call.status, call.error["code"], bench.holds) == (503, "maintenance", (0, 0))
+
+
 @pytest.mark.parametrize(("rung", "status"), [(5, 200), (6, 503)])
 async def test_stream_that_no_lane_answers_is_words_or_none_at_all(world, rung, status):
     """Maintenance is told before the stream opens; signed words are kept as a stream like any."""
