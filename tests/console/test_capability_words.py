@@ -40,7 +40,7 @@ def test_demo_is_checked_and_a_demo_that_asks_too_much_fails():
     call_command("check_capabilities", stdout=out)
     problems = demo_problems(demo)
 
-    assert "7 lanes and 6 versions" in out.getvalue()
+    assert "9 lanes and 6 versions" in out.getvalue()
     assert [problem.path for problem in problems if problem.is_error] == [
         f'$.sections.routing.lanes["{CLAUDE}"].capabilities',
         *(f"$.prompts.support-answer.versions[{number}]" for number in range(4)),

@@ -10,10 +10,12 @@ from controlplane.console.management.commands.seed_demo import read_demo
 from controlplane.ladder.models import Copy, CopyActivation
 from controlplane.releases.models import Release
 from dataplane.documents import Node
+from dataplane.release import parse_document
 from dataplane.signed_copy import parse_copy
 from tests.factories import NOW
 
 DEMO = read_demo(NOW.date(), simulator="http://127.0.0.1:8090")
+RUNGS = tuple(DEMO["ladder"]["copy"])
 SCHEMA = DEMO["prompts"]["support-answer"]["parameters"]["response_format"]["json_schema"]["schema"]
 
 
@@ -57,16 +59,36 @@ def test_demo_has_its_words_signed_before_a_route_falls_back_on_them(settings):
         "help-centre-outage": {"exec"},
         "help-centre-template": {"exec"},
         "withheld": {"exec", "legal"},
+        **dict.fromkeys(RUNGS, {"exec", "legal"}),
     }
     used = {row["copy"].slug: [str(use) for use in row["uses"]] for row in rows}
     assert used.pop("withheld") == ["careful-answers of chat"]
-    assert all(uses == ["help-centre of chat"] for uses in used.values())
+    assert all("web-chat" in str(used.pop(slug)) for slug in RUNGS)
+    assert "web-chat" in str(used["help-centre-answers"])
+    assert all("help-centre of chat" in uses for uses in used.values())
     falls_back = [release for release in Release.objects.all() if "fallbacks" in _section(release, "routing")]
     assert falls_back
-    assert all(_section(release, "copy").keys() == DEMO["copy"].keys() for release in falls_back)
+    assert all(DEMO["copy"].keys() <= _section(release, "copy").keys() for release in falls_back)
+    assert not ChangeRequest.objects.open().filter(kind="ladder.policy").exists()
     assert not CopyActivation.objects.filter(change__isnull=True).exists()
     assert not ChangeRequest.objects.open().filter(kind="copy.version").exists()
 
 
+@pytest.mark.django_db
+def test_every_rung_of_the_demo_can_be_engaged_from_the_first_release_that_has_it(settings):
+    """By hand, by a trigger, and by an order on a host; and nothing is engaged to begin with."""
+    settings.DEMO = True
+
+    call_command("seed_demo", verbosity=0)
+
+    with_ladder = [release for release in Release.objects.all() if _section(release, "ladder")]
+    assert with_ladder
+    for stored in with_ladder:
+        release = parse_document(stored.content, digest=stored.digest)
+        assert release.ladder["web-chat"].engageable == (1, 2, 3, 4, 5, 6)
+        assert release.activations == {}
+        assert _section(stored, "emergency")["web-chat"].keys() == set("123456")
+
+
 def _section(release, name):
-    return release.content["sections"][name]
+    return release.content["sections"].get(name)

@@ -10,6 +10,8 @@ from dataplane.release import parse_document
 from tests.dataplane.conftest import copy_document
 from tests.ladders import rung_copy, rungs, surface
 
+from .steps_world import Standing, ladder_document
+
 ANSWERS = {"version": 3, "digest": "a" * 64, "document": copy_document("answers")}
 
 
@@ -32,5 +34,15 @@ def ladder_release(make_document, ladder_sections):
 
     def make(**changes: Any) -> Any:
         return parse_document(make_document(**ladder_sections(**changes)), digest="d" * 64)
+
+    return make
+
+
+@pytest.fixture
+def stand(make_document):
+    """Makes pipelines whose surface stands on a rung."""
+
+    def make(rung, *, document=None, **options):
+        return Standing(ladder_document(make_document, **(document or {})), rung=rung, **options)
 
     return make

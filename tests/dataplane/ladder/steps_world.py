@@ -26,6 +26,17 @@ QUESTION = "How do I reset my password?"
 BANNER = "Web chat answers more briefly; back to normal in about 15 min."
 DETAIL = "We are very busy. Request req_1, position -."
 EMBEDDING = b'{"object": "list", "data": [{"index": 0, "embedding": [0.5]}], "usage": {"prompt_tokens": 2}}'
+SAID = {
+    "surface": "web-chat",
+    "name": "Shorter answers",
+    "rung": 1,
+    "banner": BANNER,
+    "locale": "en",
+    "eta_seconds": 900,
+    "copy": "rung-1@1",
+}
+HTML = '<p>We are <strong>very busy</strong>. See <a href="https://gw.example/status/web-chat">our status page</a>.</p>'
+PROMPT = {"id": "support-answer", "variables": {"company": "Acme", "question": QUESTION}}
 
 
 def piece(text):

@@ -1,4 +1,4 @@
-"""What each rung does to a request on its way through the pipeline, and that whoever entered the ladder leaves it."""
+"""What the rungs on which lanes are asked do to a request on its way through the pipeline, and who is exempt."""
 
 from __future__ import annotations
 
@@ -8,22 +8,16 @@ from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from dataplane.errors import JobsUnavailable, UpstreamUnreachable
+from dataplane.errors import UpstreamUnreachable
 from dataplane.journey import Inbound
-from dataplane.release import parse_document
 from tests.dataplane.bench import ANSWER, STREAM, WALL, FakeExchange, Gate
-from tests.dataplane.conftest import CANARY, threshold
+from tests.dataplane.conftest import CANARY
 from tests.dataplane.eval_world import token_for
 from tests.dataplane.shadow.shadow_world import shadow_policy, shadow_routing
-from tests.dataplane.stream_world import calm, done
-from tests.dataplane.virtual_time import in_virtual_time
 from tests.ladders import rung_copy, rungs, surface
 
 from .steps_world import (
-    AS_JSON,
     BANNER,
     CHEAP,
     CHEAP_US,
@@ -31,36 +25,14 @@ from .steps_world import (
     DEAR_US,
     DETAIL,
     EMBEDDING,
-    LANES,
-    PIECES,
+    HTML,
+    PROMPT,
     QUESTION,
+    SAID,
     TOOLS,
-    Promises,
     Standing,
     ladder_document,
 )
-
-SAID = {
-    "surface": "web-chat",
-    "name": "Shorter answers",
-    "rung": 1,
-    "banner": BANNER,
-    "locale": "en",
-    "eta_seconds": 900,
-    "copy": "rung-1@1",
-}
-HTML = '<p>We are <strong>very busy</strong>. See <a href="https://gw.example/status/web-chat">our status page</a>.</p>'
-PROMPT = {"id": "support-answer", "variables": {"company": "Acme", "question": QUESTION}}
-
-
-@pytest.fixture
-def stand(make_document):
-    """Makes pipelines whose surface stands on a rung."""
-
-    def make(rung, *, document=None, **options):
-        return Standing(ladder_document(make_document, **(document or {})), rung=rung, **options)
-
-    return make
 
 
 # --- rungs 0 to 3 -----------------------------------------------------------------------------------------------------
@@ -259,128 +231,6 @@ async def test_lane_that_fails_is_followed_by_the_next_which_says_the_rung(stand
     assert (bench.header["ballast-lane"], bench.header["ballast-fallback"]) == (DEAR_US, "alternate")
 
 
-# --- rung 4 -----------------------------------------------------------------------------------------------------------
-async def test_rung_4_hands_the_request_over_as_it_was_asked(stand):
-    """Whoever answers later does so as if nothing were engaged; no lane is asked now."""
-    later = Promises()
-    bench = stand(4, later=later)
-
-    await bench.start(tools=TOOLS)
-
-    ((chat, where),) = later.taken
-    assert (chat.request.parameters["tools"], where.rung) == (TOOLS, 4)
-    assert (bench.reply.status, bench.header["ballast-rung"]) == (202, "4")
-    assert (bench.transport.calls, bench.holds) == ([], (0, 0))
-
-
-@pytest.mark.parametrize("later", [None, Promises(JobsUnavailable("the database is away"))])
-async def test_where_no_answer_can_come_later_the_request_is_shed(stand, later):
-    """In the words of the rung, with the reason beside them for whoever reads logs."""
-    bench = stand(4, later=later)
-
-    await bench.start()
-
-    error = bench.body["error"]
-    assert (bench.reply.status, error["code"], error["message"], error["rung"]) == (503, "shed", DETAIL, 4)
-    assert error["why"]
-    assert bench.holds == (0, 0)
-
-
-# --- rung 5 -----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("stream", [False, True])
-async def test_rung_5_answers_known_questions_from_signed_copy(stand, stream):
-    """No lane is asked; the answer says whose words it is and on which rung it is given."""
-    bench = stand(5)
-
-    await bench.start(messages=[{"role": "user", "content": QUESTION}], stream=stream)
-
-    first = bench.chunks[0] if stream else bench.body
-    text = b"".join(bench.contents()).decode() if stream else first["choices"][0]["message"]["content"]
-    assert text == "Choose “Forgot password” on the sign-in page."
-    assert first["ballast"] == SAID | {
-        "rung": 5,
-        "name": "Known answers only",
-        "copy": "help-answers@2",
-        "fallback": "cached",
-        "score": 1.0,
-    }
-    assert (bench.header["ballast-fallback"], bench.header["ballast-rung"]) == ("cached", "5")
-    assert (bench.transport.calls, bench.holds) == ([], (0, 0))
-
-
-async def test_rung_5_answers_any_other_question_in_the_words_of_the_rung(stand):
-    """In the caller's language, whole, and with all there is to show beside."""
-    bench = stand(5)
-
-    await bench.start(language="de-AT", messages=[{"role": "user", "content": "Wo ist mein Paket?"}])
-
-    choice, said = bench.body["choices"][0], bench.body["ballast"]
-    assert (choice["message"]["content"], choice["finish_reason"]) == (DETAIL, "stop")
-    assert (said["locale"], said["html"], said["copy"]) == ("de", '<p lang="de">Es ist sehr viel los.</p>', "rung-5@1")
-    assert (said["fallback"], bench.header["ballast-fallback"]) == ("template", "template")
-    assert bench.body["model"] == "copy:rung-5@1"
-    assert bench.transport.calls == []
-
-
-async def test_rung_5_knows_questions_by_meaning_where_the_route_has_them_learnt(stand):
-    """The route's own stack names the copy and an embedding route; nothing else is asked of a lane."""
-    vectors = json.dumps({"data": [{"index": index, "embedding": [1.0, 0.0]} for index in range(1)]}).encode()
-    learnt = [[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]]
-    known = json.dumps({"data": [{"index": i, "embedding": one} for i, one in enumerate(learnt)]}).encode()
-    german = json.dumps({"data": [{"index": 0, "embedding": [0.0, 1.0]}]}).encode()
-    stack = {
-        "answers": {"copy": "help-answers", "embedding_route": "vectors", "minimum_score": threshold(0.9)},
-        "template": None,
-        "outage": {"copy": "outage"},
-    }
-    document = {"route": {"fallback": "help"}, "routing": {"fallbacks": {"help": stack}}}
-    answers = [FakeExchange((body,), Gate()) for body in (known, german, vectors)]
-    bench = stand(5, document=document, lanes={"openai/eu/main/vectors": answers})
-    assert await bench.known_questions.learn()
-
-    await bench.start(messages=[{"role": "user", "content": "password gone, what now"}])
-
-    assert bench.body["choices"][0]["message"]["content"] == "Choose “Forgot password” on the sign-in page."
-    assert set(bench.transport.lanes) == {"openai/eu/main/vectors"}
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"response_format": AS_JSON},
-        {"tools": TOOLS, "tool_choice": "required"},
-        {"stream": True} | {"response_format": AS_JSON},
-    ],
-)
-async def test_application_that_words_do_not_suit_is_shed_on_rung_5(stand, fields):
-    """Who asked for JSON, or for a call, is never handed prose."""
-    bench = stand(5)
-
-    await bench.start(**fields)
-
-    error = bench.body["error"]
-    assert (bench.reply.status, error["code"], error["rung"]) == (503, "shed", 5)
-    assert bench.transport.calls == []
-
-
-# --- rung 6 -----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("stream", [False, True])
-async def test_rung_6_says_in_signed_words_until_when_nothing_is_answered(stand, stream):
-    """A stream is refused before it opens; reserved places do not help."""
-    bench = stand(6, places={"vip": 40})
-
-    await bench.start(stream=stream)
-
-    error = bench.body["error"]
-    assert (bench.reply.status, error["code"], error["message"]) == (503, "maintenance", DETAIL)
-    assert {name: error[name] for name in SAID} == SAID | {"rung": 6, "name": "Maintenance", "copy": "rung-6@1"}
-    assert (error["detail"], error["html"]) == (DETAIL, HTML)
-    assert error["status_url"] == "https://gw.example/status/web-chat"
-    assert (bench.header["retry-after"], bench.header["ballast-rung"]) == ("900", "6")
-    assert (bench.transport.calls, bench.holds) == ([], (0, 0))
-    assert bench.rollup()["errors"] == 1
-
-
 # --- who is exempt ----------------------------------------------------------------------------------------------------
 async def test_reserved_places_are_served_in_full_and_the_next_request_is_not(stand):
     """Both are the same tenant's; the place is free again once its holder has been answered."""
@@ -438,136 +288,3 @@ async def test_embeddings_pass_as_long_as_anything_is_generated(stand, rung, sta
     assert (bench.reply.status, bench.header["ballast-rung"]) == (status, str(rung))
     assert (bench.reply.data == EMBEDDING) if status == 200 else bench.body["error"]["code"] == code
     assert bench.holds == (0, 0)
-
-
-# --- whoever enters leaves --------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("rung", [0, 1, 3])
-@pytest.mark.parametrize(
-    ("place", "stream"),
-    [
-        ("send", False),
-        ("read", False),
-        ("send_whole", False),
-        ("next_chunk", True),
-        ("open_stream", True),
-        ("send_events", True),
-    ],
-)
-async def test_request_that_is_cancelled_anywhere_has_left(stand, rung, place, stream):
-    """Its place is free, whatever it waited for."""
-    gate = Gate(place)
-    bench = stand(rung, gate=gate, chunks=PIECES if stream else (ANSWER,), places={"vip": 1} if rung == 1 else {})
-    task = bench.start(stream=stream)
-    await gate.reached.wait()
-    assert bench.holds == (1, 1 if rung == 1 else 0)
-
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await done(task)
-
-    assert bench.holds == (0, 0)
-
-
-@pytest.mark.parametrize("place", ["send_whole", "open_stream", "send_events"])
-async def test_caller_who_hangs_up_on_signed_words_has_left(stand, place):
-    """Nothing of the ladder is held for whoever is gone."""
-    gate = Gate(place)
-    bench = stand(5, gate=gate)
-    task = bench.start(stream=place != "send_whole")
-    await gate.reached.wait()
-
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await done(task)
-
-    assert bench.holds == (0, 0)
-
-
-@in_virtual_time
-async def test_request_whose_deadline_passes_has_left(stand):
-    """It is told so as on any rung, and which one it was."""
-    bench = stand(1, gate=Gate("read"), clock=asyncio.get_running_loop().time)
-
-    await bench.start(deadline_ms="50")
-
-    assert (bench.body["error"]["code"], bench.header["ballast-rung"]) == ("deadline_exceeded", "1")
-    assert bench.holds == (0, 0)
-
-
-@pytest.mark.parametrize("fields", [{"messages": []}, {"model": "nowhere"}, {"messages": [{"role": "user"}]}])
-async def test_request_that_is_refused_before_its_route_is_known_never_entered(stand, fields):
-    """A mistake is a mistake on every rung."""
-    bench = stand(6)
-
-    await bench.start(**fields)
-
-    assert bench.body["error"]["code"] in ("invalid_request", "model_not_found")
-    assert bench.holds == (0, 0)
-
-
-async def test_words_are_those_of_the_release_that_the_ladder_follows(make_document):
-    """A request that was admitted under the release before finds a rung that this had no words for, and no answers."""
-    document = ladder_document(make_document, ladder={})
-    document["sections"]["copy"] = {}
-    bench = Standing(document, rung=5)
-    bench.ladder.adopt(parse_document(ladder_document(make_document), digest="e" * 64))
-
-    await bench.start(messages=[{"role": "user", "content": QUESTION}])
-
-    assert bench.body["choices"][0]["message"]["content"] == DETAIL
-    assert (bench.reply.status, bench.header["ballast-rung"], bench.body["ballast"]["copy"]) == (200, "5", "rung-5@1")
-
-
-class Held(FakeExchange):
-    """An answer that comes, or fails, when a test says so."""
-
-    def __init__(self):
-        super().__init__((ANSWER,), Gate())
-        self.outcome = None
-
-    async def read(self):
-        self.outcome = asyncio.get_running_loop().create_future()
-        await self.outcome
-        return ANSWER
-
-
-ENDS = {
-    "answered": lambda outcome: outcome.set_result(None),
-    "failed": lambda outcome: outcome.set_exception(UpstreamUnreachable("nobody there", lane=DEAR)),
-}
-
-
-@given(
-    moves=st.lists(
-        st.tuples(st.sampled_from(["ask", "engage", "answered", "failed", "cancelled"]), st.integers(0, 6)), max_size=25
-    )
-)
-def test_whoever_enters_leaves_whatever_becomes_of_the_others(make_document, moves):
-    """Answered, failed, cancelled or served from signed copy, in any order and on any rungs: at the end nobody is in,
-    and no place is taken.
-    """
-
-    async def live():
-        held = [Held() for _ in range(4 * len(moves) + 1)]
-        lanes = {lane: held[number :: len(LANES)] for number, lane in enumerate(LANES)}
-        bench = Standing(ladder_document(make_document), places={"vip": 2}, lanes=lanes)
-        tasks = []
-        for move, number in moves:
-            waiting = [one.outcome for one in held if one.outcome is not None and not one.outcome.done()]
-            if move == "engage":
-                bench.levels.engaged["web-chat"] = number
-            elif move == "ask":
-                tasks.append(bench.start(key=("bk-acme", "bk-globex")[number % 2]))
-            elif move == "cancelled" and tasks:
-                tasks[number % len(tasks)].cancel()
-            elif move in ENDS and waiting:
-                ENDS[move](waiting[number % len(waiting)])
-            await calm(20)
-            assert bench.holds[0] == sum(not task.done() for task in tasks)
-            assert bench.holds[1] <= 2
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        return bench.holds
-
-    assert asyncio.run(live()) == (0, 0)

@@ -5,7 +5,8 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from datetime import date, datetime, timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import yaml
 from django.conf import settings
@@ -19,7 +20,8 @@ from controlplane.accounts.roles import Role
 from controlplane.approvals import operations as approvals
 from controlplane.approvals.models import ChangeRequest, Decision
 from controlplane.console.management.demo_evals import walk_evals
-from controlplane.ladder import operations as ladder
+from controlplane.ladder import operations as words
+from controlplane.ladder import policies
 from controlplane.prompts import operations as prompts
 from controlplane.prompts.models import PromptVersion
 from controlplane.rollouts import operations as rollouts
@@ -31,6 +33,7 @@ from controlplane.verdicts.references import suggested_guardrails
 
 PASSWORD = "ballast-demo"  # noqa: S105 - printed in the README; demo mode binds to loopback only
 DEMO_FILE = settings.BASE_DIR / "fixtures" / "demo.yaml"
+LADDER_FILE = settings.BASE_DIR / "fixtures" / "demo_ladder.yaml"
 POLICY_FILE = settings.BASE_DIR / "fixtures" / "approval_policy.yaml"
 SETUP = "demo"
 # A story that yields the time of its next step before it takes it.
@@ -66,8 +69,10 @@ def _load(demo: dict[str, Any], *, now: datetime) -> None:
     people = _create_people(demo["operators"], now=start)
     _create_tenants(demo["tenants"], now=start)
     stories = [_walk_prompt(slug, entry, people, now) for slug, entry in demo["prompts"].items()]
+    ladder = demo["ladder"]
     # Its fallback stack names the copy, so that has to be signed before the table is put in force.
-    words = [_walk_copy(slug, entry, people, start + timedelta(minutes=5)) for slug, entry in demo["copy"].items()]
+    copy = [_walk_copy(slug, entry, people, start + timedelta(minutes=5)) for slug, entry in demo["copy"].items()]
+    copy += [_walk_copy(slug, entry, people, start + timedelta(hours=2)) for slug, entry in ladder["copy"].items()]
     # After the first prompt, by which lanes are asked, and before any canary: these name a set and judges.
     asked = walk_evals(
         demo["evals"],
@@ -75,15 +80,21 @@ def _load(demo: dict[str, Any], *, now: datetime) -> None:
         now - timedelta(days=6, hours=5, minutes=30),
         now - timedelta(days=1, hours=4, minutes=50),
     )
-    _play([*words, _walk_routing(demo["routing"], people, start + timedelta(hours=1)), asked, *stories])
+    routed = _walk_routing(demo["routing"], people, start + timedelta(hours=1))
+    _play([*copy, routed, _walk_ladder(ladder["ladder"], people, start + timedelta(hours=3)), asked, *stories])
 
 
 def read_demo(today: date, *, simulator: str) -> dict[str, Any]:
-    """The demo's file, its days counted from `today` and its provider accounts at the address `simulator`."""
-    text = DEMO_FILE.read_text().replace("{simulator}", simulator)
-    text = re.sub(r"\{day([+-]\d+)\}", lambda found: str(today + timedelta(days=int(found[1]))), text)
-    demo: dict[str, Any] = yaml.safe_load(text)
-    return demo
+    """The demo's file, its days counted from `today` and its provider accounts at the address `simulator`; what is said
+    of its ladder in a file of its own is the member `ladder`.
+    """
+
+    def read(path: Path) -> dict[str, Any]:
+        text = path.read_text().replace("{simulator}", simulator)
+        text = re.sub(r"\{day([+-]\d+)\}", lambda found: str(today + timedelta(days=int(found[1]))), text)
+        return cast(dict[str, Any], yaml.safe_load(text))
+
+    return {**read(DEMO_FILE), "ladder": read(LADDER_FILE)}
 
 
 def _create_people(entries: dict[str, Any], *, now: datetime) -> dict[str, Operator]:
@@ -117,11 +128,21 @@ def _walk_routing(document: dict[str, Any], people: dict[str, Operator], at: dat
     approvals.apply_change(change=change, actor=people["oncall"], now=at + timedelta(minutes=40))
 
 
+def _walk_ladder(document: dict[str, Any], people: dict[str, Operator], at: datetime) -> Walk:
+    yield at
+    oncall = people["oncall"]
+    policy = policies.submit_policy(document=document, rationale="Ladder of the demo", actor=oncall, now=at)
+    change = policies.propose_policy(policy=policy, reason="First ladder, after INC-226", actor=oncall, now=at)
+    yield from _sign(change, people, at + timedelta(minutes=20))
+    yield at + timedelta(minutes=40)
+    approvals.apply_change(change=change, actor=oncall, now=at + timedelta(minutes=40))
+
+
 def _walk_copy(slug: str, entry: dict[str, Any], people: dict[str, Operator], at: datetime) -> Walk:
     """One piece of copy: written by its owner, signed by exec, and by legal where it is regulated."""
     owner = people["owner"]
     yield at
-    copy = ladder.create_copy(
+    copy = words.create_copy(
         slug=slug,
         kind=entry["kind"],
         title=entry["title"],
@@ -135,8 +156,8 @@ def _walk_copy(slug: str, entry: dict[str, Any], people: dict[str, Operator], at
         yield at
         document = {"kind": copy.kind, **{key: version_entry[key] for key in ("default_locale", "locales")}}
         rationale = version_entry["rationale"]
-        version = ladder.submit_version(copy=copy, document=document, rationale=rationale, actor=owner, now=at)
-        change = ladder.propose_version(version=version, reason=rationale, actor=owner, now=at)
+        version = words.submit_version(copy=copy, document=document, rationale=rationale, actor=owner, now=at)
+        change = words.propose_version(version=version, reason=rationale, actor=owner, now=at)
         yield from _sign(change, people, at + timedelta(minutes=10))
         at += timedelta(minutes=25)
         yield at
@@ -243,11 +264,13 @@ def _stages(entry: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _sign(change: ChangeRequest, people: dict[str, Operator], at: datetime) -> Walk:
     """Everybody whom the policy may ask signs, five minutes apart."""
-    if change.kind == ladder.KIND_NAME:
+    if change.kind == words.KIND_NAME:
         signers = {"exec": Role.EXEC}
+        needs_legal = change.content["regulated"]
     else:
         signers = {"approver-one": Role.APPROVER, "approver-two": Role.APPROVER}
-    if change.content.get("change_class") == "legal" or change.content.get("regulated"):
+        needs_legal = change.content.get("change_class") == "legal"
+    if needs_legal:
         signers["legal"] = Role.LEGAL
     for username, role in signers.items():
         yield at
