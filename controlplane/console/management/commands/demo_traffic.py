@@ -1,6 +1,7 @@
-"""A gentle stream of requests, as the demo's customers would send them."""
+"""A gentle stream of requests, as the demo's customers would send them; a rush of them when somebody asks for one."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import random
@@ -11,6 +12,10 @@ from typing import Any
 import httpx
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
+from redis.exceptions import RedisError
+
+from controlplane.console import demo_rush
 
 logger = logging.getLogger(__name__)
 
@@ -67,14 +72,17 @@ async def _send(*, rate: float, rng: random.Random) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     base = f"http://127.0.0.1:{settings.GATEWAY_PORT}"
-    client = httpx.AsyncClient(base_url=base, timeout=70, limits=httpx.Limits(max_connections=64))
-    async with client, asyncio.TaskGroup() as tasks:
+    client = httpx.AsyncClient(base_url=base, timeout=70, limits=httpx.Limits(max_connections=400))
+    simulator = httpx.AsyncClient(base_url=f"http://127.0.0.1:{settings.SIMULATOR_PORT}", timeout=5)
+    async with client, simulator, asyncio.TaskGroup() as tasks:
         refused = 0
+        rushing = _Rushing(simulator)
+        tasks.create_task(rushing.watch(stop))
         while not stop.is_set():
             # The gateway may not be there yet.
             if refused < REFUSED_AT_FIRST:
                 refused += await _hand_in(client, **_refused(_draw(rng)))
-            drawn = _draw(rng)
+            drawn = _draw(rng) if rng.random() >= rushing.extra_share else _draw_shopper(rng)
             tasks.create_task(_ask(client, **drawn))
             if "idempotency-key" in drawn["headers"] and rng.random() < DOUBLED:
                 tasks.create_task(_ask(client, **drawn))  # a form that was submitted twice
@@ -82,9 +90,64 @@ async def _send(*, rate: float, rng: random.Random) -> None:
                 handed_in = _draw(rng)
                 tasks.create_task(_hand_in(client, **(_refused(handed_in) if rng.random() < REFUSED else handed_in)))
             try:
-                await asyncio.wait_for(stop.wait(), timeout=rng.expovariate(rate))
+                await asyncio.wait_for(stop.wait(), timeout=rng.expovariate(rate * rushing.factor))
             except TimeoutError:
                 continue
+
+
+class _Rushing:
+    """Whether there is a rush, looked up once a second, and what it does to the simulated providers."""
+
+    def __init__(self, simulator: httpx.AsyncClient) -> None:
+        self.factor = 1.0
+        self._simulator = simulator
+        self._phase: demo_rush.Phase | None = None
+        self._rules: list[int] = []
+
+    @property
+    def extra_share(self) -> float:
+        """Which part of the traffic comes because of the rush."""
+        return 1.0 - 1.0 / self.factor
+
+    async def watch(self, stop: asyncio.Event) -> None:
+        """Follow what somebody asks for, until stopped; then leave the simulator as it was."""
+        while not stop.is_set():
+            try:
+                now = timezone.now()
+                rush = await asyncio.to_thread(demo_rush.current, now)
+                await self._enter(None if rush is None else rush.phase(now))
+            except (httpx.HTTPError, RedisError) as exc:
+                logger.info("the rush cannot be followed: %r", exc)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), timeout=1.0)
+        with contextlib.suppress(httpx.HTTPError):
+            await self._enter(None)
+
+    async def _enter(self, phase: demo_rush.Phase | None) -> None:
+        if phase is self._phase:
+            return
+        self._phase, self.factor = phase, 1.0 if phase is None else phase.rate
+        for rule in self._rules:
+            await self._simulator.delete(f"/admin/faults/{rule}")
+        self._rules = []
+        for model, milliseconds in () if phase is None else phase.slow.items():
+            rule = {"fault": f"latency:ms={milliseconds}", "model": model, "for_seconds": demo_rush.RUSH_SECONDS}
+            answer = await self._simulator.post("/admin/faults", json=rule)
+            self._rules += [one["id"] for one in answer.raise_for_status().json()["rules"]]
+
+
+def _draw_shopper(rng: random.Random) -> dict[str, Any]:
+    """One question of the rush: plain, in the web chat, by somebody who may be answered later."""
+    key = rng.choices(list(CALLERS), weights=[share for share, _ in CALLERS.values()])[0]
+    user = f"shopper-{rng.randrange(100_000):05d}"
+    body: dict[str, Any] = {
+        "model": "chat",
+        "messages": [{"role": "user", "content": rng.choice(QUESTIONS)}],
+        "user": user,
+    }
+    if rng.random() < 0.4:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    return {"headers": {"authorization": f"Bearer {key}"}, "body": body}
 
 
 def _draw(rng: random.Random) -> dict[str, Any]:
