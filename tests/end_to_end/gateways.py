@@ -19,7 +19,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 import httpx
@@ -191,6 +191,8 @@ class Gateways:
         processes: Gateway processes.
         database_url: Where idempotency keys are kept; None: nowhere.
         tenants: Who may ask, by API key.
+        tiers: The tiers of those that are not standard, by tenant.
+        sections: Of the release, beside access and routing.
         runners: Processes that run jobs; each asks the gateway process of its number.
     """
 
@@ -202,6 +204,8 @@ class Gateways:
         processes: int,
         database_url: str | None = None,
         tenants: Mapping[str, str] = DEMO_TENANT,
+        tiers: Mapping[str, str] = MappingProxyType({}),
+        sections: Mapping[str, Any] = MappingProxyType({}),
         runners: int = 0,
     ) -> None:
         self.database_url = database_url or ""
@@ -209,6 +213,8 @@ class Gateways:
         self.simulator_url = f"http://{HOST}:{pick_port()}"
         self.urls: list[str] = []
         self._tenants = tenants
+        self._tiers = tiers
+        self._sections = sections
         self._directory = directory
         self._routing = routing(self.simulator_url)
         self._processes = processes
@@ -412,7 +418,10 @@ class Gateways:
             "audit_head": {"seq": 1, "hash": "ab" * 32},
             "sections": {
                 "access": {
-                    "tenants": dict.fromkeys(self._tenants.values(), anyone),
+                    "tenants": {
+                        tenant: anyone | {"tier": self._tiers.get(tenant, "standard")}
+                        for tenant in self._tenants.values()
+                    },
                     "keys": {
                         hashlib.sha256(key.encode()).hexdigest(): {"tenant": tenant, "id": f"k{number}"}
                         for number, (key, tenant) in enumerate(self._tenants.items(), start=1)
@@ -421,6 +430,7 @@ class Gateways:
                 "prompts": {},
                 "canaries": {},
                 "routing": self._routing,
+                **self._sections,
             },
         }
 

@@ -1,0 +1,334 @@
+"""What a degradation ladder is worth when more is asked than there is capacity for: goodput, waits, and who is served.
+
+    python -m benchmarks.ladder [--loads 1,2,5,10] [--seconds 60] [--quick]
+
+Everything is real and runs on this one machine: a gateway process with its runner of jobs, PostgreSQL, Redis, and the
+provider simulator, which answers so many requests at once and no more. That many are asked at once first, and what they
+are answered in a second is the capacity. Then callers come at random times, 1, 2, 5 and 10 times as many as that a
+second: three in ten of a VIP tenant, five of a standard one, two of a free one. Each asks once, without a retry, and
+waits 10 s at most for an answer.
+
+Subjects, by turns:
+    without    the account's quota policy alone: callers wait for their turn, and are told when it takes too long
+    with       the same, and a ladder of four rungs: shorter answers, no tools, a smaller model of another account, and
+               answers that come later, as jobs; in each rung's signed words. VIPs are promised as many places as the
+               large model has.
+
+Goodput is what a model answered within those 10 s, in answers a second, whole or shorter. A wait is from the question
+to an answer, or to words that say honestly what happens now; whoever got an error, or nothing within the 10 s, waited
+in vain and is counted as that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import random
+import shutil
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import uvloop
+
+from benchmarks.load import describe_machine, table
+from tests.dataplane.conftest import threshold
+from tests.end_to_end.gateways import Gateways, Routing, secret_of, two_lanes
+from tests.end_to_end.stack import Stack, make_data_dir
+from tests.ladders import rung_copy, surface, trigger
+
+AT_ONCE: Final = 6
+PATIENCE_SECONDS: Final = 10.0
+SETTLING_SECONDS: Final = 25.0
+DRAIN_SECONDS: Final = 20.0
+SHARES: Final = {"vip": 0.3, "standard": 0.5, "free": 0.2}
+KEYS: Final = {f"bk-{tier}": tier for tier in SHARES}
+QUESTION: Final = [
+    {"role": "system", "content": "You are a help centre. Answer in detail."},
+    {"role": "user", "content": "How do I get a refund, and how long does it take?"},
+]
+SEEDS: Final = 16
+LARGE, SMALL = "large", "small"
+QUOTA: Final[Mapping[str, float | None]] = {
+    "window_seconds": 60,
+    "requests": None,
+    "tokens": None,
+    "input_tokens": None,
+    "output_tokens": None,
+    "concurrency": AT_ONCE,
+    "headroom": 0.001,
+    "batch_share": 0.2,
+    "vip_concurrency": None,
+    "vip_weight": 4,
+    "standard_weight": 2,
+    "free_weight": 1,
+    "spill_seconds": 1,
+    "max_wait_seconds": PATIENCE_SECONDS,
+    "ramp_seconds": 1,
+    "fleet_workers": 1,
+}
+
+
+def routing() -> Routing:
+    """The route `chat` at the large model, and `smaller` at the small one, each of an account that answers AT_ONCE."""
+
+    def made(simulator_url: str) -> dict[str, Any]:
+        parts = two_lanes(["chat"], policy={})(simulator_url)
+        lane, account = parts["lanes"]["chat/primary"], parts["accounts"]["chat-primary"]
+        del lane["breaker"]
+        models = {LARGE: "gpt-4o", SMALL: "gpt-4o-mini"}
+        numbers = {name: None if value is None else threshold(value) for name, value in QUOTA.items()}
+        return {
+            "providers": parts["providers"],
+            "accounts": {name: account | {"secret": f"env:KEY_OF_{name.upper()}"} for name in models},
+            "lanes": {
+                name: lane | {"account": name, "upstream_model": model, "model": model, "quota": "shared"}
+                for name, model in models.items()
+            },
+            "quotas": {"shared": numbers | {"learn": False}},
+            "routes": {
+                "chat": {"lanes": [LARGE], "deadline_ms": 60_000},
+                "smaller": {"lanes": [SMALL], "deadline_ms": 60_000},
+            },
+        }
+
+    return made
+
+
+def ladder() -> dict[str, Any]:
+    """The sections of a release that hold a ladder of four rungs, quick to move, so that a minute shows it."""
+    four = {
+        "1": {
+            "copy": "rung-1",
+            "instruction": "Answer briefly, in one short sentence.",
+            "max_output_tokens": threshold(60),
+        },
+        "2": {"copy": "rung-2", "instruction": "No tools."},
+        "3": {"copy": "rung-3", "route": "smaller"},
+        "4": {"copy": "rung-4"},
+    }
+    triggers = {
+        "under-way": trigger(enter=2 * AT_ONCE, leave=AT_ONCE, sustain_seconds=threshold(2)),
+        "waiting": trigger(signal="queue_age_seconds", enter=1, leave=0.2, sustain_seconds=threshold(2)),
+    }
+    names = ("step_seconds", "dwell_seconds", "calm_seconds", "longest_calm_seconds")
+    pace = {name: threshold(value) for name, value in zip(names, (3, 10, 10, 60), strict=True)}
+    promises = {
+        tier: {"reserved_concurrency": threshold(AT_ONCE if tier == "vip" else 0), "served_share": threshold(0.9)}
+        for tier in SHARES
+    }
+    return {
+        "copy": rung_copy(1, 2, 3, 4),
+        "ladder": {"web-chat": surface(rungs=four, triggers=triggers, pace=pace, promises=promises)},
+    }
+
+
+@dataclass(slots=True)
+class Answer:
+    """What became of one question. `kind` is whole, shorter, later, words, refused or late."""
+
+    tier: str
+    sent: float
+    seconds: float
+    kind: str
+    job: str = ""
+
+
+def kind_of(response: httpx.Response) -> str:
+    """What a caller got."""
+    if response.status_code == 202:
+        return "later"
+    if not response.is_success:
+        return "words" if "banner" in response.text else "refused"
+    return "whole" if response.headers["ballast-rung"] == "0" else "shorter"
+
+
+async def ask(client: httpx.AsyncClient, tier: str, answers: list[Answer], *, seed: int) -> None:
+    """One question of one caller."""
+    sent = time.monotonic()
+    body = {"model": "chat", "messages": QUESTION, "seed": seed, "user": f"u{seed}"}
+    kind, job = "late", ""
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            response = await client.post(
+                "/v1/chat/completions", json=body, headers={"authorization": f"Bearer bk-{tier}"}
+            )
+        kind, job = kind_of(response), response.headers.get("location", "").rpartition("/")[2]
+    except (TimeoutError, httpx.HTTPError):
+        pass
+    answers.append(Answer(tier, sent, time.monotonic() - sent, kind, job))
+
+
+async def measure_capacity(client: httpx.AsyncClient, *, seconds: float) -> float:
+    """Answers a second, with as many callers as the large model answers at once."""
+    answers: list[Answer] = []
+
+    async def on_and_on(number: int) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            await ask(client, "standard", answers, seed=number)
+
+    await asyncio.gather(*(on_and_on(number) for number in range(AT_ONCE)))
+    return len(answers) / seconds
+
+
+async def offer(client: httpx.AsyncClient, *, rate: float, seconds: float, rng: random.Random) -> list[Answer]:
+    """Let callers come at Poisson times; returns what became of each."""
+    answers: list[Answer] = []
+    tasks = set()
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        await asyncio.sleep(rng.expovariate(rate))
+        tier = rng.choices(list(SHARES), weights=list(SHARES.values()))[0]
+        task = asyncio.create_task(ask(client, tier, answers, seed=rng.randrange(SEEDS)))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+    await asyncio.gather(*tasks)
+    return answers
+
+
+async def delivered(client: httpx.AsyncClient, answers: Sequence[Answer], *, seconds: float) -> int:
+    """How many of the answers that were promised are there, once load has been away for so many seconds."""
+    waiting = {one.job: one.tier for one in answers if one.job}
+    found, until = 0, time.monotonic() + seconds
+    while waiting and time.monotonic() < until:
+        for job, tier in list(waiting.items()):
+            shown = await client.get(f"/v1/jobs/{job}", headers={"authorization": f"Bearer bk-{tier}"})
+            if shown.json().get("status") == "succeeded":
+                found += 1
+                del waiting[job]
+        await asyncio.sleep(1)
+    return found
+
+
+def row(
+    load: float, rate: float, name: str, answers: Sequence[Answer], *, seconds: float, kept: str
+) -> tuple[str, ...]:
+    """One line of the table."""
+    kinds = Counter(one.kind for one in answers)
+    good = kinds["whole"] + kinds["shorter"]
+    told = sorted(one.seconds for one in answers if one.kind in ("whole", "shorter", "later", "words"))
+    vip = [one for one in answers if one.tier == "vip"]
+    vip_good = sorted(one.seconds for one in vip if one.kind in ("whole", "shorter"))
+
+    def share(count: int, total: int) -> str:
+        return f"{100 * count / max(1, total):.0f} %"
+
+    def quantile(values: Sequence[float], q: float) -> str:
+        return f"{values[min(len(values) - 1, int(q * len(values)))]:.2f} s" if values else "-"
+
+    return (
+        f"{load:g}x, {rate:.0f}/s",
+        name,
+        f"{good / seconds:.1f}/s",
+        share(kinds["whole"], len(answers)),
+        share(kinds["shorter"], len(answers)),
+        f"{share(kinds['later'], len(answers))}{kept}",
+        share(kinds["words"] + kinds["refused"] + kinds["late"], len(answers)),
+        quantile(told, 0.5),
+        quantile(told, 0.99),
+        share(len(vip_good), len(vip)),
+        quantile(vip_good, 0.99),
+    )
+
+
+HEAD: Final = (
+    "load",
+    "ladder",
+    "goodput",
+    "whole",
+    "shorter",
+    "later",
+    "in vain",
+    "p50 wait",
+    "p99 wait",
+    "VIP answered",
+    "VIP p99",
+)
+
+
+async def measure(url: str, load: float, capacity: float, *, seconds: float, name: str) -> tuple[str, ...]:
+    """One subject under one load."""
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client:
+        rate = load * capacity
+        rng = random.Random(int(load))  # noqa: S311 - the same callers for both subjects
+        answers = await offer(client, rate=rate, seconds=SETTLING_SECONDS + seconds, rng=rng)
+        begun = min(one.sent for one in answers)
+        counted = [one for one in answers if one.sent - begun >= SETTLING_SECONDS]
+        promised = sum(one.kind == "later" for one in counted)
+        there = await delivered(client, counted, seconds=DRAIN_SECONDS * load) if promised else 0
+        kept = f" ({there} of {promised} came)" if promised else ""
+        return row(load, rate, name, counted, seconds=seconds, kept=kept)
+
+
+def run(loads: Sequence[float], *, seconds: float, database_url: str) -> list[tuple[str, ...]]:
+    """All subjects under all loads, by turns."""
+    rows: list[tuple[str, ...]] = []
+    capacity = 0.0
+    for load in loads:
+        for name, sections in (("without", {}), ("with", ladder())):
+            with (
+                tempfile.TemporaryDirectory() as directory,
+                Gateways(
+                    Path(directory),
+                    routing(),
+                    processes=1,
+                    runners=1,
+                    database_url=database_url,
+                    tenants=KEYS,
+                    tiers={tier: tier for tier in SHARES},
+                    sections=sections,
+                ) as gateways,
+            ):
+                limit = {"kind": "token_bucket", "window_seconds": 60, "concurrency": AT_ONCE}
+                for account in (LARGE, SMALL):
+                    bound = limit | {"account": secret_of(account)}
+                    httpx.post(f"{gateways.simulator_url}/admin/limits", json=bound, timeout=30).raise_for_status()
+                url = gateways.urls[0]
+                if not capacity:
+                    capacity = uvloop.run(_capacity(url))
+                    print(
+                        f"capacity of the large model: {capacity:.1f} answers a second, {AT_ONCE} at once", flush=True
+                    )
+                rows.append(uvloop.run(measure(url, load, capacity, seconds=seconds, name=name)))
+                print("  ".join(rows[-1]), flush=True)
+    return rows
+
+
+async def _capacity(url: str) -> float:
+    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+        await measure_capacity(client, seconds=2)
+        return statistics.median([await measure_capacity(client, seconds=5) for _ in range(3)])
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--loads", default="1,2,5,10")
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--quick", action="store_true", help="two loads, 10 s: does it work")
+    arguments = parser.parse_args()
+    loads, seconds = [float(one) for one in arguments.loads.split(",")], arguments.seconds
+    if arguments.quick:
+        loads, seconds = [1.0, 5.0], 10.0
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    print(f"machine: {describe_machine()}")
+    home = make_data_dir()
+    try:
+        with Stack(home, processes=(), durable=True) as stack:
+            rows = run(loads, seconds=seconds, database_url=stack.postgres.url)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+    print("\n" + table([HEAD, *rows]))
+
+
+if __name__ == "__main__":
+    main()
