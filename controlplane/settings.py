@@ -88,6 +88,7 @@ INSTALLED_APPS = [
     "controlplane.ladder",
     "controlplane.telemetry",
     "controlplane.ledger",
+    "controlplane.deliveries",
     "controlplane.deadletters",
     "controlplane.trials",
     "controlplane.evals",
@@ -166,12 +167,18 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_connect_timeout": 1, "socket_timeout"
 CELERY_TASK_PUBLISH_RETRY = False
 # Durable work has workers of its own: what takes long, or kills them, keeps nobody from lapsing a bypass in time. So
 # has what is urgent of it: who is to be woken does not stand behind an eval.
-CELERY_TASK_ROUTES = {"work.run": {"queue": "ballast.work"}, "work.run_urgent": {"queue": "ballast.urgent"}}
+CELERY_TASK_ROUTES = {
+    "work.run": {"queue": "ballast.work"},
+    "work.run_urgent": {"queue": "ballast.urgent"},
+    # Receivers may be slow.
+    "deliveries.send_due": {"queue": "ballast.work"},
+}
 # What cannot be read becomes a dead letter instead of a line in a log.
 CELERY_WORKER_CONSUMER = "controlplane.work.consumer:Consumer"
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "run" / "celerybeat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "sweep-work": {"task": "work.sweep", "schedule": timedelta(seconds=5)},
+    "send-answers": {"task": "deliveries.send_due", "schedule": timedelta(seconds=2)},
     "store-payloads": {"task": "deadletters.store_payloads", "schedule": timedelta(seconds=10)},
     "wake-redrives": {"task": "deadletters.wake_redrives", "schedule": timedelta(seconds=15)},
     "finish-erasures": {"task": "deadletters.finish_erasures", "schedule": timedelta(seconds=60)},
@@ -184,6 +191,7 @@ CELERY_BEAT_SCHEDULE = {
     "follow-shadows": {"task": "shadows.follow", "schedule": timedelta(seconds=5)},
     "settle-checklists": {"task": "shadows.settle_checklists", "schedule": timedelta(seconds=10)},
     "compact-rollups": {"task": "telemetry.compact_rollups", "schedule": timedelta(seconds=60)},
+    "audit-orders": {"task": "telemetry.audit_orders", "schedule": timedelta(seconds=10)},
     "forget-samples": {"task": "telemetry.forget_samples", "schedule": timedelta(seconds=60)},
     "measure-drills": {"task": "telemetry.measure_drills", "schedule": timedelta(seconds=15)},
     "decide-credits": {"task": "ledger.decide_credits", "schedule": timedelta(hours=1)},

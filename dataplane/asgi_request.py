@@ -28,7 +28,7 @@ async def read_inbound(scope: Scope, receive: Receive, *, limit_bytes: int, requ
     Raises:
         UnsupportedMediaType, BodyTooLarge, InvalidRequest, CallerLeft.
     """
-    authorization = user = deadline_ms = accept_language = workload = queue = None
+    authorization = user = deadline_ms = accept_language = workload = queue = deliver = later = None
     idempotency_keys: tuple[str, ...] = ()
     media_type = ""
     length = 0
@@ -49,6 +49,10 @@ async def read_inbound(scope: Scope, receive: Receive, *, limit_bytes: int, requ
             queue = value.decode("latin-1")
         elif name == b"accept-language":
             accept_language = value.decode("latin-1")
+        elif name == b"ballast-deliver":
+            deliver = value.decode("latin-1")
+        elif name == b"ballast-later":
+            later = value.decode("latin-1")
         elif name == b"idempotency-key":
             idempotency_keys += (value.decode("latin-1"),)
     if media_type != "application/json" and media_type.partition(";")[0].strip().lower() != "application/json":
@@ -68,6 +72,8 @@ async def read_inbound(scope: Scope, receive: Receive, *, limit_bytes: int, requ
         idempotency_key,
         workload,
         queue,
+        deliver=deliver,
+        later=later,
     )
 
 

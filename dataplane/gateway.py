@@ -37,13 +37,17 @@ from dataplane.errors import GatewayError, UnknownRoute
 from dataplane.evidence import Evidence
 from dataplane.fleet import FleetBreakers
 from dataplane.job_desk import JobDesk
+from dataplane.job_queue import JobQueue
 from dataplane.journey import Inbound, new_id
 from dataplane.keyed import KeyedWork
 from dataplane.known_questions import KnownQuestions
+from dataplane.ladder.counting import SurfaceCounting
 from dataplane.ladder.ladders import Ladders
 from dataplane.ladder.orders import HostOrders, orders_file
+from dataplane.ladder.promises import Promises
 from dataplane.ladder.status_desk import StatusCall, StatusDesk
 from dataplane.lane_caller import LaneCaller
+from dataplane.last_words import LastWords
 from dataplane.metrics import GatewayMetrics
 from dataplane.pipeline import Pipeline
 from dataplane.probes import LaneProbes
@@ -110,6 +114,7 @@ class Reports(UsageSink, StreamReports, Protocol):
     lanes: Callable[[], list[dict[str, Any]]] | None
     quotas: Callable[[], list[dict[str, Any]]] | None
     ladders: Callable[[], list[dict[str, Any]]] | None
+    surfaces: SurfaceCounting | None
 
     def add_sample(self, row: Mapping[str, Any]) -> None:
         """Take over an answer that is kept as a sample; must not wait."""
@@ -212,7 +217,7 @@ class Gateway:
             breakers=self._breakers.states,
             quotas=lambda: self._quotas.shares(),
             streams=lambda: self._streams,
-            jobs=lambda: self._job_desk.figures,
+            jobs=lambda: self._job_queue.figures,
             ladders=lambda: self._ladders.states(),
         )
         caller = LaneCaller(
@@ -238,6 +243,7 @@ class Gateway:
             report=reports.add_event,
             clock=clock,
             wall=wall,
+            jobs=job_store,
         )
         attempts = Attempts(
             breakers=self._breakers,
@@ -252,6 +258,7 @@ class Gateway:
         reports.lanes = lambda: with_waits(self._breakers.states(), attempts)
         reports.quotas = self._quotas.states
         reports.ladders = self._ladders.states
+        reports.surfaces = self._ladders.counting
         reports.region = settings.region
         self._streams: Streams | None = None
         if stream_log is not None and cursors is not None:
@@ -270,11 +277,13 @@ class Gateway:
                 store=idempotency_store, streams=self._streams, owner=owner, timers=timers, clock=clock
             )
         self._known_questions = KnownQuestions(attempts=attempts, caller=caller, timers=timers, clock=clock, wall=wall)
+        copy_desk = CopyDesk(breakers=self._breakers, known_questions=self._known_questions, schemas=schemas)
+        self._job_queue = JobQueue(job_store, limit=settings.job_limit, clock=clock, wall=wall)
         self._pipeline = Pipeline(
             releases=watcher,
             caller=caller,
             attempts=attempts,
-            copy_desk=CopyDesk(breakers=self._breakers, known_questions=self._known_questions, schemas=schemas),
+            copy_desk=copy_desk,
             schemas=schemas,
             aggregation=aggregation,
             metrics=self._metrics,
@@ -289,11 +298,18 @@ class Gateway:
             sandboxes=None if trusted_keys is None else Sandboxes(trusted_keys),
             shadows=shadows,
             ladder=self._ladders.desk,
+            later=Promises(
+                self._job_queue,
+                desk=self._ladders.desk,
+                last_words=LastWords(copy_desk=copy_desk, timers=timers, wall=wall),
+                public_url=settings.public_url,
+            ),
+            surfaces=self._ladders.counting,
             clock=clock,
             wall=wall,
         )
         self._stream_desk = StreamDesk(self._streams, self._pipeline)
-        self._job_desk = JobDesk(job_store, self._pipeline, limit=settings.job_limit, clock=clock, wall=wall)
+        self._job_desk = JobDesk(self._job_queue, self._pipeline, words=self._ladders.desk.speak_later)
         self._repair_desk = RepairDesk(repair_store, self._pipeline, schemas=schemas)
         self._desks: tuple[Desk, ...] = (self._job_desk, self._repair_desk)
         self._probes = LaneProbes(
@@ -554,7 +570,7 @@ class Gateway:
             if path.startswith("/v1/models"):
                 await self._send_models(scope, send, request_id=request_id)
             elif path == "/metrics":
-                await self._job_desk.look()
+                await self._job_queue.look()
                 await _send(send, 200, [PROMETHEUS], self._metrics.render())
             else:
                 await self._send_health(path, send)

@@ -6,42 +6,32 @@ what only an attempt shows stands in the job afterwards.
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import time
 from collections.abc import Callable
 from typing import Any, Final
-from uuid import UUID
 
 import orjson
 
 from dataplane.desks import DeskCall
+from dataplane.destinations import Channel, Destination, read_destination
 from dataplane.envelope import JSON_TYPE, Header, error_body, error_headers, face_of
-from dataplane.errors import InvalidRequest, JobErased, JobsUnavailable
-from dataplane.idempotency import Scope, fingerprint_of, parse_key
-from dataplane.jobs import (
-    OVER,
-    Figures,
-    Job,
-    JobRequest,
-    State,
-    look_again_seconds,
-    name_of,
-    parse_job,
-    read_id,
-)
-from dataplane.journey import Inbound, Journey, Reply, new_id
+from dataplane.errors import InvalidRequest, JobErased
+from dataplane.idempotency import parse_key
+from dataplane.job_queue import JobQueue
+from dataplane.jobs import OVER, Job, State, look_again_seconds, name_of, parse_job, read_id
+from dataplane.journey import Inbound, Journey, Reply
+from dataplane.ladder.promises import JOBS_PATH, with_words
+from dataplane.ladder.words import Spoken
 from dataplane.pipeline import Pipeline
-from dataplane.stores.jobs import JobStore, Submission
+from dataplane.request_parser import CHAT_PATH
 
-log = logging.getLogger("ballast.jobs")
-
-JOBS_PATH: Final = "/v1/jobs"
 SUBMIT: Final = "job_submit"
-# What one process tells of the whole queue is at most so old: many who wait ask often.
-FIGURES_SECONDS: Final = 2.0
-# Bodies that may take long to write canonically do not hold up everybody else meanwhile.
-THREAD_FROM_BYTES: Final = 16 * 1024
+
+# The words of (route, an `Accept-Language` header, the request's id, the job as its tenant knows it).
+Words = Callable[[str, str | None, str, str], Spoken | None]
+
+
+def _no_words(*_: object) -> None:
+    return None
 
 
 class JobDesk:
@@ -55,50 +45,19 @@ class JobDesk:
     }
     reading: Final = frozenset({SUBMIT})
 
-    def __init__(
-        self,
-        store: JobStore | None,
-        pipeline: Pipeline,
-        *,
-        limit: int,
-        clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
-    ) -> None:
-        """`store` None: this gateway is told of no database. `limit` is how many jobs a tenant may have in the queue;
-        `clock` is monotonic seconds, `wall` epoch seconds.
-        """
-        self._store = store
+    def __init__(self, queue: JobQueue, pipeline: Pipeline, *, words: Words = _no_words) -> None:
+        """`words` gives those that an answer by e-mail goes out with, as `LadderDesk.speak_later` does."""
+        self._queue = queue
         self._pipeline = pipeline
-        self._limit = limit
-        self._clock = clock
-        self._wall = wall
-        self._figures: Figures | None = None
-        self._figures_at = 0.0
+        self._words = words
 
     async def start(self) -> None:
         """Begin to connect; never waits for it."""
-        if self._store is not None:
-            await self._store.start()
+        await self._queue.start()
 
     async def stop(self) -> None:
         """Let go of the store."""
-        if self._store is not None:
-            await self._store.close()
-
-    @property
-    def figures(self) -> Figures | None:
-        """How the queue stood when it was asked last; None while nobody could."""
-        return self._figures
-
-    async def look(self) -> None:
-        """Ask how the queue stands, unless that was a moment ago. Who cannot be told keeps nothing older."""
-        if self._store is None or (self._figures is not None and self._clock() - self._figures_at < FIGURES_SECONDS):
-            return
-        try:
-            self._figures = await self._store.figures()
-            self._figures_at = self._clock()
-        except JobsUnavailable:
-            self._figures = None
+        await self._queue.stop()
 
     async def serve(self, call: DeskCall, reply: Reply) -> None:
         """Answer one request.
@@ -111,7 +70,7 @@ class JobDesk:
         if call.operation == SUBMIT:
             await self._submit(call.inbound, reply)
             return
-        store, job = self._require(), read_id(call.name)
+        store, job = self._queue.store, read_id(call.name)
         if call.action == "cancel":
             was = await store.find(job, tenant=key.tenant.slug)
             known = was if was.state in OVER else await store.cancel(job, tenant=key.tenant.slug)
@@ -126,30 +85,21 @@ class JobDesk:
         except orjson.JSONDecodeError as exc:
             raise InvalidRequest(f"the request body is not valid JSON: {exc}") from exc
         request = parse_job(fields)
+        told = read_destination(inbound.deliver, request.ballast)
         asked = Inbound(inbound.request_id, request.body, inbound.started, inbound.authorization, inbound.user)
         try:
             journey = self._pipeline.check(asked, path=request.endpoint)
         except InvalidRequest as exc:
             exc.param = f"body.{exc.param}" if exc.param else "body"
             raise
-        store, key = self._require(), parse_key(inbound.idempotency_key)
-        if len(inbound.body) < THREAD_FROM_BYTES:
-            fingerprint = fingerprint_of(fields, path=JOBS_PATH)
-        else:
-            fingerprint = await asyncio.to_thread(fingerprint_of, fields, path=JOBS_PATH)
-        submission = Submission(
-            id=UUID(new_id(self._wall())),
-            scope=Scope("" if journey.tenant is None else journey.tenant.slug, journey.user),
-            key_id=journey.key_id,
-            user=inbound.user,
-            key=key or "",
-            fingerprint=fingerprint,
-            endpoint=request.endpoint,
-            body=request.body,
-            expires_seconds=request.expires_seconds,
-            has_tools=_has_tools(journey, request),
+        key, new = parse_key(inbound.idempotency_key), self._queue.new_id()
+        journey.inbound = inbound  # beside the request it says what is to become of the job
+        destination = None
+        if told is not None:
+            destination = self._with_words(told, journey, endpoint=request.endpoint, job=name_of(new))
+        job, is_new = await self._queue.hand_in(
+            journey, request, job=new, fields=fields, path=JOBS_PATH, key=key, destination=destination
         )
-        job, is_new = await store.submit(submission, limit=self._limit)
         more = [(b"location", f"{JOBS_PATH}/{job.name}".encode())]
         await self._tell(202 if is_new else 200, job, inbound, reply, {}, more)
 
@@ -165,34 +115,20 @@ class JobDesk:
         if job.erased_at is not None:
             await _tell_erased(job, inbound, reply)
             return
-        position, eta_seconds = await self._place(job)
+        position, eta_seconds = await self._queue.place(job)
         headers: list[Header] = [JSON_TYPE, (b"ballast-request-id", inbound.request_id.encode()), *(more or ())]
         if job.state not in OVER:
             headers.append((b"retry-after", b"%d" % look_again_seconds(eta_seconds)))
         body = job_json(job, position=position, eta_seconds=eta_seconds) | members
         await reply.send_whole(status, headers, orjson.dumps(body))
 
-    async def _place(self, job: Job) -> tuple[int | None, float | None]:
-        """Where a job stands and how long it takes. What cannot be looked up is not known; the job is stored."""
-        if job.state is not State.QUEUED:
-            return None, None
-        try:
-            position = await self._require().place(job)
-        except JobsUnavailable:
-            return None, None
-        await self.look()
-        return position, None if self._figures is None else self._figures.eta_seconds(position)
-
-    def _require(self) -> JobStore:
-        if self._store is None:
-            raise JobsUnavailable("this gateway is told of no database")
-        return self._store
-
-
-def _has_tools(journey: Journey, request: JobRequest) -> bool:
-    """Whether a job's request brings tools of its own, or those of its prompt as it is served now."""
-    version = journey.prompt_version
-    return request.has_tools or (version is not None and bool(version.parameters.get("tools")))
+    def _with_words(self, told: Destination, journey: Journey, *, endpoint: str, job: str) -> Destination:
+        """As `with_words`; who hands a job in is told nothing of a rung, so a webhook is not either."""
+        words, inbound = None, journey.inbound
+        # Nobody reads a vector in a mailbox.
+        if told.channel is Channel.EMAIL and endpoint == CHAT_PATH:
+            words = self._words(journey.route, inbound.accept_language, inbound.request_id, job)
+        return with_words(told, words, route=journey.route)
 
 
 async def _tell_erased(job: Job, inbound: Inbound, reply: Reply) -> None:

@@ -24,6 +24,7 @@ from uuid import UUID
 
 import orjson
 
+from dataplane.destinations import MEMBER
 from dataplane.errors import InvalidRequest, JobNotFound
 from dataplane.ids import read_named
 from dataplane.retry import backoff
@@ -102,27 +103,31 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """What a caller hands in: the request, as JSON, and the address that it is for."""
+    """What a caller hands in: the request, as JSON, and the address that it is for. `ballast` is what it tells the
+    gateway alone (see `destinations.read_destination`), unread.
+    """
 
     endpoint: str
     body: bytes
     expires_seconds: float
     has_tools: bool = False
+    ballast: Any = None
 
 
 def parse_job(fields: object) -> JobRequest:
     """Read the body of a `POST /v1/jobs`, as far as it is not the request's own.
 
-    Shape: {"endpoint": one of ENDPOINTS, "body": {...}, "expires_seconds"?: number}.
+    Shape: {"endpoint": one of ENDPOINTS, "body": {...}, "expires_seconds"?: number, "ballast"?: see
+        `destinations.read_destination`}.
     Raises:
         InvalidRequest: naming the field.
     """
     if not isinstance(fields, dict):
         raise InvalidRequest("the request body must be a JSON object")
-    unknown = sorted(fields.keys() - {"endpoint", "body", "expires_seconds"})
+    unknown = sorted(fields.keys() - {"endpoint", "body", "expires_seconds", MEMBER})
     if unknown:
         raise InvalidRequest(
-            f"a job has no field {unknown[0][:40]!r}; it has 'endpoint', 'body' and 'expires_seconds'",
+            f"a job has no field {unknown[0][:40]!r}; it has 'endpoint', 'body', 'expires_seconds' and '{MEMBER}'",
             param=unknown[0][:40],
         )
     endpoint, body = fields.get("endpoint"), fields.get("body")
@@ -132,6 +137,10 @@ def parse_job(fields: object) -> JobRequest:
         raise InvalidRequest(f"'body' must be the JSON object that {endpoint} takes", param="body")
     if body.get("stream"):
         raise InvalidRequest("the answer to a job comes whole; leave 'stream' out", param="body.stream")
+    if MEMBER in body:
+        raise InvalidRequest(
+            f"where the answer of a job goes is said beside 'body', as '{MEMBER}'", param=f"body.{MEMBER}"
+        )
     seconds = fields.get("expires_seconds", DEFAULT_EXPIRES_SECONDS)
     is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if not is_number or not MIN_EXPIRES_SECONDS <= seconds <= MAX_EXPIRES_SECONDS:
@@ -140,7 +149,7 @@ def parse_job(fields: object) -> JobRequest:
             param="expires_seconds",
         )
     has_tools = bool(body.get("tools") or body.get("functions"))
-    return JobRequest(endpoint, orjson.dumps(body), float(seconds), has_tools)
+    return JobRequest(endpoint, orjson.dumps(body), float(seconds), has_tools, fields.get(MEMBER))
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +325,7 @@ class Verdict:
     delivery: Delivery = Delivery.RETURNED
 
 
+MAINTENANCE: Final = "maintenance"
 # Nothing was asked of a provider, or it did nothing; to be told so again and again costs nobody.
 _COSTS_NOTHING: Final = frozenset(
     {
@@ -323,7 +333,7 @@ _COSTS_NOTHING: Final = frozenset(
         "idempotency_in_progress",
         "idempotency_unavailable",
         "job_token_refused",
-        "maintenance",
+        MAINTENANCE,
         "no_release",
         "quota_exhausted",
         "upstream_rate_limited",
@@ -332,11 +342,11 @@ _COSTS_NOTHING: Final = frozenset(
 )
 # No gateway had begun with the request, so that it does no harm is not shown by them.
 _UNTRIED: Final = frozenset(
-    {"idempotency_in_progress", "idempotency_unavailable", "job_token_refused", "maintenance", "no_release"}
+    {"idempotency_in_progress", "idempotency_unavailable", "job_token_refused", MAINTENANCE, "no_release"}
 )
 # An SDK is told not to repeat these by itself. A runner may: the attempt before goes on, a key file is wrong, or what
 # it asks of is under maintenance for a while.
-_WAITS_ALL_THE_SAME: Final = frozenset({"idempotency_in_progress", "job_token_refused", "maintenance"})
+_WAITS_ALL_THE_SAME: Final = frozenset({"idempotency_in_progress", "job_token_refused", MAINTENANCE})
 
 
 def judge(answer: Answer, *, attempts: int, failures: int, left_seconds: float, rng: Random) -> Verdict:
@@ -363,6 +373,9 @@ def judge(answer: Answer, *, attempts: int, failures: int, left_seconds: float, 
     if not may_repeat or failures >= MAX_FAILURES:
         return Verdict(Event.FAILED, failures=failures)
     told = _seconds(answer.headers.get("retry-after"))
+    if told is not None and code == MAINTENANCE:
+        # It says when people expect its end. They may end it sooner, and to ask again costs nobody.
+        told = min(told, CAP_SECONDS)
     return Verdict(Event.PUT_BACK, pause if told is None else max(told, MIN_WAIT_SECONDS), failures, delivery)
 
 

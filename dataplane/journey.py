@@ -27,6 +27,7 @@ from dataplane.routing import Lane
 from dataplane.signed_copy import SignedCopy
 
 if TYPE_CHECKING:
+    from dataplane.destinations import Destination
     from dataplane.ladder.desk import Stand
     from dataplane.ladder.words import Spoken
     from dataplane.productions import Production
@@ -62,6 +63,8 @@ class Inbound:
     workload: str | None = None
     queue: str | None = None
     announce: Callable[[Place], None] | None = None
+    deliver: str | None = None
+    later: str | None = None
 
 
 @record
@@ -215,6 +218,7 @@ class Journey:
     they did not look, or could not say.
     `stand` is where it stands on the ladder of its surface, None where there is none, and `spoken` the signed words of
     its rung, None where none is engaged for it.
+    `destination` is where its answer goes if that comes later, None where its caller comes back for it.
     `queue_position` is where it stood when it began to wait for an account's quota, 0 if it never did, and `queued_ms`
     how long it waited.
     """
@@ -229,6 +233,7 @@ class Journey:
         "cohort",
         "copy",
         "deadline_ms",
+        "destination",
         "error",
         "fallback",
         "grounded",
@@ -276,6 +281,7 @@ class Journey:
         self.cohort = "none"
         self.unkeyed = False
         self.part: Part | None = None
+        self.destination: Destination | None = None
         self.stand: Stand | None = None
         self.spoken: Spoken | None = None
         self.overheard: Overheard | None = None

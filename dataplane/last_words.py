@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from dataplane.chat import Chat
 from dataplane.copy_desk import CopyDesk
-from dataplane.envelope import JSON_TYPE, error_body, error_headers, face_of
+from dataplane.envelope import JSON_TYPE, Header, error_body, error_headers, face_of
 from dataplane.errors import DeadlineExceeded, GatewayError, UpstreamError, ValidationFailed
 from dataplane.fallback import CopyAnswer
 from dataplane.frames import DONE, Ending
@@ -84,8 +84,12 @@ class LastWords:
         *,
         finish_reason: str,
         ballast: dict[str, Any],
+        status: int = 200,
+        more: Sequence[Header] = (),
     ) -> None:
-        """Answer with signed copy. `ballast` is what there is to say about it, beside the rung that it is given on."""
+        """Answer with signed copy. `ballast` is what there is to say about it, beside the rung that it is given on;
+        `status` is a whole answer's, a stream always begins with 200; `more` are headers of this answer alone.
+        """
         if journey.spoken is not None:
             # `copy` and `locale` are those of the words that stand in the answer, not of the banner above them.
             ballast = journey.spoken.to_json() | ballast
@@ -101,13 +105,14 @@ class LastWords:
                     finish_reason=finish_reason,
                     usage=Usage(),
                 )
-                await reply.send_whole(200, journey.headers(JSON_TYPE), response.to_openai(ballast=ballast))
+                headers = [*journey.headers(JSON_TYPE), *more]
+                await reply.send_whole(status, headers, response.to_openai(ballast=ballast))
                 return
             encoder = ChunkEncoder(include_usage=request.include_usage, ballast=ballast)
             start = Start(journey.inbound.request_id, model, created)
             deltas = (start, TextDelta(answer.text), Finish(finish_reason), UsageDelta(Usage()))
             payloads = [*encoder.encode(StreamChunk(deltas)), *encoder.closing(), DONE]
-            await reply.open_stream([*journey.headers(EVENT_STREAM), NO_CACHE])
+            await reply.open_stream([*journey.headers(EVENT_STREAM), NO_CACHE, *more])
             await reply.send_events(payloads, ending=Ending.COMPLETED)
 
     def give_notice(self, journey: Journey, stack: FallbackStack, error: GatewayError) -> None:

@@ -42,6 +42,7 @@ class ChatRequest:
     what the gateway does not know), without model, messages, prompt, stream, stream_options, sources and tool_effects.
     `sources` are what the answer is to rest on, for validators: they are sent to nobody. `tool_effects` is what the
     caller says of its tools: none (they change nothing), idempotent (twice is as once), once (never again), or nothing.
+    `ballast` is what the caller tells the gateway alone (see `destinations.read_destination`), unread.
     """
 
     route: str
@@ -54,6 +55,7 @@ class ChatRequest:
     user: str | None = None
     tool_effects: str | None = None
     sources: tuple[Source, ...] = ()
+    ballast: Any = None
 
     @property
     def wants_json(self) -> bool:

@@ -24,6 +24,7 @@ from dataplane.chat import Chat, able_lanes, chat_needs
 from dataplane.continuation import why_not
 from dataplane.copy_desk import CopyDesk
 from dataplane.cursors import CursorKeys
+from dataplane.destinations import read_destination
 from dataplane.envelope import JSON_TYPE
 from dataplane.errors import (
     GatewayError,
@@ -40,6 +41,7 @@ from dataplane.integrity import Integrity
 from dataplane.journey import CHARACTERS_PER_TOKEN, Attempt, Inbound, Journey, Reply
 from dataplane.json_answers import rewritten
 from dataplane.keyed import KeyedRequest, KeyedWork
+from dataplane.ladder.counting import SurfaceCounting
 from dataplane.ladder.desk import LadderDesk
 from dataplane.ladder.steps import Later, Steps
 from dataplane.lane_caller import LaneCaller
@@ -47,7 +49,7 @@ from dataplane.lane_choice import choose_lanes
 from dataplane.lane_fit import LaneFit, refuse_unknown_fields
 from dataplane.last_words import LastWords, as_error
 from dataplane.managed_prompts import fill_prompt
-from dataplane.messages import ChatResponse, EmbeddingRequest, EmbeddingResponse
+from dataplane.messages import ChatRequest, ChatResponse, EmbeddingRequest, EmbeddingResponse
 from dataplane.metrics import GatewayMetrics
 from dataplane.open_answers import OpenAnswers
 from dataplane.policies import FallbackStack
@@ -57,7 +59,7 @@ from dataplane.recording import Recording
 from dataplane.relay import Carrying, Relay
 from dataplane.release import Release
 from dataplane.repairing import Repairing
-from dataplane.request_headers import read_deadline
+from dataplane.request_headers import check_later, read_deadline
 from dataplane.request_parser import CHAT_PATH, EMBEDDINGS_PATH, parse_chat_request, parse_embedding_request
 from dataplane.retry import is_repeatable
 from dataplane.routing import Lane, Route
@@ -99,6 +101,7 @@ class Pipeline:
         shadows: Offering | None = None,
         ladder: LadderDesk | None = None,
         later: Later | None = None,
+        surfaces: SurfaceCounting | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -107,7 +110,8 @@ class Pipeline:
         `job_keys`, which read the tokens of runners, runners are; without `repairs`, no answer is kept to be completed;
         without `samples`, none as a sample; without `evidence`, nothing counts for or against canaries; without
         `sandboxes`, which let evals in, they are refused; without `shadows`, nothing is asked again; without `ladder`,
-        no rung is ever engaged, and without `later`, whoever is to be answered later is refused.
+        no rung is ever engaged, without `later`, whoever is to be answered later is refused, and without `surfaces`,
+        nobody counts what became of requests there.
         """
         self._authentication = Authentication(releases=releases, job_keys=job_keys, sandboxes=sandboxes, wall=wall)
         self._caller = caller
@@ -125,7 +129,12 @@ class Pipeline:
         self._attempts = attempts
         self._last_words = LastWords(copy_desk=copy_desk, timers=timers, wall=wall)
         self._recording = Recording(
-            metrics=metrics, aggregation=aggregation, evidence=evidence, ladder=ladder, clock=clock
+            metrics=metrics,
+            aggregation=aggregation,
+            evidence=evidence,
+            ladder=ladder,
+            surfaces=surfaces,
+            clock=clock,
         )
         self._steps: Steps | None = None
         if ladder is not None:
@@ -243,6 +252,7 @@ class Pipeline:
         request = parse_chat_request(journey.inbound.body)
         journey.stream = request.stream
         journey.user = journey.inbound.user or request.user
+        self._read_where_later(journey, request)
         if (reference := request.prompt) is None:
             journey.route = request.route
         else:
@@ -259,6 +269,13 @@ class Pipeline:
 
         may_repeat = is_repeatable(request, is_keyed=journey.inbound.idempotency_key is not None)
         return Chat(request, release, route, fit, may_repeat)
+
+    def _read_where_later(self, journey: Journey, request: ChatRequest) -> None:
+        """Read what the caller says of an answer that comes later: what is wrong with it shows on a quiet day too."""
+        inbound = journey.inbound
+        if inbound.deliver is not None or request.ballast is not None:
+            journey.destination = read_destination(inbound.deliver, request.ballast)
+        check_later(inbound.later)
 
     def _decide_embeddings(self, journey: Journey) -> tuple[EmbeddingRequest, Release, Route]:
         """As `_decide`."""

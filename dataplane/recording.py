@@ -1,5 +1,5 @@
-"""Counts each request once, when it ends: in the metrics of the process, in telemetry, and for or against a canary; and
-lets it leave the ladder.
+"""Counts each request once, when it ends: in the metrics of the process, in telemetry, among what its surface served,
+and for or against a canary; and lets it leave the ladder.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataplane.aggregation import Aggregation
 from dataplane.evidence import Evidence
 from dataplane.journey import EVAL, Journey
-from dataplane.ladder.desk import LadderDesk
+from dataplane.ladder.counting import SurfaceCounting, outcome_of
+from dataplane.ladder.desk import LadderDesk, Stand
 from dataplane.metrics import GatewayMetrics
 
 
@@ -23,15 +24,17 @@ class Recording:
         aggregation: Aggregation,
         evidence: Evidence | None,
         ladder: LadderDesk | None,
+        surfaces: SurfaceCounting | None,
         clock: Callable[[], float],
     ) -> None:
         """`clock` is monotonic seconds; without `evidence`, nothing counts for or against canaries; `ladder` is what
-        requests have entered, if any.
+        requests have entered, if any, and without `surfaces`, nobody counts what became of them there.
         """
         self._metrics = metrics
         self._aggregation = aggregation
         self._evidence = evidence
         self._ladder = ladder
+        self._surfaces = surfaces
         self._clock = clock
 
     def record(self, operation: str, journey: Journey) -> None:
@@ -41,6 +44,8 @@ class Recording:
             self._ladder.leave(journey.stand)
         operation = EVAL if journey.is_eval else operation
         seconds = self._clock() - journey.inbound.started
+        if journey.stand is not None:
+            self._record_where_it_stood(journey, journey.stand, seconds)
         self._metrics.count(operation, journey.outcome, seconds)
         if journey.fallback not in ("none", "alternate"):
             self._metrics.count_fallback(journey.route, journey.fallback)
@@ -66,3 +71,21 @@ class Recording:
                 blocked=journey.blocked,
                 grounded=journey.grounded,
             )
+
+    def _record_where_it_stood(self, journey: Journey, stand: Stand, seconds: float) -> None:
+        if self._surfaces is None:
+            return
+        outcome = outcome_of(
+            stand,
+            result=journey.result,
+            code=journey.outcome,
+            is_copy=journey.copy is not None,
+            is_asked=bool(journey.attempts),
+        )
+        self._surfaces.record(
+            stand,
+            outcome,
+            cost_micros=journey.cost_micros,
+            latency_ms=seconds * 1000,
+            queued_ms=journey.queued_ms if journey.queue_position else None,
+        )

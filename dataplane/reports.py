@@ -24,6 +24,7 @@ from redis.exceptions import RedisError
 from dataplane.aggregation import Aggregation
 from dataplane.events import Event, ReportsCaughtUp, ReportsDelayed, ReportsDropped
 from dataplane.evidence import Evidence
+from dataplane.ladder.counting import SurfaceCounting
 from dataplane.release import Release
 from dataplane.settings import ReportSettings
 from dataplane.shadow.counting import ShadowCounting
@@ -40,6 +41,7 @@ MAX_SAMPLES_PER_BATCH: Final = 10
 MAX_EVIDENCE_PER_BATCH: Final = 50
 # Each with two sketches.
 MAX_SHADOWS_PER_BATCH: Final = 200
+MAX_SURFACES_PER_BATCH: Final = 200
 REPLAY_CHUNK_BYTES: Final = 512 * 1024
 REPLAY_BYTES_PER_INTERVAL: Final = 8 * 1024 * 1024
 
@@ -116,7 +118,8 @@ class ReportShipper:
     `status`, `serving`, `in_flight`, `region`, `lanes`, `quotas` and `ladders` are plain attributes: whoever knows them
     sets them, the next heartbeat says them; an empty region is left out. `lanes` is asked each time how this worker
     holds the lanes that have a breaker, `quotas` how the quotas stand that it shares, `ladders` where the ladders of
-    its surfaces stand; None: there are none.
+    its surfaces stand; None: there are none. `surfaces` is drained each time: what became of requests there, and how
+    loaded they were.
     Shape of what `quotas` answers: see `QuotaShare.state`; of `ladders`: see `Ladders.states`; of `lanes`:
     [{"lane": str, "state": "closed"|"open"|"half_open"|"forced_open"|"forced_closed", "open_for_seconds": float or
     null, "probes", "attempts", "failures": int, "cause": str}].
@@ -144,6 +147,7 @@ class ReportShipper:
         self.lanes: Callable[[], list[dict[str, Any]]] | None = None
         self.quotas: Callable[[], list[dict[str, Any]]] | None = None
         self.ladders: Callable[[], list[dict[str, Any]]] | None = None
+        self.surfaces: SurfaceCounting | None = None
         self._kind = kind
         self._host = host
         self._settings = settings
@@ -352,7 +356,8 @@ class ReportShipper:
         for start in range(0, max(len(rollups), len(usage), len(events)), MAX_ROWS_PER_BATCH):
             rows = slice(start, start + MAX_ROWS_PER_BATCH)
             batches.append(self._batch(now, rollups=rollups[rows], usage=usage[rows], events=events[rows]))
-        return batches + self._evidence_batches(now) + self._shadow_batches(now) + self._stream_batches(now)
+        batches += self._evidence_batches(now) + self._shadow_batches(now) + self._surface_batches(now)
+        return batches + self._stream_batches(now)
 
     def _evidence_batches(self, now: float) -> list[bytes]:
         if self._evidence is None:
@@ -374,6 +379,16 @@ class ReportShipper:
             batches.append(self._batch(now, shadow=rows[start : start + MAX_SHADOWS_PER_BATCH]))
         for start in range(0, len(samples), MAX_SAMPLES_PER_BATCH):
             batches.append(self._batch(now, shadow_samples=samples[start : start + MAX_SAMPLES_PER_BATCH]))
+        return batches
+
+    def _surface_batches(self, now: float) -> list[bytes]:
+        if self.surfaces is None:
+            return []
+        rows, loads = self.surfaces.drain(now), self.surfaces.drain_loads(now)
+        batches = []
+        for start in range(0, max(len(rows), len(loads)), MAX_SURFACES_PER_BATCH):
+            part = slice(start, start + MAX_SURFACES_PER_BATCH)
+            batches.append(self._batch(now, surfaces=rows[part], surface_readings=loads[part]))
         return batches
 
     def _stream_batches(self, now: float) -> list[bytes]:
@@ -413,6 +428,8 @@ class ReportShipper:
         exposures: Sequence[Mapping[str, Any]] = (),
         shadow: Sequence[Mapping[str, Any]] = (),
         shadow_samples: Sequence[Mapping[str, Any]] = (),
+        surfaces: Sequence[Mapping[str, Any]] = (),
+        surface_readings: Sequence[Mapping[str, Any]] = (),
     ) -> bytes:
         """One batch as JSON; every batch carries the worker's state, so any of them is a heartbeat."""
         self._sequence += 1
@@ -448,6 +465,8 @@ class ReportShipper:
                 "exposures": exposures,
                 "shadow": shadow,
                 "shadow_samples": shadow_samples,
+                "surfaces": surfaces,
+                "surface_readings": surface_readings,
             }
         )
 

@@ -36,6 +36,16 @@ def check_queue(header: str | None) -> None:
         raise InvalidRequest("ballast-queue asks for comments, or is left out", param="ballast-queue")
 
 
+def check_later(header: str | None) -> None:
+    """Return if the caller takes the promise of an answer for one whatever it asked for, or does not say so.
+
+    Raises:
+        InvalidRequest: the header says something else.
+    """
+    if header not in (None, "accept"):
+        raise InvalidRequest("ballast-later says accept, or is left out", param="ballast-later")
+
+
 def read_deadline(header: str | None, *, default_ms: int) -> float:
     """Return how long the request may take, in milliseconds: what the caller says, else the route's figure.
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import orjson
 
+from dataplane.destinations import MEMBER
 from dataplane.errors import InvalidRequest
 from dataplane.messages import ChatRequest, EmbeddingRequest, Json, PromptReference
 from dataplane.validators.values import Source
@@ -62,6 +63,7 @@ def parse_chat_request(body: bytes) -> ChatRequest:
             param="tool_effects",
         )
     sources = _pop_sources(fields)
+    ballast = fields.pop(MEMBER, None)
     check_parameters(fields)
     return ChatRequest(
         route=route,
@@ -74,6 +76,7 @@ def parse_chat_request(body: bytes) -> ChatRequest:
         user=fields.get("user"),
         tool_effects=tool_effects,
         sources=sources,
+        ballast=ballast,
     )
 
 

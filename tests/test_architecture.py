@@ -70,6 +70,7 @@ DECIDERS = (
     "chat",
     "cohorts",
     "deadletters",
+    "destinations",
     "eval_tokens",
     "fallback",
     "idempotency",

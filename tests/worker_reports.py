@@ -85,6 +85,9 @@ def report(
     exposures: tuple[dict[str, Any], ...] = (),
     shadow: tuple[dict[str, Any], ...] = (),
     shadow_samples: tuple[dict[str, Any], ...] = (),
+    ladders: tuple[dict[str, Any], ...] | None = None,
+    surfaces: tuple[dict[str, Any], ...] = (),
+    surface_readings: tuple[dict[str, Any], ...] = (),
 ) -> dict[str, Any]:
     """One batch of a worker."""
     return {
@@ -103,6 +106,7 @@ def report(
             "in_flight": 3,
             **({} if lanes is None else {"lanes": list(lanes)}),
             **({} if quotas is None else {"quotas": list(quotas)}),
+            **({} if ladders is None else {"ladders": list(ladders)}),
         },
         "acks": list(acks),
         "rollups": list(rollups),
@@ -115,6 +119,8 @@ def report(
         "exposures": list(exposures),
         "shadow": list(shadow),
         "shadow_samples": list(shadow_samples),
+        "surfaces": list(surfaces),
+        "surface_readings": list(surface_readings),
     }
 
 
@@ -152,6 +158,61 @@ def quota_state(account: str = "openai-main", policy: str = "shared", **fields: 
         "waited_ms_p50": None,
         "waited_ms_p95": None,
     } | fields
+
+
+def ladder_state(surface: str = "web-chat", **fields: Any) -> dict[str, Any]:
+    """How a worker holds the ladder of one surface: nothing is engaged, and its one trigger reads little."""
+    return {
+        "surface": surface,
+        "level": 0,
+        "engaged": {"vip": 0, "standard": 0, "free": 0},
+        "ids": [],
+        "readings": {"load": 12.0},
+        "generation": 0,
+        "is_alone": False,
+        "reserved": {},
+    } | fields
+
+
+def surface_row(at: datetime = NOON, *, requests: int = 1, ms: float = 100.0, **fields: Any) -> dict[str, Any]:
+    """Requests of one series of a surface, each answered in `ms` for 300 millionths of a dollar; none waited."""
+    return {
+        "bucket": int(at.timestamp()),
+        "surface": "web-chat",
+        "region": "eu-west",
+        "tier": "free",
+        "rung": 0,
+        "outcome": "answered",
+        "requests": requests,
+        "reserved": 0,
+        "cost_micros": 300 * requests,
+        "latency_ms": sketch(*((ms,) * requests)),
+        "queued_ms": sketch(),
+    } | fields
+
+
+def surface_load(at: datetime = NOON, *, in_flight: float = 20.0, **fields: Any) -> dict[str, Any]:
+    """How loaded a surface was in 10 s, as its leader read it; `fields` are of the row, or of its values."""
+    values: dict[str, Any] = {
+        "in_flight": in_flight,
+        "requests_per_second": 2.0,
+        "backlog_age_seconds": None,
+        "queue_age_seconds": 0.0,
+        "quota_utilisation": 0.2,
+        "breakers_open_share": 0.0,
+        "gauges": {},
+        "attempts": 20,
+        "failures": 0,
+    }
+    row = {
+        "bucket": int(at.timestamp()),
+        "surface": "web-chat",
+        "level": 0,
+        "generation": 0,
+        "is_alone": False,
+    }
+    row |= {name: value for name, value in fields.items() if name not in values}
+    return row | {"values": values | {name: value for name, value in fields.items() if name in values}}
 
 
 def usage_row(attempt_id: str = "a1", *, at: datetime = NOON, **fields: Any) -> dict[str, Any]:

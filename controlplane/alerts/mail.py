@@ -42,7 +42,12 @@ def compose(delivery: Delivery) -> EmailMultiAlternatives:
 
 
 def send(delivery: Delivery) -> int:
-    """Hand the message of a delivery to the mail server. Returns the milliseconds that it took.
+    """Hand the message of a delivery to the mail server. Returns the milliseconds that it took; raises as that does."""
+    return hand_over(compose(delivery))
+
+
+def hand_over(message: EmailMultiAlternatives) -> int:
+    """Hand a message to the mail server. Returns the milliseconds that it took.
 
     Raises:
         DeliveryFailed: the server is away, or says so of itself.
@@ -50,7 +55,7 @@ def send(delivery: Delivery) -> int:
     """
     begun = time.monotonic()
     try:
-        compose(delivery).send()
+        message.send()
     except smtplib.SMTPRecipientsRefused as exc:
         codes = [code for code, _ in exc.recipients.values()]
         said = f"the mail server refuses every mailbox ({', '.join(map(str, sorted(set(codes))))})"

@@ -197,6 +197,8 @@ def _may_watch(operator: Operator, topic: str) -> bool:
         return may(operator, "releases.view_release")
     if topic in (live.LANES, live.QUOTAS, live.ANSWERS, live.SHADOWS):
         return may(operator, "routing.view_routingtable")
+    if topic == live.LADDERS:
+        return may(operator, "ladder.view_ladderpolicy")
     if topic == live.REVIEWS:
         return True
     if topic == live.DEAD_LETTERS:  # its messages name plans by their ids, and nothing else

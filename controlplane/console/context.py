@@ -21,7 +21,7 @@ RAIL = (
     ("Prompts", "prompts", "chat-square-text", ""),
     ("Reviews", "reviews", "inbox", ""),
     ("Canaries", "canaries", "bezier2", ""),
-    ("Ladder", "ladder", "ladder", "ladder.view_copy"),
+    ("Ladder", "ladder", "ladder", "ladder.view_ladderpolicy"),
     ("Routing", "routing", "signpost-split", "routing.view_routingtable"),
     ("Releases & fleet", "releases", "broadcast", "releases.view_release"),
     ("Dead letters", "dead-letters", "envelope-x", "accounts.view_deadletter"),

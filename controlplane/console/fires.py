@@ -9,9 +9,11 @@ from django.urls import reverse
 
 from controlplane.approvals.models import BreakGlass, ChangeRequest
 from controlplane.console.deadletter_content import burn_words
+from controlplane.console.ladder_now import SurfaceNow
 from controlplane.console.lane_content import OpenLane, lane_url
 from controlplane.console.quota_content import seconds_words, waiting_words
 from controlplane.console.templatetags.ballast import in_words
+from controlplane.console.wording import listed
 from controlplane.deadletters.burn import Burn
 from controlplane.releases.fleet import Fleet
 from controlplane.releases.models import Convergence
@@ -20,6 +22,7 @@ from controlplane.telemetry.quotas import QuotaStanding
 from controlplane.telemetry.traffic import LaneHealth
 from controlplane.verdicts.models import CanaryWatch
 from controlplane.verdicts.watching import STALE_AFTER
+from dataplane.ladder.policy import NO_TOOLS, OFF
 
 # A lane is on fire from this share of failed attempts on, once there were enough for the share to mean something.
 FAILURE_RATE: Final = 0.05
@@ -50,9 +53,10 @@ def fires(
     now: datetime,
     burning: Iterable[Burn] = (),
     canaries: Iterable[Canary] = (),
+    surfaces: Iterable[SurfaceNow] = (),
 ) -> list[Fire]:
-    """Everything that burns, bad before watch; in the order workers, open lanes, failing lanes, accounts, dead letters,
-    canaries, debts, changes.
+    """Everything that burns, bad before watch; in the order workers, ladders, open lanes, failing lanes, accounts, dead
+    letters, canaries, debts, changes.
 
     Args:
         fleet: None when the reader may not look at it.
@@ -63,6 +67,7 @@ def fires(
     known = {one.lane for one in shut}
     found = [
         *(_workers(fleet) if fleet is not None else ()),
+        *_ladders(surfaces),
         *_opened(shut),
         # That an open lane failed until it opened is no second fire.
         *_lanes(lane for lane in lanes if lane.lane not in known),
@@ -115,6 +120,25 @@ def _workers(fleet: Fleet) -> Iterable[Fire]:
             yield Fire(
                 "watch", f"{count} {title}", ", ".join(names[:5]) + (" …" if len(names) > 5 else ""), url, "Fleet"
             )
+
+
+def _ladders(surfaces: Iterable[SurfaceNow]) -> Iterable[Fire]:
+    for one in surfaces:
+        if one.is_engaged:
+            title = f"{one.surface.title} is on rung {one.rung}"
+            yield Fire(
+                "bad" if one.rung > NO_TOOLS else "watch", title, one.sentence.removesuffix("."), one.url, "Ladder"
+            )
+        unsigned = [step.number for step in one.steps if step.state == "unsigned"]
+        if unsigned and len(unsigned) == len(one.surface.rungs):
+            text = "no words of any rung are signed, so nobody and nothing can engage one when capacity runs short"
+            yield Fire("watch", f"{one.surface.title} has a ladder without words", text, one.url, "Ladder")
+            continue
+        highest = max((trigger.highest for trigger in one.surface.triggers.values()), default=OFF)
+        if skipped := [str(number) for number in sorted(unsigned) if number <= highest]:
+            rungs = f"rung{'' if len(skipped) == 1 else 's'} {listed(skipped)}"
+            text = f"nobody signed the words of {rungs}, which triggers may engage"
+            yield Fire("watch", f"Triggers of {one.surface.title} would step over {rungs}", text, one.url, "Ladder")
 
 
 def _opened(lanes: Iterable[OpenLane]) -> Iterable[Fire]:

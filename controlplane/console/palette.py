@@ -12,7 +12,9 @@ from controlplane.approvals.access import visible_changes
 from controlplane.console.context import rooms
 from controlplane.console.lane_content import lane_url
 from controlplane.evals.models import EvalSet
+from controlplane.ladder.access import VIEW_LADDER
 from controlplane.ladder.models import Copy
+from controlplane.ladder.policies import active_policy
 from controlplane.prompts.access import visible_prompts
 from controlplane.rollouts.access import visible_canaries
 from controlplane.routing import operations as routing
@@ -37,13 +39,14 @@ class Entry:
 
 
 def entries(operator: Operator) -> list[Entry]:
-    """Everything on offer, in the order it is shown without a query; nine queries beside those of permissions."""
+    """Everything on offer, in the order it is shown without a query; ten queries beside those of permissions."""
     return [
         *_acts(operator),
         *(Entry(label, reverse(name), "Pages", icon) for label, name, icon, _ in rooms(operator)),
         *_canaries(operator),
         *_changes(operator),
         *_prompts(operator),
+        *_surfaces(operator),
         *_copy(operator),
         *_evals(operator),
         *_shadows(operator),
@@ -61,6 +64,12 @@ def _acts(operator: Operator) -> Iterator[Entry]:
         yield Entry("Propose another routing table", reverse("routing-new"), "Act", "signpost-split")
     if may(operator, "ladder.view_copy"):
         yield Entry("Copy that users read, and who signed it", reverse("copies"), "Pages", "ladder")
+    if may(operator, VIEW_LADDER):
+        yield Entry("Ladder policy and its numbers", reverse("ladder-policy"), "Pages", "ladder")
+        yield Entry("How much of the time rungs were on", reverse("ladder-capacity"), "Pages", "ladder")
+        yield Entry("What users are promised, as they see it", reverse("fairness"), "Pages", "people")
+    if may(operator, "ladder.propose_ladder"):
+        yield Entry("Propose another ladder policy", reverse("ladder-policy-new"), "Act", "ladder")
     if may(operator, "ladder.write_copy"):
         yield Entry("Create a piece of copy", reverse("copy-new"), "Act", "ladder")
     if may(operator, "routing.hold_lane"):
@@ -76,8 +85,9 @@ def _acts(operator: Operator) -> Iterator[Entry]:
         yield Entry("Retries and what they cost", reverse("usage-retries"), "Pages", "arrow-repeat")
         yield Entry("Find a stream", reverse("streams"), "Pages", "search")
         yield Entry("Find an idempotency key", reverse("idempotency-keys"), "Pages", "search")
-        yield Entry("Jobs and how they go", reverse("jobs"), "Pages", "hourglass-split")
         yield Entry("Billed against delivered tokens of streams", reverse("streams-drift"), "Pages", "graph-up")
+    if may_somewhere(operator, "accounts.view_usage") or may_somewhere(operator, "accounts.redrive_deadletter"):
+        yield Entry("Jobs and how they go", reverse("jobs"), "Pages", "hourglass-split")
     if may_somewhere(operator, "accounts.view_usage") or may_somewhere(operator, "accounts.complete_repair"):
         yield Entry("Broken answers that somebody can complete", reverse("repair-list"), "Pages", "braces")
     if may_somewhere(operator, "accounts.redrive_deadletter") or may(operator, "deadletters.view_redriveplan"):
@@ -126,6 +136,19 @@ def _prompts(operator: Operator) -> Iterator[Entry]:
         if submits:
             url = reverse("version-new", args=[prompt.slug])
             yield Entry(f"Submit a version of {prompt.slug}", url, "Prompts", "plus-lg")
+
+
+def _surfaces(operator: Operator) -> Iterator[Entry]:
+    if not may(operator, VIEW_LADDER):
+        return
+    policy = active_policy()
+    engages = may(operator, "ladder.engage_rung")
+    for slug, surface in sorted(policy.document.items())[:_MOST] if policy else ():
+        title, url = str(surface["title"]), reverse("ladder-surface", args=[slug])
+        yield Entry(f"Ladder of {title}", url, "Ladder", "ladder", slug)
+        if engages:
+            yield Entry(f"Engage a rung of {title}", url, "Ladder", "arrow-up", slug)
+            yield Entry(f"Stand down {title}", url, "Ladder", "arrow-down", slug)
 
 
 def _copy(operator: Operator) -> Iterator[Entry]:

@@ -16,8 +16,9 @@ from controlplane.approvals.errors import ApprovalError
 from controlplane.approvals.models import ChangeRequest
 from controlplane.console.forms.fields import ReasonForm
 from controlplane.deadletters.errors import DeadLetterError
+from controlplane.deliveries.errors import DeliveryError
 from controlplane.evals.errors import EvalError
-from controlplane.ladder.errors import CopyError
+from controlplane.ladder.errors import CopyError, LadderError
 from controlplane.ledger.completions import RepairError
 from controlplane.prompts.errors import PromptError
 from controlplane.releases.errors import ReleaseError
@@ -37,7 +38,9 @@ Refusal = (
     ApprovalError,
     CopyError,
     DeadLetterError,
+    DeliveryError,
     EvalError,
+    LadderError,
     PromptError,
     ReleaseError,
     RepairError,

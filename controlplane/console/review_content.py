@@ -8,13 +8,16 @@ from controlplane.console.copy_content import copy_differences, has_samples, rea
 from controlplane.console.copy_fit import json_checklist
 from controlplane.console.copy_rungs import missing_languages
 from controlplane.console.diffs import diff_json
+from controlplane.console.ladder_policy_content import ladder_effects, policy_differences
 from controlplane.console.policy_words import Effect, table_effects
 from controlplane.console.previews import Difference, differences, preview
 from controlplane.console.redrive_content import redrive_review
 from controlplane.console.routing_content import table_differences
 from controlplane.console.threshold_content import PolicyReplay, altered_policies, replay_change
 from controlplane.deadletters.redrive import KIND_NAME as REDRIVE_KIND
-from controlplane.ladder.models import CopyVersion
+from controlplane.ladder.checks import policy_problems
+from controlplane.ladder.models import CopyVersion, LadderPolicy
+from controlplane.ladder.policies import KIND_NAME as LADDER_KIND
 from controlplane.prompts.models import PromptVersion
 from controlplane.rollouts.models import Canary
 from controlplane.routing.models import RoutingTable
@@ -34,6 +37,7 @@ def review_content(change: ChangeRequest) -> dict[str, Any]:
         "prompt.live": _read_prompt,
         "routing.table": _read_routing,
         "copy.version": _read_copy,
+        LADDER_KIND: _read_ladder,
         "approval.policy": _read_policy,
         REDRIVE_KIND: redrive_review,
     }
@@ -79,6 +83,24 @@ def _read_routing(change: ChangeRequest) -> dict[str, Any]:
         "effects": _effects(before, after),
         "alters_breakers": before is not None and _alters_breakers(before, after),
         "checklist": [{"text": "The workers' parser accepts it", "met": True}],
+    }
+
+
+def _read_ladder(change: ChangeRequest) -> dict[str, Any]:
+    after = LadderPolicy.objects.get(number=change.content["number"])
+    before = LadderPolicy.objects.get(number=change.base["number"]) if change.base else None
+    problems = policy_problems(after.document)
+    checklist: list[dict[str, Any]] = [
+        {"text": "The workers' parser accepts it", "met": True},
+        {"text": "Its routes and words fit what is in force", "met": not any(one.is_error for one in problems)},
+    ]
+    return {
+        "before": f"policy {before.number}" if before else "nothing",
+        "after": f"policy {after.number}",
+        "differences": policy_differences(before.document if before else None, after.document),
+        "effects": ladder_effects(before.parsed() if before else None, after.parsed()),
+        "policy": after,
+        "checklist": [*checklist, *({"text": f"{one.path}: {one.message}", "met": False} for one in problems)],
     }
 
 

@@ -2,14 +2,16 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Literal
 
 from controlplane.accounts.access import may
 from controlplane.accounts.models import Operator
 from controlplane.approvals.access import visible_debts
+from controlplane.console.ladder_house import engaged_ladders, ladder_sentence
 from controlplane.console.lane_content import is_open
+from controlplane.ladder.access import VIEW_LADDER
 from controlplane.releases.fleet import picture_of
 from controlplane.releases.models import Convergence, Release, Worker
 from controlplane.rollouts.access import visible_canaries
@@ -40,7 +42,9 @@ class RunningCanary:
 class House:
     """What the sentence is made of. `revision` None: nothing was released; workers are gateways that count now.
 
-    `sees_fleet` False: the reader may not look at releases, so the sentence does not speak of them.
+    `sees_fleet` False: the reader may not look at releases, so the sentence does not speak of them. `ladder`: where
+    every surface's ladder stands, in words; empty: there is none, or the reader may not look. `is_degraded`: some rung
+    is engaged for somebody.
     """
 
     sees_fleet: bool = True
@@ -52,6 +56,8 @@ class House:
     canaries: tuple[RunningCanary, ...] = ()
     unpaid_debts: int = 0
     open_lanes: tuple[str, ...] = ()
+    ladder: str = ""
+    is_degraded: bool = False
 
     @property
     def behind(self) -> int:
@@ -84,8 +90,8 @@ class Status:
 def status_of(house: House) -> Status:
     """Say the state of the house; pure."""
     fleet, tone = _fleet(house) if house.sees_fleet else ("", "off")
-    parts = [fleet, _lanes(house.open_lanes), _canaries(house.canaries), _debts(house.unpaid_debts)]
-    if (house.unpaid_debts or house.open_lanes) and tone in {"good", "off"}:
+    parts = [fleet, house.ladder, _lanes(house.open_lanes), _canaries(house.canaries), _debts(house.unpaid_debts)]
+    if (house.unpaid_debts or house.open_lanes or house.is_degraded) and tone in {"good", "off"}:
         tone = "watch"
     return Status(" ".join(part for part in parts if part), tone)
 
@@ -146,7 +152,8 @@ def _debts(count: int) -> str:
 
 
 def read_house(operator: Operator, *, now: datetime) -> House:
-    """What this reader may know of the house; six queries beside those of permissions, however large it is."""
+    """What this reader may know of the house; ten queries beside those of permissions, however large it is."""
+    engaged = engaged_ladders(now=now) if may(operator, VIEW_LADDER) else None
     facts = House(
         sees_fleet=may(operator, "releases.view_release"),
         canaries=tuple(
@@ -155,20 +162,20 @@ def read_house(operator: Operator, *, now: datetime) -> House:
         ),
         unpaid_debts=visible_debts(operator).unpaid().count(),
         open_lanes=_open_lanes(now) if may(operator, "routing.view_routingtable") else (),
+        ladder="" if engaged is None else ladder_sentence(engaged),
+        is_degraded=bool(engaged),
     )
     if not facts.sees_fleet:
         return facts
     current = Release.objects.defer("document").first()
     counts = Counter(worker.convergence(current, now=now) for worker in Worker.objects.expected(now))
-    return House(
+    return replace(
+        facts,
         revision=current.revision if current else None,
         workers=counts.total(),
         in_sync=counts[Convergence.IN_SYNC],
         refused=counts[Convergence.REFUSED],
         silent=counts[Convergence.SILENT],
-        canaries=facts.canaries,
-        unpaid_debts=facts.unpaid_debts,
-        open_lanes=facts.open_lanes,
     )
 
 

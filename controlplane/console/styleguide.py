@@ -15,6 +15,7 @@ from django.views.decorators.http import require_safe
 
 from controlplane.console import charts
 from controlplane.console.diffs import diff_json, diff_rows, diff_words
+from controlplane.console.ladder_now import Engagement, Step
 
 _BEFORE = """You are the support assistant of {{company}}.
 Answer in at most five sentences.
@@ -67,6 +68,21 @@ def styleguide(request: HttpRequest) -> HttpResponse:
     return render(request, "styleguide/page.html", _samples(timezone.now()))
 
 
+def _ladder_steps(now: datetime) -> list[Step]:
+    """A ladder with a step in every state."""
+    by_hand = Engagement("by oncall for Standard and Free", now + timedelta(minutes=28), reason="capacity", workers=4)
+    by_triggers = Engagement("by triggers, until it is calm", None)
+    unsigned = ("nobody has signed 'web-chat-known-answers' yet",)
+    return [
+        Step(6, "Maintenance", "signed", url="#ladder"),
+        Step(5, "Known answers only", "unsigned", missing=unsigned, signers="Exec and Legal", url="#ladder"),
+        Step(4, "Answers later", "absent"),
+        Step(3, "Cheaper model", "engaged", engagements=(by_hand, by_triggers), url="#ladder"),
+        Step(2, "No tools", "kept", url="#ladder"),
+        Step(1, "Shorter answers", "kept", url="#ladder"),
+    ]
+
+
 def _samples(now: datetime) -> dict[str, Any]:
     digest = "9f2b64c1d07e4a5d8f7be01c3a96e2d4b1c07f5e2f7a9d3381c6f0a4b5d6e7f8"
     return {
@@ -77,6 +93,7 @@ def _samples(now: datetime) -> dict[str, Any]:
         ),
         "status_tone": "good",
         "digest": digest,
+        "ladder_steps": _ladder_steps(now),
         "moments": [
             now - timedelta(seconds=40),
             now - timedelta(minutes=12),

@@ -10,6 +10,7 @@ from django.urls import reverse
 from controlplane.audit.models import AuditEvent
 from controlplane.console.templatetags.ballast import short_id
 from controlplane.telemetry.models import WorkerEvent
+from dataplane.jobs import ID_PREFIX as JOB_PREFIX
 from dataplane.repair.kept import ID_PREFIX
 
 # Action -> (words, tone, icon). `{field}` comes from the event's data, `{target}` is its target.
@@ -78,6 +79,12 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "copy.created": ("Piece of copy {target} created", "off", "plus-lg"),
     "copy.version_submitted": ("Submitted {target}", "info", "file-earmark-text"),
     "copy.activated": ("{target} is what users read", "good", "feather"),
+    "ladder.submitted": ("Submitted {target}", "info", "file-earmark-text"),
+    "ladder.activated": ("{target} is in force", "good", "ladder"),
+    "ladder.held": ("Held triggers of {target} at rung {rung}", "watch", "pause-fill"),
+    "rung.engaged": ("Engaged rung {rung} of {target}", "bad", "ladder"),
+    "rung.stood_down": ("Stood {target} down from rung {rung}", "good", "arrow-down"),
+    "rung.ordered_on_host": ("Rung {rung} of {target} was ordered on a host", "bad", "terminal"),
     "release.cut": ("Cut {target}", "info", "broadcast"),
     "release.rolled_back": ("Rolled back to {target}", "bad", "arrow-counterclockwise"),
     "operator.created": ("Created operator {target}", "off", "people"),
@@ -95,6 +102,9 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "repair.part_completed": ("Completed {at} of {target} of {tenant}", "info", "braces"),
     "repair.read": ("Read the words of {target} of {tenant}", "watch", "eye"),
     "samples.read": ("Read {answers} stored answers on which {policy} was tried", "watch", "eye"),
+    "answer.sent_again": ("Had the answer of {target} sent again", "info", "arrow-repeat"),
+    "tenant.webhook_secret_made": ("Made the webhook secret of {target}", "info", "key"),
+    "tenant.webhook_secret_rotated": ("Rotated the webhook secret of {target}", "info", "key"),
     "redrive.planned": ("Planned a redrive; letters: {letters}", "off", "arrow-repeat"),
     "redrive.dry_run": ("Began the dry run; letters: {letters}", "info", "eye"),
     "redrive.started": ("Started the redrive; letters: {letters}", "info", "play-fill"),
@@ -131,6 +141,10 @@ WORKER_WORDS: dict[str, tuple[str, str, str]] = {
     "quota.paused": ("Paused account {account} for {seconds} s after a 429 on {lane}", "bad", "pause-fill"),
     "quota.alone": ("Cannot share {pool} with the other workers; keeps to its part", "watch", "wifi-off"),
     "quota.shared": ("Shares {pool} with the other workers again", "good", "people"),
+    "ladder.moved": ("Took the ladder of {surface} from rung {before} to {after}: {cause}", "watch", "ladder"),
+    "ladder.ordered": ("Obeys an order on its host: rung {rung} of {surface}, by {by}", "bad", "terminal"),
+    "ladder.alone": ("Cannot hear the other workers; decides on ladders by what it sees itself", "watch", "wifi-off"),
+    "ladder.shared": ("Decides on ladders with the other workers again", "good", "people"),
     "quota.learned": ("Learned that {pool} is admitted {learned} {limit}; declared: {declared}", "info", "graph-up"),
 }
 # Of a 429 that said for how long nothing, so that nobody waits it out.
@@ -208,6 +222,8 @@ def target_words(target: str) -> str:
         return f"stream {short_id(name)}"
     if kind == "repair":
         return f"answer {short_id(name)}"
+    if kind == "job":
+        return f"job {short_id(name)}"
     if kind == "dead-letter":
         return f"dead letter {short_id(name)}"
     if kind == "redrive":
@@ -219,6 +235,8 @@ def target_words(target: str) -> str:
         "canary": "canary {}",
         "routing-table": "routing table {}",
         "lane": "lane {}",
+        "ladder-policy": "ladder policy {}",
+        "surface": "{}",
         "drill": "drill {}",
         "approval-policy": "approval policy {}",
         "break-glass": "bypass {}",
@@ -243,6 +261,8 @@ def target_url(target: str) -> str:
         return f"{reverse('lane')}?{urlencode({'lane': name})}"
     if kind == "stream" and name:
         return reverse("stream", args=[name])
+    if kind == "job" and name:
+        return reverse("job", args=[UUID(hex=name.removeprefix(JOB_PREFIX))])
     if kind == "repair" and name:
         return reverse("repair", args=[UUID(hex=name.removeprefix(ID_PREFIX))])
     if kind in {"eval-set", "judge"} and name:
@@ -257,6 +277,8 @@ def target_url(target: str) -> str:
         "release": "release",
         "canary": "canary",
         "routing-table": "routing-table",
+        "ladder-policy": "ladder-policy-version",
+        "surface": "ladder-surface",
         "drill": "drill",
         "eval-run": "eval-run",
         "alert-channel": "alert-channel",

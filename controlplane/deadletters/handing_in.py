@@ -19,6 +19,7 @@ from controlplane.deadletters import operations
 from controlplane.deadletters.checks import Work
 from controlplane.deadletters.kinds import JOB
 from controlplane.deadletters.models import DeadLetter
+from controlplane.ledger.deliveries import Delivery
 from controlplane.ledger.jobs import Job
 from controlplane.work import operations as work
 from controlplane.work.models import State as TaskState
@@ -100,12 +101,29 @@ def _submit(letter: DeadLetter, found: Work, *, job: UUID) -> None:
         "has_tools": letter.has_tools or bool(found.body.get("tools") or found.body.get("functions")),
         "redriven_from": letter.pk,
         "limit": settings.JOB_LIMIT,
+        # Whoever asked has it back as one that failed; in a backlog it would say that a question waits since today.
+        "surface": "",
+        **_parcel(letter.work_id),
     }
     with connection.cursor() as cursor:
         cursor.execute(sql.LOCK, parameters)
         cursor.execute(sql.SUBMIT, parameters)
         if cursor.fetchone() is None:
             raise NoRoom(letter.tenant)
+
+
+def _parcel(job: UUID) -> dict[str, str]:
+    """Where the answer goes, if there is one after all: to whom it was promised, as long as that is known."""
+    promised = Delivery.objects.filter(pk=job).exclude(address="").first()
+    if promised is None:
+        return {"channel": "", "address": "", "subject": "", "text": "", "ballast": "{}"}
+    return {
+        "channel": promised.channel,
+        "address": promised.address,
+        "subject": promised.subject,
+        "text": promised.text,
+        "ballast": json.dumps(promised.ballast),
+    }
 
 
 # --- how it ended ----------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Who may see which usage, streams, jobs, idempotency keys and answers to complete: those of the tenants on which they
-hold the permission, and of no other. Answers are seen by whoever may complete them too.
+hold the permission, and of no other. Answers are seen by whoever may complete them too, and jobs by whoever may hand
+their work in again.
 
 The words of a stream or an answer are for whoever holds another permission besides. What Ballast asked providers by
 itself is billed to nobody's tenant; it is seen by whoever sees everybody's.
@@ -22,6 +23,7 @@ from dataplane.access import OURSELVES
 VIEW: Final = "accounts.view_usage"
 READ: Final = "accounts.read_content"
 COMPLETE: Final = "accounts.complete_repair"
+REDRIVE: Final = "accounts.redrive_deadletter"
 
 
 def billed_tenants(operator: Operator) -> list[str]:
@@ -81,15 +83,32 @@ def access_evidence(operator: Operator, record: UUID) -> IdempotencyEvidence:
     return row
 
 
-def access_job(operator: Operator, job: UUID) -> Job:
-    """One job, without its words.
+def job_tenants(operator: Operator) -> list[str]:
+    """The slugs of the tenants whose jobs the operator may see.
 
     Raises:
-        Http404: there is none, or its tenant's usage is not for the operator to see.
+        PermissionDenied: there is none, nor could there be.
     """
-    row = Job.objects.without_words().matching(tenants=_billed(operator)).filter(pk=job).first()
+    slugs = _job_tenants(operator)
+    if not slugs and not may(operator, REDRIVE):
+        require(operator, VIEW)
+    return slugs
+
+
+def access_job(operator: Operator, job: UUID, permission: str = "") -> Job:
+    """One job, without its words.
+
+    Args:
+        permission: REDRIVE, where seeing that it is there is not all.
+    Raises:
+        Http404: there is none, or its tenant's jobs are not for the operator to see.
+        PermissionDenied: theirs to see, but not to do this with.
+    """
+    row = Job.objects.without_words().matching(tenants=_job_tenants(operator)).filter(pk=job).first()
     if row is None:
         raise Http404("there is no such thing here, or you may not see it")
+    if permission:
+        require(operator, permission, Tenant.objects.filter(slug=row.tenant).first())
     return row
 
 
@@ -154,3 +173,8 @@ def access_content(operator: Operator, stream_id: str) -> StreamRow:
 def _billed(operator: Operator) -> list[str]:
     slugs = list(visible(operator, Tenant.objects.all(), VIEW).values_list("slug", flat=True))
     return [*slugs, OURSELVES.slug] if may(operator, VIEW) else slugs
+
+
+def _job_tenants(operator: Operator) -> list[str]:
+    slugs = [*_billed(operator), *visible(operator, Tenant.objects.all(), REDRIVE).values_list("slug", flat=True)]
+    return sorted({*slugs, OURSELVES.slug} if may(operator, REDRIVE) else {*slugs})

@@ -12,6 +12,7 @@ from django.db import models
 from django.db.models import Q, Value
 
 from controlplane.ledger.newest import NumberedQuerySet
+from dataplane.destinations import TRY_SECONDS, DeliveryState
 from dataplane.idempotency import MAX_KEY_CHARACTERS
 from dataplane.jobs import ID_PREFIX, OVER, State
 
@@ -19,6 +20,14 @@ STATES: Final = tuple(state.value for state in State)
 _QUEUED: Final = Q(state=State.QUEUED.value)
 _RUNNING: Final = Q(state=State.RUNNING.value)
 _OVER: Final = tuple(sorted(state.value for state in OVER))
+_MAKE_DUE: Final = f"""
+    UPDATE ledger_delivery SET
+        state = CASE WHEN NEW.state = '{State.CANCELLED}' THEN '{DeliveryState.CANCELLED}' ELSE state END,
+        next_at = CASE WHEN NEW.state = '{State.CANCELLED}' THEN NULL ELSE clock_timestamp() END,
+        give_up_at = clock_timestamp() + interval '{TRY_SECONDS} seconds'
+    WHERE job_id = NEW.id AND state = '{DeliveryState.WAITING}';
+    RETURN NULL;
+"""  # noqa: S608 - every name in it is a constant of ours
 _OVER_IN_SQL: Final = ", ".join(f"'{state}'" for state in _OVER)
 
 
@@ -29,14 +38,19 @@ class JobQuerySet(NumberedQuerySet["Job"]):
         """Leave out what is the caller's: a request and its answer are kept to be given, not to be looked at."""
         return self.defer("request", "response", "response_headers", "user", "fields", "key", "causes")
 
-    def matching(self, *, job: str = "", tenants: Iterable[str] | None = None, state: str = "") -> "JobQuerySet":
+    def matching(
+        self, *, job: str = "", tenants: Iterable[str] | None = None, state: str = "", delivery: str = ""
+    ) -> "JobQuerySet":
         """Jobs that fit everything given.
 
         Args:
             job: The whole id, as callers know it or as it is stored.
             tenants: Slugs that the reader may see; None means all.
+            delivery: How it stands with sending its answer.
         """
         rows = self.fitting(tenants, state=state)
+        if delivery:
+            rows = rows.filter(delivery__state=delivery)
         return rows.called(job, prefix=ID_PREFIX) if job else rows
 
 
@@ -88,6 +102,7 @@ class Job(models.Model):
     lapses = models.IntegerField(default=0, db_default=0, help_text="How often in a row whoever had it died")
     has_tools = models.BooleanField(default=False, db_default=False)
     redriven_from = models.UUIDField(null=True, blank=True, help_text="The dead letter whose work this is")
+    surface = models.TextField(blank=True, db_default=Value(""), help_text="Whose rung 4 put it off; empty: nobody did")
 
     objects = JobQuerySet.as_manager()
 
@@ -125,6 +140,7 @@ class Job(models.Model):
             models.Index(fields=["tenant", "-id"], name="jobs_of_tenant"),
             models.Index(fields=["state", "-id"], name="jobs_by_state"),
             models.Index(fields=["tenant", "user_hash"], condition=~Q(user_hash=""), name="jobs_of_subject"),
+            models.Index(fields=["surface", "created_at"], condition=_QUEUED & ~Q(surface=""), name="jobs_put_off"),
         ]
         triggers: ClassVar = [
             # What is over stays as it ended, and nobody counts takings backwards, whoever writes.
@@ -137,7 +153,15 @@ class Job(models.Model):
                     " AND ROW(OLD.state, OLD.epoch, OLD.ended_at, OLD.status, OLD.usage)"
                     " IS DISTINCT FROM ROW(NEW.state, NEW.epoch, NEW.ended_at, NEW.status, NEW.usage))"
                 ),
-            )
+            ),
+            # However it ends. What its caller cancelled is sent to nobody.
+            pgtrigger.Trigger(
+                name="end_makes_delivery_due",
+                when=pgtrigger.After,
+                operation=pgtrigger.Update,
+                condition=pgtrigger.Condition("OLD.ended_at IS NULL AND NEW.ended_at IS NOT NULL"),
+                func=_MAKE_DUE,
+            ),
         ]
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import Count, F, Q, QuerySet, Sum
 
 from controlplane.audit.models import append_only
-from controlplane.ledger import idempotency, jobs, repairs, stream_rows  # noqa: F401 - Django finds models here; some live there
+from controlplane.ledger import deliveries, idempotency, jobs, repairs, stream_rows  # noqa: F401 - Django finds models here; some live there
 from controlplane.ledger.newest import TimedQuerySet
 
 # Totals read rows at both ends of their range; a longer one belongs to an export.

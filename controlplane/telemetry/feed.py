@@ -1,5 +1,5 @@
 """What live pages are told, computed once for all who watch: of traffic a sliding window, of which only the newest part
-is read again; of lanes and quotas those that stand differently.
+is read again; of lanes, quotas and ladders those that stand differently.
 """
 
 from collections.abc import Iterable
@@ -9,6 +9,7 @@ from typing import Any, Final
 from controlplane.telemetry.lanes import lane_states
 from controlplane.telemetry.models import BUCKET
 from controlplane.telemetry.quotas import quota_states
+from controlplane.telemetry.surfaces import ladder_standings
 from controlplane.telemetry.traffic import (
     Comparison,
     Narrow,
@@ -132,6 +133,18 @@ def quotas_message(pools: Iterable[str], *, now: datetime) -> dict[str, Any]:
     return {
         "now": now.isoformat(),
         "pools": {pool: standings[pool].to_json() if pool in standings else None for pool in sorted(pools)},
+    }
+
+
+def ladders_message(surfaces: Iterable[str], *, now: datetime) -> dict[str, Any]:
+    """What the topic "ladders" carries: how these ladders stand now; null for one that no worker tells of any more.
+
+    Shape: {"now": ISO-8601, "surfaces": {"<surface>": see `LadderStanding.to_json`, or null}}.
+    """
+    standings = ladder_standings(now)
+    return {
+        "now": now.isoformat(),
+        "surfaces": {slug: standings[slug].to_json() if slug in standings else None for slug in sorted(surfaces)},
     }
 
 

@@ -1,5 +1,5 @@
-"""What workers measured, per 10 seconds as it came and per minute for the past; how they hold lanes and quotas; what
-happened.
+"""What workers measured, per 10 seconds as it came and per minute for the past; how they hold lanes, quotas and
+ladders; what happened.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,12 @@ from django.db.models.fields.json import KT
 from django.db.models.functions import Cast
 
 from controlplane.releases.models import SILENT_AFTER
-from controlplane.telemetry import evidence, samples, shadows  # noqa: F401 - Django finds models here; these live there
+from controlplane.telemetry import (  # noqa: F401 - Django finds models here; these live there
+    evidence,
+    samples,
+    shadows,
+    surface_rows,
+)
 from dataplane.sketches import Sketch
 
 BUCKET: Final = timedelta(seconds=10)
@@ -42,6 +47,7 @@ TEXTS: Final = tuple(f"{name}_text" for name in SKETCHES)
 LANE_STATES: Final = ("forced_open", "open", "half_open", "forced_closed", "closed")
 BREAKER_KINDS: Final = "breaker."
 QUOTA_KINDS: Final = "quota."
+LADDER_KINDS: Final = "ladder."
 
 M = TypeVar("M", bound="Counted")
 S = TypeVar("S", bound="State")
@@ -300,6 +306,83 @@ class QuotaState(State):
         return f"{self.worker} {self.pool}"
 
 
+class LadderState(State):
+    """How one worker holds the ladder of one surface; see `dataplane.ladder.ladders.Ladders.states`."""
+
+    surface = models.CharField(max_length=100)
+    level = models.PositiveSmallIntegerField(help_text="The rung that triggers engaged")
+    engaged = models.JSONField(help_text="{tier: the rung that stands for its callers here}")
+    ids = models.JSONField(help_text="Of the activations, holds and orders in force here")
+    readings = models.JSONField(help_text="{trigger: what the fleet read at the last turn, or null}")
+    generation = models.BigIntegerField(help_text="Grows with each step that triggers took")
+    is_alone = models.BooleanField()
+    reserved = models.JSONField(help_text="{tier: reserved places in use here}")
+
+    objects = StateQuerySet["LadderState"].as_manager()
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["worker", "surface"], name="one_ladder_state")]
+
+    def __str__(self) -> str:
+        return f"{self.worker} {self.surface} rung {self.level}"
+
+
+class LadderMove(models.Model):
+    """One step that a ladder took by itself, as one worker told it; others may tell the same step, with its generation.
+
+    See `dataplane.events.LadderMoved`.
+    """
+
+    surface = models.CharField(max_length=100)
+    at = models.DateTimeField()
+    before = models.PositiveSmallIntegerField()
+    after = models.PositiveSmallIntegerField()
+    cause = models.CharField(max_length=20)
+    trigger = models.CharField(max_length=100, blank=True)
+    reading = models.FloatField(null=True, blank=True)
+    readings = models.JSONField(help_text="{trigger: number or null}")
+    generation = models.BigIntegerField()
+    worker = models.CharField(max_length=120)
+    boot = models.CharField(max_length=32)
+
+    class Meta:
+        constraints: ClassVar = [
+            # The worker is a part of it: a fleet that lost its store begins to count its steps anew.
+            models.UniqueConstraint(fields=["surface", "generation", "worker", "boot"], name="one_ladder_move"),
+        ]
+        indexes: ClassVar = [models.Index(fields=["surface", "at"], name="ladder_move_of_surface")]
+
+    def __str__(self) -> str:
+        return f"{self.at:%Y-%m-%d %H:%M:%S} {self.surface} {self.before} to {self.after}"
+
+
+class LadderOrder(models.Model):
+    """A rung that somebody engaged on a host, with an order that was signed beforehand, as its workers told it.
+
+    It ends at `until`, or when none of its workers has it in force any more, as it does when it is stood down there.
+    """
+
+    name = models.CharField(max_length=80, primary_key=True)
+    surface = models.CharField(max_length=100)
+    rung = models.PositiveSmallIntegerField()
+    at = models.DateTimeField(help_text="When a worker first obeyed it")
+    until = models.DateTimeField()
+    reason = models.TextField()
+    by = models.CharField(max_length=150, help_text="Who they said they are")
+    worker = models.CharField(max_length=120, help_text="Who told of it first")
+    last_seen_at = models.DateTimeField(help_text="When a worker last had it in force")
+    audited_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=["surface", "at"], name="ladder_order_of_surface"),
+            models.Index(fields=["at"], condition=Q(audited_at=None), name="ladder_order_to_audit"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} rung {self.rung} of {self.surface}"
+
+
 class WorkerEventQuerySet(models.QuerySet["WorkerEvent"]):
     def newest(self) -> "WorkerEventQuerySet":
         return self.order_by("-at", "-id")
@@ -315,13 +398,18 @@ class WorkerEventQuerySet(models.QuerySet["WorkerEvent"]):
         """What happened to quotas, in every worker."""
         return self.filter(kind__startswith=QUOTA_KINDS)
 
+    def of_ladders(self) -> "WorkerEventQuerySet":
+        """What happened to ladders, in every worker."""
+        return self.filter(kind__startswith=LADDER_KINDS)
+
 
 class WorkerEvent(models.Model):
     """Something that happened in a worker, or in taking in its reports, once however often it is delivered.
 
     `kind` is stable, such as 'reports.dropped' (data: {"batches": int, "bytes": int}) or, from the ingest itself,
     'ingest.refused' (data: {"entry": str, "problem": str, "bytes": int}). A kind that begins with 'breaker.' is of a
-    lane (data: {"lane": str, …}), one that begins with 'quota.' of a pool (data: {"pool": str, …}) or of the worker.
+    lane (data: {"lane": str, …}), one that begins with 'quota.' of a pool (data: {"pool": str, …}) or of the worker,
+    one that begins with 'ladder.' of a surface (data: {"surface": str, …}) or of the worker.
     """
 
     at = models.DateTimeField()
@@ -348,6 +436,7 @@ class WorkerEvent(models.Model):
                 name="event_of_lane",
             ),
             models.Index(fields=["-at"], condition=Q(kind__startswith=QUOTA_KINDS), name="event_of_quotas"),
+            models.Index(fields=["-at"], condition=Q(kind__startswith=LADDER_KINDS), name="event_of_ladders"),
         ]
 
     def __str__(self) -> str:

@@ -146,9 +146,9 @@ def merge_rollups(reports: Iterable[Mapping[str, Any]], *, now: datetime) -> Mer
     return merged
 
 
-_SOURCE_COLUMNS: Final = {"worker": "text", "started_at": "timestamptz", "seq": "bigint", "reported_at": "timestamptz"}
+SOURCE_COLUMNS: Final = {"worker": "text", "started_at": "timestamptz", "seq": "bigint", "reported_at": "timestamptz"}
 _LANE_COLUMNS: Final = {
-    **_SOURCE_COLUMNS,
+    **SOURCE_COLUMNS,
     "lane": "text",
     "state": "text",
     "open_until_at": "timestamptz",
@@ -159,7 +159,7 @@ _LANE_COLUMNS: Final = {
     "wait_ms": "double precision",
 }
 _QUOTA_COLUMNS: Final = {
-    **_SOURCE_COLUMNS,
+    **SOURCE_COLUMNS,
     **dict.fromkeys(("pool", "account", "policy"), "text"),
     **dict.fromkeys(("limits", "learned"), "jsonb"),
     "paused_until_at": "timestamptz",
@@ -171,7 +171,7 @@ _QUOTA_COLUMNS: Final = {
 }
 
 
-def _take_states(table: str, columns: Mapping[str, str], *, key: str, differs: str) -> str:
+def take_states(table: str, columns: Mapping[str, str], *, key: str, differs: str) -> str:
     """The statement that takes in what workers say of things: lanes, or pools.
 
     What is older than the report, by the worker's boot and the number within it, gives way to it, and what it does not
@@ -210,7 +210,7 @@ UNION SELECT {key} FROM gone
 """  # noqa: S608 - as above
 
 
-_TAKE_LANE_STATES: Final = _take_states(
+_TAKE_LANE_STATES: Final = take_states(
     LaneState._meta.db_table,
     _LANE_COLUMNS,
     key="lane",
@@ -218,7 +218,7 @@ _TAKE_LANE_STATES: Final = _take_states(
     b.state IS DISTINCT FROM t.state OR abs(extract(epoch FROM t.open_until_at - b.open_until_at)) > %(moved)s""",
 )
 _QUOTA_FACTS: Final = ("limits", "learned", "ramp", "is_alone", "waiting_interactive", "waiting_batch")
-_TAKE_QUOTA_STATES: Final = _take_states(
+_TAKE_QUOTA_STATES: Final = take_states(
     QuotaState._meta.db_table,
     _QUOTA_COLUMNS,
     key="pool",
@@ -242,8 +242,8 @@ def record_lane_states(reports: Iterable[Mapping[str, Any]], *, now: datetime) -
     Returns:
         The lanes that stand differently now: in another state, open until another moment, new, or gone.
     """
-    heard, said = _newest_states(reports, "lanes", key="lane", columns=_lane_state, now=now)
-    return _taken(_TAKE_LANE_STATES, heard, said)
+    heard, said = newest_states(reports, "lanes", key="lane", columns=_lane_state, now=now)
+    return taken_states(_TAKE_LANE_STATES, heard, said)
 
 
 def record_quota_states(reports: Iterable[Mapping[str, Any]], *, now: datetime) -> set[str]:
@@ -253,11 +253,11 @@ def record_quota_states(reports: Iterable[Mapping[str, Any]], *, now: datetime) 
         The pools that stand differently now: their limits, what waits, paused or open until another moment, a worker
         alone or not, a share used that has moved by 5 %, new, or gone.
     """
-    heard, said = _newest_states(reports, "quotas", key="pool", columns=_quota_state, now=now)
-    return _taken(_TAKE_QUOTA_STATES, heard, said)
+    heard, said = newest_states(reports, "quotas", key="pool", columns=_quota_state, now=now)
+    return taken_states(_TAKE_QUOTA_STATES, heard, said)
 
 
-def _newest_states(
+def newest_states(
     reports: Iterable[Mapping[str, Any]],
     member: str,
     *,
@@ -291,7 +291,7 @@ def _newest_states(
     return heard, said
 
 
-def _taken(statement: str, heard: list[dict[str, Any]], said: list[dict[str, Any]]) -> set[str]:
+def taken_states(statement: str, heard: list[dict[str, Any]], said: list[dict[str, Any]]) -> set[str]:
     if not heard:
         return set()
     parameters: dict[str, str | float] = {

@@ -4,14 +4,31 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from controlplane.telemetry import drills, operations, samples, shadow_minutes, shadows
+from controlplane.telemetry import (
+    drills,
+    ladder_states,
+    operations,
+    samples,
+    shadow_minutes,
+    shadows,
+    surface_minutes,
+)
 
 
 @shared_task(name="telemetry.compact_rollups", expires=60)
 def compact_rollups() -> int:
     """Fold, seal and delete; returns how many minutes were folded."""
     now = timezone.now()
-    return operations.compact_rollups(now=now).folded_minutes + shadow_minutes.compact_shadows(now=now)
+    folded = operations.compact_rollups(now=now).folded_minutes
+    folded += shadow_minutes.compact_shadows(now=now) + surface_minutes.compact_surfaces(now=now)
+    ladder_states.forget_ladders(now=now)
+    return folded
+
+
+@shared_task(name="telemetry.audit_orders", expires=10)
+def audit_orders() -> int:
+    """Write into the record what was ordered on hosts; returns how many orders were news."""
+    return ladder_states.audit_orders(now=timezone.now())
 
 
 @shared_task(name="telemetry.measure_drills", expires=30)

@@ -144,6 +144,27 @@ class LadderDesk:
             status_url=self.status_url(surface.slug),
         )
 
+    def speak_later(self, route: str, accepted: str | None, request_id: str, job: str) -> Spoken | None:
+        """The words in which a route's answers are put off, engaged or not; None where nobody signed any.
+
+        Args:
+            accepted: An `Accept-Language` header.
+            job: As its tenant knows it.
+        """
+        surface = self._by_route.get(route)
+        if surface is None or LATER not in surface.engageable:
+            return None
+        return speak(
+            surface,
+            LATER,
+            self._copy,
+            accepted=accepted,
+            eta_seconds=surface.eta_seconds.value,
+            request_id=request_id,
+            status_url=self.status_url(surface.slug),
+            job=job,
+        )
+
     def status_url(self, surface: str) -> str:
         """Where users read how it stands; relative to the gateway, where nobody said how users reach that."""
         return f"{self._public_url}/status/{surface}"

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Final
 
 from dataplane.events import Event, LadderAlone, LadderMoved, LadderShared
+from dataplane.ladder.counting import SurfaceCounting
 from dataplane.ladder.decider import LadderDecider, Readings, Standing
 from dataplane.ladder.policy import Surface
 from dataplane.ladder.reserve import allowance
@@ -40,6 +41,7 @@ class FleetLadders:
         report: Callable[[Event], None],
         clock: Callable[[], float],
         wall: Callable[[], float],
+        counting: SurfaceCounting | None = None,
         exchange_seconds: float = EXCHANGE_SECONDS,
     ) -> None:
         """
@@ -49,6 +51,7 @@ class FleetLadders:
             look: What this worker sees of a surface now.
             ceiling: The highest rung that people let triggers engage on a surface.
             clock, wall: Monotonic seconds, and epoch seconds.
+            counting: Keeps what the fleet read; None: nobody does.
         """
         self._store = store
         self._worker = worker
@@ -57,6 +60,7 @@ class FleetLadders:
         self._report = report
         self._clock = clock
         self._wall = wall
+        self._counting = counting
         self._exchange_seconds = exchange_seconds
         # What the fleet's clock is ahead of this worker's monotonic one; before it was ever heard, this host's counts.
         self._ahead_seconds = wall() - clock()
@@ -232,6 +236,25 @@ class FleetLadders:
             else:
                 # Whoever leads next has then seen what this worker saw, and neither presses nor lets go too soon.
                 decider.observe(readings, now=now)
+            self._keep(slug, tellings)
+
+    def _keep(self, slug: str, tellings: Mapping[str, Tellings]) -> None:
+        """Keep what was read at this turn, and where the ladder stands after it."""
+        if self._counting is None:
+            return
+        told = {worker: one[slug] for worker, one in tellings.items() if slug in one}
+        # Others that cannot be heard are taken for as busy as this worker, but nobody knows what they tried.
+        counted = {worker: one for worker, one in told.items() if self._silent_since is None or worker == self._worker}
+        standing = self.standing(slug)
+        self._counting.see(
+            slug,
+            told,
+            counted=counted,
+            level=standing.level,
+            generation=standing.generation,
+            leads=self.leads,
+            is_alone=self._is_alone,
+        )
 
     async def _judge(self, slug: str, decider: LadderDecider, readings: Readings, *, now: float) -> None:
         moved = decider.judge(readings, now=now, ceiling=self._ceiling(slug))

@@ -10,6 +10,8 @@ from typing import Any
 from dataplane.access import TIERS
 from dataplane.events import Event
 from dataplane.fleet import FleetBreakers
+from dataplane.ladder.backlog import Backlog
+from dataplane.ladder.counting import SurfaceCounting
 from dataplane.ladder.desk import LadderDesk
 from dataplane.ladder.fleet import FleetLadders
 from dataplane.ladder.gauges import Gauges
@@ -17,11 +19,14 @@ from dataplane.ladder.look import Look
 from dataplane.ladder.policy import Surface
 from dataplane.quota_desk import QuotaDesk
 from dataplane.release import Release
+from dataplane.stores.jobs import JobStore
 from dataplane.stores.ladder import LadderStore
 
 
 class Ladders:
-    """See the module. `desk` is what requests ask, `look` counts their attempts. Belongs to one event loop."""
+    """See the module. `desk` is what requests ask, `look` counts their attempts, and `counting` what becomes of them.
+    Belongs to one event loop.
+    """
 
     def __init__(
         self,
@@ -35,10 +40,13 @@ class Ladders:
         report: Callable[[Event], None],
         clock: Callable[[], float],
         wall: Callable[[], float],
+        jobs: JobStore | None = None,
     ) -> None:
-        """`store` None: a fleet of one. `worker` is unique in the fleet, also over restarts; `region` is the gateway's;
-        `public_url` is where users reach it; `clock` is monotonic seconds, `wall` epoch seconds.
+        """`store` None: a fleet of one; `jobs` None: nobody knows what was put off. `worker` is unique in the fleet,
+        also over restarts; `region` is the gateway's; `public_url` is where users reach it; `clock` is monotonic
+        seconds, `wall` epoch seconds.
         """
+        self.counting = SurfaceCounting(region=region, wall=wall)
         self.fleet = FleetLadders(
             store=store,
             worker=worker,
@@ -47,10 +55,19 @@ class Ladders:
             report=report,
             clock=clock,
             wall=wall,
+            counting=self.counting,
         )
         self.desk = LadderDesk(fleet=self.fleet, region=region, wall=wall, public_url=public_url)
         self._gauges = Gauges(leads=lambda: self.fleet.leads)
-        self.look = Look(desk=self.desk, breakers=breakers, quotas=quotas, gauges=self._gauges.values, clock=clock)
+        self._backlog = Backlog(jobs, leads=lambda: self.fleet.leads)
+        self.look = Look(
+            desk=self.desk,
+            breakers=breakers,
+            quotas=quotas,
+            gauges=self._gauges.values,
+            backlog=self._backlog.age_seconds,
+            clock=clock,
+        )
 
     def adopt(self, release: Release) -> None:
         """Follow another release."""
@@ -63,9 +80,11 @@ class Ladders:
         """Begin to take part in the fleet."""
         await self.fleet.start()
         await self._gauges.start()
+        await self._backlog.start()
 
     async def stop(self) -> None:
         """Take part no more; another worker decides at once."""
+        await self._backlog.stop()
         await self._gauges.stop()
         await self.fleet.stop()
 

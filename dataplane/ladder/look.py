@@ -93,10 +93,11 @@ class Look:
         self._by_lane: dict[str, tuple[Tally, ...]] = {}
 
     def adopt(self, release: Release) -> None:
-        """Follow another release. Attempts that were counted stay so as long as their surface looks at a budget."""
+        """Follow another release. Attempts that were counted stay so as long as their surface does."""
         routes, now = release.routing.routes, self._clock()
         tallies: dict[str, Tally] = {}
         by_lane: dict[str, tuple[Tally, ...]] = {}
+        looked_at = self._budgets.keys()
         self._lanes, self._cheaper, self._budgets = {}, {}, {}
         for slug, surface in release.ladder.items():
             lanes = {lane.id: lane for route in surface.routes for lane in routes[route].lanes}
@@ -104,11 +105,14 @@ class Look:
             rung = surface.rungs.get(CHEAPER)
             self._cheaper[slug] = () if rung is None else routes[rung.route].lanes
             budgets = {name: one.budget for name, one in surface.triggers.items() if one.budget is not None}
+            tally = tallies[slug] = self._tallies.get(slug) or Tally(now=now)
             if budgets:
                 self._budgets[slug] = budgets
-                tally = tallies[slug] = self._tallies.get(slug) or Tally(now=now)
-                for lane in lanes:
-                    by_lane[lane] = (*by_lane.get(lane, ()), tally)
+                if slug not in looked_at:
+                    # Nothing was marked meanwhile: what was tried long ago would count as of just now.
+                    tally.past = Past((tally.attempts, tally.failures), now=now)
+            for lane in lanes:
+                by_lane[lane] = (*by_lane.get(lane, ()), tally)
         self._tallies, self._by_lane = tallies, by_lane
 
     def count(self, lane: str, blame: Blame) -> None:
@@ -122,6 +126,7 @@ class Look:
         """What this worker tells its fleet now. To be asked about once a second: windows move on with it."""
         lanes = self._serving(surface)
         shares = self._quotas.shares_of(lanes.values())
+        tally = self._tallies.get(surface.slug)
         return Told(
             in_flight=self._desk.in_flight(surface.slug),
             queue_age_seconds=max((one.oldest_seconds for one in shares), default=0.0),
@@ -131,6 +136,8 @@ class Look:
             gauges=self._gauges(surface.slug),
             requests_per_second=self._rate(surface.slug),
             backlog_age_seconds=self._backlog(surface.slug),
+            attempts=0 if tally is None else tally.attempts,
+            failures=0 if tally is None else tally.failures,
         )
 
     def _serving(self, surface: Surface) -> dict[str, Lane]:

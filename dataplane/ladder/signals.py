@@ -83,6 +83,8 @@ class Told:
         requests_per_second: How many requests came in lately, whatever became of them. It is what no rung makes less,
             so it holds a ladder until a rush is over where the others only show that the ladder helps.
         backlog_age_seconds: How long the oldest question that was put off has waited by now; None where nobody knows.
+        attempts, failures: At the surface's lanes since the worker began: what is kept of the load, so that a budget
+            can be tried on it that nobody looked at then.
     """
 
     in_flight: Mapping[str, int]
@@ -93,6 +95,8 @@ class Told:
     gauges: Mapping[str, float]
     requests_per_second: float | None = None
     backlog_age_seconds: float | None = None
+    attempts: int = 0
+    failures: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """As it goes to the fleet. Shape: the attributes."""
@@ -105,6 +109,8 @@ class Told:
             "gauges": dict(self.gauges),
             "requests_per_second": self.requests_per_second,
             "backlog_age_seconds": self.backlog_age_seconds,
+            "attempts": self.attempts,
+            "failures": self.failures,
         }
 
     @classmethod

@@ -29,6 +29,7 @@ from dataplane.routing import Lane, Route
 NO_JOBS: Final = "answers come later now, and this gateway is told of no place to keep them"
 NO_CALLS: Final = "no tools are called now, and only a call of one would be an answer"
 NO_SCHEMA: Final = "words that were signed beforehand are the answer now, and they do not suit what was asked for"
+NO_PROMISE: Final = f"{NO_SCHEMA}; send ballast-later: accept to be told of a job instead"
 NO_CONTINUING: Final = "nothing is taken up again now; what is there of the answer can still be read"
 NO_EMBEDDINGS: Final = "nothing is generated now, and an embedding cannot be signed beforehand"
 
@@ -168,6 +169,10 @@ class Steps:
     async def _promise(self, journey: Journey, reply: Reply, chat: Chat, stand: Stand) -> None:
         if self._later is None:
             raise self._shed(journey, NO_JOBS)
+        request = chat.request
+        if journey.inbound.later is None and (request.wants_json or must_call(request.parameters)):
+            # Who reads answers by a schema would take a promise for a broken one.
+            raise self._shed(journey, NO_PROMISE)
         try:
             await self._later.answer(journey, reply, chat, stand)
         except JobsUnavailable as exc:

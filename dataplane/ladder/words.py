@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dataplane.ladder.policy import Rung, Surface
 from dataplane.messages import Json
@@ -57,6 +57,12 @@ def speak(
     locale = choose_locale(accepted, copy)
     filled = copy.rung[locale].filled(_values(surface, eta_seconds) | values)
     return Spoken(surface, rung, copy, locale, filled, math.ceil(eta_seconds))
+
+
+def respoken(spoken: Spoken, eta_seconds: float, **values: str) -> Spoken:
+    """The same words once more is known of the moment; what `speak` was told beside is to be told again."""
+    filled = spoken.copy.rung[spoken.locale].filled(_values(spoken.surface, eta_seconds) | values)
+    return replace(spoken, words=filled, eta_seconds=math.ceil(eta_seconds))
 
 
 def _values(surface: Surface, eta_seconds: float) -> dict[str, str]:

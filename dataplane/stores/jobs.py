@@ -16,6 +16,7 @@ import psycopg
 from psycopg.rows import DictRow
 
 from dataplane.deadletters import Category, category_of, shortened, storable, summary_of
+from dataplane.destinations import Destination
 from dataplane.errors import IdempotencyMismatch, JobNotFound, JobQueueFull, JobsUnavailable
 from dataplane.idempotency import Fingerprint, Scope
 from dataplane.jobs import TRANSITIONS, UNREACHED, Answer, Event, Figures, Job, LeaseLost, State, Taken, Verdict
@@ -45,6 +46,8 @@ class Submission:
         user: As the header named it, for the header of its attempts.
         has_tools: Whether its request brings tools, so that doing it twice may have effects.
         redriven_from: The dead letter whose work this is, handed in again.
+        surface: The surface whose rung 4 put it off; empty where its caller meant it for a job.
+        destination: Where its answer is sent; None: whoever wants it comes for it.
     """
 
     id: UUID
@@ -58,6 +61,8 @@ class Submission:
     expires_seconds: float
     has_tools: bool = False
     redriven_from: UUID | None = None
+    surface: str = ""
+    destination: Destination | None = None
 
 
 class JobStore(Protocol):
@@ -92,6 +97,11 @@ class JobStore(Protocol):
 
     async def figures(self) -> Figures:
         """How the queue stands."""
+
+    async def oldest_put_off(self) -> Mapping[str, float]:
+        """How long, in seconds, the oldest job has waited by now that rung 4 of each surface put off; without those of
+        which none waits.
+        """
 
     # For whoever runs them.
 
@@ -158,6 +168,8 @@ class PostgresJobStore:
             "has_tools": submission.has_tools,
             "redriven_from": submission.redriven_from,
             "limit": limit,
+            "surface": submission.surface,
+            **_parcel(submission.destination),
         }
         rows = await self._run(sql.LOCK, sql.SUBMIT, parameters=parameters)
         if not rows:
@@ -189,6 +201,10 @@ class PostgresJobStore:
         """As `JobStore.figures`."""
         (row,) = await self._run(sql.FIGURES)
         return Figures(row["queued"], row["running"], row["ended"], row["span_seconds"])
+
+    async def oldest_put_off(self) -> Mapping[str, float]:
+        """As `JobStore.oldest_put_off`."""
+        return {row["surface"]: row["seconds"] for row in await self._run(sql.OLDEST_PUT_OFF)}
 
     async def take(self, *, owner: str, lease_seconds: float, sent: UUID | None = None) -> Taken | None:
         """As `JobStore.take`. If the answer is lost, so is the lease: the job comes again when that has run out."""
@@ -301,6 +317,20 @@ async def _execute(
             for statement in statements:
                 cursor = await connection.execute(statement.encode(), parameters)
     return await cursor.fetchall() if cursor.description else []
+
+
+def _parcel(destination: Destination | None) -> dict[str, Any]:
+    """What the row of a delivery says; without a channel, there is none."""
+    if destination is None:
+        return {"channel": "", "address": "", "subject": "", "text": "", "ballast": "{}"}
+    mail = destination.mail
+    return {
+        "channel": destination.channel,
+        "address": destination.address,
+        "subject": "" if mail is None else mail.subject,
+        "text": "" if mail is None else mail.text,
+        "ballast": _json(destination.ballast),
+    }
 
 
 def _letter(event: Event, error: Mapping[str, Any], status: int) -> dict[str, Any]:

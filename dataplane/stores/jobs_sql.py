@@ -9,10 +9,13 @@ from __future__ import annotations
 from typing import Final
 
 from dataplane.deadletters import MAX_LAPSES, Category
+from dataplane.destinations import DeliveryState
 from dataplane.jobs import RATE_SECONDS, TRANSITIONS, Delivery, Event, State
 from dataplane.stores.deadletters_sql import JOB, LETTERS, bury_jobs, cause, with_cause
 
 JOBS: Final = "ledger_job"
+# Where answers go. The database makes them due when their job ends (see the trigger at the model).
+DELIVERIES: Final = "ledger_delivery"
 # Any constant would do; with the tenant's it keeps two submissions of one tenant apart, and nothing else.
 SUBMITTING: Final = 0x0BA1106
 
@@ -77,7 +80,7 @@ WITH known AS MATERIALIZED (
     INSERT INTO {JOBS} AS j (
         id, tenant, key_id, "user", user_hash, key, fingerprint, fields, endpoint, request, request_bytes, state, tag,
         epoch, owner, created_at, not_before, expires_at, cancel_asked, failures, request_id, status, response_headers,
-        response_bytes, error_code, causes, lapses, has_tools, redriven_from
+        response_bytes, error_code, causes, lapses, has_tools, redriven_from, surface
     )
     SELECT %(job)s, %(tenant)s, %(key_id)s, %(user)s, %(user_hash)s, %(key)s, %(fingerprint)s, %(fields)s::jsonb,
         %(endpoint)s, %(request)s::bytea, length(%(request)s::bytea), '{State.QUEUED}', greatest(
@@ -86,9 +89,14 @@ WITH known AS MATERIALIZED (
                 WHERE t.tenant = %(tenant)s AND (t.state = '{State.QUEUED}' OR t.epoch > 0)),
             0
         ), 0, '', now(), now(), now() + make_interval(secs => %(expires_seconds)s::float8), false, 0, '', 0, '[]', 0,
-        '', '[]', 0, %(has_tools)s, %(redriven_from)s::uuid
+        '', '[]', 0, %(has_tools)s, %(redriven_from)s::uuid, %(surface)s
     FROM waiting WHERE waiting.number < %(limit)s AND NOT EXISTS (SELECT FROM known)
     RETURNING j.*
+), promised AS (
+    INSERT INTO {DELIVERIES} (job_id, channel, address, subject, text, ballast, state, attempts, created_at)
+    SELECT a.id, %(channel)s::text, %(address)s, %(subject)s, %(text)s, %(ballast)s::jsonb,
+        '{DeliveryState.WAITING}', 0, a.created_at
+    FROM added AS a WHERE %(channel)s::text <> ''
 )
 SELECT true AS is_new, {_VIEW}, NULL AS redriven_as FROM added AS j
 UNION ALL SELECT j.id = %(job)s, {_VIEW}, {_REDRIVEN} FROM known AS j
@@ -111,6 +119,12 @@ SELECT (SELECT count(*) FROM {JOBS} AS j WHERE j.state = '{State.QUEUED}') AS qu
     (SELECT coalesce(jsonb_object_agg(e.state, e.number), '{{}}') FROM ended AS e) AS ended,
     coalesce((SELECT extract(epoch FROM now() - min(e.first)) FROM ended AS e
         WHERE e.state IN ('{State.COMPLETED}', '{State.FAILED}')), 0)::float8 AS span_seconds
+"""  # noqa: S608 - as above
+
+# How long the oldest job has waited by now that each surface's rung 4 put off, to be run for the first time or again.
+OLDEST_PUT_OFF: Final = f"""
+SELECT j.surface, extract(epoch FROM greatest(clock_timestamp() - min(j.created_at), interval '0'))::float8 AS seconds
+FROM {JOBS} AS j WHERE j.state = '{State.QUEUED}' AND j.surface <> '' GROUP BY j.surface
 """  # noqa: S608 - as above
 
 # Queued: it ends. Running: its runner is asked to stop. Over: it stays.
@@ -269,8 +283,17 @@ WHERE j.id IN (
 SELECT e.id FROM ended AS e
 """  # noqa: S608 - as above
 
+# Where the answers of these jobs were to go goes with them; what nobody has sent by then, nobody can.
+_WIPE: Final = f"""
+UPDATE {DELIVERIES} AS d SET
+    address = '', subject = '', text = '', last_problem = '', next_at = NULL,
+    state = CASE WHEN d.state IN ('{DeliveryState.WAITING}', '{DeliveryState.DELIVERING}')
+        THEN '{DeliveryState.CANCELLED}' ELSE d.state END
+FROM wordless AS w WHERE d.job_id = w.id
+"""  # noqa: S608 - as above
+
 FORGET: Final = f"""
-UPDATE {JOBS} AS j SET
+WITH wordless AS (UPDATE {JOBS} AS j SET
     request = NULL, response = NULL, response_headers = '[]', error = NULL, "user" = '', key = '', fields = '{{}}',
     causes = '[]', forgotten_at = now()
 WHERE j.id IN (
@@ -278,12 +301,14 @@ WHERE j.id IN (
     WHERE o.forgotten_at IS NULL AND o.ended_at <= now() - make_interval(secs => %(keep_seconds)s::float8)
     ORDER BY o.ended_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ) RETURNING j.id
+), wiped AS ({_WIPE})
+SELECT w.id FROM wordless AS w
 """  # noqa: S608 - as above
 
 # All that jobs of one user say, and whose they were. One that waits ends; one that runs is to be stopped, and leaves
 # neither words nor a letter when it ends (see END). What was forgotten before says whose it was until now.
 ERASE: Final = f"""
-UPDATE {JOBS} AS j SET
+WITH wordless AS (UPDATE {JOBS} AS j SET
     state = CASE WHEN j.state = '{State.QUEUED}' THEN {_state_after(f"'{Event.CANCELLED}'")} ELSE j.state END,
     ended_at = CASE WHEN j.state = '{State.QUEUED}' THEN clock_timestamp() ELSE j.ended_at END,
     cancel_asked = j.cancel_asked OR j.state IN ('{State.QUEUED}', '{State.RUNNING}'), sent_until = NULL,
@@ -293,4 +318,6 @@ UPDATE {JOBS} AS j SET
 WHERE j.tenant = %(tenant)s AND j.user_hash = %(user_hash)s AND j.user_hash <> ''
     AND (%(begun_by)s::timestamptz IS NULL OR j.created_at <= %(begun_by)s::timestamptz)
 RETURNING j.id
+), wiped AS ({_WIPE})
+SELECT w.id FROM wordless AS w
 """  # noqa: S608 - as above

@@ -51,7 +51,7 @@ export function start() {
       const moved = picture !== data.picture;
       picture = data.picture;
       if (!moved) return;
-    } else if (topic !== "reviews" && topic !== "lanes") return;
+    } else if (!["reviews", "lanes", "ladders"].includes(topic)) return;
     ask(frame.dataset.house);
     document.querySelectorAll("[data-house-part]").forEach(refresh);
   });

@@ -23,6 +23,12 @@ NOT_PAGES = frozenset(
         "validators-chart",
         "dead-letters-chart",
         "release-document",
+        "black-friday",  # posted to
+        "ladder-stand-down",  # these three take a tap; a link to them leads back to the page
+        "ladder-end",
+        "ladder-again",
+        "ladder-postmortem",
+        "ladder-capacity-export",
         "audit-export",
         "usage-retries-export",
         "streams-export",
@@ -82,6 +88,9 @@ ROUTING_CHANGE = "SELECT id FROM approvals_changerequest WHERE kind = 'routing.t
 TRIAL = "SELECT change_id, id FROM trials_validatortrial ORDER BY id DESC LIMIT 1"
 DRILL = "SELECT id FROM routing_drill ORDER BY id DESC LIMIT 1"
 COPY = "/ladder/copy/"
+SURFACE = "/ladder/surfaces/web-chat/"
+EPISODE = "SELECT floor(extract(epoch FROM since))::bigint FROM ladder_rungactivation ORDER BY id LIMIT 1"
+LADDER_CHANGE = "SELECT id FROM approvals_changerequest WHERE kind = 'ladder.policy' ORDER BY id LIMIT 1"
 REQUEST = "SELECT request_id FROM ledger_usagerow ORDER BY attempt DESC, at DESC LIMIT 1"
 STREAM = "SELECT stream_id FROM ledger_streamtranscript ORDER BY at DESC LIMIT 1"
 KEY = "SELECT record FROM ledger_idempotencyevidence WHERE event = 'replayed' ORDER BY id DESC LIMIT 1"
@@ -123,7 +132,17 @@ PAGES = (
     Page("canary-edit", "owner", _latest(CANARY.format("planned"), "/canaries/{}/edit/")),
     Page("canary, planned", "owner", _latest(CANARY.format("planned"), "/canaries/{}/")),
     Page("review, copy", "exec", _latest(SIGNED, "/reviews/{}/")),
-    Page("ladder", "exec", _fixed("/ladder/")),
+    Page("ladder", "oncall", _fixed("/ladder/")),
+    Page("ladder-surface", "oncall", _fixed(SURFACE)),
+    Page("ladder-engage", "oncall", _fixed(f"{SURFACE}rungs/3/")),
+    Page("ladder-policy", "oncall", _fixed("/ladder/policy/")),
+    Page("ladder-policy-new", "oncall", _fixed("/ladder/policy/new/")),
+    Page("ladder-policy-version", "auditor", _fixed("/ladder/policy/1/")),
+    Page("ladder-numbers", "oncall", _fixed("/ladder/policy/surfaces/web-chat/")),
+    Page("ladder-capacity", "exec", _fixed("/ladder/capacity/")),
+    Page("ladder-episode", "auditor", _latest(EPISODE, f"{SURFACE}episodes/{{}}/")),
+    Page("review-ladder", "approver-one", _latest(LADDER_CHANGE, "/reviews/{}/ladder/")),
+    Page("fairness", "legal", _fixed("/fairness/")),
     Page("copies", "exec", _fixed(COPY)),
     Page("copy-new", "owner", _fixed("/ladder/new-copy/")),
     Page("copy", "owner", _fixed(f"{COPY}help-centre-outage/")),

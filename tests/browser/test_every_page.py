@@ -180,6 +180,12 @@ def furnished(house: House) -> Stack:
             asked = {"lane": "anthropic/eu-west/main/claude-sonnet-4-5", "minutes": 5, "reason": "To look at it"}
             drill = api.post("/drills", json=asked).raise_for_status().json()
             api.post(f"/drills/{drill['id']}/end", json={"reason": "Seen"}).raise_for_status()
+        if not api.get("/ladder/activations").json()["results"]:
+            until = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
+            asked = {"surface": "web-chat", "rung": 1, "until": until, "reason": "To look at it"}
+            api.post("/ladder/activations", json=asked).raise_for_status()
+            over = {"reason": "Seen", "is_held_up": False}
+            api.post("/ladder/surfaces/web-chat/stand-down", json=over).raise_for_status()
     return stack
 
 

@@ -23,7 +23,7 @@ def acme(db):
 
 
 def listed(page):
-    return [job for job, _ in page.context["lines"]]
+    return [job for job, *_ in page.context["lines"]]
 
 
 def test_jobs_are_found_by_id_tenant_and_status(acme, signed_in, queries):

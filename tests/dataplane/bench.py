@@ -21,6 +21,7 @@ from dataplane.frames import encode_events
 from dataplane.journey import Inbound
 from dataplane.keyed import KeyedWork
 from dataplane.known_questions import KnownQuestions
+from dataplane.ladder.counting import SurfaceCounting
 from dataplane.ladder.desk import LadderDesk
 from dataplane.lane_caller import LaneCaller
 from dataplane.metrics import GatewayMetrics
@@ -333,6 +334,7 @@ class Bench:
         self.levels = Levels()
         self.ladder = LadderDesk(fleet=self.levels, region="eu-west", wall=wall, public_url="https://gw.example")
         self.ladder.adopt(self.current)
+        self.surfaces = SurfaceCounting(region="eu-west", wall=wall)
         self.metrics = GatewayMetrics(release=lambda: None)
         self.pipeline = Pipeline(
             releases=self,
@@ -353,6 +355,7 @@ class Bench:
             shadows=shadows,
             ladder=self.ladder,
             later=later,
+            surfaces=self.surfaces,
             clock=lambda: asyncio.get_running_loop().time(),
             wall=wall,
         )

@@ -59,7 +59,7 @@ def test_demo_has_its_words_signed_before_a_route_falls_back_on_them(settings):
         "help-centre-outage": {"exec"},
         "help-centre-template": {"exec"},
         "withheld": {"exec", "legal"},
-        **dict.fromkeys(RUNGS, {"exec", "legal"}),
+        **{slug: {"exec", "legal"} for slug in RUNGS},
     }
     used = {row["copy"].slug: [str(use) for use in row["uses"]] for row in rows}
     assert used.pop("withheld") == ["careful-answers of chat"]

@@ -26,6 +26,7 @@ from tests.permissions.api import (
     SEEN,
     SIGNING_REDRIVES,
     SIGNING_REDRIVES_OWN,
+    activation,
     breaker,
     canary,
     change,
@@ -38,6 +39,7 @@ from tests.permissions.api import (
     eval_run,
     eval_version,
     key,
+    ladder_change,
     number,
     operator,
     piece,
@@ -50,6 +52,7 @@ from tests.permissions.api import (
     routing_change,
     shadow,
     stream,
+    surface,
     tenant,
     trial,
     version,
@@ -92,10 +95,21 @@ def plan(side):
     return {"plan_id": side.plan.pk}
 
 
+METHODS = ("GET", "POST")
+
+
+def rung(side):
+    return {"slug": "web-chat", "number": 1}
+
+
+def episode(side):
+    return {"slug": "web-chat", "number": int(side.activation.since.timestamp())}
+
+
 TABLE = Table(
     package="controlplane.console",
     anonymous=302,
-    public=frozenset({"styleguide"}),
+    public=frozenset({"fairness", "styleguide"}),
     rows=(
         # the frame and the front page
         Row("GET", "overview", ALL, ALL, ALL),
@@ -155,6 +169,23 @@ TABLE = Table(
         Row("POST", "canary-withdraw", OWNERS, OWNERS, GONE, canary),
         # signed copy and routing: held on everything or not at all
         Row("GET", "ladder", READER, REFUSED, REFUSED),
+        Row("GET", "ladder-surface", SEEN, GONE, GONE, surface),
+        *(Row(method, "ladder-engage", "--+---+.", GONE, GONE, rung) for method in METHODS),
+        *(Row(method, "ladder-stand-down", "--+---+-", REFUSED, REFUSED, surface) for method in METHODS),
+        *(Row(method, "ladder-end", "--+---+.", GONE, GONE, activation) for method in METHODS),
+        *(Row(method, "ladder-again", "--+---+.", GONE, GONE, activation) for method in METHODS),
+        Row("GET", "ladder-policy", READER, REFUSED, REFUSED),
+        *(Row(method, "ladder-policy-new", "--+---+-", REFUSED, REFUSED) for method in METHODS),
+        Row("GET", "ladder-policy-version", SEEN, GONE, GONE, number),
+        Row("POST", "ladder-policy-propose", "--+---+.", GONE, GONE, number),
+        Row("POST", "ladder-policy-return", "--+---+.", GONE, GONE, number),
+        Row("GET", "ladder-numbers", SEEN, GONE, GONE, surface),
+        Row("POST", "ladder-numbers", "--+---+.", GONE, GONE, surface),
+        Row("GET", "review-ladder", SEEN, GONE, GONE, ladder_change, label="ladder"),
+        Row("GET", "ladder-capacity", READER, REFUSED, REFUSED),
+        Row("GET", "ladder-capacity-export", SEEN, GONE, GONE, surface),
+        Row("GET", "ladder-episode", SEEN, GONE, GONE, episode),
+        Row("GET", "ladder-postmortem", SEEN, GONE, GONE, episode),
         Row("GET", "copies", READER, REFUSED, REFUSED),
         Row("GET", "copy-new", "+-----+-", REFUSED, REFUSED),
         Row("POST", "copy-new", "+-----+-", REFUSED, REFUSED),
@@ -222,8 +253,9 @@ TABLE = Table(
         Row("GET", "idempotency-keys-export", BILLED, BILLED, BILLED),
         Row("GET", "idempotency-key", ".....++.", ".....++.", GONE, record),
         Row("GET", "idempotency-evidence", ".....++.", ".....++.", GONE, record),
-        Row("GET", "jobs", BILLED, BILLED, BILLED),
-        Row("GET", "job", ".....++.", ".....++.", GONE, lambda side: {"job_id": side.job.pk}),
+        Row("GET", "jobs", ANSWERING, ANSWERING, ANSWERING),
+        Row("GET", "job", "..+..++.", "..+..++.", GONE, lambda side: {"job_id": side.job.pk}),
+        Row("POST", "job-send-again", "..+..--.", "..+..--.", GONE, lambda side: {"job_id": side.job.pk}),
         Row("GET", "repair-list", ANSWERING, ANSWERING, ANSWERING),
         Row("GET", "repair", "..+..++.", "..+..++.", GONE, lambda side: {"repair_id": side.repair.pk}),
         Row("POST", "repair", COMPLETING, COMPLETING, GONE, lambda side: {"repair_id": side.repair.pk}),
@@ -310,6 +342,7 @@ TABLE = Table(
         Row("GET", "tenant", ".....++.", ".....++.", GONE, tenant),
         Row("POST", "tenant", ".....-+.", ".....-+.", GONE, tenant),
         Row("POST", "key-issue", ".....-+.", ".....-+.", GONE, tenant),
+        Row("POST", "tenant-webhook-secret", ".....-+.", ".....-+.", GONE, tenant),
         Row("POST", "key-revoke", ".....-+.", ".....-+.", GONE, key),
         Row("GET", "alert-channels", "--+--++-", REFUSED, REFUSED),
         Row("GET", "alert-channel-new", "------+-", REFUSED, REFUSED, lambda side: {"kind": "webhook"}),

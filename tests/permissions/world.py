@@ -41,6 +41,7 @@ from controlplane.trials.models import ValidatorTrial
 from controlplane.verdicts.models import ReplayPair
 from tests.deadletters.letters import make_letter
 from tests.deadletters.redrives import fail_task, know_task, plan_for
+from tests.deliveries.parcels import promise
 from tests.eval_sets import make_judge_version, make_set_version
 from tests.factories import (
     NOW,
@@ -58,7 +59,6 @@ from tests.factories import (
     make_tenant,
     routing_document,
 )
-from tests.job_rows import make_job
 from tests.keyed_requests import claim
 from tests.ladder.ladder_policies import engage, ladder_document, make_ladder, make_words
 from tests.ladders import rungs
@@ -196,7 +196,7 @@ def _make_side(prompt: Prompt, shared: dict[str, Any]) -> Side:
         tenant=tenant,
         key=key,
         record=claim(tenant=tenant.slug),
-        job=make_job(tenant=tenant.slug),
+        job=promise(tenant_slug=tenant.slug).job,
         repair=make_repair(tenant=tenant.slug),
         letter=make_letter(tenant=tenant.slug, name=f"tests.{tenant.slug}"),
         plan=plan,

@@ -13,6 +13,7 @@ from controlplane.telemetry.evidence import exposure_of, live_sums
 from controlplane.telemetry.models import Rollup, WorkerEvent
 from controlplane.telemetry.samples import AnswerSample
 from controlplane.telemetry.stream import GROUP
+from controlplane.telemetry.surface_rows import SurfaceReading, SurfaceRollup
 from tests.canaries import running_canary
 from tests.factories import make_tenant
 from tests.worker_reports import (
@@ -24,10 +25,13 @@ from tests.worker_reports import (
     cells,
     delivery,
     exposure,
+    ladder_state,
     report,
     rollup,
     sample,
     stream_row,
+    surface_load,
+    surface_row,
     usage_row,
 )
 
@@ -420,3 +424,30 @@ def age(line):
     """Make every entry that somebody holds look abandoned."""
     for pending in line.redis.xpending_range(line.name, GROUP, "-", "+", 100):
         line.redis.xclaim(line.name, GROUP, pending["consumer"], 0, [pending["message_id"]], idle=60_000)
+
+
+def test_ladder_that_stands_differently_is_told_at_once(line, clock):
+    """Whoever engaged a rung waits for every worker to say so; what is read meanwhile is no news."""
+    ingest = line.ingest()
+    line.add(report(ladders=(ladder_state(ids=["web-chat-7"]),)))
+    ingest.round()
+    clock.advance(1)
+    line.add(report(ladders=(ladder_state(ids=["web-chat-7"], readings={"load": 99.0}),), seq=2, sent_at=clock.now))
+    ingest.round()
+    clock.advance(1)
+    line.add(report(status="stopped", seq=3, sent_at=clock.now))
+    ingest.round()
+
+    first, second = line.messages("ladders")
+
+    assert first["surfaces"]["web-chat"]["ids"] == {"web-chat-7": 1}
+    assert second["surfaces"] == {"web-chat": None}
+
+
+def test_what_surfaces_served_and_read_is_stored(line):
+    """With the rest of the report."""
+    line.add(report(surfaces=(surface_row(requests=3),), surface_readings=(surface_load(),)))
+
+    line.ingest().round()
+
+    assert (SurfaceRollup.objects.get().requests, SurfaceReading.objects.get().in_flight) == (3, 20.0)

@@ -14,6 +14,7 @@ from controlplane.ladder.access import access_activation, access_surface, requir
 from controlplane.ladder.effects import effect_preview
 from controlplane.ladder.errors import InvalidActivation
 from controlplane.ladder.models import RungActivation, RungMode
+from controlplane.telemetry.surfaces import traffic_share
 from dataplane.ladder.policy import MAINTENANCE, OFF
 
 TAG = "ladder"
@@ -171,7 +172,8 @@ class PreviewRung(OperatorView):
         asked = read(AskedEffect, request)
         if asked["rung"] not in surface.rungs:
             raise InvalidActivation(f"surface {slug!r} has no rung {asked['rung']}; it has {_numbers(surface.rungs)}")
-        return Response(EffectRow(effect_preview(surface, **asked, share=None)).data)
+        share = traffic_share(slug, regions=asked["regions"], tiers=asked["tiers"], now=timezone.now()).share
+        return Response(EffectRow(effect_preview(surface, **asked, share=share)).data)
 
 
 def _numbers(rungs_of: Any) -> str:

@@ -1,10 +1,10 @@
 """The form that changes thresholds: a number each, and for every changed one where the new number comes from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from django import forms
 from django.forms import BoundField
@@ -53,19 +53,66 @@ class Row:
         return ORIGINS[self.threshold.provenance.origin][0] if self.threshold else ""
 
 
-class ThresholdsForm(ReasonForm):
-    """Thresholds of one policy or route.
+class Numbers(Protocol):
+    """Whose thresholds a form changes: what they are called, and the document that they are a part of."""
 
-    `changes` holds what differs from what is in force once the form is valid, and `document` the whole table with it.
+    def names(self) -> Sequence[str]:
+        """All that it may have, in the order in which they are shown."""
+
+    def words(self, name: str) -> Words:
+        """What one means, in what unit people type it, and what it is held against."""
+
+    def is_optional(self, name: str) -> bool:
+        """Whether it can do without."""
+
+    def changed(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """The whole document in force with these thresholds instead; see `with_thresholds`."""
+
+    def check(self, document: Any) -> None:
+        """Return if workers would take the document; MalformedRelease otherwise."""
+
+    def path_of(self, document: Mapping[str, Any], name: str) -> str:
+        """Where the threshold stands in it, by which the parser names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableNumbers:
+    """The thresholds of one policy or route of a routing table."""
+
+    document: Mapping[str, Any]
+    kind: str
+    slug: str
+
+    def names(self) -> Sequence[str]:
+        return names_of(self.kind, self.document[PARTS[self.kind]][self.slug])
+
+    def words(self, name: str) -> Words:
+        return words_of(self.kind, name)
+
+    def is_optional(self, name: str) -> bool:
+        return is_optional(self.kind, name)
+
+    def changed(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        return with_thresholds(self.document, self.kind, self.slug, changes)
+
+    def check(self, document: Any) -> None:
+        RoutingTable.parse(document, path="$")
+
+    def path_of(self, document: Mapping[str, Any], name: str) -> str:
+        return path_of(document, self.kind, self.slug, name)
+
+
+class ThresholdsForm(ReasonForm):
+    """Thresholds of one policy or route, or of one surface's ladder.
+
+    `changes` holds what differs from what is in force once the form is valid, and `document` all of it with them.
     """
 
     def __init__(
         self,
         data: Any = None,
         *,
-        document: Mapping[str, Any],
-        kind: str,
-        slug: str,
+        numbers: Numbers,
         thresholds: Mapping[str, Threshold],
         today: date,
         previewing: bool = False,
@@ -77,13 +124,12 @@ class ThresholdsForm(ReasonForm):
             previewing: Nothing will be stored: numbers count, where they come from does not matter yet.
         """
         super().__init__(data, **options)
-        self._in_force = document
-        self._kind, self._slug = kind, slug
+        self._numbers = numbers
         self._today = today
         self._previewing = previewing
         self.changes: dict[str, NewValue | None] = {}
         self.document: dict[str, Any] = {}
-        self._in_order = {name: thresholds.get(name) for name in names_of(kind, document[PARTS[kind]][slug])}
+        self._in_order = {name: thresholds.get(name) for name in numbers.names()}
         for name, threshold in self._in_order.items():
             self._add_fields(name, threshold)
         self.fields["reason"].label = "Why these numbers"
@@ -95,12 +141,12 @@ class ThresholdsForm(ReasonForm):
         return [
             Row(
                 name=name,
-                words=words_of(self._kind, name),
+                words=self._numbers.words(name),
                 threshold=threshold,
                 value=self[name],
                 source=tuple(self[f"{name}-{part}"] for part in SOURCE),
                 is_changed=self._is_changed(name),
-                is_optional=is_optional(self._kind, name),
+                is_optional=self._numbers.is_optional(name),
                 is_overdue=threshold is not None and threshold.provenance.is_overdue(self._today),
             )
             for name, threshold in self._in_order.items()
@@ -113,7 +159,7 @@ class ThresholdsForm(ReasonForm):
             if name in self.errors:
                 continue
             before = threshold.value if threshold else None
-            after = None if cleaned[name] is None else words_of(self._kind, name).stored(cleaned[name])
+            after = None if cleaned[name] is None else self._numbers.words(name).stored(cleaned[name])
             if before == after:
                 continue
             if after is None:
@@ -126,20 +172,20 @@ class ThresholdsForm(ReasonForm):
             self.add_error(None, "Nothing differs from what is in force; type another number first")
             return cleaned
         written = {name: new and new.to_json(author="-", on=self._today) for name, new in self.changes.items()}
-        self.document = with_thresholds(self._in_force, self._kind, self._slug, written)
+        self.document = self._numbers.changed(written)
         try:
-            RoutingTable.parse(self.document, path="$")
+            self._numbers.check(self.document)
         except MalformedRelease as exc:
             self._place(exc)
         return cleaned
 
     def _add_fields(self, name: str, threshold: Threshold | None) -> None:
-        words = words_of(self._kind, name)
+        words = self._numbers.words(name)
         in_force = words.typed(threshold.value) if threshold else ""
         self.fields[name] = forms.DecimalField(
             label=words.label,
             initial=in_force,
-            required=not is_optional(self._kind, name),
+            required=not self._numbers.is_optional(name),
             max_digits=15,
             widget=forms.NumberInput(
                 attrs={
@@ -178,7 +224,7 @@ class ThresholdsForm(ReasonForm):
         if not typed or threshold is None:
             return bool(typed) != (threshold is not None)
         try:
-            return words_of(self._kind, name).stored(Decimal(typed)) != threshold.value
+            return self._numbers.words(name).stored(Decimal(typed)) != threshold.value
         except ArithmeticError:
             return True
 
@@ -203,7 +249,7 @@ class ThresholdsForm(ReasonForm):
 
     def _field_at(self, path: str, name: str) -> str | None:
         """The field in which what stands at a path is typed: a threshold's number, or a part of where it comes from."""
-        own = path_of(self.document, self._kind, self._slug, name)
+        own = self._numbers.path_of(self.document, name)
         if path != own and not path.startswith(f"{own}."):
             return None
         part = path.removeprefix(f"{own}.provenance.")

@@ -8,6 +8,7 @@ from django import forms
 from controlplane.console.idempotency_content import STEPS
 from controlplane.ledger.jobs import STATES
 from controlplane.ledger.stream_rows import OUTCOMES
+from dataplane.destinations import DeliveryState
 from dataplane.idempotency import MAX_KEY_CHARACTERS, Event, full_user_hash
 
 HOURS = {1: "Last hour", 24: "Last 24 hours", 168: "Last 7 days", 744: "Last 31 days"}
@@ -113,6 +114,11 @@ class JobsForm(OfTenantsForm):
     job = forms.CharField(label="Job id", required=False, max_length=64)
     tenant = forms.ChoiceField(label="Tenant", required=False)
     status = forms.ChoiceField(label="Status", required=False, choices=[("", "All"), *((s, s) for s in STATES)])
+    answer = forms.ChoiceField(
+        label="Answer sent",
+        required=False,
+        choices=[("", "All"), *((state.value, state.replace("_", " ")) for state in DeliveryState)],
+    )
 
 
 class DriftForm(OfTenantsForm):

@@ -18,12 +18,15 @@ from controlplane.approvals.models import ChangeRequest
 from controlplane.console.changes import latest_changes
 from controlplane.console.context import badges, house_of
 from controlplane.console.fires import fires
+from controlplane.console.ladder_now import SurfaceNow, surfaces_now
 from controlplane.console.lane_content import OpenLane, open_lanes
 from controlplane.console.palette import entries
 from controlplane.console.requests import actor_of
 from controlplane.console.status import status_of
 from controlplane.deadletters.access import tenants_with
 from controlplane.deadletters.burn import burns
+from controlplane.ladder.access import VIEW_LADDER
+from controlplane.ladder.policies import active_policy
 from controlplane.releases.fleet import fleet
 from controlplane.rollouts.access import visible_canaries
 from controlplane.rollouts.models import Canary, CanaryState
@@ -33,6 +36,7 @@ from controlplane.telemetry.feed import OVERVIEW_WINDOW
 from controlplane.telemetry.lanes import lane_states
 from controlplane.telemetry.measures import BY_KEY
 from controlplane.telemetry.quotas import quota_states
+from controlplane.telemetry.surfaces import ladder_standings
 from controlplane.telemetry.traffic import FLEET, Traffic, fleet_traffic, lane_health
 from dataplane.routing import RoutingTable as Routing
 
@@ -72,6 +76,7 @@ def overview(request: HttpRequest) -> HttpResponse:
         drifted=_drifted(operator, now=now),
         burning=burns(now=now, tenants=letters) if letters is None or letters else [],
         canaries=_to_look_at(operator, now=now),
+        surfaces=_surfaces(now) if may(operator, VIEW_LADDER) else [],
         now=now,
     )
     context = {
@@ -112,6 +117,11 @@ def _to_look_at(operator: Operator, *, now: datetime) -> list[Canary]:
     lately = Q(end_evidence__isnull=False, ended_at__gt=now - _ROLLED_BACK_LATELY)
     canaries = visible_canaries(operator).select_related("watch").filter(Q(state=CanaryState.RUNNING) | lately)
     return list(canaries.order_by("-ended_at", "prompt__slug")[:_MOST_CANARIES])
+
+
+def _surfaces(now: datetime) -> list[SurfaceNow]:
+    policy = active_policy()
+    return [] if policy is None else surfaces_now(policy.parsed(), ladder_standings(now), now=now)
 
 
 def _opened(now: datetime) -> list[OpenLane]:

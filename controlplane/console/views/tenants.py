@@ -20,6 +20,8 @@ from controlplane.console.requests import actor_of, refused_as_message, refused_
 from controlplane.console.routing_content import reaches
 from controlplane.console.timeline import timeline
 from controlplane.console.views.access import access_tabs, shown_once
+from controlplane.deliveries import operations as deliveries
+from controlplane.deliveries.models import WebhookSecret
 from controlplane.routing import operations as routing
 from dataplane.routing import RoutingTable
 
@@ -110,6 +112,33 @@ def key_issue(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 @login_required
+@never_cache
+@require_POST
+def webhook_secret(request: HttpRequest, slug: str) -> HttpResponse:
+    """Give the tenant's webhooks a secret, the first or another. It is in this answer and nowhere else."""
+    operator = actor_of(request)
+    tenant = access_tenant(operator, slug, "manage_keys")
+    secret = refused_as_message(
+        request, lambda: deliveries.rotate_secret(tenant=tenant, actor=operator, now=timezone.now())
+    )
+    if secret is None:
+        return redirect("tenant", slug=slug)
+    known = WebhookSecret.objects.get(tenant=tenant)
+    context = {
+        "title": f"Webhook secret of {slug}",
+        "secret": secret,
+        "what": "With it the tenant's applications tell our answers to its jobs from anybody else's.",
+        "kept": "It is kept sealed and shown to nobody again. Copy it now to the receiver; who loses it rotates it.",
+        "usage": "payload = verify(body, headers, secret)  # docs/jobs.md has the lines",
+        "back_url_name": "tenant",
+        "back_slug": slug,
+        "back_text": "I have stored it",
+        "until": known.old_secret_until,
+    }
+    return shown_once(request, context)
+
+
+@login_required
 @require_POST
 def key_revoke(request: HttpRequest, pk: int) -> HttpResponse:
     """Revoke an API key: every gateway refuses it as soon as it serves the release that this cuts."""
@@ -136,6 +165,8 @@ def _context(operator: Operator, tenant: Tenant, initial: dict[str, Any]) -> dic
         "manages_keys": manages_keys,
         "keys": sorted(keys, key=lambda row: row["key"].revoked_at is not None),
         "key_form": CredentialForm(),
+        "webhook_secret": WebhookSecret.objects.filter(tenant=tenant).first() if manages_keys else None,
+        "rotate_title": f"Rotate the webhook secret of {tenant.slug}",
         "reaches": reaches(RoutingTable.parse(table.document), tenant) if table else [],
         "events": timeline(AuditEvent.objects.filter(target=tenant.audit_name)[:12]),
     }

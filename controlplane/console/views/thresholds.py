@@ -10,7 +10,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
 
 from controlplane.accounts.access import may
-from controlplane.console.forms.thresholds import ThresholdsForm
+from controlplane.console.forms.thresholds import TableNumbers, ThresholdsForm
 from controlplane.console.lane_content import lane_url
 from controlplane.console.policy_words import policy_sentences, policy_warnings, spread_note
 from controlplane.console.requests import actor_of, refused_into_form
@@ -85,9 +85,7 @@ def policy_page(request: HttpRequest, part: str, slug: str) -> HttpResponse:
     thresholds = owner.thresholds()
     form = ThresholdsForm(
         request.POST if posting else None,
-        document=found.row.document,
-        kind=kind,
-        slug=slug,
+        numbers=TableNumbers(found.row.document, kind, slug),
         thresholds=thresholds,
         today=now.date(),
         previewing=previewing,

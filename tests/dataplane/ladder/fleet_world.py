@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from dataplane.ladder.counting import SurfaceCounting
 from dataplane.ladder.fleet import FleetLadders
 from dataplane.ladder.signals import Told
 from dataplane.release import parse_document
@@ -85,6 +86,7 @@ class Worker:
         self.sees = Told({}, 0.0, None, 0.0, {}, {})
         self.ceiling = 6
         self.events = []
+        self.counting = SurfaceCounting(wall=fleet.clock)
         self.ladders = FleetLadders(
             store=store,
             worker=name,
@@ -93,6 +95,7 @@ class Worker:
             report=self.events.append,
             clock=fleet.clock,
             wall=fleet.clock,
+            counting=self.counting,
         )
         self.ladders.adopt(fleet.release)
 

@@ -399,3 +399,41 @@ async def test_new_surface_is_asked_for_at_once(make_release):
 
     assert ladders.level(SURFACE) == 4
     await ladders.stop()
+
+
+async def test_leader_keeps_what_the_whole_fleet_read(fleet):
+    """Once, with where the ladder stands, and what was tried by those that were heard before."""
+    fleet.are_busy(HOT)
+    for number in range(12):
+        for worker in fleet.workers:
+            worker.sees = replace(worker.sees, attempts=3 * number, failures=number)
+        await fleet.run(1)
+
+    told = [worker.counting.drain_loads(fleet.clock()) for worker in fleet.workers]
+
+    (loads,) = [one for one in told if one]
+    assert {load["surface"] for load in loads} == {SURFACE}
+    assert max(load["values"]["in_flight"] for load in loads) == HOT
+    assert max(load["level"] for load in loads) == fleet.levels[0] == 1
+    # All but the last worker's last turn, which the leader has not heard yet, and nothing of the first.
+    assert sum(load["values"]["attempts"] for load in loads) >= 3 * 10 * len(fleet.workers)
+    assert not any(load["is_alone"] for load in loads)
+
+
+async def test_worker_that_is_alone_keeps_its_own_attempts_only(fleet):
+    """Each takes the others for as busy as itself; what they tried, they keep themselves."""
+    await fleet.run(2)
+    fleet.store.is_away = True
+    first, *_ = fleet.workers
+    for number in range(10):
+        first.sees = replace(first.sees, in_flight={"free": 10}, attempts=number)
+        await fleet.run(1, workers=[first])
+    first.counting.drain_loads(fleet.clock())
+    fleet.clock.advance(10)
+    first.sees = replace(first.sees, attempts=14)
+    await fleet.run(1, workers=[first])
+
+    (load,) = first.counting.drain_loads(fleet.clock())
+
+    assert (load["is_alone"], load["values"]["attempts"]) == (True, 5)
+    assert load["values"]["in_flight"] == 10.0 * len(fleet.workers)

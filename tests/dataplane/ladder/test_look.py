@@ -273,3 +273,14 @@ async def test_surface_without_a_budget_counts_nothing(make_document, blame):
     world.ladders.look.count(FIRST, blame)
 
     assert world.told.windows == {}
+
+
+@in_virtual_time
+async def test_attempts_are_told_also_where_no_budget_is_looked_at(make_document):
+    """What is kept of the load has them, so that a budget can be tried on it later."""
+    world = World(document_of(make_document))
+
+    world.ladders.look.count(FIRST, Blame.LANE)
+    world.ladders.look.count(FIRST, Blame.NOBODY)
+
+    assert (world.told.attempts, world.told.failures, world.told.windows) == (2, 1, {})

@@ -47,6 +47,8 @@ SAYINGS = (
     '{"answer": "Write to jo.miller@example.com, she knows your case.", "topic": "orders", "resolved": false}',
     '{"answer": "The card on file is 4111 1111 1111 1111.", "topic": "billing", "resolved": true}',
 )
+# The share of a rush's shoppers who want an answer that comes later by e-mail.
+WRITTEN_TO = 0.02
 COUNTRIES = ("Germany", "France", "Spain", "Norway")
 # Tenant key -> its share of the traffic and how many users it has.
 CALLERS = {"bk-demo-acme": (3, 300), "bk-demo-globex": (5, 800), "bk-demo-initech": (2, 200), "bk-demo-staff": (1, 40)}
@@ -127,8 +129,8 @@ class _Rushing:
         if phase is self._phase:
             return
         self._phase, self.factor = phase, 1.0 if phase is None else phase.rate
-        for rule in self._rules:
-            await self._simulator.delete(f"/admin/faults/{rule}")
+        for known in self._rules:
+            await self._simulator.delete(f"/admin/faults/{known}")
         self._rules = []
         for model, milliseconds in () if phase is None else phase.slow.items():
             rule = {"fault": f"latency:ms={milliseconds}", "model": model, "for_seconds": demo_rush.RUSH_SECONDS}
@@ -147,7 +149,10 @@ def _draw_shopper(rng: random.Random) -> dict[str, Any]:
     }
     if rng.random() < 0.4:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
-    return {"headers": {"authorization": f"Bearer {key}"}, "body": body}
+    headers = {"authorization": f"Bearer {key}"}
+    if rng.random() < WRITTEN_TO:
+        headers["ballast-deliver"] = f"mailto:{user}@shop.example"
+    return {"headers": headers, "body": body}
 
 
 def _draw(rng: random.Random) -> dict[str, Any]:
@@ -163,7 +168,8 @@ def _draw(rng: random.Random) -> dict[str, Any]:
     body: dict[str, Any] = {"model": model, "messages": [], "prompt": prompt, "user": user}
     if rng.random() < 0.4:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
-    headers = {"authorization": f"Bearer {key}"}
+    # The web chat looks at the status before it reads the answer as JSON.
+    headers = {"authorization": f"Bearer {key}", "ballast-later": "accept"}
     if rng.random() < KEYED:
         headers["idempotency-key"] = str(uuid.UUID(int=rng.getrandbits(128), version=4))
     return {"headers": headers, "body": body}

@@ -29,9 +29,9 @@ from controlplane.ledger import streams
 from controlplane.releases import operations as releases
 from controlplane.releases.fleet import fleet
 from controlplane.rollouts.models import Canary
-from controlplane.telemetry import evidence, samples, shadows
+from controlplane.telemetry import evidence, ladder_states, samples, shadows, surface_rows
 from controlplane.telemetry import operations as telemetry
-from controlplane.telemetry.feed import CanaryFeed, OverviewFeed, lanes_message, quotas_message
+from controlplane.telemetry.feed import CanaryFeed, OverviewFeed, ladders_message, lanes_message, quotas_message
 from controlplane.telemetry.reports import MalformedReport, Report, parse_report
 from controlplane.telemetry.stream import Entry, ReportStream
 
@@ -49,6 +49,8 @@ FLEET_NEWS_SECONDS: Final = 0.05
 OVERVIEW_SECONDS: Final = 1.0
 # The first breaker that moves is told at once, and a fleet whose workers follow within a second in few messages.
 LANES_SECONDS: Final = 0.25
+# Who engaged a rung looks at the page until every worker has.
+LADDERS_SECONDS: Final = 0.25
 # While callers wait, their number changes with every report.
 QUOTAS_SECONDS: Final = 1.0
 # Pages of answers are read anew by whoever hears of one, over hours and days, on which a few seconds change little.
@@ -70,13 +72,14 @@ Notify = Callable[[str, dict[str, Any]], bool]
 
 @dataclass(slots=True)
 class Touched:
-    """What pages have not been told yet: workers heard of, lanes and pools that stand differently, whether answers were
-    checked or shadows counted, and the oldest bucket that changed, in all and by canary.
+    """What pages have not been told yet: workers heard of, lanes, pools and ladders that stand differently, whether
+    answers were checked or shadows counted, and the oldest bucket that changed, in all and by canary.
     """
 
     workers: set[str] = field(default_factory=set)
     lanes: set[str] = field(default_factory=set)
     pools: set[str] = field(default_factory=set)
+    ladders: set[str] = field(default_factory=set)
     answers: bool = False
     shadows: bool = False
     since: datetime | None = None
@@ -205,7 +208,10 @@ class Ingest:
             merged = telemetry.merge_rollups(batch, now=now)
             evidence.record_evidence(batch, now=now)
             counted = shadows.record_shadows(batch, now=now)
+            surface_rows.record_surfaces(batch, now=now)
             telemetry.record_events(batch)
+            ladders = ladder_states.record_ladder_events(batch)
+            ladders |= ladder_states.record_ladder_states(batch, now=now)
             lanes = telemetry.record_lane_states(batch, now=now)
             pools = telemetry.record_quota_states(batch, now=now)
             usage = [row for report in batch for row in report["usage"]]
@@ -230,6 +236,7 @@ class Ingest:
         self._touched.add(merged)
         self._touched.lanes |= lanes
         self._touched.pools |= pools
+        self._touched.ladders |= ladders
         self._touched.shadows = self._touched.shadows or bool(counted)
 
     def _has_news(self, batch: Sequence[Report]) -> bool:
@@ -254,6 +261,9 @@ class Ingest:
         if self._touched.pools and self._is_due(live.QUOTAS, QUOTAS_SECONDS):
             pools, self._touched.pools = self._touched.pools, set()
             self._send(live.QUOTAS, quotas_message(pools, now=self._now()))
+        if self._touched.ladders and self._is_due(live.LADDERS, LADDERS_SECONDS):
+            ladders, self._touched.ladders = self._touched.ladders, set()
+            self._send(live.LADDERS, ladders_message(ladders, now=self._now()))
         if self._touched.answers and self._is_due(live.ANSWERS, ANSWERS_SECONDS):
             self._touched.answers = False
             self._send(live.ANSWERS, {"now": self._now().isoformat()})
@@ -312,6 +322,8 @@ class Ingest:
             waits.append(self._seconds_until(live.LANES, LANES_SECONDS))
         if self._touched.pools:
             waits.append(self._seconds_until(live.QUOTAS, QUOTAS_SECONDS))
+        if self._touched.ladders:
+            waits.append(self._seconds_until(live.LADDERS, LADDERS_SECONDS))
         if self._touched.answers:
             waits.append(self._seconds_until(live.ANSWERS, ANSWERS_SECONDS))
         if self._touched.shadows:

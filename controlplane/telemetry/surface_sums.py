@@ -1,0 +1,156 @@
+"""Sums of what surfaces served, over any time, to the last request: added up where they are.
+
+A minute whose 10 s rows have all been folded counts by its row, every other by its 10 s rows and what is sealed of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+import orjson
+from django.db import connection
+
+from controlplane.telemetry.models import MINUTE
+from controlplane.telemetry.surface_rows import SurfaceMinute, SurfaceReading, SurfaceRollup
+from dataplane.ladder.counting import COUNTS, JOB, SKETCHES, SurfaceSeries
+from dataplane.sketches import Sketch
+
+Range = tuple[datetime, datetime]
+
+
+@dataclass(slots=True)
+class SurfaceTally:
+    """What several rows counted together."""
+
+    requests: int = 0
+    reserved: int = 0
+    cost_micros: int = 0
+    latency_ms: Sketch = field(default_factory=Sketch)
+    queued_ms: Sketch = field(default_factory=Sketch)
+
+    def add(self, other: "SurfaceTally") -> None:
+        """Add another; it stays as it is."""
+        for name in COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in SKETCHES:
+            getattr(self, name).merge(getattr(other, name))
+
+
+Sums = dict[SurfaceSeries, SurfaceTally]
+
+_NAMES: Final = ", ".join(SurfaceSeries._fields)
+_PART: Final = ", ".join(("r.key", "c.bucket_at", *(f"c.{n}" for n in (*SurfaceSeries._fields, *COUNTS, *SKETCHES))))
+_OF: Final = "c.surface = %(surface)s AND c.bucket_at >= r.since AND c.bucket_at < r.until"
+_PARTS: Final = f"""
+WITH ranges AS MATERIALIZED (
+    SELECT * FROM json_to_recordset(%(ranges)s::json) AS r(key text, since timestamptz, until timestamptz)
+), unfolded AS MATERIALIZED (
+    SELECT DISTINCT date_trunc('minute', bucket_at) AS minute FROM {SurfaceRollup._meta.db_table} WHERE NOT folded
+), parts AS MATERIALIZED (
+    SELECT {_PART} FROM ranges r JOIN {SurfaceMinute._meta.db_table} c ON {_OF}
+    WHERE c.sealed OR c.bucket_at NOT IN (SELECT minute FROM unfolded)
+    UNION ALL
+    SELECT {_PART} FROM ranges r JOIN {SurfaceRollup._meta.db_table} c ON {_OF}
+    WHERE date_trunc('minute', c.bucket_at) IN (SELECT minute FROM unfolded)
+)
+"""  # noqa: S608 - every name in it is a constant of ours; the values are parameters
+_SKETCHED: Final = ", ".join(
+    f"{function}(({sketch} ->> '{part}')::{kind})"
+    for sketch in SKETCHES
+    for function, part, kind in (
+        ("SUM", "count", "bigint"),
+        ("SUM", "sum", "float8"),
+        ("SUM", "zero", "bigint"),
+        ("MIN", "min", "float8"),
+        ("MAX", "max", "float8"),
+    )
+)
+_SUMMED: Final = ", ".join(f"SUM({name})::bigint" for name in COUNTS)
+_WHOLE: Final = f"""{_PARTS}
+SELECT key, {_NAMES}, {_SUMMED}, {_SKETCHED} FROM parts GROUP BY key, {_NAMES} ORDER BY key, {_NAMES}
+"""  # noqa: S608 - as above
+_BINS: Final = _PARTS + " UNION ALL ".join(
+    f"SELECT parts.key, {_NAMES}, '{name}', e.bin, SUM(e.value::bigint)::bigint"  # noqa: S608 - as above
+    f" FROM parts, jsonb_each_text({name} -> 'bins') AS e(bin, value) GROUP BY parts.key, {_NAMES}, e.bin"
+    for name in SKETCHES
+)
+_BY_RUNG: Final = f"""{_PARTS}
+SELECT date_trunc('hour', bucket_at, 'UTC'), rung, SUM(requests)::bigint FROM parts WHERE outcome <> '{JOB}'
+GROUP BY 1, 2 ORDER BY 1, 2
+"""  # noqa: S608 - as above
+_TOLD: Final = f"""
+SELECT DISTINCT minute FROM (
+    SELECT bucket_at AS minute FROM {SurfaceMinute._meta.db_table}
+    WHERE surface = %(surface)s AND bucket_at >= %(since)s AND bucket_at < %(until)s
+    UNION ALL
+    SELECT date_trunc('minute', bucket_at) FROM {SurfaceReading._meta.db_table}
+    WHERE surface = %(surface)s AND bucket_at >= %(since)s AND bucket_at < %(until)s
+) t
+"""  # noqa: S608 - as above
+
+
+def surface_sums(surface: str, ranges: Mapping[str, Range], *, with_sketches: bool = False) -> dict[str, Sums]:
+    """What was counted on a surface in each of the ranges, by series; one query, and one more for the sketches' bins.
+
+    Args:
+        ranges: By any key: [since, until), each to the whole minute that it lies in.
+        with_sketches: Else the sketches stay empty.
+    """
+    found: dict[str, Sums] = {key: {} for key in ranges}
+    if not ranges:
+        return found
+    asked = {"surface": surface, "ranges": _ranges(ranges)}
+    with connection.cursor() as cursor:
+        cursor.execute(_WHOLE, asked)
+        for key, *row in cursor.fetchall():
+            values = row[len(SurfaceSeries._fields) :]
+            tally = found[key][SurfaceSeries(*row[: len(SurfaceSeries._fields)])] = SurfaceTally(*values[: len(COUNTS)])
+            if with_sketches:
+                _take_sketches(tally, values[len(COUNTS) :])
+        if with_sketches:
+            cursor.execute(_BINS, asked)
+            for key, *row in cursor.fetchall():
+                name, index, count = row[len(SurfaceSeries._fields) :]
+                tally = found[key][SurfaceSeries(*row[: len(SurfaceSeries._fields)])]
+                getattr(tally, name).bins[int(index)] = count
+    return found
+
+
+def requests_by_hour(surface: str, *, since: datetime, until: datetime) -> dict[datetime, dict[int, int]]:
+    """How many requests of callers were served on which rung, by the hour of UTC; one query."""
+    hours: dict[datetime, dict[int, int]] = {}
+    with connection.cursor() as cursor:
+        cursor.execute(_BY_RUNG, {"surface": surface, "ranges": _ranges({"": (since, until)})})
+        for hour, rung, requests in cursor.fetchall():
+            hours.setdefault(hour, {})[rung] = requests
+    return hours
+
+
+def told_minutes(surface: str, *, since: datetime, until: datetime) -> set[datetime]:
+    """The minutes in which anybody told of a surface: what it served, or how loaded it was; one query."""
+    with connection.cursor() as cursor:
+        cursor.execute(_TOLD, {"surface": surface, "since": since, "until": until})
+        return {minute for (minute,) in cursor.fetchall()}
+
+
+def _ranges(ranges: Mapping[str, Range]) -> str:
+    rows: list[dict[str, Any]] = []
+    for key, (since, until) in ranges.items():
+        end = until.replace(second=0, microsecond=0)
+        rows.append(
+            {
+                "key": key,
+                "since": since.replace(second=0, microsecond=0),
+                "until": end if end == until else end + MINUTE,
+            }
+        )
+    return orjson.dumps(rows).decode()
+
+
+def _take_sketches(tally: SurfaceTally, values: list[Any]) -> None:
+    for place, name in enumerate(SKETCHES):
+        count, total, zero, low, high = values[5 * place : 5 * place + 5]
+        if count:
+            sketch: Sketch = getattr(tally, name)
+            sketch.count, sketch.sum, sketch.zero, sketch.min, sketch.max = int(count), total, int(zero), low, high
