@@ -90,7 +90,7 @@ def ask(stack: Stack, tenant: str, **headers: str) -> httpx.Response:
 
 
 def test_black_friday_engages_rungs_by_itself_and_leaves_a_report(stack: Stack, receiver: Receiver) -> None:
-    """Nobody does anything but press the button: signed words on every rung, VIPs in full, answers that come later come,
+    """Nobody does anything but press the button: signed words on every rung, VIPs in full, what is promised comes,
     and not one step too many on the way up or down.
     """
     secret = post(stack, "admin", "/tenants/initech/delivery-secret")["secret"]
