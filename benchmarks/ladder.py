@@ -201,7 +201,7 @@ async def delivered(client: httpx.AsyncClient, answers: Sequence[Answer], *, sec
     while waiting and time.monotonic() < until:
         for job, tier in list(waiting.items()):
             shown = await client.get(f"/v1/jobs/{job}", headers={"authorization": f"Bearer bk-{tier}"})
-            if shown.json().get("status") == "succeeded":
+            if shown.json().get("status") == "completed":
                 found += 1
                 del waiting[job]
         await asyncio.sleep(1)

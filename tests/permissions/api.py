@@ -55,6 +55,10 @@ def surface(side):
     return {"slug": "web-chat"}
 
 
+def episode(side):
+    return {"slug": "web-chat", "pk": int(side.activation.since.timestamp())}
+
+
 def activation(side):
     return {"pk": side.activation.pk}
 
@@ -277,6 +281,13 @@ TABLE = Table(
         Row("POST", "api:ladder-activations", "--+---+-", REFUSED, REFUSED),
         Row("GET", "api:ladder-activation", SEEN, GONE, GONE, activation),
         Row("POST", "api:ladder-activation-stand-down", "--+---+.", GONE, GONE, activation),
+        Row("GET", "api:ladder-served", SEEN, GONE, GONE, surface),
+        Row("GET", "api:ladder-episodes", SEEN, GONE, GONE, surface),
+        Row("GET", "api:ladder-episode", SEEN, GONE, GONE, episode),
+        Row("GET", "api:ladder-postmortem", SEEN, GONE, GONE, episode),
+        Row("GET", "api:ladder-capacity", SEEN, GONE, GONE, surface),
+        Row("GET", "api:ladder-readings", SEEN, GONE, GONE, surface),
+        Row("POST", "api:ladder-simulate", SEEN, GONE, GONE, surface),
         Row("GET", "api:routing-tables", READER, REFUSED, REFUSED),
         Row("POST", "api:routing-tables", "--+---+-", REFUSED, REFUSED),
         Row("GET", "api:routing-table", SEEN, GONE, GONE, number),

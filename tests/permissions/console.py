@@ -169,6 +169,7 @@ TABLE = Table(
         Row("POST", "canary-withdraw", OWNERS, OWNERS, GONE, canary),
         # signed copy and routing: held on everything or not at all
         Row("GET", "ladder", READER, REFUSED, REFUSED),
+        Row("POST", "black-friday", "--+---+-", REFUSED, REFUSED),
         Row("GET", "ladder-surface", SEEN, GONE, GONE, surface),
         *(Row(method, "ladder-engage", "--+---+.", GONE, GONE, rung) for method in METHODS),
         *(Row(method, "ladder-stand-down", "--+---+-", REFUSED, REFUSED, surface) for method in METHODS),
