@@ -21,7 +21,7 @@ from controlplane.telemetry.surfaces import LadderStanding
 from dataplane.ladder.activations import Activation, Engaged, engaged_for
 from dataplane.ladder.emergency import ID_PREFIX
 from dataplane.ladder.policy import MAINTENANCE, OFF, RUNGS, Ladder, Surface
-from dataplane.ladder.words import speak
+from dataplane.ladder.words import speak_to_everybody
 from dataplane.signed_copy import CopyBook
 
 # While an engaged rung may be taken up again by one tap after it was stood down.
@@ -248,7 +248,7 @@ def readers_of(
     if rung is None or rung.copy not in book:
         return Readers(who, number, RUNGS.get(number, "As ever"))
     eta = surface.eta_seconds.value if until is None else max(1.0, (until - now).total_seconds())
-    spoken = speak(surface, number, book, accepted=None, eta_seconds=eta)
+    spoken = speak_to_everybody(surface, number, book, accepted=None, eta_seconds=eta)
     return Readers(who, number, rung.name, spoken.words.banner, spoken.words.detail, spoken.locale)
 
 

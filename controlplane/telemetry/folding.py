@@ -1,12 +1,12 @@
 """Fold what processes reported into minutes of the fleet, so that the past stays small: shadows and surfaces alike.
 
-Rollups are folded by `operations.compact_rollups`, minute by minute and with more beside them, because they are many.
+Rollups have their own way, `operations.compact_rollups`: each minute in its own transaction, and into lanes beside.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from django.db import connection, transaction
@@ -14,13 +14,7 @@ from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 from django.db.models.functions import TruncMinute
 
 from controlplane.telemetry.models import MINUTE
-from controlplane.telemetry.operations import (
-    CLOSING_GRACE,
-    DELETIONS_PER_RUN,
-    KEEP_BUCKETS,
-    KEEP_MINUTES,
-    MINUTES_PER_RUN,
-)
+from controlplane.telemetry.operations import CLOSING_GRACE, DELETIONS_PER_RUN, KEEP_BUCKETS, MINUTES_PER_RUN
 from controlplane.telemetry.reported import MinuteRow, ReportedRow, ReportingSource
 
 
@@ -42,6 +36,7 @@ class Folding(Generic[T]):
         lock: The number of its advisory lock. Any would do; it only has to be the same in every process of this
             deployment, and no other's.
         rows, minutes, sources: What was reported, what it is folded into, and who reported.
+        keep: How long minutes are kept, and sources that tell of nothing.
         series: What is told apart; its fields are columns of both tables.
         measured: The columns of a minute that are counted.
         tally: An empty tally.
@@ -54,6 +49,7 @@ class Folding(Generic[T]):
     rows: type[ReportedRow]
     minutes: type[MinuteRow]
     sources: type[ReportingSource]
+    keep: timedelta
     series: type[NamedTuple]
     measured: tuple[str, ...]
     tally: Callable[[], T]
@@ -63,7 +59,7 @@ class Folding(Generic[T]):
 
     @transaction.atomic
     def compact(self, *, now: datetime) -> int:
-        """Fold closed minutes, seal and delete 10 s rows after 2 h, delete minutes after 35 days; returns how many were
+        """Fold closed minutes, seal and delete 10 s rows after 2 h, delete minutes after `keep`; returns how many were
         folded. Idempotent, and bounded: what is left over is done by the next run. Does nothing while another is under
         way.
         """
@@ -103,7 +99,7 @@ class Folding(Generic[T]):
         """
         old = now - KEEP_BUCKETS
         later = self.sources._default_manager.filter(worker=OuterRef("worker"), boot=OuterRef("boot")).filter(
-            Q(newest_bucket_at__gt=OuterRef("bucket_at")) | Q(changed_at__lt=now - KEEP_MINUTES)
+            Q(newest_bucket_at__gt=OuterRef("bucket_at")) | Q(changed_at__lt=now - self.keep)
         )
         return self.rows._default_manager.filter(Exists(later), bucket_at__lt=old, changed_at__lt=old, folded=True)
 
@@ -113,19 +109,19 @@ class Folding(Generic[T]):
         Sources are locked first, so that no repetition of a row slips in between its deletion and the mark that refuses
         it.
         """
-        rows, minutes, sources = (model._default_manager for model in (self.rows, self.minutes, self.sources))
+        rows, minutes, known = self.rows._default_manager, self.minutes._default_manager, self.sources._default_manager
         who = set(self._in(minute).values_list("worker", "boot").distinct())
         of_these = Q(worker__in=[worker for worker, _ in who], boot__in=[boot for _, boot in who])
-        by_name = {
+        sources = {
             (source.worker, source.boot): source
-            for source in sources.select_for_update().filter(of_these).order_by("worker", "boot")
+            for source in known.select_for_update().filter(of_these).order_by("worker", "boot")
         }
         final = list(self._final(now).filter(bucket_at__gte=minute, bucket_at__lt=minute + MINUTE).select_for_update())
         if not final:
             return
         tallies = self._tallied(final)
-        for known in minutes.filter(bucket_at=minute, sealed=True):
-            tallies[self._series_of(known)].add(self.tally_of(known))
+        for part in minutes.filter(bucket_at=minute, sealed=True):
+            tallies[self._series_of(part)].add(self.tally_of(part))
         self._write(minute, tallies, sealed=True)
         minutes.filter(bucket_at=minute, sealed=False).delete()
         rest = list(self._in(minute).exclude(pk__in=[row.pk for row in final]).select_for_update())
@@ -133,13 +129,13 @@ class Folding(Generic[T]):
         rows.filter(pk__in=[row.pk for row in final]).delete()
         rows.filter(pk__in=[row.pk for row in rest]).update(folded=True)
         for row in final:
-            source = by_name[row.worker, row.boot]
+            source = sources[row.worker, row.boot]
             source.sealed_through_at = max(source.sealed_through_at or row.bucket_at, row.bucket_at)
-        sources.bulk_update(by_name.values(), ["sealed_through_at"])
+        known.bulk_update(sources.values(), ["sealed_through_at"])
 
     def _forget(self, now: datetime) -> None:
         """Delete what is past its time. A source outlives its rows: its mark tells a repetition from news."""
-        horizon = now - KEEP_MINUTES
+        horizon = now - self.keep
         _delete_oldest(self.minutes._default_manager.filter(bucket_at__lt=horizon))
         if self.also_old is not None:
             _delete_oldest(self.also_old(now))

@@ -27,14 +27,13 @@ from controlplane.telemetry.models import (
     Source,
     WorkerEvent,
 )
+from controlplane.telemetry.reported import MAX_CLOCK_AHEAD, intake, row_key, take_rows
 from controlplane.telemetry.tally import Tally
 
 KEEP_BUCKETS: Final = timedelta(hours=2)
 KEEP_MINUTES: Final = timedelta(days=35)
 # A worker reports a bucket for the last time within a second of its end; a minute waits this long before it is folded.
 CLOSING_GRACE: Final = timedelta(seconds=10)
-# A clock that is further ahead than this would put points where no reader looks for hours.
-MAX_CLOCK_AHEAD: Final = timedelta(minutes=5)
 MINUTES_PER_RUN: Final = 240
 DELETIONS_PER_RUN: Final = 20_000
 # Remaining seconds, and the report's way, are measured: a breaker that is open until later than this is open anew.
@@ -68,38 +67,17 @@ class Merged:
 
 # What a newer state of a row replaces.
 _MEASURED: Final = (*COUNTS, *SKETCHES, "outputs")
-_COLUMNS: Final = ("worker", "boot", "seq", "bucket_at", *SERIES, *_MEASURED)
-_TYPES: Final = {
-    "seq": "bigint",
-    "bucket_at": "timestamptz",
-    "version": "integer",
-    **dict.fromkeys(COUNTS, "bigint"),
-    **dict.fromkeys((*SKETCHES, "outputs"), "jsonb"),
-}
-_KEY: Final = ("bucket_at", "worker", "boot", *SERIES)
-# One parameter, however many rows. Sorted, so that two processes never wait for each other in a circle.
-_MERGE: Final = f"""
-INSERT INTO {Rollup._meta.db_table} ({", ".join(_COLUMNS)}, changed_at, folded)
-SELECT {", ".join(f"r.{name}" for name in _COLUMNS)}, %(now)s, false
-FROM json_to_recordset(%(rows)s::json) AS r({", ".join(f"{name} {_TYPES.get(name, 'text')}" for name in _COLUMNS)})
-WHERE NOT EXISTS (
-    SELECT 1 FROM {Source._meta.db_table} s
-    WHERE s.worker = r.worker AND s.boot = r.boot AND s.sealed_through_at >= r.bucket_at
+_INTAKE: Final = intake(
+    Rollup,
+    Source,
+    series=SERIES,
+    measured=_MEASURED,
+    types={
+        "version": "integer",
+        **dict.fromkeys(COUNTS, "bigint"),
+        **dict.fromkeys((*SKETCHES, "outputs"), "jsonb"),
+    },
 )
-ORDER BY {", ".join(f"r.{name}" for name in _KEY)}
-ON CONFLICT ({", ".join(_KEY)}) DO UPDATE SET
-    {", ".join(f"{name} = excluded.{name}" for name in ("seq", *_MEASURED))},
-    changed_at = excluded.changed_at, folded = false
-WHERE excluded.seq > {Rollup._meta.db_table}.seq
-"""  # noqa: S608 - every name in it is a constant of ours; the values are parameters
-_NOTE_SOURCES: Final = f"""
-INSERT INTO {Source._meta.db_table} AS s (worker, boot, newest_bucket_at, changed_at)
-SELECT r.worker, r.boot, r.newest_bucket_at, %(now)s
-FROM json_to_recordset(%(rows)s::json) AS r(worker text, boot text, newest_bucket_at timestamptz)
-ORDER BY r.worker, r.boot
-ON CONFLICT (worker, boot) DO UPDATE SET
-    newest_bucket_at = greatest(s.newest_bucket_at, excluded.newest_bucket_at), changed_at = excluded.changed_at
-"""  # noqa: S608 - as above
 
 
 def merge_rollups(reports: Iterable[Mapping[str, Any]], *, now: datetime) -> Merged:
@@ -114,7 +92,6 @@ def merge_rollups(reports: Iterable[Mapping[str, Any]], *, now: datetime) -> Mer
     """
     merged = Merged()
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    newest: dict[tuple[str, str], int] = {}
     for report in reports:
         worker, boot, seq = report["worker"], report["boot"], report["seq"]
         for rollup in report["rollups"]:
@@ -126,23 +103,15 @@ def merge_rollups(reports: Iterable[Mapping[str, Any]], *, now: datetime) -> Mer
                 continue
             merged.note(bucket_at, rollup["canary"])
             merged.has_outputs = merged.has_outputs or bool(rollup["outputs"])
-            newest[worker, boot] = max(newest.get((worker, boot), 0), rollup["bucket"])
             # One statement may touch a row once only, so the newest of the batch is found here.
             key = (rollup["bucket"], worker, boot, *(rollup[name] for name in SERIES))
             known = rows.get(key)
             if known is None or seq > known["seq"]:
                 counted = {name: rollup[name] for name in (*SERIES, *_MEASURED)}
                 rows[key] = {"worker": worker, "boot": boot, "seq": seq, "bucket_at": bucket_at, **counted}
-    if not rows:
-        return merged
-    sources = [
-        {"worker": worker, "boot": boot, "newest_bucket_at": datetime.fromtimestamp(bucket, UTC)}
-        for (worker, boot), bucket in newest.items()
-    ]
-    with transaction.atomic(), connection.cursor() as cursor:
-        # First, because it waits for a sealing of the same source, which the second statement then sees.
-        cursor.execute(_NOTE_SOURCES, {"rows": orjson.dumps(sources).decode(), "now": now})
-        cursor.execute(_MERGE, {"rows": orjson.dumps(list(rows.values())).decode(), "now": now})
+    if rows:
+        with transaction.atomic():
+            take_rows(_INTAKE, list(rows.values()), now=now)
     return merged
 
 
@@ -175,7 +144,8 @@ def take_states(table: str, columns: Mapping[str, str], *, key: str, differs: st
     """The statement that takes in what workers say of things: lanes, or pools.
 
     What is older than the report, by the worker's boot and the number within it, gives way to it, and what it does not
-    name is not there any more. The last SELECT sees the table as it was before. Sorted as in `_MERGE`.
+    name is not there any more. The last SELECT sees the table as it was before. Sorted, so that two processes
+    never wait for each other in a circle.
 
     Args:
         key: The column that names the thing.
@@ -207,7 +177,7 @@ WITH heard AS (
 SELECT t.{key} FROM taken t LEFT JOIN {table} b ON b.worker = t.worker AND b.{key} = t.{key}
 WHERE {differs}
 UNION SELECT {key} FROM gone
-"""  # noqa: S608 - as above
+"""  # noqa: S608 - every name in it is a constant of ours; the values are parameters
 
 
 _TAKE_LANE_STATES: Final = take_states(
@@ -496,7 +466,7 @@ def _seal(minute: datetime, *, now: datetime) -> bool:
     }
     final: list[Rollup] = []
     rest: list[Rollup] = []
-    for row in in_minute.select_for_update().order_by(*_KEY):
+    for row in in_minute.select_for_update().order_by(*row_key(SERIES)):
         source = sources.get((row.worker, row.boot))
         ordered = source is not None and (
             row.bucket_at < source.newest_bucket_at or source.changed_at < now - KEEP_MINUTES

@@ -15,7 +15,7 @@ from django.db import connection, models
 MAX_CLOCK_AHEAD: Final = timedelta(minutes=5)
 
 
-# --- what every kind has ---------------------------------------------------------------------------------------------
+# --- columns that shadows and surfaces share -------------------------------------------------------------------------
 class Bucketed(models.Model):
     """A row of 10 s or of a minute, told by its begin."""
 
@@ -26,10 +26,7 @@ class Bucketed(models.Model):
 
 
 class ReportedRow(Bucketed):
-    """One series of one process in one bucket of 10 s, cumulative: a newer report of the same bucket replaces it.
-
-    Rows are processes x series x buckets kept, never requests.
-    """
+    """One series of one process in one bucket of 10 s, cumulative: a newer report of the same bucket replaces it."""
 
     worker = models.CharField(max_length=120)
     boot = models.CharField(max_length=32)
@@ -42,12 +39,7 @@ class ReportedRow(Bucketed):
 
 
 class MinuteRow(Bucketed):
-    """One series of the whole fleet in one minute. Readers add its two parts.
-
-    The unsealed part is computed anew from the 10 s rows that are still there; the sealed part is what has been deleted
-    of them, and is only ever added to, in the transaction of the deletion. So every 10 s row counts exactly once,
-    however late another one of the same minute arrives.
-    """
+    """One series of the whole fleet in one minute, in the two parts of a `telemetry.models.MinuteRollup`."""
 
     sealed = models.BooleanField()
 
@@ -56,11 +48,9 @@ class MinuteRow(Bucketed):
 
 
 class ReportingSource(models.Model):
-    """One boot of one process, as far as its rows of one kind have been taken in.
+    """One boot of one process, as far as its rows of one kind have been taken in: see `telemetry.models.Source`.
 
-    A process delivers its buckets in order, so once a later bucket is here, an earlier one is final, and once that has
-    been sealed, whatever comes for it again is a repetition. Each kind has sources of its own, since rows of different
-    kinds may come hours apart, when a batch was cut off between them.
+    Each kind has its own, since what comes in batches of its own may come hours apart, when cut off between them.
     """
 
     worker = models.CharField(max_length=120)
@@ -95,8 +85,8 @@ def row_key(series: Sequence[str]) -> tuple[str, ...]:
 
 
 def intake(
-    rows: type[ReportedRow],
-    sources: type[ReportingSource],
+    rows: type[models.Model],
+    sources: type[models.Model],
     *,
     series: Sequence[str],
     measured: Sequence[str],
@@ -105,6 +95,7 @@ def intake(
     """How rows of these tables are taken in.
 
     Args:
+        rows, sources: With the columns of a `ReportedRow` and of a `ReportingSource`.
         series: The columns that tell series apart.
         measured: What a newer state of a row replaces.
         types: The SQL types of those of both that are not text.

@@ -6,6 +6,7 @@ from typing import Any, Final
 from controlplane.telemetry.folding import Folding
 from controlplane.telemetry.shadow_sums import Moments, ShadowTally
 from controlplane.telemetry.shadows import (
+    KEEP_SHADOWS,
     MEASURED,
     SHADOW_SKETCHES,
     TALLIES,
@@ -48,6 +49,7 @@ _SHADOWS: Final = Folding(
     rows=ShadowRollup,
     minutes=ShadowMinute,
     sources=ShadowSource,
+    keep=KEEP_SHADOWS,
     series=ShadowSeries,
     measured=MEASURED,
     tally=ShadowTally,

@@ -13,6 +13,7 @@ from django.db import connection
 from django.db.models.functions import TruncDate
 
 from controlplane.telemetry.shadows import SHADOW_SERIES, SHADOW_SKETCHES, TALLIES, ShadowMinute, ShadowRollup
+from controlplane.telemetry.sketch_sums import sketches_summed, take_sketches
 from dataplane.shadow.counting import CANDIDATE, COUNTS, MOMENTS, NOISE, ShadowSeries
 from dataplane.sketches import Sketch
 
@@ -83,17 +84,7 @@ _SUMMED: Final = ", ".join(
         ),
     ]
 )
-_SKETCHED: Final = ", ".join(
-    f"{function}(({sketch} ->> '{part}')::{kind})"
-    for sketch in SHADOW_SKETCHES
-    for function, part, kind in (
-        ("SUM", "count", "bigint"),
-        ("SUM", "sum", "float8"),
-        ("SUM", "zero", "bigint"),
-        ("MIN", "min", "float8"),
-        ("MAX", "max", "float8"),
-    )
-)
+_SKETCHED: Final = sketches_summed(SHADOW_SKETCHES)
 _WHOLE: Final = f"""{_PARTS}
 SELECT {_NAMES}, {_SUMMED}, {_SKETCHED} FROM parts GROUP BY {_NAMES} ORDER BY {_NAMES}"""  # noqa: S608 - as above
 # What is counted by key: of sketches, their bins.
@@ -120,20 +111,10 @@ def shadow_sums(*, since: datetime, until: datetime, policy: str = "") -> Sums:
     with connection.cursor() as cursor:
         cursor.execute(_WHOLE, asked)
         for row in cursor.fetchall():
-            series, values = ShadowSeries(*row[: len(SHADOW_SERIES)]), list(row[len(SHADOW_SERIES) :])
+            series, values = ShadowSeries(*row[: len(SHADOW_SERIES)]), row[len(SHADOW_SERIES) :]
             tally = sums[series] = ShadowTally()
             _take_sums(tally, values)
-            for place, name in enumerate(SHADOW_SKETCHES):
-                sketch: Sketch = getattr(tally, name)
-                count, total, zero, low, high = values[len(values) - 5 * (len(SHADOW_SKETCHES) - place) :][:5]
-                if count:
-                    sketch.count, sketch.sum, sketch.zero, sketch.min, sketch.max = (
-                        int(count),
-                        total,
-                        int(zero),
-                        low,
-                        high,
-                    )
+            take_sketches(tally, SHADOW_SKETCHES, values[len(COUNTS) + 3 * len(MOMENTS) :])
         cursor.execute(_BY_KEY, asked)
         for row in cursor.fetchall():
             name, key, count = row[len(SHADOW_SERIES) :]

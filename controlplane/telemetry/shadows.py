@@ -13,11 +13,19 @@ from django.db.models import Q
 
 from controlplane.accounts.models import Tenant
 from controlplane.ledger.models import UsageRow
+from controlplane.telemetry.reported import (
+    Bucketed,
+    MinuteRow,
+    ReportedRow,
+    ReportingSource,
+    intake,
+    newest_rows,
+    row_key,
+    take_rows,
+)
 from dataplane.shadow.counting import CANDIDATE, COUNTS, ShadowSeries
 
 KEEP_SHADOWS: Final = timedelta(days=35)
-# A clock that is further ahead would put counts where no reader looks for hours.
-MAX_CLOCK_AHEAD: Final = timedelta(minutes=5)
 # Of each policy's digest: what came before the newest so many goes.
 KEEP_PER_POLICY: Final = 1_000
 DELETIONS_PER_RUN: Final = 20_000
@@ -26,10 +34,9 @@ TALLIES: Final = ("discarded", "failed", "rules")
 SHADOW_SKETCHES: Final = ("latency_ms", "control_latency_ms")
 
 
-class ShadowCounted(models.Model):
+class ShadowCounted(Bucketed):
     """The columns of every row that counts shadows. Shapes: see `dataplane.shadow.counting.ShadowCounting.drain`."""
 
-    bucket_at = models.DateTimeField()
     policy = models.CharField(max_length=100)
     digest = models.CharField(max_length=64, help_text="Of the policy, as it decided then")
     route = models.CharField(max_length=100)
@@ -66,14 +73,8 @@ class ShadowCounted(models.Model):
         return f"{self.bucket_at:%Y-%m-%d %H:%M:%S} {self.policy} {self.arm} {self.lane}"
 
 
-class ShadowRollup(ShadowCounted):
-    """One series of one process in one bucket of 10 s, cumulative: a newer report of the same bucket replaces it."""
-
-    worker = models.CharField(max_length=120)
-    boot = models.CharField(max_length=32)
-    seq = models.BigIntegerField()
-    changed_at = models.DateTimeField(help_text="When the control plane last took in something newer")
-    folded = models.BooleanField(default=False, help_text="Whether the minute's row contains this state")
+class ShadowRollup(ShadowCounted, ReportedRow):
+    """What one process counted in 10 s."""
 
     class Meta:
         constraints: ClassVar = [
@@ -84,10 +85,8 @@ class ShadowRollup(ShadowCounted):
         ]
 
 
-class ShadowMinute(ShadowCounted):
-    """One series of the whole fleet in one minute, in the two parts of a `telemetry.models.MinuteRollup`."""
-
-    sealed = models.BooleanField()
+class ShadowMinute(ShadowCounted, MinuteRow):
+    """What the fleet counted in a minute."""
 
     class Meta:
         constraints: ClassVar = [
@@ -96,23 +95,11 @@ class ShadowMinute(ShadowCounted):
         indexes: ClassVar = [models.Index(fields=["policy", "bucket_at"], name="shadow_minute_of_policy")]
 
 
-class ShadowSource(models.Model):
-    """One boot of one process, as far as what it counted of shadows has been taken in: see `telemetry.models.Source`.
-
-    Of its own, since rollups and shadows of one process may come hours apart, when a batch was cut off between them.
-    """
-
-    worker = models.CharField(max_length=120)
-    boot = models.CharField(max_length=32)
-    newest_bucket_at = models.DateTimeField()
-    sealed_through_at = models.DateTimeField(null=True, blank=True)
-    changed_at = models.DateTimeField()
+class ShadowSource(ReportingSource):
+    """A process that told of shadows."""
 
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["worker", "boot"], name="one_shadow_source")]
-
-    def __str__(self) -> str:
-        return f"{self.worker} {self.boot}"
 
 
 class ShadowRun(models.Model):
@@ -184,37 +171,13 @@ class ShadowSample(models.Model):
 
 # --- taking in -------------------------------------------------------------------------------------------------------
 MEASURED: Final = (*COUNTS, *TALLIES, "moments", *SHADOW_SKETCHES)
-_COLUMNS: Final = ("worker", "boot", "seq", "bucket_at", *SHADOW_SERIES, *MEASURED)
-_TYPES: Final = {
-    "seq": "bigint",
-    "bucket_at": "timestamptz",
-    **dict.fromkeys(COUNTS, "bigint"),
-    **dict.fromkeys((*TALLIES, "moments", *SHADOW_SKETCHES), "jsonb"),
-}
-_KEY: Final = ("bucket_at", "worker", "boot", *SHADOW_SERIES)
-# One parameter, however many rows. Sorted, so that two processes never wait for each other in a circle.
-_NOTE_SOURCES: Final = f"""
-INSERT INTO {ShadowSource._meta.db_table} AS s (worker, boot, newest_bucket_at, changed_at)
-SELECT r.worker, r.boot, r.newest_bucket_at, %(now)s
-FROM json_to_recordset(%(rows)s::json) AS r(worker text, boot text, newest_bucket_at timestamptz)
-ORDER BY r.worker, r.boot
-ON CONFLICT (worker, boot) DO UPDATE SET
-    newest_bucket_at = greatest(s.newest_bucket_at, excluded.newest_bucket_at), changed_at = excluded.changed_at
-"""  # noqa: S608 - every name in it is a constant of ours; the values are parameters
-_MERGE: Final = f"""
-INSERT INTO {ShadowRollup._meta.db_table} AS s ({", ".join(_COLUMNS)}, changed_at, folded)
-SELECT {", ".join(f"r.{name}" for name in _COLUMNS)}, %(now)s, false
-FROM json_to_recordset(%(rows)s::json) AS r({", ".join(f"{name} {_TYPES.get(name, 'text')}" for name in _COLUMNS)})
-WHERE NOT EXISTS (
-    SELECT 1 FROM {ShadowSource._meta.db_table} o
-    WHERE o.worker = r.worker AND o.boot = r.boot AND o.sealed_through_at >= r.bucket_at
+_INTAKE: Final = intake(
+    ShadowRollup,
+    ShadowSource,
+    series=SHADOW_SERIES,
+    measured=MEASURED,
+    types={**dict.fromkeys(COUNTS, "bigint"), **dict.fromkeys((*TALLIES, "moments", *SHADOW_SKETCHES), "jsonb")},
 )
-ORDER BY {", ".join(f"r.{name}" for name in _KEY)}
-ON CONFLICT ({", ".join(_KEY)}) DO UPDATE SET
-    {", ".join(f"{name} = excluded.{name}" for name in ("seq", *MEASURED))},
-    changed_at = excluded.changed_at, folded = false
-WHERE excluded.seq > s.seq
-"""  # noqa: S608 - as above
 _NOTE_RUNS: Final = f"""
 INSERT INTO {ShadowRun._meta.db_table} AS s (policy, digest, route, lane, first_at)
 SELECT r.policy, r.digest, r.route, r.lane, min(r.bucket_at)
@@ -224,7 +187,7 @@ WHERE r.arm = '{CANDIDATE}' AND r.lane <> '' AND r.asked > 0
 GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
 ON CONFLICT (policy, digest, route, lane) DO UPDATE SET first_at = excluded.first_at
 WHERE excluded.first_at < s.first_at
-"""  # noqa: S608 - as above
+"""  # noqa: S608 - every name in it is a constant of ours; the values are parameters
 
 
 def record_shadows(reports: Iterable[Mapping[str, Any]], *, now: datetime) -> set[str]:
@@ -240,34 +203,13 @@ def record_shadows(reports: Iterable[Mapping[str, Any]], *, now: datetime) -> se
         The policies that something was told of.
     """
     heard = list(reports)
-    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    newest: dict[tuple[str, str], datetime] = {}
-    for report in heard:
-        source = {name: report[name] for name in ("worker", "boot", "seq")}
-        for counted in report["shadow"]:
-            bucket_at = datetime.fromtimestamp(counted["bucket"], UTC)
-            if not now - KEEP_SHADOWS <= bucket_at <= now + MAX_CLOCK_AHEAD:
-                continue
-            row = source | {"bucket_at": bucket_at} | {name: counted[name] for name in (*SHADOW_SERIES, *MEASURED)}
-            # One statement may touch a row once only, so the newest of the batch is found here.
-            key = tuple(row[name] for name in _KEY)
-            if key not in rows or row["seq"] > rows[key]["seq"]:
-                rows[key] = row
-            who = (source["worker"], source["boot"])
-            newest[who] = max(newest.get(who, bucket_at), bucket_at)
+    rows = newest_rows(heard, "shadow", key=row_key(SHADOW_SERIES), keep=KEEP_SHADOWS, now=now)
     if rows:
-        sources = [
-            {"worker": worker, "boot": boot, "newest_bucket_at": bucket_at}
-            for (worker, boot), bucket_at in newest.items()
-        ]
-        counts = orjson.dumps(list(rows.values())).decode()
+        take_rows(_INTAKE, rows, now=now)
         with connection.cursor() as cursor:
-            # First, because it waits for a sealing of the same source, which the next then sees.
-            cursor.execute(_NOTE_SOURCES, {"rows": orjson.dumps(sources).decode(), "now": now})
-            cursor.execute(_MERGE, {"rows": counts, "now": now})
-            cursor.execute(_NOTE_RUNS, {"rows": counts})
+            cursor.execute(_NOTE_RUNS, {"rows": orjson.dumps(rows).decode()})
     kept = _record_samples(heard)
-    return {row["policy"] for row in rows.values()} | kept
+    return {row["policy"] for row in rows} | kept
 
 
 _FIELDS: Final = (

@@ -49,6 +49,7 @@ _SURFACES: Final = Folding(
     rows=SurfaceRollup,
     minutes=SurfaceMinute,
     sources=SurfaceSource,
+    keep=KEEP_SURFACES,
     series=SurfaceSeries,
     measured=MEASURED,
     tally=SurfaceTally,

@@ -12,6 +12,7 @@ import orjson
 from django.db import connection
 
 from controlplane.telemetry.models import MINUTE
+from controlplane.telemetry.sketch_sums import sketches_summed, take_sketches
 from controlplane.telemetry.surface_rows import SurfaceMinute, SurfaceReading, SurfaceRollup
 from dataplane.ladder.counting import COUNTS, JOB, SKETCHES, SurfaceSeries
 from dataplane.sketches import Sketch
@@ -55,17 +56,7 @@ WITH ranges AS MATERIALIZED (
     WHERE date_trunc('minute', c.bucket_at) IN (SELECT minute FROM unfolded)
 )
 """  # noqa: S608 - every name in it is a constant of ours; the values are parameters
-_SKETCHED: Final = ", ".join(
-    f"{function}(({sketch} ->> '{part}')::{kind})"
-    for sketch in SKETCHES
-    for function, part, kind in (
-        ("SUM", "count", "bigint"),
-        ("SUM", "sum", "float8"),
-        ("SUM", "zero", "bigint"),
-        ("MIN", "min", "float8"),
-        ("MAX", "max", "float8"),
-    )
-)
+_SKETCHED: Final = sketches_summed(SKETCHES)
 _SUMMED: Final = ", ".join(f"SUM({name})::bigint" for name in COUNTS)
 _WHOLE: Final = f"""{_PARTS}
 SELECT key, {_NAMES}, {_SUMMED}, {_SKETCHED} FROM parts GROUP BY key, {_NAMES} ORDER BY key, {_NAMES}
@@ -107,7 +98,7 @@ def surface_sums(surface: str, ranges: Mapping[str, Range], *, with_sketches: bo
             values = row[len(SurfaceSeries._fields) :]
             tally = found[key][SurfaceSeries(*row[: len(SurfaceSeries._fields)])] = SurfaceTally(*values[: len(COUNTS)])
             if with_sketches:
-                _take_sketches(tally, values[len(COUNTS) :])
+                take_sketches(tally, SKETCHES, values[len(COUNTS) :])
         if with_sketches:
             cursor.execute(_BINS, asked)
             for key, *row in cursor.fetchall():
@@ -146,11 +137,3 @@ def _ranges(ranges: Mapping[str, Range]) -> str:
             }
         )
     return orjson.dumps(rows).decode()
-
-
-def _take_sketches(tally: SurfaceTally, values: list[Any]) -> None:
-    for place, name in enumerate(SKETCHES):
-        count, total, zero, low, high = values[5 * place : 5 * place + 5]
-        if count:
-            sketch: Sketch = getattr(tally, name)
-            sketch.count, sketch.sum, sketch.zero, sketch.min, sketch.max = int(count), total, int(zero), low, high

@@ -11,7 +11,7 @@ from dataplane.access import TIERS
 from dataplane.errors import InvalidRequest
 from dataplane.ladder.activations import NOTHING, Engaged
 from dataplane.ladder.policy import MAINTENANCE, OFF, Surface
-from dataplane.ladder.words import Spoken, speak
+from dataplane.ladder.words import Spoken, speak_to_everybody
 from dataplane.messages import Json
 from dataplane.signed_copy import CopyBook
 
@@ -105,7 +105,9 @@ def status_of(
     tiers = {tier: one.rung for tier, one in engaged.items()}
     if worst.rung == OFF:
         return SurfaceStatus(surface, OFF, tiers, None, None, None)
-    spoken = speak(surface, worst.rung, book, accepted=accepted, eta_seconds=eta_seconds, status_url=status_url)
+    spoken = speak_to_everybody(
+        surface, worst.rung, book, accepted=accepted, eta_seconds=eta_seconds, status_url=status_url
+    )
     since = moved_at if worst.activation is None else worst.activation.since
     return SurfaceStatus(surface, worst.rung, tiers, spoken, since, worst.until)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from html import escape
 
 from dataplane.ladder.policy import Rung, Surface
 from dataplane.messages import Json
-from dataplane.rung_words import RungWords
+from dataplane.placeholders import names_of, split
+from dataplane.rung_words import BANNER_PLACEHOLDERS, RUNG_PLACEHOLDERS, RungWords
 from dataplane.signed_copy import CopyBook, SignedCopy, choose_locale
 
 
@@ -63,6 +65,25 @@ def respoken(spoken: Spoken, eta_seconds: float, **values: str) -> Spoken:
     """The same words once more is known of the moment; what `speak` was told beside is to be told again."""
     filled = spoken.copy.rung[spoken.locale].filled(_values(spoken.surface, eta_seconds) | values)
     return replace(spoken, words=filled, eta_seconds=math.ceil(eta_seconds))
+
+
+def speak_to_everybody(
+    surface: Surface, number: int, book: CopyBook, *, accepted: str | None, eta_seconds: float, **values: str
+) -> Spoken:
+    """As `speak`, where no request stands behind the words: what would speak of one, its place in a queue, say, has the
+    banner in its place, which never does.
+    """
+    spoken = speak(surface, number, book, accepted=accepted, eta_seconds=eta_seconds, **values)
+    written, words = spoken.copy.rung[spoken.locale], spoken.words
+    if _is_of_a_request(written.detail):
+        words = replace(words, detail=words.banner)
+    if _is_of_a_request(written.html):
+        words = replace(words, html=f"<p>{escape(words.banner)}</p>")
+    return replace(spoken, words=words)
+
+
+def _is_of_a_request(text: str) -> bool:
+    return not RUNG_PLACEHOLDERS.intersection(names_of(split(text))) <= BANNER_PLACEHOLDERS
 
 
 def _values(surface: Surface, eta_seconds: float) -> dict[str, str]:

@@ -1,0 +1,28 @@
+"""Sketches added up where they are: all but their bins, which are counted by key, in a statement of their own."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from dataplane.sketches import Sketch
+
+_PARTS: Final = (
+    ("SUM", "count", "bigint"),
+    ("SUM", "sum", "float8"),
+    ("SUM", "zero", "bigint"),
+    ("MIN", "min", "float8"),
+    ("MAX", "max", "float8"),
+)
+
+
+def sketches_summed(names: Sequence[str]) -> str:
+    """The expressions of a SELECT that add up the sketches in these columns; `take_sketches` reads what they give."""
+    return ", ".join(f"{function}(({name} ->> '{part}')::{kind})" for name in names for function, part, kind in _PARTS)
+
+
+def take_sketches(tally: object, names: Sequence[str], values: Sequence[Any]) -> None:
+    """Take over into the empty sketches of a tally what `sketches_summed` of the same names gave."""
+    for place, name in enumerate(names):
+        count, total, zero, low, high = values[len(_PARTS) * place :][: len(_PARTS)]
+        if count:
+            sketch: Sketch = getattr(tally, name)
+            sketch.count, sketch.sum, sketch.zero, sketch.min, sketch.max = int(count), total, int(zero), low, high
