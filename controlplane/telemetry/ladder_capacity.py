@@ -26,6 +26,10 @@ VERDICTS: Final = {
 }
 
 
+# A rush that fills the first hour says nothing of the month.
+JUDGED_FROM: Final = timedelta(hours=12)
+
+
 def verdict_of(share: float) -> str:
     """What it says that a rung was on for so much of the time: fits, tight or undersized."""
     return "fits" if share < FITS_BELOW else "tight" if share < TIGHT_BELOW else "undersized"
@@ -110,8 +114,8 @@ class Capacity:
 
     @property
     def verdict(self) -> str:
-        """fits, tight or undersized; unknown where nobody told of anything."""
-        if not self.told_seconds:
+        """fits, tight or undersized; unknown where less was told of than can be judged."""
+        if self.told_seconds < JUDGED_FROM.total_seconds():
             return "unknown"
         return "fits" if self.telling is None else self.telling.verdict
 
@@ -132,6 +136,8 @@ class Capacity:
             return f"No rung was on in {whole}: {VERDICTS['fits']}.{rest}"
         share = "under 0.1 %" if found.share < FITS_BELOW else f"{found.share * 100:.1f} %"
         was = f"Rung {found.rung} was on {share} of {whole} ({spoken(found.on_seconds)})"
+        if self.verdict == "unknown":
+            return f"{was}: less than half a day says nothing about what is needed.{rest}"
         return f"{was}: {VERDICTS[found.verdict]}.{rest}"
 
     def to_json(self) -> dict[str, Any]:

@@ -43,6 +43,18 @@ def test_each_rung_has_its_share_of_the_time():
     assert (found.verdict, found.untold_seconds) == ("undersized", 0.0)
 
 
+def test_rush_in_the_first_hour_says_nothing_of_what_is_needed():
+    """Its share is told, and not held against anybody before half a day is known."""
+    tell(NOON - HOUR, NOON)
+    climbs((NOON - HOUR, 4), (NOON - 30 * MINUTE, 0))
+
+    found = capacity(SURFACE, now=NOON)
+
+    assert found.verdict == "unknown"
+    assert found.sentence.startswith("Rung 4 was on 50.0 % of the 1 h 0 min that were told of in the last 30 days")
+    assert "less than half a day says nothing about what is needed" in found.sentence
+
+
 def test_what_nobody_told_of_is_named_and_counts_for_nothing():
     """A share is of what is known: a rung that stood while no worker reported is in neither part of it."""
     tell(NOON - 10 * DAY, NOON)
