@@ -106,12 +106,15 @@ def _demo() -> str:
 
 
 def routing_document(*, fallbacks: bool = False, **changes: Any) -> dict[str, Any]:
-    """The routing table of the demo. `deadline_ms` makes it another document.
+    """The routing table of the demo, without the lanes that only its ladder asks. `deadline_ms` makes it another
+    document.
 
     Without `fallbacks` no route has a stack below its lanes, and no validator policy words for what it withholds, since
     a release with either needs its copy signed.
     """
     document: dict[str, Any] = json.loads(_demo())["routing"]
+    for lane in document["routes"].pop("chat-smaller")["lanes"]:
+        del document["lanes"][lane]
     if not fallbacks:
         del document["fallbacks"]
         for route in document["routes"].values():

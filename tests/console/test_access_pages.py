@@ -174,7 +174,7 @@ def test_tenant_page_shows_the_lanes_its_bytes_may_reach(db, signed_in):
 
     page = signed_in(crew.auditor).get("/access/tenants/acme/")
 
-    assert {one.route for one in page.context["reaches"]} == {"chat", "chat-smaller", "summaries", "embed"}
+    assert {one.route for one in page.context["reaches"]} == {"chat", "summaries", "embed"}
     assert all("eu-west" in lane for one in page.context["reaches"] for lane in one.lanes)
     assert "Issue a key" not in page.content.decode()
 

@@ -54,7 +54,7 @@ def test_ladder_shows_each_piece_with_who_signed_it_and_where_it_is_shown(signed
     again = propose(make_copy_version(Copy.objects.get(slug="help-centre-outage"), "Back soon"))
     make_copy("without-words")
 
-    page = signed_in(crew.auditor).get("/ladder/")
+    page = signed_in(crew.auditor).get("/ladder/copy/")
 
     rows = {row["copy"].slug: row for row in page.context["rows"]}
     assert {slug: row["state"] for slug, row in rows.items()} == {
@@ -278,7 +278,7 @@ def test_only_writers_write_and_only_on_call_returns(signed_in):
     ):
         refused = reader.post(url, {"reason": "x"})
         assert (refused.status_code, permission in refused.content.decode()) == (403, True)
-    assert stranger.get("/ladder/").status_code == 403
+    assert stranger.get("/ladder/copy/").status_code == 403
     assert stranger.get(OUTAGE).status_code == 404
     assert "Ladder" not in stranger.get("/").content.decode().partition("</nav>")[0]
     assert [reader.get(f"/ladder/copy/{path}/").status_code for path in ("gone", "help-centre-outage/versions/9")] == [
@@ -289,8 +289,8 @@ def test_only_writers_write_and_only_on_call_returns(signed_in):
 
 def test_ladder_without_copy_says_what_to_do(signed_in):
     """An empty state names the first step to who may take it."""
-    assert "New piece of copy" in words(signed_in(crew.owner).get("/ladder/"))
-    assert "Prompt owner or Admin" in words(signed_in(crew.oncall).get("/ladder/"))
+    assert "New piece of copy" in words(signed_in(crew.owner).get("/ladder/copy/"))
+    assert "Prompt owner or Admin" in words(signed_in(crew.oncall).get("/ladder/copy/"))
 
 
 def test_copy_is_reached_from_the_palette_and_told_on_the_front_page(signed_in):

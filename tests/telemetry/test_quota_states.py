@@ -105,7 +105,7 @@ def test_pool_stands_as_the_workers_that_are_heard_of_say():
 def test_pools_of_a_table_come_with_their_lanes_and_their_429s():
     """Also those that no worker tells of; a limit is learned where the provider named less than was declared."""
     document = routing_document()
-    gpt, smaller, embed = (lane for lane in document["lanes"] if lane.startswith("openai/"))
+    gpt, embed = (lane for lane in document["lanes"] if lane.startswith("openai/"))
     table = RoutingTable.parse(document)
     minute = NOON - timedelta(minutes=2)
     measured = [
@@ -120,7 +120,7 @@ def test_pools_of_a_table_come_with_their_lanes_and_their_429s():
 
     assert [anthropic.name, azure.name, openai.name] == [ANTHROPIC, AZURE, OPENAI]
     assert (azure.standing, azure.attempts, azure.limits["concurrency"]) == (None, 0, 200)
-    assert (openai.lanes, openai.attempts, openai.throttled) == ((gpt, smaller, embed), 60, 4)
+    assert (openai.lanes, openai.attempts, openai.throttled) == ((gpt, embed), 60, 4)
     assert openai.to_json()["limits"] == {
         "requests": {"value": 8000, "is_learned": True, "declared": 10_000},
         "tokens": {"value": 2_000_000, "is_learned": False, "declared": 2_000_000},
