@@ -108,8 +108,14 @@ def cut_release(*, reason: str, actor: Any, now: datetime, restores: int | None 
     return release
 
 
-# Evals are nobody's customers, in nobody's canary, and on no ladder.
-_NOT_FOR_EVALS: Mapping[str, Any] = {"access": {"tenants": {}, "keys": {}}, "canaries": {}, "emergency": {}}
+# Evals are nobody's customers, in nobody's canary, and on no ladder, whose routes a candidate table may lack.
+_NOT_FOR_EVALS: Mapping[str, Any] = {
+    "access": {"tenants": {}, "keys": {}},
+    "canaries": {},
+    "ladder": {},
+    "activations": {},
+    "emergency": {},
+}
 
 
 def sandbox_document(overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from controlplane.ladder.errors import InvalidActivation, UnknownSurface, Unsign
 from controlplane.ladder.models import CopyVersion, RungActivation, RungMode, RungStoodDown
 from controlplane.ladder.rungs import known_regions, stand_down, stand_down_one
 from controlplane.ladder.standing import as_workers_see, compile_activations, end_activation, live_activations
-from controlplane.releases.operations import current_release, record_reports, roll_back_to
+from controlplane.releases.operations import current_release, record_reports, roll_back_to, sandbox_document
 from dataplane.ladder.activations import engaged_for
-from tests.factories import NOW, crew, make_copy_version, make_live_copy, make_tenant
+from tests.factories import NOW, crew, make_copy_version, make_live_copy, make_tenant, routing_document
 from tests.ladder.ladder_policies import (
     HOUR,
     SURFACE,
@@ -335,3 +335,13 @@ def test_section_takes_a_fixed_number_of_queries(django_assert_num_queries):
 
     with django_assert_num_queries(4):
         assert len(compile_activations()) == 3
+
+
+def test_eval_of_a_table_without_the_ladders_routes_is_asked_all_the_same(ladder):
+    """No eval enters a ladder, so what people try out need not have what one names; what is engaged is not in it."""
+    engage(rung=1)
+    routes = {"trial": routing_document()["routes"]["summaries"]}
+
+    sandbox = sandbox_document({"routing": routing_document() | {"routes": routes}, "prompts": {}})
+
+    assert (sandbox["sections"]["ladder"], sandbox["sections"]["activations"]) == ({}, {})
