@@ -11,7 +11,7 @@ import pytest
 
 from tests.end_to_end.receivers import Receiver, is_signed, mails
 from tests.end_to_end.stack import Stack
-from tests.end_to_end.traffic import PROMPT, Traffic
+from tests.end_to_end.traffic import PROMPT, Traffic, hold_ladder
 
 pytestmark = pytest.mark.end_to_end
 GATEWAY_PROCESSES = 2
@@ -32,6 +32,7 @@ def stack(data_dir: Path) -> Iterator[Stack]:
     processes = ("simulator", "console", "ingest", "agent", "gateway", "worker", "work", "urgent", "beat")
     with Stack(data_dir, processes=processes, gateway_processes=GATEWAY_PROCESSES) as stack:
         stack.wait_ready()
+        hold_ladder(stack)
         yield stack
     assert stack.processes() == []
 

@@ -18,7 +18,7 @@ import redis
 from dataplane.cohorts import assign
 from dataplane.release import Release, parse_document
 from tests.end_to_end.stack import ANSWER_SECONDS, Browser, Stack
-from tests.end_to_end.traffic import PROMPT, TENANT_KEYS, Exchange, Traffic
+from tests.end_to_end.traffic import PROMPT, TENANT_KEYS, Exchange, Traffic, hold_ladder
 
 pytestmark = pytest.mark.end_to_end
 GATEWAY_PROCESSES = 4
@@ -39,6 +39,7 @@ def stack(data_dir: Path) -> Iterator[Stack]:
     stack = Stack(data_dir, gateway_processes=GATEWAY_PROCESSES, own_broker=True)
     with stack:
         stack.wait_ready()
+        hold_ladder(stack)
         yield stack
     assert stack.processes() == []
 

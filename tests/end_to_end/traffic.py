@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import psutil
@@ -17,6 +18,7 @@ from tests.end_to_end.stack import ANSWER_SECONDS, Stack
 TENANT_KEYS = {"acme": "bk-demo-acme", "globex": "bk-demo-globex", "staff": "bk-demo-staff"}
 PROMPT = "support-answer"
 QUESTION = "Where is my parcel?"
+SURFACE = "web-chat"
 # Connections are left after so many requests, so that every gateway process comes to accept some.
 REQUESTS_PER_CONNECTION = 5
 # Between two connections of a caller, since one that idled might be closed just when it is used again. Without a pause
@@ -48,6 +50,16 @@ class Exchange:
     def is_good(self) -> bool:
         """True for a whole answer with status 200."""
         return self.status == httpx.codes.OK and not self.error
+
+
+def hold_ladder(stack: Stack) -> None:
+    """Keep triggers from engaging a rung of the demo's surface: what a test's callers ask together is a rush to it, and
+    a rung changes what they are answered.
+    """
+    until = datetime.now(UTC) + timedelta(hours=12)
+    body = {"surface": SURFACE, "mode": "hold", "rung": 0, "until": until.isoformat(), "reason": "A test's callers"}
+    with stack.api("oncall") as api:
+        api.post("/ladder/activations", json=body).raise_for_status()
 
 
 class Traffic:
