@@ -28,9 +28,10 @@ from benchmarks.load import describe_machine
 from dataplane.__main__ import Environment, gateway_settings
 from dataplane.aggregation import Aggregation
 from dataplane.asgi_reply import Message
+from dataplane.assembly import Assembly
 from dataplane.events import Event
 from dataplane.evidence import Evidence
-from dataplane.gateway import Gateway, create_app
+from dataplane.gateway import Gateway
 from dataplane.providers.base import UpstreamCall
 from dataplane.release import Release, parse_document
 from dataplane.transport import Limits
@@ -199,8 +200,9 @@ async def start(app: Gateway) -> asyncio.Task[None]:
 async def run(arguments: argparse.Namespace) -> None:
     """Start the gateway, and measure or profile it."""
     release = parse_document(release_document("http://127.0.0.1:9/v1"), digest="0" * 64)
-    app = create_app(
-        settings=gateway_settings(Environment({}), slot=0),
+    settings = gateway_settings(Environment({}), slot=0)
+    parts = Assembly(
+        settings=settings,
         watcher=Watcher(release),
         reports=Reports(),
         aggregation=Aggregation(),
@@ -208,6 +210,7 @@ async def run(arguments: argparse.Namespace) -> None:
         secrets=Secrets(),
         transport=Provider(),
     )
+    app = Gateway(parts, limit_bytes=settings.max_body_bytes)
     lifespan = await start(app)
     server = Server(app, bodies(arguments)[1])
     await server.ask(WARM_UP_REQUESTS)

@@ -9,20 +9,15 @@ import asyncio
 import gc
 import logging
 import time
-import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Final
 
 import orjson
 
-from dataplane.aggregation import Aggregation
 from dataplane.asgi_reply import AsgiReply, QueueReply, Send
 from dataplane.asgi_request import CallerLeft, CallerWatch, Receive, Scope, read_body, read_inbound
-from dataplane.attempts import Attempts, UsageSink
-from dataplane.copy_desk import CopyDesk
-from dataplane.credentials import Secrets
-from dataplane.cursors import CursorKeys
+from dataplane.assembly import Assembly
 from dataplane.desks import Desk, DeskCall
 from dataplane.envelope import (
     JSON_TYPE,
@@ -34,43 +29,9 @@ from dataplane.envelope import (
     face_of,
 )
 from dataplane.errors import GatewayError, UnknownRoute
-from dataplane.evidence import Evidence
-from dataplane.fleet import FleetBreakers
-from dataplane.job_desk import JobDesk
-from dataplane.job_queue import JobQueue
 from dataplane.journey import Inbound, new_id
-from dataplane.keyed import KeyedWork
-from dataplane.known_questions import KnownQuestions
-from dataplane.ladder.counting import SurfaceCounting
-from dataplane.ladder.ladders import Ladders
-from dataplane.ladder.orders import HostOrders, orders_file
-from dataplane.ladder.promises import Promises
-from dataplane.ladder.status_desk import StatusCall, StatusDesk
-from dataplane.lane_caller import LaneCaller
-from dataplane.last_words import LastWords
-from dataplane.metrics import GatewayMetrics
-from dataplane.pipeline import Pipeline
-from dataplane.probes import LaneProbes
-from dataplane.providers import ADAPTERS
-from dataplane.quota_desk import QuotaDesk
-from dataplane.release import Release
-from dataplane.repair_desk import RepairDesk
-from dataplane.samples import Samples
-from dataplane.sandboxes import Sandboxes, TrustedKeys
-from dataplane.schema_check import SchemaChecker
-from dataplane.settings import GatewaySettings
-from dataplane.shadow.offering import Offering
-from dataplane.stores.breakers import BreakerStore
-from dataplane.stores.idempotency import IdempotencyStore
-from dataplane.stores.jobs import JobStore
-from dataplane.stores.ladder import LadderStore
-from dataplane.stores.quota import QuotaStore
-from dataplane.stores.repairs import RepairStore
-from dataplane.stores.streams import StreamLog
-from dataplane.stream_desk import ANY_ORIGIN, StreamCall, StreamDesk, shows_cursor
-from dataplane.streams import StreamReports, Streams
-from dataplane.timers import TimerWheel
-from dataplane.transport import Http1Transport, Transport
+from dataplane.ladder.status_desk import StatusCall
+from dataplane.stream_desk import ANY_ORIGIN, StreamCall, shows_cursor
 
 log = logging.getLogger("ballast.gateway")
 
@@ -91,269 +52,21 @@ METHODS: Final = {
 }
 
 
-class Watcher(Protocol):
-    """Keeps the release current, such as `ReleaseWatcher`."""
-
-    current: Release | None
-
-    async def start(self) -> None:
-        """Begin to watch."""
-
-    async def stop(self) -> None:
-        """Stop watching."""
-
-    def subscribe(self, adopted: Callable[[Release], None]) -> None:
-        """Call `adopted` with every release from now on, right after it has become current. It must not wait."""
-
-
-class Reports(UsageSink, StreamReports, Protocol):
-    """Ships what this worker did, such as `ReportShipper`."""
-
-    in_flight: int
-    region: str
-    lanes: Callable[[], list[dict[str, Any]]] | None
-    quotas: Callable[[], list[dict[str, Any]]] | None
-    ladders: Callable[[], list[dict[str, Any]]] | None
-    surfaces: SurfaceCounting | None
-
-    def add_sample(self, row: Mapping[str, Any]) -> None:
-        """Take over an answer that is kept as a sample; must not wait."""
-
-    async def start(self) -> None:
-        """Begin to ship."""
-
-    async def stop(self) -> None:
-        """Ship what is left."""
-
-
-def create_app(
-    *,
-    settings: GatewaySettings,
-    watcher: Watcher,
-    reports: Reports,
-    aggregation: Aggregation,
-    secrets: Secrets,
-    transport: Transport | None = None,
-    breaker_store: BreakerStore | None = None,
-    stream_log: StreamLog | None = None,
-    cursors: CursorKeys | None = None,
-    idempotency_store: IdempotencyStore | None = None,
-    quota_store: QuotaStore | None = None,
-    ladder_store: LadderStore | None = None,
-    job_store: JobStore | None = None,
-    repair_store: RepairStore | None = None,
-    evidence: Evidence | None = None,
-    trusted_keys: TrustedKeys | None = None,
-    shadows: Offering | None = None,
-) -> Gateway:
-    """Return the application of one gateway process. Its lifespan starts and stops `watcher`, `reports`, `transport`
-    and the stores. Without `breaker_store`, breakers are this process' own; without `stream_log` and `cursors`, no
-    stream outlives its caller's connection; without `idempotency_store`, requests with a key are refused; without
-    `quota_store`, this process keeps to its part of each quota; without `ladder_store`, it decides by itself where its
-    ladders stand; without `job_store`, it takes no jobs; without `repair_store`, it keeps no answers for somebody to
-    complete; without `trusted_keys`, it lets no evals in, and obeys no order on its host; without `evidence`, it counts
-    nothing for or against canaries; without `shadows`, it has nothing asked again.
-    """
-    timers = TimerWheel()
-    return Gateway(
-        settings=settings,
-        watcher=watcher,
-        reports=reports,
-        aggregation=aggregation,
-        secrets=secrets,
-        transport=transport or Http1Transport(timers=timers),
-        breaker_store=breaker_store,
-        stream_log=stream_log,
-        cursors=cursors,
-        idempotency_store=idempotency_store,
-        quota_store=quota_store,
-        ladder_store=ladder_store,
-        job_store=job_store,
-        repair_store=repair_store,
-        evidence=evidence,
-        trusted_keys=trusted_keys,
-        shadows=shadows,
-        timers=timers,
-    )
-
-
 class Gateway:
     """See the module. One instance per process, on one event loop."""
 
-    def __init__(
-        self,
-        *,
-        settings: GatewaySettings,
-        watcher: Watcher,
-        reports: Reports,
-        aggregation: Aggregation,
-        secrets: Secrets,
-        transport: Transport,
-        breaker_store: BreakerStore | None,
-        stream_log: StreamLog | None,
-        cursors: CursorKeys | None,
-        idempotency_store: IdempotencyStore | None,
-        quota_store: QuotaStore | None,
-        ladder_store: LadderStore | None,
-        job_store: JobStore | None,
-        repair_store: RepairStore | None,
-        evidence: Evidence | None,
-        trusted_keys: TrustedKeys | None,
-        shadows: Offering | None,
-        timers: TimerWheel,
-    ) -> None:
-        self._limit_bytes = settings.max_body_bytes
-        self._watcher = watcher
-        self._reports = reports
-        self._transport = transport
-        self._timers = timers
-        self._shadows = shadows
+    def __init__(self, parts: Assembly, *, limit_bytes: int) -> None:
+        """Its lifespan starts and stops `parts`. `limit_bytes`: of a request's body."""
+        self._parts = parts
+        self._limit_bytes = limit_bytes
+        self._pipeline = parts.pipeline
+        self._stream_desk = parts.stream_desk
+        self._status_desk = parts.status_desk
+        self._desks = parts.desks
+        self._metrics = parts.metrics
+        self._reports = parts.reports
+        self._timers = parts.timers
         self._started = False
-        clock, wall = time.monotonic, time.time
-        schemas = SchemaChecker()
-        self._breakers = FleetBreakers(store=breaker_store, report=reports.add_event, clock=clock, wall=wall)
-        self._metrics = GatewayMetrics(
-            release=lambda: watcher.current,
-            breakers=self._breakers.states,
-            quotas=lambda: self._quotas.shares(),
-            streams=lambda: self._streams,
-            jobs=lambda: self._job_queue.figures,
-            ladders=lambda: self._ladders.states(),
-        )
-        caller = LaneCaller(
-            transport=transport,
-            secrets=secrets,
-            adapters=ADAPTERS,
-            timers=timers,
-            clock=clock,
-            wall=wall,
-            learn=lambda lane, limits: self._quotas.learn(lane, limits),
-        )
-        owner = f"{settings.worker}/{uuid.uuid4().hex}"
-        self._quotas = QuotaDesk(
-            store=quota_store, worker=owner, report=reports.add_event, timers=timers, clock=clock, wall=wall
-        )
-        self._ladders = Ladders(
-            store=ladder_store,
-            worker=owner,
-            region=settings.region,
-            public_url=settings.public_url,
-            breakers=self._breakers,
-            quotas=self._quotas,
-            report=reports.add_event,
-            clock=clock,
-            wall=wall,
-            jobs=job_store,
-        )
-        attempts = Attempts(
-            breakers=self._breakers,
-            quotas=self._quotas,
-            aggregation=aggregation,
-            usage=reports,
-            region=settings.region,
-            clock=clock,
-            wall=wall,
-            seen=self._ladders.look.count,
-        )
-        reports.lanes = lambda: with_waits(self._breakers.states(), attempts)
-        reports.quotas = self._quotas.states
-        reports.ladders = self._ladders.states
-        reports.surfaces = self._ladders.counting
-        reports.region = settings.region
-        self._streams: Streams | None = None
-        if stream_log is not None and cursors is not None:
-            self._streams = Streams(
-                store=stream_log,
-                cursors=cursors,
-                reports=reports,
-                owner=owner,
-                timers=timers,
-                clock=clock,
-                wall=wall,
-            )
-        self._keyed: KeyedWork | None = None
-        if idempotency_store is not None:
-            self._keyed = KeyedWork(
-                store=idempotency_store, streams=self._streams, owner=owner, timers=timers, clock=clock
-            )
-        self._known_questions = KnownQuestions(attempts=attempts, caller=caller, timers=timers, clock=clock, wall=wall)
-        copy_desk = CopyDesk(breakers=self._breakers, known_questions=self._known_questions, schemas=schemas)
-        self._job_queue = JobQueue(job_store, limit=settings.job_limit, clock=clock, wall=wall)
-        self._pipeline = Pipeline(
-            releases=watcher,
-            caller=caller,
-            attempts=attempts,
-            copy_desk=copy_desk,
-            schemas=schemas,
-            aggregation=aggregation,
-            metrics=self._metrics,
-            region=settings.region,
-            timers=timers,
-            streams=self._streams,
-            keyed=self._keyed,
-            job_keys=cursors,
-            repairs=repair_store,
-            samples=Samples(reports.add_sample, clock=clock, wall=wall),
-            evidence=evidence,
-            sandboxes=None if trusted_keys is None else Sandboxes(trusted_keys),
-            shadows=shadows,
-            ladder=self._ladders.desk,
-            later=Promises(
-                self._job_queue,
-                desk=self._ladders.desk,
-                last_words=LastWords(copy_desk=copy_desk, timers=timers, wall=wall),
-                public_url=settings.public_url,
-            ),
-            surfaces=self._ladders.counting,
-            clock=clock,
-            wall=wall,
-        )
-        self._stream_desk = StreamDesk(self._streams, self._pipeline)
-        self._job_desk = JobDesk(self._job_queue, self._pipeline, words=self._ladders.desk.speak_later)
-        self._repair_desk = RepairDesk(repair_store, self._pipeline, schemas=schemas)
-        self._desks: tuple[Desk, ...] = (self._job_desk, self._repair_desk)
-        self._probes = LaneProbes(
-            attempts=attempts,
-            caller=caller,
-            breakers=self._breakers,
-            store=breaker_store,
-            timers=timers,
-            clock=clock,
-            wall=wall,
-        )
-        watcher.subscribe(self._breakers.adopt)
-        watcher.subscribe(self._quotas.adopt)
-        watcher.subscribe(self._ladders.adopt)
-        self._orders: HostOrders | None = None
-        if trusted_keys is not None:
-            self._orders = HostOrders(
-                file=orders_file(settings.release_file),
-                trusted=trusted_keys,
-                obey=self._ladders.desk.obey,
-                report=reports.add_event,
-                wall=wall,
-            )
-            watcher.subscribe(self._orders.adopt)
-        self._status_desk = StatusDesk(
-            desk=self._ladders.desk,
-            release=lambda: watcher.current,
-            tenant_of=lambda authorization: self._pipeline.authenticate(authorization)[1].tenant,
-            moved_at=lambda surface: self._ladders.fleet.standing(surface).moved_at or None,
-            wall=wall,
-        )
-        watcher.subscribe(self._probes.adopt)
-        watcher.subscribe(self._known_questions.adopt)
-        if evidence is not None:
-            watcher.subscribe(lambda release: evidence.adopt(release.canaries))
-
-    def interrupt_streams(self) -> None:
-        """End what is generated here for callers that may come back, streams each with its terminal event, because the
-        process is about to stop. Their readers are still there to see it.
-        """
-        if self._streams is not None:
-            self._streams.interrupt()
-        if self._keyed is not None:
-            self._keyed.interrupt()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request, or the process's lifespan."""
@@ -384,22 +97,7 @@ class Gateway:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 try:
-                    await self._reports.start()
-                    await self._watcher.start()
-                    await self._breakers.start()
-                    await self._ladders.start()
-                    if self._orders is not None:
-                        await self._orders.start()
-                    if self._streams is not None:
-                        await self._streams.start()
-                    if self._keyed is not None:
-                        await self._keyed.start()
-                    for desk in self._desks:
-                        await desk.start()
-                    await self._known_questions.start()
-                    await self._probes.start()
-                    if self._shadows is not None:
-                        await self._shadows.start()
+                    await self._parts.start()
                 except Exception as exc:
                     log.exception("the gateway cannot start")
                     await send({"type": "lifespan.startup.failed", "message": str(exc)})
@@ -412,24 +110,7 @@ class Gateway:
                 self._started = True
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
-                await self._watcher.stop()
-                if self._shadows is not None:
-                    await self._shadows.stop()
-                await self._probes.stop()
-                await self._known_questions.stop()
-                if self._streams is not None:
-                    await self._streams.stop()
-                if self._keyed is not None:
-                    await self._keyed.stop()
-                for desk in self._desks:
-                    await desk.stop()
-                if self._orders is not None:
-                    await self._orders.stop()
-                await self._ladders.stop()
-                await self._breakers.stop()
-                await self._quotas.stop()
-                await self._transport.close()
-                await self._reports.stop()
+                await self._parts.stop()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
@@ -570,7 +251,7 @@ class Gateway:
             if path.startswith("/v1/models"):
                 await self._send_models(scope, send, request_id=request_id)
             elif path == "/metrics":
-                await self._job_queue.look()
+                await self._parts.job_queue.look()
                 await _send(send, 200, [PROMETHEUS], self._metrics.render())
             else:
                 await self._send_health(path, send)
@@ -601,16 +282,10 @@ class Gateway:
 
     async def _send_health(self, path: str, send: Send) -> None:
         """/livez: the event loop turns. /startupz: the process has started. /readyz: it holds a verified release."""
-        ready = self._watcher.current is not None
+        ready = self._parts.watcher.current is not None
         fine = {"/livez": True, "/startupz": self._started, "/readyz": ready and self._started}[path]
         words = b"ok\n" if fine else b"no verified release yet\n" if self._started else b"starting\n"
         await _send(send, 200 if fine else 503, [TEXT], words)
-
-
-def with_waits(states: list[dict[str, Any]], attempts: Attempts) -> list[dict[str, Any]]:
-    """Add to each lane's state how long its callers waited lately, in milliseconds, as `wait_ms`; null: not known."""
-    waits = attempts.waits_ms(state["lane"] for state in states)
-    return [{**state, "wait_ms": waits[state["lane"]]} for state in states]
 
 
 async def _send(send: Send, status: int, headers: list[Header], body: bytes) -> None:

@@ -10,14 +10,16 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import uvicorn
 
 from dataplane.aggregation import Aggregation
+from dataplane.assembly import Assembly, Stores
 from dataplane.credentials import Secrets
 from dataplane.evidence import Evidence
-from dataplane.gateway import create_app
+from dataplane.gateway import Gateway
 from dataplane.release import Release
 from dataplane.reports import ReportShipper
 from dataplane.settings import GatewaySettings
@@ -104,25 +106,19 @@ def run_gateway(settings: GatewaySettings, *, secrets: Secrets, listener: socket
             reports.set_status("serving")
 
     watcher.subscribe(adopted)
-    redis_url = settings.reports.redis_url
-    app = create_app(
+    parts = Assembly(
         settings=settings,
         watcher=watcher,
         reports=reports,
         aggregation=aggregation,
         evidence=evidence,
         secrets=secrets,
-        breaker_store=None if redis_url is None else RedisBreakerStore(redis_url),
-        stream_log=None if redis_url is None else RedisStreamLog(redis_url),
-        idempotency_store=None if settings.database_url is None else PostgresIdempotencyStore(settings.database_url),
-        quota_store=None if redis_url is None else RedisQuotaStore(redis_url),
-        ladder_store=None if redis_url is None else RedisLadderStore(redis_url),
-        job_store=None if settings.database_url is None else PostgresJobStore(settings.database_url),
-        repair_store=None if settings.database_url is None else PostgresRepairStore(settings.database_url),
+        stores=_open_stores(redis_url=settings.reports.redis_url, database_url=settings.database_url),
         cursors=read_cursor_keys(settings.cursor_keys_file),
         trusted_keys=watcher.trusted_keys,
         shadows=None if settings.shadow_socket is None else Offering(settings.shadow_socket, counting=shadows),
     )
+    app = Gateway(parts, limit_bytes=settings.max_body_bytes)
     if lifeline is not None:
         threading.Thread(target=_stop_with_supervisor, args=(lifeline,), name="lifeline", daemon=True).start()
     config = uvicorn.Config(
@@ -132,7 +128,29 @@ def run_gateway(settings: GatewaySettings, *, secrets: Secrets, listener: socket
         timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
         **SERVER,
     )
-    DrainingServer(config, reports=reports, interrupt=app.interrupt_streams).run(sockets=[listener])
+    DrainingServer(config, reports=reports, interrupt=parts.interrupt_streams).run(sockets=[listener])
+
+
+def _open_stores(*, redis_url: str | None, database_url: str | None) -> Stores:
+    """What the gateway keeps in Redis and in PostgreSQL; without an address it goes without."""
+    stores = (
+        Stores()
+        if redis_url is None
+        else Stores(
+            breakers=RedisBreakerStore(redis_url),
+            streams=RedisStreamLog(redis_url),
+            quotas=RedisQuotaStore(redis_url),
+            ladders=RedisLadderStore(redis_url),
+        )
+    )
+    if database_url is None:
+        return stores
+    return replace(
+        stores,
+        idempotency=PostgresIdempotencyStore(database_url),
+        jobs=PostgresJobStore(database_url),
+        repairs=PostgresRepairStore(database_url),
+    )
 
 
 def _stop_with_supervisor(lifeline: int) -> None:

@@ -5,6 +5,7 @@ what it says of them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from dataplane.access import TIERS
@@ -16,9 +17,11 @@ from dataplane.ladder.desk import LadderDesk
 from dataplane.ladder.fleet import FleetLadders
 from dataplane.ladder.gauges import Gauges
 from dataplane.ladder.look import Look
+from dataplane.ladder.orders import HostOrders
 from dataplane.ladder.policy import Surface
 from dataplane.quota_desk import QuotaDesk
 from dataplane.release import Release
+from dataplane.sandboxes import TrustedKeys
 from dataplane.stores.jobs import JobStore
 from dataplane.stores.ladder import LadderStore
 
@@ -40,11 +43,13 @@ class Ladders:
         report: Callable[[Event], None],
         clock: Callable[[], float],
         wall: Callable[[], float],
+        orders_file: Path,
+        trusted_keys: TrustedKeys | None = None,
         jobs: JobStore | None = None,
     ) -> None:
-        """`store` None: a fleet of one; `jobs` None: nobody knows what was put off. `worker` is unique in the fleet,
-        also over restarts; `region` is the gateway's; `public_url` is where users reach it; `clock` is monotonic
-        seconds, `wall` epoch seconds.
+        """`store` None: a fleet of one; `jobs` None: nobody knows what was put off; `trusted_keys` None: no order on
+        this host is obeyed, else those in `orders_file`. `worker` is unique in the fleet, also over restarts; `region`
+        is the gateway's; `public_url` is where users reach it; `clock` is monotonic seconds, `wall` epoch seconds.
         """
         self.counting = SurfaceCounting(region=region, wall=wall)
         self.fleet = FleetLadders(
@@ -69,21 +74,33 @@ class Ladders:
             clock=clock,
         )
 
+        self._orders: HostOrders | None = None
+        if trusted_keys is not None:
+            self._orders = HostOrders(
+                file=orders_file, trusted=trusted_keys, obey=self.desk.obey, report=report, wall=wall
+            )
+
     def adopt(self, release: Release) -> None:
         """Follow another release."""
         self.desk.adopt(release)
         self.look.adopt(release)
         self._gauges.adopt(release)
         self.fleet.adopt(release)
+        if self._orders is not None:
+            self._orders.adopt(release)
 
     async def start(self) -> None:
-        """Begin to take part in the fleet."""
+        """Begin to take part in the fleet, and to obey this host."""
         await self.fleet.start()
+        if self._orders is not None:
+            await self._orders.start()
         await self._gauges.start()
         await self._backlog.start()
 
     async def stop(self) -> None:
         """Take part no more; another worker decides at once."""
+        if self._orders is not None:
+            await self._orders.stop()
         await self._backlog.stop()
         await self._gauges.stop()
         await self.fleet.stop()

@@ -20,9 +20,10 @@ import pytest
 import uvicorn
 
 from dataplane.aggregation import Aggregation
+from dataplane.assembly import Assembly
 from dataplane.credentials import SecretStore
 from dataplane.events import Event
-from dataplane.gateway import create_app
+from dataplane.gateway import Gateway
 from dataplane.release import Release, parse_document
 from dataplane.settings import GatewaySettings, ReportSettings
 from dataplane.simulator.server import SimulatorSettings, build_config
@@ -370,22 +371,23 @@ def simulator_url() -> Iterator[str]:
 
 @contextmanager
 def run_gateway(
-    sections: dict[str, Any], *, settings: GatewaySettings | None = None, **stores: Any
+    sections: dict[str, Any], *, settings: GatewaySettings | None = None, **more: Any
 ) -> Iterator[LiveGateway]:
-    """A gateway with a stub for what verifies releases and ships reports; `stores` are further ones of `create_app`."""
+    """A gateway with a stub for what verifies releases and ships reports; `more` is what else an `Assembly` takes."""
     watcher = StubWatcher(make_release(sections))
     reports = StubReports()
     wall = [1_760_000_000.0]
     aggregation = Aggregation(wall=lambda: wall[0])
-    app = create_app(
-        settings=settings or make_settings(),
+    settings = settings or make_settings()
+    parts = Assembly(
+        settings=settings,
         watcher=watcher,
         reports=reports,
         aggregation=aggregation,
         secrets=SecretStore({"SIM_KEY": "sk-sim", "REFUSED_KEY": "invalid"}),
-        **stores,
+        **more,
     )
-    with serve(config_of(app)) as url:
+    with serve(config_of(Gateway(parts, limit_bytes=settings.max_body_bytes))) as url:
         wait_until(lambda: watcher.started)
         yield LiveGateway(url, watcher, reports, aggregation, wall)
 

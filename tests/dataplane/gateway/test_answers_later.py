@@ -11,6 +11,7 @@ import httpx
 import openai
 import pytest
 
+from dataplane.assembly import Stores
 from dataplane.cursors import CursorKeys
 from dataplane.stores.idempotency import PostgresIdempotencyStore
 from dataplane.stores.jobs import PostgresJobStore
@@ -50,13 +51,12 @@ def sections_of(simulator_url, rung):
 @pytest.fixture(scope="module")
 def busy_gateway(simulator_url, keys_url):
     """A gateway that puts answers off."""
-    stores = {
-        "idempotency_store": PostgresIdempotencyStore(keys_url, timeout_seconds=60),
-        "job_store": PostgresJobStore(keys_url, timeout_seconds=60),
-        "cursors": KEYS,
-    }
+    stores = Stores(
+        idempotency=PostgresIdempotencyStore(keys_url, timeout_seconds=60),
+        jobs=PostgresJobStore(keys_url, timeout_seconds=60),
+    )
     settings = make_settings(public_url="https://gw.example")
-    with run_gateway(sections_of(simulator_url, 4), settings=settings, **stores) as gateway:
+    with run_gateway(sections_of(simulator_url, 4), settings=settings, stores=stores, cursors=KEYS) as gateway:
         yield gateway
 
 
@@ -197,7 +197,10 @@ def test_where_jobs_cannot_be_kept_the_question_is_shed_in_signed_words(simulato
     store = PostgresJobStore("postgresql://nobody@127.0.0.1:1/none", timeout_seconds=0.2)
     with (
         run_gateway(
-            sections_of(simulator_url, 4), settings=make_settings(), job_store=store, cursors=CursorKeys([b"n" * 32])
+            sections_of(simulator_url, 4),
+            settings=make_settings(),
+            stores=Stores(jobs=store),
+            cursors=CursorKeys([b"n" * 32]),
         ) as gateway,
         httpx.Client(base_url=gateway.url, headers={"authorization": "Bearer bk-globex"}, timeout=90) as http,
     ):

@@ -8,6 +8,7 @@ import httpx
 import psycopg
 import pytest
 
+from dataplane.assembly import Stores
 from dataplane.cursors import CursorKeys
 from dataplane.idempotency import Scope
 from dataplane.stores import jobs_sql
@@ -27,10 +28,12 @@ def http(simulator_url, keys_url):
     sections = release_sections(simulator_url)
     tenant = sections["access"]["keys"][hashlib.sha256(b"bk-globex").hexdigest()]["tenant"]
     assert tenant == "globex"
-    stores = {"job_store": PostgresJobStore(keys_url, timeout_seconds=60), "cursors": CursorKeys([b"n" * 32])}
+    stores = Stores(jobs=PostgresJobStore(keys_url, timeout_seconds=60))
     with (
         empty_table(keys_url),
-        run_gateway(sections, settings=make_settings(job_limit=5), **stores) as gateway,
+        run_gateway(
+            sections, settings=make_settings(job_limit=5), stores=stores, cursors=CursorKeys([b"n" * 32])
+        ) as gateway,
         httpx.Client(base_url=gateway.url, headers={"authorization": "Bearer bk-globex"}, timeout=90) as client,
     ):
         yield client

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from dataplane.assembly import Stores
 from dataplane.cursors import CursorKeys
 from dataplane.simulator.faults import DIALECTS, FAULTS, MALFORMATIONS, STATUSES, Parameter
 from dataplane.stores.streams import RedisStreamLog
@@ -99,7 +100,9 @@ def _values(fault: str, parameter: str, described: Parameter) -> tuple[Any, ...]
 def live_gateway(simulator_url, redis_url):
     """A gateway that keeps streams where a route says so."""
     log = RedisStreamLog(redis_url, timeout_seconds=60)
-    with run_gateway(release_sections(simulator_url), stream_log=log, cursors=CursorKeys([b"k" * 32])) as gateway:
+    with run_gateway(
+        release_sections(simulator_url), stores=Stores(streams=log), cursors=CursorKeys([b"k" * 32])
+    ) as gateway:
         yield gateway
 
 

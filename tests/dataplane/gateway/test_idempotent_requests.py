@@ -14,6 +14,7 @@ import openai
 import psycopg
 import pytest
 
+from dataplane.assembly import Stores
 from dataplane.cursors import CursorKeys
 from dataplane.stores.idempotency import PostgresIdempotencyStore
 from dataplane.stores.streams import RedisStreamLog
@@ -40,12 +41,11 @@ def sections_of(url):
 @pytest.fixture(scope="module")
 def keeping_gateway(simulator_url, keys_url, redis_url):
     """A gateway with that release, and stubs for what verifies releases and ships reports."""
-    stores = {
-        "idempotency_store": PostgresIdempotencyStore(keys_url, timeout_seconds=60),
-        "stream_log": RedisStreamLog(redis_url, timeout_seconds=60),
-        "cursors": CursorKeys([b"k" * 32]),
-    }
-    with run_gateway(sections_of(simulator_url), **stores) as gateway:
+    stores = Stores(
+        idempotency=PostgresIdempotencyStore(keys_url, timeout_seconds=60),
+        streams=RedisStreamLog(redis_url, timeout_seconds=60),
+    )
+    with run_gateway(sections_of(simulator_url), stores=stores, cursors=CursorKeys([b"k" * 32])) as gateway:
         yield gateway
 
 

@@ -15,11 +15,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dataplane.aggregation import Aggregation
-from dataplane.credentials import SecretStore
+from dataplane.assembly import Stores
 from dataplane.cursors import CursorKeys
 from dataplane.errors import JobsUnavailable, JobTokenRefused
-from dataplane.gateway import create_app
 from dataplane.job_runner import DEAF_SECONDS, JobRunner
 from dataplane.job_tokens import JobToken, read_token, sign_token
 from dataplane.jobs import MAX_FAILURES, MIN_WAIT_SECONDS
@@ -29,14 +27,10 @@ from tests.dataplane.conftest import copy_document
 from tests.job_rows import empty_table
 
 from .conftest import (
-    StubReports,
-    StubWatcher,
-    config_of,
     make_release,
     make_settings,
     release_sections,
     run_gateway,
-    serve,
     wait_until,
 )
 
@@ -62,12 +56,11 @@ def working_gateway(simulator_url, keys_url):
     sections["copy"] = {
         kind: {"version": 3, "digest": "c" * 64, "document": copy_document(kind)} for kind in ("template", "outage")
     }
-    stores = {
-        "idempotency_store": PostgresIdempotencyStore(keys_url, timeout_seconds=60),
-        "job_store": PostgresJobStore(keys_url, timeout_seconds=60),
-        "cursors": KEYS,
-    }
-    with run_gateway(sections, settings=make_settings(job_limit=5), **stores) as gateway:
+    stores = Stores(
+        idempotency=PostgresIdempotencyStore(keys_url, timeout_seconds=60),
+        jobs=PostgresJobStore(keys_url, timeout_seconds=60),
+    )
+    with run_gateway(sections, settings=make_settings(job_limit=5), stores=stores, cursors=KEYS) as gateway:
         yield gateway
 
 
@@ -627,18 +620,13 @@ async def test_word_that_cannot_be_sent_is_sent_with_the_next_turn(http, gateway
 
 def test_gateway_without_a_database_takes_no_jobs(simulator_url):
     """It says so, and everything else is served."""
-    watcher = StubWatcher(make_release(release_sections(simulator_url)))
     for store in (None, PostgresJobStore("postgresql://nobody@127.0.0.1:1/none", timeout_seconds=0.2)):
-        app = create_app(
-            settings=make_settings(),
-            watcher=watcher,
-            reports=StubReports(),
-            aggregation=Aggregation(),
-            secrets=SecretStore({"SIM_KEY": "sk-sim"}),
-            job_store=store,
-        )
         bearer = {"authorization": "Bearer bk-globex"}
-        with serve(config_of(app)) as url, httpx.Client(base_url=url, headers=bearer, timeout=90) as http:
+        sections = release_sections(simulator_url)
+        with (
+            run_gateway(sections, stores=Stores(jobs=store)) as one,
+            httpx.Client(base_url=one.url, headers=bearer, timeout=90) as http,
+        ):
             refused = [hand_in(http, status=503), http.get(f"/v1/jobs/job_{'0' * 32}")]
             assert {(one.status_code, one.json()["error"]["code"]) for one in refused} == {(503, "jobs_unavailable")}
             assert refused[0].headers["retry-after"] == "1"

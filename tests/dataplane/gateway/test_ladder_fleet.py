@@ -9,6 +9,7 @@ import httpx
 import pytest
 import redis
 
+from dataplane.assembly import Stores
 from dataplane.stores.ladder import LEADER, TOLD, RedisLadderStore
 from tests.dataplane.conftest import breaker_policy, threshold
 from tests.ladders import rung_copy, rungs, surface, trigger
@@ -48,7 +49,9 @@ def start(simulator, simulator_url, redis_url):
     def start(slot):
         store = RedisLadderStore(redis_url, timeout_seconds=60)
         settings = replace(make_settings(), slot=slot)
-        with run_gateway(sections_of(simulator_url, is_held=False), settings=settings, ladder_store=store) as gateway:
+        with run_gateway(
+            sections_of(simulator_url, is_held=False), settings=settings, stores=Stores(ladders=store)
+        ) as gateway:
             yield gateway
 
     return start

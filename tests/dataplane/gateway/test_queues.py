@@ -13,6 +13,7 @@ import httpx
 import openai
 import pytest
 
+from dataplane.assembly import Stores
 from dataplane.cursors import CursorKeys
 from dataplane.stores.quota import RedisQuotaStore
 from dataplane.stores.streams import RedisStreamLog
@@ -45,12 +46,10 @@ def gateway(simulator_url, redis_url):
         }
         routing["routes"][route] = {"lanes": [name], "deadline_ms": 90_000}
     routing["routes"]["kept"]["streams"] = "kept"
-    stores = {
-        "stream_log": RedisStreamLog(redis_url, timeout_seconds=60),
-        "cursors": CursorKeys([b"k" * 32]),
-        "quota_store": RedisQuotaStore(redis_url, timeout_seconds=60),
-    }
-    with run_gateway(sections, **stores) as gateway:
+    stores = Stores(
+        streams=RedisStreamLog(redis_url, timeout_seconds=60), quotas=RedisQuotaStore(redis_url, timeout_seconds=60)
+    )
+    with run_gateway(sections, stores=stores, cursors=CursorKeys([b"k" * 32])) as gateway:
         yield gateway
 
 

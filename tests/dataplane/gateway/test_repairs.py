@@ -10,6 +10,7 @@ import openai
 import psycopg
 import pytest
 
+from dataplane.assembly import Stores
 from dataplane.repair.kept import OPEN
 from dataplane.stores.repairs import PostgresRepairStore
 from tests.dataplane.conftest import repair_policy
@@ -40,7 +41,7 @@ def mending_gateway(simulator_url, keys_url):
         "repair": "json",
     }
     sections["routing"]["routes"]["streamed"] = sections["routing"]["routes"]["chat"] | {"repair": "streamed"}
-    with run_gateway(sections, repair_store=PostgresRepairStore(keys_url, timeout_seconds=60)) as gateway:
+    with run_gateway(sections, stores=Stores(repairs=PostgresRepairStore(keys_url, timeout_seconds=60))) as gateway:
         yield gateway
 
 

@@ -18,6 +18,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionChunk
 
+from dataplane.assembly import Stores
 from dataplane.cursors import Cursor, CursorKeys, parse_cursor_keys
 from dataplane.stores.streams import RedisStreamLog
 from tests.dataplane.conftest import stream_policy
@@ -44,7 +45,7 @@ def streaming_gateway(simulator_url, redis_url):
     sections["access"]["keys"][hashlib.sha256(b"bk-demo-acme").hexdigest()] = {"tenant": "globex", "id": "k-guide"}
     keys = "\n".join(base64.b64encode(key).decode() for key in (NEW, OLD))
     log = RedisStreamLog(redis_url, timeout_seconds=60)
-    with run_gateway(sections, stream_log=log, cursors=parse_cursor_keys(keys)) as gateway:
+    with run_gateway(sections, stores=Stores(streams=log), cursors=parse_cursor_keys(keys)) as gateway:
         yield gateway
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from dataplane.fleet import FleetBreakers
 from dataplane.ladder.ladders import Ladders
@@ -80,6 +81,7 @@ class World:
             report=self.events.append,
             clock=now,
             wall=wall,
+            orders_file=Path("/none"),
         )
         self.waiting = []
         self.adopt(document)
