@@ -143,7 +143,8 @@ async def _tell_erased(job: Job, inbound: Inbound, reply: Reply) -> None:
 def job_json(job: Job, *, position: int | None, eta_seconds: float | None) -> dict[str, Any]:
     """A job as its tenant reads it.
 
-    Shape: {"id", "object": "job", "endpoint", "status", "created_at", "expires_at", "attempts": int} and, queued,
+    Shape: {"id", "object": "job", "endpoint", "status", "created_at", "expires_at", "attempts": int, "delivery": see
+    `Job.delivery`} and, queued,
     "position" (1: the next) and "eta_seconds", null while nobody knows; running, "cancelling": bool; over, "ended_at",
     "response": {"status", "headers": {name: value}, "body"} or null, "usage" and "error": the envelope's member or
     null, "forgotten_at", null while its words are kept, and "redriven_as": the id of the job that the work of a failed
@@ -157,6 +158,7 @@ def job_json(job: Job, *, position: int | None, eta_seconds: float | None) -> di
         "created_at": int(job.created_at.timestamp()),
         "expires_at": int(job.expires_at.timestamp()),
         "attempts": job.attempts,
+        "delivery": job.delivery,
     }
     if job.erased_at is not None:
         told["erased_at"] = int(job.erased_at.timestamp())

@@ -163,6 +163,8 @@ class Job:
         error: The envelope's member `error`.
         forgotten_at: When its words were deleted.
         redriven_as: The job that somebody handed its work in again as, after it had failed.
+        delivery: How sending its answer stands; None of one whose caller comes for it. Shape: {"channel": "email" or
+            "webhook", "status": a `DeliveryState`, "attempts": int, "delivered_at": epoch seconds or null}.
         erased_at: When its words were erased as those of its user. It may still be running then, to no purpose.
     """
 
@@ -183,6 +185,7 @@ class Job:
     usage: Mapping[str, Any] | None
     forgotten_at: datetime | None
     redriven_as: UUID | None = None
+    delivery: Mapping[str, Any] | None = None
     erased_at: datetime | None = None
 
     @property

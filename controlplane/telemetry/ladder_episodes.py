@@ -79,11 +79,6 @@ class Episode:
         hours = self.duration / HOUR
         return self.cost_micros / hours if hours >= 1 / 60 else None
 
-    @property
-    def is_by_hand(self) -> bool:
-        """Whether a person engaged anything of it."""
-        return any(step.is_by_people for step in self.steps)
-
     def to_json(self) -> dict[str, Any]:
         """Shape: {"id": int, "surface": str, "since": ISO-8601, "until": ISO-8601 or null, "seconds": float, "highest",
         "requests", "touched_requests", "refused", "later": int, "touched": {"1".."6": {tier: int}}, "outcomes":

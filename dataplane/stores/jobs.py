@@ -370,5 +370,6 @@ def _job(row: DictRow) -> Job:
         usage=row["usage"],
         forgotten_at=row["forgotten_at"],
         redriven_as=row["redriven_as"],
+        delivery=row["delivery"],
         erased_at=row["erased_at"],
     )

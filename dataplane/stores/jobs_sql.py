@@ -43,6 +43,14 @@ _REDRIVEN: Final = (
     f"(SELECT l.redriven_as FROM {LETTERS} AS l WHERE l.kind = '{JOB}' AND l.work_id = j.id) AS redriven_as"  # noqa: S608 - names of ours
 )
 
+# How sending its answer stands, of one whose answer is sent; what its receiver said is for those who run Ballast.
+_SENT: Final = f"""(
+    SELECT jsonb_build_object(
+        'channel', d.channel, 'status', d.state, 'attempts', d.attempts,
+        'delivered_at', extract(epoch FROM d.delivered_at)::bigint
+    ) FROM {DELIVERIES} AS d WHERE d.job_id = j.id
+) AS delivery"""  # noqa: S608 - as above
+
 # What letters say of failures that no answer tells of. They are part of their fingerprints.
 POISON_WORDS: Final = f"its runner or its gateway died {MAX_LAPSES} times in a row"
 LAPSED: Final = "lapsed"
@@ -98,11 +106,15 @@ WITH known AS MATERIALIZED (
         '{DeliveryState.WAITING}', 0, a.created_at
     FROM added AS a WHERE %(channel)s::text <> ''
 )
-SELECT true AS is_new, {_VIEW}, NULL AS redriven_as FROM added AS j
-UNION ALL SELECT j.id = %(job)s, {_VIEW}, {_REDRIVEN} FROM known AS j
+SELECT true AS is_new, {_VIEW}, NULL AS redriven_as, CASE %(channel)s::text WHEN '' THEN NULL ELSE jsonb_build_object(
+    'channel', %(channel)s::text, 'status', '{DeliveryState.WAITING}', 'attempts', 0, 'delivered_at', NULL
+) END AS delivery FROM added AS j
+UNION ALL SELECT j.id = %(job)s, {_VIEW}, {_REDRIVEN}, {_SENT} FROM known AS j
 """  # noqa: S608 - every name in it is a constant of ours; the values are parameters
 
-FIND: Final = f"SELECT {_VIEW}, {_REDRIVEN} FROM {JOBS} AS j WHERE j.id = %(job)s AND j.tenant = %(tenant)s"  # noqa: S608 - as above
+FIND: Final = f"""
+SELECT {_VIEW}, {_REDRIVEN}, {_SENT} FROM {JOBS} AS j WHERE j.id = %(job)s AND j.tenant = %(tenant)s
+"""  # noqa: S608 - as above
 
 PLACE: Final = f"""
 SELECT count(*) AS position FROM {JOBS} AS j

@@ -99,6 +99,14 @@ def ask(stack: Stack, tenant: str, **headers: str) -> httpx.Response:
     )
 
 
+def look(stack: Stack, tenant: str, job: str) -> dict[str, Any]:
+    """The job, as its tenant sees it."""
+    headers = {"authorization": f"Bearer bk-demo-{tenant}"}
+    answer = httpx.get(f"{stack.gateway_url}/v1/jobs/{job}", headers=headers, timeout=60)
+    found: dict[str, Any] = answer.raise_for_status().json()
+    return found
+
+
 def said(answer: httpx.Response) -> str:
     words: str = answer.json()["choices"][0]["message"]["content"]
     return words
@@ -147,6 +155,8 @@ def test_black_friday_engages_rungs_by_itself_and_leaves_a_report(
 
     stack.wait_for(lambda: mail() != "", "the e-mail is sent", needs="work", seconds=PATIENCE_SECONDS)
     assert "Ihre Antwort von Web chat" in mail()
+    job = promised.json()["ballast"]["job"]["id"]
+    stack.wait_for(lambda: look(stack, "initech", job)["delivery"]["status"] == "delivered", "its job says so")
 
     def episodes() -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = call(stack, "auditor", "GET", f"/ladder/surfaces/{SURFACE}/episodes")["results"]

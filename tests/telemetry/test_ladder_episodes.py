@@ -48,7 +48,7 @@ def test_episode_is_from_the_first_rung_to_the_last():
     assert (first.until, first.highest, first.duration) == (NOON + 9 * MINUTE, 2, 9 * MINUTE)
     assert (second.id, second.until, second.duration) == (int((NOON + HOUR).timestamp()), None, HOUR)
     assert first.steps[0].sentence == "Triggers took the ladder up to rung 1: load, which read 120"
-    assert not first.is_by_hand
+    assert not any(step.is_by_people for step in first.steps)
 
 
 def test_what_people_engage_and_triggers_overlaps_in_one_episode():
@@ -66,7 +66,7 @@ def test_what_people_engage_and_triggers_overlaps_in_one_episode():
         (10, 1, 0, "eased"),
     ]
     assert one.steps[1].sentence == "Rung 4 engaged by oncall for tier free: Black Friday"
-    assert one.is_by_hand
+    assert any(step.is_by_people for step in one.steps)
 
 
 def test_activation_that_replaces_another_leaves_no_gap():

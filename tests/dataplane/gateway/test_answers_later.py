@@ -249,6 +249,25 @@ def test_answer_is_sent_where_its_caller_says(http, sql, asked, row):
         assert (channel, address, subject, text, locale) == row
 
 
+def test_job_tells_how_its_answer_is_sent(http, sql):
+    """Who never heard of it looks whether it was sent; of a job whose answer is fetched there is nothing to tell."""
+    sent = {
+        "endpoint": CHAT,
+        "body": {"model": "chat", "messages": QUESTION},
+        "ballast": {"deliver": {"webhook": HOOK}},
+    }
+    waiting = {"channel": "webhook", "status": "waiting", "attempts": 0, "delivered_at": None}
+
+    job = http.post("/v1/jobs", json=sent).json()
+    fetched = http.post("/v1/jobs", json={"endpoint": CHAT, "body": sent["body"]}).json()
+    before = http.get(f"/v1/jobs/{job['id']}").json()
+    sql("UPDATE ledger_delivery SET state = 'delivered', attempts = 2, next_at = NULL, delivered_at = to_timestamp(7)")
+    after = http.get(f"/v1/jobs/{job['id']}").json()
+
+    assert (job["delivery"], before["delivery"], fetched["delivery"]) == (waiting, waiting, None)
+    assert after["delivery"] == waiting | {"status": "delivered", "attempts": 2, "delivered_at": 7}
+
+
 @pytest.mark.parametrize("rung", [0, 4])
 @pytest.mark.parametrize(
     ("asked", "param"),
