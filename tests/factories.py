@@ -13,6 +13,7 @@ from controlplane.accounts.models import Operator, Tenant
 from controlplane.accounts.roles import Role
 from controlplane.approvals import operations as approvals
 from controlplane.approvals.models import ApprovalPolicy, ChangeRequest, Decision, SignOff
+from controlplane.audit import operations as audit
 from controlplane.console.management.commands.seed_demo import read_demo
 from controlplane.ladder import operations as ladder
 from controlplane.ladder.models import Copy, CopyVersion
@@ -90,7 +91,7 @@ def make_policy(rules: Any = None) -> ApprovalPolicy:
 def change_policy(rules: Any, *, now: datetime = NOW) -> ApprovalPolicy:
     """Put other rules in force the short way, which no face offers."""
 
-    @approvals.audit.operation
+    @audit.operation
     def activate() -> ApprovalPolicy:
         policy = approvals.submit_policy(rules=rules, rationale="test", actor=SETUP, now=now)
         approvals.activate_policy(policy, actor=SETUP, reason="test", now=now)
@@ -129,7 +130,7 @@ def routing_document(*, fallbacks: bool = False, **changes: Any) -> dict[str, An
 def make_routing(document: Any = None, *, author: Operator | str = SETUP, now: datetime = NOW) -> RoutingTable:
     """A table in force, as a deployment is set up: without sign-offs."""
 
-    @routing.audit.operation
+    @audit.operation
     def put_in_force() -> RoutingTable:
         table = routing.submit_table(document=document or routing_document(), rationale="r", actor=author, now=now)
         routing.activate(table, actor=SETUP, reason="set up", now=now)
@@ -178,8 +179,9 @@ def make_live_copy(
     return version
 
 
+@audit.operation
 def make_demo_copy() -> None:
-    """What the demo's fallback stack and validator policy name, signed and live."""
+    """What the demo's fallback stack and validator policy name, signed and live, with one release for all of it."""
     for kind in ("answers", "template", "outage"):
         make_live_copy(slug=f"help-centre-{kind}", kind=kind)
     make_live_copy(slug="withheld", kind="escalation")

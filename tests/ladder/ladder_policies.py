@@ -6,6 +6,7 @@ from typing import Any
 from controlplane.accounts.models import Operator
 from controlplane.approvals.models import ChangeRequest
 from controlplane.approvals.operations import apply_change
+from controlplane.audit import operations as audit
 from controlplane.ladder import policies, rungs
 from controlplane.ladder.models import LadderPolicy, RungActivation
 from controlplane.releases.operations import current_release
@@ -24,8 +25,9 @@ def ladder_document(*, slug: str = SURFACE, **changes: Any) -> dict[str, Any]:
     return {slug: ladders.surface(**({"rungs": ladders.rungs(cheaper="summaries")} | changes))}
 
 
+@audit.operation
 def make_words(*numbers: int, regulated: bool = False) -> None:
-    """Signed and live words of these rungs; of all six unless told which."""
+    """Signed and live words of these rungs, with one release for all of them; of all six unless told which."""
     for number in numbers or RUNGS:
         make_live_copy(slug=f"rung-{number}", kind="rung", regulated=regulated)
         if number == 5:
@@ -35,7 +37,7 @@ def make_words(*numbers: int, regulated: bool = False) -> None:
 def make_ladder(document: Any = None, *, now: datetime = NOW) -> LadderPolicy:
     """A policy in force, as a deployment is set up: without sign-offs."""
 
-    @policies.audit.operation
+    @audit.operation
     def put_in_force() -> LadderPolicy:
         policy = policies.submit_policy(document=document or ladder_document(), rationale="r", actor=SETUP, now=now)
         policies.activate(policy, actor=SETUP, reason="set up", now=now)

@@ -230,9 +230,10 @@ def test_regulated_surface_shows_regulated_copy_only():
 def test_words_that_legal_does_not_sign_never_come_to_a_regulated_surface():
     """Also where the ladder was there first: the signed words are refused, and the rung stays as it was."""
     make_ladder(ladder_document(regulated=True))
+    copy = make_copy("rung-1", kind="rung")
 
     with pytest.raises(UnservableRelease, match="'rung-1' is no regulated copy"):
-        make_words(1)
+        make_live_copy(copy)
     with pytest.raises(UnsignedRung, match="'rung-1' is no regulated copy, so legal does not sign it"):
         engage(1)
 
