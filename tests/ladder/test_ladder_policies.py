@@ -40,6 +40,7 @@ from tests.factories import (
     break_glass,
     built_in_rules,
     crew,
+    make_copy,
     make_live_copy,
     make_routing,
     routing_document,
