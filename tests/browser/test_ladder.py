@@ -20,6 +20,7 @@ def test_rung_is_engaged_in_two_taps_and_stood_down_in_one(enter):
     sheet = oncall.dialog(re.compile("Engage rung 3 for Web chat"))
     expect(sheet).to_contain_text("VIP served in full up to 40 at once")
     expect(sheet).to_contain_text(BANNER)
+    expect(sheet.get_by_role("button", name="Engage rung 3")).to_be_in_viewport(ratio=1)
     sheet.get_by_role("button", name="Engage rung 3").click()
 
     oncall.is_told("Rung 3, Cheaper model, for everybody on Web chat, ends after 30 min")
