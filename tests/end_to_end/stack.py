@@ -53,22 +53,9 @@ LOOK_SECONDS = 0.2
 NONE_KEPT = httpx.Limits(max_keepalive_connections=0)
 # What PostgreSQL was told of its two accounts, beside the other secrets.
 PASSWORDS = ("postgres-password", "postgres-superuser-password")
-# Who asks stops before who answers, as in `make run`.
-STOP_ORDER = (
-    "traffic",
-    "beat",
-    "worker",
-    "work",
-    "urgent",
-    "jobs",
-    "gateway",
-    "agent",
-    "ingest",
-    "console",
-    "simulator",
-    "broker",
-    "redis",
-)
+# They stop when nobody asks them any more.
+SERVERS = ("postgres", "redis", "broker")
+NO_SIGNAL = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,9 +264,18 @@ class Stack:
         self.wait_for(is_ready, f"{name} is ready", needs=name)
 
     def close(self) -> None:
-        """Stop everything, and see that nothing with this stack's mark is left."""
-        for name in sorted(self._children, key=lambda name: STOP_ORDER.index(name) if name in STOP_ORDER else 99):
-            self.stop(name)
+        """Stop everything, all processes at once and then their servers, and see that nothing with this stack's mark is
+        left.
+        """
+        asking = [name for name in self._children if name not in SERVERS]
+        for name in asking:
+            with contextlib.suppress(ProcessLookupError):
+                self._children[name].send_signal(self._programs[name].stop_signal)
+        for name in asking:  # a second signal would tell some of them to hurry
+            stop_child(self._children.pop(name), stop_signal=NO_SIGNAL, grace_seconds=STOP_SECONDS)
+        for name in SERVERS:
+            if name in self._children:
+                self.stop(name)
         stuck = wait_gone(self.processes(), seconds=STOP_SECONDS)
         for process in stuck:
             with contextlib.suppress(psutil.Error):
