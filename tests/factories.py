@@ -23,6 +23,7 @@ from controlplane.rollouts import operations as rollouts
 from controlplane.rollouts.models import DEFAULT_STAGES, Canary
 from controlplane.routing import operations as routing
 from controlplane.routing.models import RoutingTable
+from controlplane.routing.operations import routing_tables
 
 NOW = datetime(2026, 3, 4, 12, 0, 0, tzinfo=UTC)
 SETUP = "setup"
@@ -132,8 +133,8 @@ def make_routing(document: Any = None, *, author: Operator | str = SETUP, now: d
 
     @audit.operation
     def put_in_force() -> RoutingTable:
-        table = routing.submit_table(document=document or routing_document(), rationale="r", actor=author, now=now)
-        routing.activate(table, actor=SETUP, reason="set up", now=now)
+        table = routing_tables.submit(document=document or routing_document(), rationale="r", actor=author, now=now)
+        routing_tables.activate(table, actor=SETUP, reason="set up", now=now)
         return table
 
     return put_in_force()

@@ -8,7 +8,7 @@ from typing import Any
 
 from controlplane.accounts.models import Tenant
 from controlplane.approvals.models import ChangeRequest
-from controlplane.routing.operations import KIND_NAME, active_table, propose_table, submit_table
+from controlplane.routing.operations import KIND_NAME, routing_tables
 from controlplane.telemetry.samples import record_samples
 from controlplane.trials.models import ValidatorTrial
 from controlplane.trials.runner import run_trial
@@ -73,8 +73,8 @@ def document_with(*, deadline_ms: int = 60_000, routes: tuple[str, ...] = ("chat
 
 def propose(document: dict[str, Any], *, author: str = "oncall") -> ChangeRequest:
     """The change request that would put a table in force."""
-    table = submit_table(document=document, rationale="r", actor=getattr(crew, author), now=NOW)
-    return propose_table(table=table, reason="r", actor=getattr(crew, author), now=NOW)
+    table = routing_tables.submit(document=document, rationale="r", actor=getattr(crew, author), now=NOW)
+    return routing_tables.propose(version=table, reason="r", actor=getattr(crew, author), now=NOW)
 
 
 def store(*texts: str, route: str = "chat", name: str = "s", **fields: Any) -> None:
@@ -116,7 +116,7 @@ def furnish(now: datetime) -> ChangeRequest:
         for place in range(30)
     ]
     record_samples([report(samples=tuple(rows))])
-    document = json.loads(json.dumps(active_table().document))
+    document = json.loads(json.dumps(routing_tables.active().document))
     more = (
         rule("no-phones", kind="pii", on_failure="block", params={"classes": ["phone", "email"]}),
         rule("kind-words", kind="judge", on_failure="warn", params={"route": "summaries"}, on_error="open"),
@@ -127,8 +127,8 @@ def furnish(now: datetime) -> ChangeRequest:
     asked = ChangeRequest.objects.filter(kind=KIND_NAME, content_digest=digest_of(canonical(document))).first()
     if asked is not None:
         return asked
-    table = submit_table(document=document, rationale="Phones are personal too", actor=crew.oncall, now=now)
-    change = propose_table(table=table, reason="Phones are personal too", actor=crew.oncall, now=now)
+    table = routing_tables.submit(document=document, rationale="Phones are personal too", actor=crew.oncall, now=now)
+    change = routing_tables.propose(version=table, reason="Phones are personal too", actor=crew.oncall, now=now)
     for trial in ValidatorTrial.objects.filter(change=change):
         run_trial(trial.pk, now=lambda: now, clock=lambda: 0.0)
     return change

@@ -12,7 +12,7 @@ from django.utils.translation import get_language_info
 from controlplane.console.diffs import diff_rows
 from controlplane.console.previews import Difference
 from controlplane.ladder.models import CopyActivation, CopyKind, CopyVersion
-from controlplane.ladder.policies import active_policy
+from controlplane.ladder.policies import ladder_policies
 from dataplane.rung_words import Mail, RungWords
 
 _BULLET: Final = re.compile(r"[-*•]\s+")
@@ -106,7 +106,7 @@ def missing_languages(version: CopyVersion) -> list[str]:
 
 
 def _beside(version: CopyVersion) -> Iterator[CopyVersion]:
-    policy = active_policy()
+    policy = ladder_policies.active()
     ladders = [] if policy is None else policy.parsed().values()
     named = [{slug for rung in surface.rungs.values() for slug in rung.words} for surface in ladders]
     same = set[str]().union(*(slugs for slugs in named if version.copy.slug in slugs))

@@ -8,7 +8,7 @@ from controlplane.console.ladder_now import newest_moves
 from controlplane.console.ladder_words import clock
 from controlplane.console.wording import listed
 from controlplane.ladder.models import RungMode
-from controlplane.ladder.policies import active_policy
+from controlplane.ladder.policies import ladder_policies
 from controlplane.ladder.standing import live_activations
 from controlplane.telemetry.surfaces import ladder_standings
 from dataplane.ladder.policy import OFF
@@ -27,7 +27,7 @@ def engaged_ladders(*, now: datetime) -> list[EngagedLadder] | None:
     """The surfaces on which a rung stands for anybody, by workers and by people; None: no ladder is in force. Four
     queries.
     """
-    policy = active_policy()
+    policy = ladder_policies.active()
     if policy is None:
         return None
     told, live = ladder_standings(now), live_activations(now)

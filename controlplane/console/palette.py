@@ -14,10 +14,10 @@ from controlplane.console.lane_content import lane_url
 from controlplane.evals.models import EvalSet
 from controlplane.ladder.access import VIEW_LADDER
 from controlplane.ladder.models import Copy
-from controlplane.ladder.policies import active_policy
+from controlplane.ladder.policies import ladder_policies
 from controlplane.prompts.access import visible_prompts
 from controlplane.rollouts.access import visible_canaries
-from controlplane.routing import operations as routing
+from controlplane.routing.operations import routing_tables
 
 # Of each kind; the palette is for reaching what people work on, the pages have the rest.
 _MOST: Final = 200
@@ -141,7 +141,7 @@ def _prompts(operator: Operator) -> Iterator[Entry]:
 def _surfaces(operator: Operator) -> Iterator[Entry]:
     if not may(operator, VIEW_LADDER):
         return
-    policy = active_policy()
+    policy = ladder_policies.active()
     engages = may(operator, "ladder.engage_rung")
     for slug, surface in sorted(policy.document.items())[:_MOST] if policy else ():
         title, url = str(surface["title"]), reverse("ladder-surface", args=[slug])
@@ -173,7 +173,7 @@ def _evals(operator: Operator) -> Iterator[Entry]:
 def _shadows(operator: Operator) -> Iterator[Entry]:
     if not may(operator, "routing.view_routingtable"):
         return
-    table = routing.active_table()
+    table = routing_tables.active()
     shadows = table.document.get("shadows", {}) if table else {}
     for slug, policy in sorted(shadows.items())[:_MOST]:
         hint = f"asks {', '.join(policy['lanes'])}"
@@ -183,7 +183,7 @@ def _shadows(operator: Operator) -> Iterator[Entry]:
 def _lanes(operator: Operator) -> Iterator[Entry]:
     if not may(operator, "routing.view_routingtable"):
         return
-    table = routing.active_table()
+    table = routing_tables.active()
     for lane_id, lane in sorted(table.document["lanes"].items())[:_MOST] if table else ():
         yield Entry(f"Lane {lane_id}", lane_url(lane_id), "Lanes", "signpost-split", f"in {lane['residency']}")
 

@@ -16,7 +16,7 @@ from controlplane.prompts.models import Prompt, PromptVersion
 from controlplane.prompts.operations import compile_prompts, require_intact
 from controlplane.releases.operations import current_release, sandbox_document
 from controlplane.releases.signing import sign_sandbox
-from controlplane.routing.operations import active_table
+from controlplane.routing.operations import routing_tables
 from dataplane.release import Envelope
 
 EVAL_DEADLINE_MS: Final = 60_000
@@ -40,7 +40,7 @@ def live_lane(lane: str, *, prompt: str = "") -> LaneSubject:
     Raises:
         UnknownSubject: there is none.
     """
-    active = active_table()
+    active = routing_tables.active()
     if active is None:
         raise UnknownSubject("no routing table is in force, so there is no lane to ask")
     number = live_numbers([prompt]).get(prompt, 0)

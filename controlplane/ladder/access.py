@@ -12,7 +12,7 @@ from controlplane.accounts.access import access, require
 from controlplane.accounts.access import may as holds
 from controlplane.accounts.models import Operator
 from controlplane.ladder.models import Copy, CopyVersion, LadderPolicy, RungActivation
-from controlplane.ladder.policies import active_policy
+from controlplane.ladder.policies import ladder_policies
 from dataplane.ladder.policy import Ladder, Surface
 
 CopyPermission = Literal["view_copy", "write_copy", "return_copy"]
@@ -77,7 +77,7 @@ def access_ladder(operator: Operator) -> InForce:
         PermissionDenied: the operator may not look at ladders.
     """
     require(operator, VIEW_LADDER)
-    row = active_policy()
+    row = ladder_policies.active()
     return InForce(row, Ladder() if row is None else row.parsed())
 
 
@@ -88,7 +88,7 @@ def access_surface(operator: Operator, slug: str, permission: LadderPermission =
         Http404, PermissionDenied: as `accounts.access.access`; Http404 also when no policy is in force, or it does not
             have the surface.
     """
-    row = access(operator, active_policy(), view=VIEW_LADDER, permission=VIEW_LADDER)
+    row = access(operator, ladder_policies.active(), view=VIEW_LADDER, permission=VIEW_LADDER)
     ladder = row.parsed()
     if slug not in ladder:
         raise Http404(f"the ladder policy in force has no surface {slug!r}")

@@ -14,7 +14,7 @@ class LadderConfig(AppConfig):
         register(operations.KIND)
         register(policies.KIND)
         register_section(Section("copy", operations.compile_copy, operations.restore_copy))
-        register_section(Section("ladder", policies.compile_ladder, policies.restore_ladder))
+        register_section(Section("ladder", policies.ladder_policies.compile, policies.ladder_policies.restore))
         # Without a way back: rolling a release back is no reason to engage a rung again, or to stand one down.
         register_section(Section("activations", standing.compile_activations))
         register_section(Section("emergency", emergency.compile_emergency))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from controlplane.ladder.models import Copy, CopyActivation, CopyVersion
-from controlplane.routing.operations import active_table
+from controlplane.routing.operations import routing_tables
 from dataplane.documents import MalformedRelease, child_path
 from dataplane.ladder.policy import RUNG_MEMBERS, Ladder, Rung, Surface
 from dataplane.prompts import Problem
@@ -62,7 +62,7 @@ def policy_problems(document: Mapping[str, Any]) -> list[Problem]:
         ladder = Ladder.parse(document, path="$")
     except MalformedRelease as exc:  # stored once, and written to by hand since
         return [Problem(exc.path, exc.fact)]
-    active = active_table()
+    active = routing_tables.active()
     routing = RoutingTable.parse(active.document) if active else None
     return list(_problems(ladder, routing, library(), root="$"))
 

@@ -5,7 +5,7 @@ rung that can be engaged. See `dataplane.ladder.emergency`.
 from typing import Any
 
 from controlplane.ladder.checks import signed_words
-from controlplane.ladder.policies import compile_ladder
+from controlplane.ladder.policies import ladder_policies
 from controlplane.releases.signing import signing_key
 from dataplane.documents import MalformedRelease
 from dataplane.ladder.emergency import orders_of, sign_order
@@ -22,7 +22,7 @@ def compile_emergency() -> dict[str, Any]:
     """
     signed = signed_words()
     try:
-        ladder = Ladder.parse(compile_ladder()).with_words(signed)
+        ladder = Ladder.parse(ladder_policies.compile()).with_words(signed)
     except MalformedRelease:
         return {}  # whoever cuts the release has the section 'ladder' parsed too, and says what is wrong with it
     words = {slug: (f"{slug}@{version.number}", version.digest) for slug, version in signed.items()}

@@ -13,6 +13,7 @@ from django.db import models
 from django.urls import reverse
 
 from controlplane.audit.models import append_only
+from controlplane.versioned.models import DocumentActivation, DocumentVersion
 from dataplane.documents import Node
 from dataplane.ladder.policy import MAINTENANCE, OFF, Ladder
 from dataplane.release import canonical, digest_of
@@ -154,21 +155,16 @@ class CopyActivation(models.Model):
 
 
 # --- the ladder ------------------------------------------------------------------------------------------------------
-class LadderPolicy(models.Model):
+class LadderPolicy(DocumentVersion):
     """One immutable version of every surface's ladder: its rungs, its triggers, and what each tier is promised.
 
     `document` has the shape of a release's section 'ladder'; `dataplane.ladder.policy.Ladder.parse` is its validator.
     """
 
-    number = models.PositiveIntegerField(unique=True)
-    document = models.JSONField()
-    digest = models.CharField(max_length=64)
-    author = models.CharField(max_length=150)
-    rationale = models.TextField()
-    created_at = models.DateTimeField()
+    noun = "ladder policy"
+    short_noun = "policy"
 
-    class Meta:
-        ordering: ClassVar = ["-number"]
+    class Meta(DocumentVersion.Meta):
         verbose_name_plural = "ladder policies"
         permissions: ClassVar = [
             ("propose_ladder", "Can propose another ladder policy"),
@@ -176,54 +172,19 @@ class LadderPolicy(models.Model):
             ("break_glass_ladder", "Can bypass sign-offs on the ladder in an incident"),
             ("review_break_glass_ladder", "Can review a bypass on the ladder"),
         ]
-        triggers: ClassVar = [append_only()]
 
-    def __str__(self) -> str:
-        return f"Ladder policy {self.number}"
-
-    @property
-    def audit_name(self) -> str:
-        return f"ladder-policy:{self.number}"
-
-    def is_intact(self) -> bool:
-        """Whether its document, as the database gives it back, is what its digest says."""
-        try:
-            return digest_of(canonical(self.document)) == self.digest
-        except ValueError:  # a number that canonical JSON cannot carry
-            return False
-
-    @property
-    def reference(self) -> dict[str, Any]:
-        """How changes name this version. Shape: {"number": int, "digest": str}."""
-        return {"number": self.number, "digest": self.digest}
+    def get_absolute_url(self) -> str:
+        return reverse("ladder-policy-version", args=[self.number])
 
     def parsed(self) -> Ladder:
         """The ladder as workers hold it; which of its words are signed is not said here."""
         return Ladder.parse(self.document, path="$")
 
 
-class LadderPolicyActivation(models.Model):
-    """Which ladder policy is in force since when; the newest row says which now."""
+class LadderPolicyActivation(DocumentActivation):
+    """Which ladder policy is in force since when."""
 
-    policy = models.ForeignKey(LadderPolicy, on_delete=models.PROTECT, related_name="activations")
-    change = models.ForeignKey(
-        "approvals.ChangeRequest", null=True, blank=True, on_delete=models.PROTECT, related_name="+"
-    )
-    actor = models.CharField(max_length=150)
-    reason = models.TextField()
-    at = models.DateTimeField()
-    lapses_at = models.DateTimeField(
-        null=True,
-        blank=True,
-        help_text="Set when glass was broken for it: it was never approved, so nothing returns to it",
-    )
-
-    class Meta:
-        ordering: ClassVar = ["-id"]
-        triggers: ClassVar = [append_only()]
-
-    def __str__(self) -> str:
-        return f"{self.policy} since {self.at:%Y-%m-%d %H:%M}"
+    version = models.ForeignKey(LadderPolicy, on_delete=models.PROTECT, related_name="activations")
 
 
 class RungMode(models.TextChoices):

@@ -10,7 +10,7 @@ from controlplane.audit import operations as audit
 from controlplane.ladder.checks import library, signed_words
 from controlplane.ladder.errors import InvalidActivation, UnknownSurface, UnsignedRung
 from controlplane.ladder.models import LadderPolicy, RungActivation, RungMode, RungStoodDown
-from controlplane.ladder.policies import active_policy
+from controlplane.ladder.policies import ladder_policies
 from controlplane.ladder.standing import MAX_ACTIVATION, end_activation, iso, live_activations
 from controlplane.releases import operations as releases
 from controlplane.releases.models import Worker
@@ -131,7 +131,7 @@ def stand_down(
         InvalidActivation: no reason, or a hold of no time or of over a day.
     """
     _require_reason(reason)
-    policy = active_policy()
+    policy = ladder_policies.active()
     is_of_policy = policy is not None and surface in policy.document
     if not is_of_policy and not RungActivation.objects.filter(surface=surface).exists():
         raise UnknownSurface(f"{surface!r} is not a surface of the ladder policy in force, nor ever was one engaged")
@@ -167,7 +167,7 @@ def known_regions(now: datetime) -> list[str]:
 
 
 def _surface_in_force(slug: str) -> tuple[LadderPolicy, Surface]:
-    policy = active_policy()
+    policy = ladder_policies.active()
     if policy is None:
         raise UnknownSurface("no ladder policy is in force, so no surface has rungs; propose one first")
     ladder = policy.parsed()

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from controlplane.ladder.models import CopyKind
-from controlplane.ladder.policies import active_policy
-from controlplane.routing.operations import active_table
+from controlplane.ladder.policies import ladder_policies
+from controlplane.routing.operations import routing_tables
 from dataplane.ladder.policy import Ladder
 from dataplane.routing import RoutingTable
 
@@ -37,7 +37,7 @@ class Use:
 
 def uses() -> dict[str, list[Use]]:
     """Every use of every piece of copy, by its slug; two queries."""
-    table, policy = active_table(), active_policy()
+    table, policy = routing_tables.active(), ladder_policies.active()
     found: dict[str, list[Use]] = {}
     for copy, use in () if table is None else _uses(RoutingTable.parse(table.document)):
         found.setdefault(copy, []).append(use)

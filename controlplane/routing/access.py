@@ -9,7 +9,7 @@ from django.http import Http404
 from controlplane.accounts.access import access, require
 from controlplane.accounts.models import Operator
 from controlplane.routing.models import Drill, RoutingTable
-from controlplane.routing.operations import active_table
+from controlplane.routing.operations import routing_tables
 from controlplane.routing.thresholds import owners_of
 from dataplane.routing import RoutingTable as Routing
 
@@ -70,7 +70,7 @@ def access_routing(operator: Operator, permission: AnyPermission = "view_routing
     Raises:
         Http404, PermissionDenied: as `accounts.access.access`; Http404 also when no table is in force.
     """
-    row = access(operator, active_table(), view=VIEW, permission=f"routing.{permission}")
+    row = access(operator, routing_tables.active(), view=VIEW, permission=f"routing.{permission}")
     return InForce(row, Routing.parse(row.document))
 
 

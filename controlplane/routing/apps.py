@@ -12,7 +12,7 @@ class RoutingConfig(AppConfig):
         from controlplane.routing import holds, matrix, operations
 
         register(operations.KIND)
-        register_section(Section("routing", operations.compile_routing, operations.restore_routing))
+        register_section(Section("routing", operations.routing_tables.compile, operations.routing_tables.restore))
         # Without a way back: rolling a release back is no reason to hold a lane again, or to let one go.
         register_section(Section("lane_overrides", holds.compile_overrides))
         register_check(matrix.release_errors)

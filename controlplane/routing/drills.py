@@ -8,7 +8,7 @@ from controlplane.accounts.models import Operator, Tenant
 from controlplane.approvals.models import ChangeRequest
 from controlplane.audit import operations as audit
 from controlplane.releases import operations as releases
-from controlplane.routing import holds, operations
+from controlplane.routing import holds
 from controlplane.routing.effects import pins_of
 from controlplane.routing.errors import (
     DrillUnderWay,
@@ -21,6 +21,7 @@ from controlplane.routing.errors import (
 from controlplane.routing.leaving import effects_of_leaving, lanes_of, left_out, touched_routes, without_provider
 from controlplane.routing.lessons import Lesson, lessons, servable, with_lessons
 from controlplane.routing.models import Drill, DrillResult, LaneHold, Mode
+from controlplane.routing.operations import routing_tables
 from dataplane.routing import RoutingTable as Routing
 
 MIN_MINUTES: Final = 5
@@ -58,7 +59,7 @@ def start_drill(
         raise InvalidDrill(f"a drill lasts {MIN_MINUTES} to {MAX_MINUTES} minutes, not {minutes}")
     if not reason.strip():
         raise InvalidDrill("a drill needs a reason; it is shown wherever its lanes are")
-    active = operations.active_table()
+    active = routing_tables.active()
     if active is None:
         raise InvalidDrill("no routing table is in force, so there is nothing to leave")
     table = Routing.parse(active.document)
@@ -124,7 +125,7 @@ def record_result(*, drill: Drill, figures: Mapping[str, Any], now: datetime) ->
 
 def learned_from(drill: Drill, *, on: datetime) -> list[Lesson]:
     """What the drill's result says about guesses of the table in force; nothing before there is a result. One query."""
-    active, result = operations.active_table(), getattr(drill, "result", None)
+    active, result = routing_tables.active(), getattr(drill, "result", None)
     if active is None or result is None:
         return []
     found = lessons(Routing.parse(active.document), drill, result.figures)
@@ -137,15 +138,14 @@ def propose_lessons(*, drill: Drill, reason: str, actor: Operator | str, now: da
 
     Raises:
         NothingLearned: no guess of the table in force was measured by it, or it has no result yet.
-        SameRouting, DigestRejected: as `operations.submit_table`.
+        SameRouting, DigestRejected: as `Versions.submit`.
     """
-    learned, active = learned_from(drill, on=now), operations.active_table()
+    learned, active = learned_from(drill, on=now), routing_tables.active()
     if active is None or not learned:
         raise NothingLearned(f"{drill} measured nothing that is a guess in the table in force")
     today = now.astimezone(UTC).date()
     document = with_lessons(active.document, learned, drill, author=audit.name_of(actor), on=today)
-    table = operations.submit_table(document=document, rationale=reason, actor=actor, now=now)
-    return operations.propose_table(table=table, reason=reason, actor=actor, now=now)
+    return routing_tables.propose_document(document=document, reason=reason, actor=actor, now=now)
 
 
 @audit.operation
@@ -155,14 +155,13 @@ def propose_leaving(*, drill: Drill, reason: str, actor: Operator | str, now: da
     Raises:
         InvalidDrill: it left a single lane.
         UnknownProvider, RouteWithoutLanes: as `leaving.without_provider`.
-        InvalidRouting, DigestRejected: as `operations.submit_table`.
+        InvalidRouting, DigestRejected: as `Versions.submit`.
     """
     if not drill.provider:
         raise InvalidDrill(f"{drill} left one lane; take that out of the routing table instead")
-    active = operations.active_table()
-    document = without_provider(active.document if active else operations.EMPTY, drill.provider)
-    table = operations.submit_table(document=document, rationale=reason, actor=actor, now=now)
-    return operations.propose_table(table=table, reason=reason, actor=actor, now=now)
+    active = routing_tables.active()
+    document = without_provider(active.document if active else routing_tables.empty, drill.provider)
+    return routing_tables.propose_document(document=document, reason=reason, actor=actor, now=now)
 
 
 def ends_of(drill: Drill) -> dict[str, datetime]:

@@ -8,7 +8,7 @@ from controlplane.audit import operations as audit
 from controlplane.releases import operations as releases
 from controlplane.routing.errors import InvalidHold, UnknownLane
 from controlplane.routing.models import LaneHold, Mode
-from controlplane.routing.operations import active_table
+from controlplane.routing.operations import routing_tables
 
 MAX_HOLD: Final = timedelta(hours=24)
 _WORDS: Final = {Mode.OPEN: "open", Mode.CLOSED: "closed"}
@@ -26,7 +26,7 @@ def hold_lane(*, lane: str, mode: Mode, until: datetime, reason: str, actor: Ope
         InvalidHold: the lane has no breaker that workers could hold, automatic is no hold, the end has passed, or is
             over 24 h ahead, or there is no reason.
     """
-    table = active_table()
+    table = routing_tables.active()
     if table is None or lane not in table.document["lanes"]:
         raise UnknownLane(f"{lane!r} is not a lane of the table in force; the routing page lists them")
     if table.document["lanes"][lane].get("breaker") is None:

@@ -9,7 +9,7 @@ from django.conf import settings
 
 from controlplane.accounts.models import Tenant
 from controlplane.releases.operations import current_release
-from controlplane.routing.operations import active_table
+from controlplane.routing.operations import routing_tables
 from dataplane.capabilities import Matrix, Model, PromptUse, check_table, uses_of
 from dataplane.prompts import Problem, PromptSet
 from dataplane.release import MalformedRelease, Release
@@ -57,7 +57,7 @@ def version_problems(*, route: str, name: str, parameters: Mapping[str, Any]) ->
     Args:
         name: What the version is called in the words.
     """
-    active = active_table()
+    active = routing_tables.active()
     if active is None:
         return []
     table = RoutingTable.parse(active.document)

@@ -102,6 +102,11 @@ class NewValue:
         return {"value": value, "provenance": provenance}
 
 
+def written(changes: Mapping[str, NewValue | None], *, author: str, on: date) -> dict[str, dict[str, Any] | None]:
+    """New values by the thresholds' names, each as the document has it; None stays."""
+    return {name: None if new is None else new.to_json(author=author, on=on) for name, new in changes.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class Placed:
     """One threshold of a routing table, or of a ladder: whose it is, such as breaker policy 'hosted-chat', and its name

@@ -8,7 +8,7 @@ from typing import Any
 from controlplane.accounts.models import Operator
 from controlplane.accounts.operations import SYSTEM
 from controlplane.audit import operations as audit
-from controlplane.routing.operations import active_table
+from controlplane.routing.operations import routing_tables
 from controlplane.shadows.errors import (
     ChecklistExists,
     ChecklistIsOver,
@@ -45,7 +45,7 @@ class InForce:
     @classmethod
     def now(cls) -> "InForce | None":
         """The one that is in force; None: none is. One query."""
-        table = active_table()
+        table = routing_tables.active()
         return None if table is None else cls.of(table.document)
 
     @classmethod

@@ -18,7 +18,7 @@ from controlplane.alerts.models import Severity
 from controlplane.alerts.operations import raise_alert
 from controlplane.audit import operations as audit
 from controlplane.releases import operations as releases
-from controlplane.routing.operations import active_table
+from controlplane.routing.operations import routing_tables
 from controlplane.shadows import flags
 from controlplane.shadows.errors import FleetUnreachable, NoReason, ShadowIsKilled, ShadowRuns, UnknownShadow
 from controlplane.shadows.models import HoldKind, ShadowHold
@@ -42,7 +42,7 @@ def policy_in_force(slug: str) -> ShadowPolicy:
     Raises:
         UnknownShadow: it has none of this name.
     """
-    table = active_table()
+    table = routing_tables.active()
     policy = None if table is None else RoutingTable.parse(table.document).shadows.get(slug)
     if policy is None:
         raise UnknownShadow(f"the routing table in force has no shadow policy {slug!r}")

@@ -7,12 +7,10 @@ from controlplane.approvals.errors import BreakGlassRefused, ChangeClosed, Diges
 from controlplane.approvals.models import BreakGlass
 from controlplane.approvals.operations import lapse_due, review_break_glass
 from controlplane.prompts.operations import propose_live
-from controlplane.releases.operations import current_release, roll_back_to
+from controlplane.releases.operations import current_release
 from controlplane.rollouts import operations as rollouts
 from controlplane.rollouts.models import CanaryState
 from controlplane.rollouts.operations import change_plan, promote_canary, start_canary, turn_knob
-from controlplane.routing.errors import NeverInForce
-from controlplane.routing.operations import active_table, propose_table, return_to, submit_table
 from tests.factories import (
     EVERYBODY,
     FIVE_PERCENT,
@@ -27,7 +25,6 @@ from tests.factories import (
     make_live_version,
     make_prompt,
     make_version,
-    routing_document,
     rules_of_built_in,
     run_canary,
     sign,
@@ -309,77 +306,3 @@ def test_one_bypass_that_cannot_be_undone_does_not_keep_the_others(monkeypatch):
 
     assert lapse_due(now=NOW + HALF_HOUR) == 1
     assert len(released(stuck)["reach"]) == 1
-
-
-# --- routing on broken glass -----------------------------------------------------------------------------------------
-def put_in_force(deadline_ms, *, signed, now=NOW):
-    """Propose a routing table and apply it, on two signatures or on broken glass."""
-    table = submit_table(document=routing_document(deadline_ms=deadline_ms), rationale="r", actor=crew.oncall, now=now)
-    change = propose_table(table=table, reason="r", actor=crew.oncall, now=now)
-    if signed:
-        sign(change, crew.approver_one, crew.approver_two, now=now)
-    else:
-        break_glass(change, now=now)
-    approvals.apply_change(change=change, actor=crew.oncall, now=now)
-    return table
-
-
-def deadline():
-    return current_release().content["sections"]["routing"]["routes"]["chat"]["deadline_ms"]
-
-
-def test_a_lapse_restores_the_table_that_was_in_force():
-    """Not the one that the change was written against, if another came between."""
-    make_deployment()
-    change = propose_table(
-        table=submit_table(document=routing_document(deadline_ms=1000), rationale="r", actor=crew.oncall, now=NOW),
-        reason="r",
-        actor=crew.oncall,
-        now=NOW,
-    )
-    put_in_force(2000, signed=True)
-    break_glass(change)
-    approvals.apply_change(change=change, actor=crew.oncall, now=NOW)
-    while_broken = deadline()
-
-    lapse_due(now=NOW + HALF_HOUR)
-
-    assert (while_broken, deadline()) == (1000, 2000)
-
-
-def test_a_lapse_leaves_a_table_that_was_put_in_force_since():
-    """What people signed meanwhile is not the bypass's to undo."""
-    make_deployment()
-    put_in_force(1000, signed=False)
-    put_in_force(2000, signed=True)
-
-    lapse_due(now=NOW + HALF_HOUR)
-
-    assert deadline() == 2000
-
-
-def test_a_bypassed_table_stays_once_its_second_change_is_signed():
-    """Whoever wants to keep it has it signed while it lasts."""
-    make_deployment()
-    table = put_in_force(1000, signed=False)
-    change = propose_table(table=table, reason="keep it", actor=crew.oncall, now=NOW)
-    sign(change, crew.approver_one, crew.approver_two)
-    approvals.apply_change(change=change, actor=crew.oncall, now=NOW)
-
-    lapse_due(now=NOW + HALF_HOUR)
-
-    assert deadline() == 1000
-
-
-def test_nothing_returns_to_a_table_that_was_in_force_on_broken_glass_only():
-    """It never had its sign-offs, so one click does not bring it back, nor does a release roll-back."""
-    make_deployment()
-    table = put_in_force(1000, signed=False)
-    broken = current_release()
-    lapse_due(now=NOW + HALF_HOUR)
-
-    with pytest.raises(NeverInForce, match="with its sign-offs"):
-        return_to(table=table, actor=crew.oncall, reason="back", now=NOW)
-    with pytest.raises(NeverInForce):
-        roll_back_to(release=broken, actor=crew.oncall, reason="back", now=NOW)
-    assert active_table() != table

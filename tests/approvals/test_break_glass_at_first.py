@@ -3,7 +3,7 @@
 import pytest
 
 from controlplane.approvals.errors import BreakGlassRefused
-from controlplane.routing.operations import propose_table, submit_table
+from controlplane.routing.operations import routing_tables
 from tests.factories import NOW, break_glass, crew, make_policy, routing_document
 
 pytestmark = pytest.mark.django_db
@@ -12,8 +12,8 @@ pytestmark = pytest.mark.django_db
 def test_a_first_routing_table_is_never_broken_into():
     """There is nothing to lapse back to."""
     make_policy()
-    table = submit_table(document=routing_document(), rationale="first", actor=crew.oncall, now=NOW)
-    change = propose_table(table=table, reason="first", actor=crew.oncall, now=NOW)
+    table = routing_tables.submit(document=routing_document(), rationale="first", actor=crew.oncall, now=NOW)
+    change = routing_tables.propose(version=table, reason="first", actor=crew.oncall, now=NOW)
 
     with pytest.raises(BreakGlassRefused, match="nothing is in force"):
         break_glass(change)

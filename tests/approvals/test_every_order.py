@@ -36,9 +36,9 @@ from controlplane.releases.sections import all_sections
 from controlplane.rollouts import operations as rollouts
 from controlplane.rollouts.errors import RolloutError
 from controlplane.rollouts.models import Canary
-from controlplane.routing import operations as routing
 from controlplane.routing.errors import RoutingError
 from controlplane.routing.models import RoutingTable
+from controlplane.routing.operations import routing_tables
 from dataplane.release import parse_trusted_keys, verify
 from tests import factories
 from tests.approvals.model import Bypass, Change, Model, Word, gates_for, rules_of
@@ -281,8 +281,8 @@ class EveryOrder(RuleBasedStateMachine):
         document = factories.routing_document(deadline_ms=deadline)
 
         def propose():
-            table = routing.submit_table(document=document, rationale="r", actor=self.who(by), now=self.model.now)
-            return routing.propose_table(table=table, reason="r", actor=self.who(by), now=self.model.now)
+            table = routing_tables.submit(document=document, rationale="r", actor=self.who(by), now=self.model.now)
+            return routing_tables.propose(version=table, reason="r", actor=self.who(by), now=self.model.now)
 
         change, _ = self.attempt(audit.operation(propose))
         if change is not None:
@@ -530,7 +530,7 @@ class EveryOrder(RuleBasedStateMachine):
     def return_to_table(self, index):
         table = self.pick(RoutingTable.objects.order_by("-number"), index)
         _done, refusal = self.attempt(
-            lambda: routing.return_to(table=table, actor=self.who("chris"), reason="back", now=self.model.now)
+            lambda: routing_tables.return_to(version=table, actor=self.who("chris"), reason="back", now=self.model.now)
         )
         allowed = table.digest in self.ever_signed_tables and table.digest not in self.model.rejected
         assert refusal is not None or allowed or table.number == self.model.table
@@ -568,11 +568,11 @@ class EveryOrder(RuleBasedStateMachine):
 
     def check_table(self, document, before):
         if json.dumps(document, sort_keys=True) != json.dumps(before, sort_keys=True):
-            table = routing.active_table()
+            table = routing_tables.active()
             assert table.document == document
             assert table.digest in self.table_may_become | self.ever_signed_tables, f"{table} was never signed"
             assert table.digest not in self.model.rejected, f"{table} was rejected and is in force anew"
-        self.model.table = routing.active_table().number
+        self.model.table = routing_tables.active().number
 
     def check_canary(self, slug, canary, before):
         change = self.known(Canary.objects.get(slug=slug).change)

@@ -27,10 +27,10 @@ pass_evals_of_demo(datetime.now(UTC))
 # The policy decides otherwise then; 10 is what it was furnished with.
 SHARE = """
 from django.utils import timezone
-from controlplane.routing.operations import active_table
+from controlplane.routing.operations import routing_tables
 from tests.factories import make_routing
 from tests.shadow_rows import shadow_document
-make_routing(shadow_document(active_table().document, percent={percent}), now=timezone.now())
+make_routing(shadow_document(routing_tables.active().document, percent={percent}), now=timezone.now())
 """
 SETTLE = """
 from django.utils import timezone

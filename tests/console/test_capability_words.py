@@ -11,8 +11,8 @@ from controlplane.console.management.commands.provider_docs import DOCS_FILE, wi
 from controlplane.console.management.commands.seed_demo import read_demo
 from controlplane.releases.errors import UnservableRelease
 from controlplane.releases.operations import current_release
-from controlplane.routing import operations as routing
 from controlplane.routing.matrix import matrix
+from controlplane.routing.operations import routing_tables
 from tests.console.conftest import words
 from tests.console.test_prompt_pages import SUBMIT
 from tests.console.test_prompt_pages import typed as version_form
@@ -75,7 +75,7 @@ def test_pages_say_what_is_asked_in_vain_before_anybody_signs(signed_in):
     make_tenant("acme", residency=["us"])
     document = table_with(capabilities=["chat", "stream", "tools"], unsupported_fields=["seed"])
     document["lanes"][CLAUDE]["capabilities"] += ["logprobs"]
-    stored = routing.submit_table(document=document, rationale="r", actor=crew.oncall, now=NOW)
+    stored = routing_tables.submit(document=document, rationale="r", actor=crew.oncall, now=NOW)
     browser = signed_in(crew.oncall)
     typed = {"document": json.dumps(document), "reason": "", "action": "preview"}
 

@@ -6,7 +6,7 @@ from controlplane.approvals.models import ChangeRequest
 from controlplane.console.forms.routing import as_yaml
 from controlplane.console.ladder_policy_content import ladder_effects
 from controlplane.ladder.models import LadderPolicy
-from controlplane.ladder.policies import active_policy
+from controlplane.ladder.policies import ladder_policies
 from dataplane.ladder.policy import Ladder
 from tests import ladders
 from tests.console.conftest import said, words
@@ -113,7 +113,7 @@ def test_earlier_policy_comes_back_in_one_click(ladder, signed_in):
 
     assert "Return to policy 1" in words(page)
     assert said(back)[0] == "Ladder policy 1 is in force; the release is on its way to the workers"
-    assert active_policy().number == 1
+    assert ladder_policies.active().number == 1
 
 
 def test_stored_policy_is_proposed_once(ladder, signed_in):

@@ -11,7 +11,7 @@ from controlplane.approvals.models import ChangeRequest, RejectedDigest, SignOff
 from controlplane.approvals.policy_kind import propose_policy
 from controlplane.prompts import operations as prompts
 from controlplane.prompts.models import Prompt
-from controlplane.routing import operations as routing
+from controlplane.routing.operations import routing_tables
 from tests.console.conftest import AGO, said, words
 from tests.factories import (
     NOW,
@@ -106,8 +106,10 @@ def test_closed_changes_stand_behind_a_tab_with_their_end(prompt, signed_in):
 def test_operator_of_one_prompt_finds_no_change_of_another(change, signed_in):
     """Neither listed nor found, with no act on it; nor what concerns the deployment; nor one that does not exist."""
     browser = signed_in(make_operator("newcomer", "approver", on=make_prompt("refund-policy")))
-    other = routing.submit_table(document=routing_document(deadline_ms=9000), rationale="r", actor=crew.oncall, now=NOW)
-    of_routing = routing.propose_table(table=other, reason="r", actor=crew.oncall, now=NOW)
+    other = routing_tables.submit(
+        document=routing_document(deadline_ms=9000), rationale="r", actor=crew.oncall, now=NOW
+    )
+    of_routing = routing_tables.propose(version=other, reason="r", actor=crew.oncall, now=NOW)
 
     assert "Nothing waits" in words(browser.get("/reviews/"))
     for pk in (change.pk, of_routing.pk, 99_999, 10**20):
@@ -167,11 +169,13 @@ def test_review_of_a_canary_shows_its_stages_and_each_gate_once(db, signed_in):
 
 def test_review_of_routing_and_of_the_policy_shows_the_documents(prompt, signed_in):
     """The difference is there for every kind of change, and each side is named."""
-    table = routing.submit_table(document=routing_document(deadline_ms=9000), rationale="r", actor=crew.oncall, now=NOW)
+    table = routing_tables.submit(
+        document=routing_document(deadline_ms=9000), rationale="r", actor=crew.oncall, now=NOW
+    )
     policy = approvals.submit_policy(rules=built_in_rules()[1:], rationale="r", actor=crew.admin, now=NOW)
     browser = signed_in(crew.approver_one)
 
-    of_routing = browser.get(url(routing.propose_table(table=table, reason="r", actor=crew.oncall, now=NOW)))
+    of_routing = browser.get(url(routing_tables.propose(version=table, reason="r", actor=crew.oncall, now=NOW)))
     of_policy = browser.get(url(propose_policy(policy=policy, reason="r", actor=crew.admin, now=NOW)))
 
     assert "Routes table 1 table 2" in words(of_routing)

@@ -9,8 +9,8 @@ from django.utils import timezone
 
 from controlplane.approvals import operations as approvals
 from controlplane.approvals.models import ChangeRequest
-from controlplane.routing import operations as routing
 from controlplane.routing.models import RoutingTable
+from controlplane.routing.operations import routing_tables
 from controlplane.telemetry.operations import merge_rollups
 from tests.console.conftest import said
 from tests.factories import NOW, crew, make_operator, make_policy, make_routing, make_tenant, routing_document, sign
@@ -27,8 +27,8 @@ def table(db):
 
 def put_in_force(document):
     """Another table, through its sign-offs."""
-    other = routing.submit_table(document=document, rationale="r", actor=crew.oncall, now=NOW)
-    change = routing.propose_table(table=other, reason="r", actor=crew.oncall, now=NOW)
+    other = routing_tables.submit(document=document, rationale="r", actor=crew.oncall, now=NOW)
+    change = routing_tables.propose(version=other, reason="r", actor=crew.oncall, now=NOW)
     sign(change, crew.approver_one, crew.approver_two)
     approvals.apply_change(change=change, actor=crew.oncall, now=NOW)
     return other
@@ -80,7 +80,7 @@ def test_table_is_proposed_in_yaml_and_waits_for_two_people(table, signed_in):
     change = ChangeRequest.objects.get()
     assert response.url == f"/reviews/{change.pk}/"
     assert RoutingTable.objects.get(number=2).document == OTHER
-    assert routing.active_table() == table
+    assert routing_tables.active() == table
 
 
 def test_preview_compares_and_stores_nothing(table, signed_in):
@@ -128,16 +128,16 @@ def test_return_to_an_earlier_table_takes_one_click_and_a_reason(table, signed_i
     browser = signed_in(crew.oncall)
 
     refused = browser.post("/routing/tables/1/return/")
-    assert routing.active_table() != table
+    assert routing_tables.active() != table
     browser.post("/routing/tables/1/return/", {"reason": "lanes fail"})
 
     assert "Say why" in said(refused)[0]
-    assert routing.active_table() == table
+    assert routing_tables.active() == table
 
 
 def test_table_that_was_never_in_force_is_not_returned_to_but_proposed(table, signed_in):
     """The refusal says so; proposing it twice gives two changes, each to be signed."""
-    routing.submit_table(document=OTHER, rationale="r", actor=crew.oncall, now=NOW)
+    routing_tables.submit(document=OTHER, rationale="r", actor=crew.oncall, now=NOW)
     browser = signed_in(crew.oncall)
 
     refused = browser.post("/routing/tables/2/return/", {"reason": "x"})
@@ -150,11 +150,11 @@ def test_table_that_was_never_in_force_is_not_returned_to_but_proposed(table, si
 def test_table_page_offers_what_its_state_allows(table, signed_in):
     """In force: nothing; was in force: return; submitted: propose; proposed: its review."""
     browser = signed_in(crew.oncall)
-    submitted = routing.submit_table(document=OTHER, rationale="r", actor=crew.oncall, now=NOW)
+    submitted = routing_tables.submit(document=OTHER, rationale="r", actor=crew.oncall, now=NOW)
 
     assert "data-dialog-open" not in browser.get("/routing/tables/1/").content.decode()
     assert 'data-dialog-open="propose"' in browser.get("/routing/tables/2/").content.decode()
-    change = routing.propose_table(table=submitted, reason="r", actor=crew.oncall, now=NOW)
+    change = routing_tables.propose(version=submitted, reason="r", actor=crew.oncall, now=NOW)
     assert f"/reviews/{change.pk}/" in browser.get("/routing/tables/2/").content.decode()
     sign(change, crew.approver_one, crew.approver_two)
     approvals.apply_change(change=change, actor=crew.oncall, now=NOW)

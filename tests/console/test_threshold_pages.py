@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from controlplane.approvals.models import ChangeRequest
 from controlplane.routing.models import RoutingTable
-from controlplane.routing.operations import propose_table, submit_table
+from controlplane.routing.operations import routing_tables
 from controlplane.telemetry.operations import merge_rollups
 from tests.console.conftest import words
 from tests.factories import NOW, crew, make_policy, make_routing, routing_document
@@ -163,8 +163,10 @@ def test_review_of_changed_thresholds_shows_the_same_numbers(table, signed_in):
     measured(OPENAI, minutes_ago=30, errors=16)
     signed_in(crew.oncall).post(PAGE, typed(failure_rate="30", **sourced("failure_rate")))
     change = ChangeRequest.objects.get()
-    other = submit_table(document=routing_document(deadline_ms=9000), rationale="r", actor=crew.oncall, now=NOW)
-    deadline = propose_table(table=other, reason="r", actor=crew.oncall, now=NOW)
+    other = routing_tables.submit(
+        document=routing_document(deadline_ms=9000), rationale="r", actor=crew.oncall, now=NOW
+    )
+    deadline = routing_tables.propose(version=other, reason="r", actor=crew.oncall, now=NOW)
     browser = signed_in(crew.approver_one)
 
     review = browser.get(f"/reviews/{change.pk}/").content.decode()

@@ -6,7 +6,7 @@ import pytest
 from django.utils import timezone
 
 from controlplane.console.validator_content import Answers, reject_chart, rule_rows
-from controlplane.routing.operations import active_table
+from controlplane.routing.operations import routing_tables
 from controlplane.telemetry.operations import merge_rollups
 from controlplane.telemetry.outputs import VALIDATOR, VALIDATOR_TIME, Key, Place, read_outputs
 from dataplane.aggregation import output_key
@@ -184,7 +184,7 @@ def test_numbers_of_a_rule_are_proposed_on_the_policys_page(signed_in):
     assert "no-mail: No e-mail address may be" not in words(shown)  # as a sentence of its own
     assert "no-mail: no e-mail address may be in the text" in words(shown)
     assert refused.status_code == 400
-    assert active_table().document["validators"]["careful"]["rules"][0]["budget_ms"]["value"] == 50
+    assert routing_tables.active().document["validators"]["careful"]["rules"][0]["budget_ms"]["value"] == 50
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from controlplane.evals.running import begin_run
 from controlplane.prompts.models import Prompt
 from controlplane.releases.operations import current_release
 from controlplane.releases.signing import signing_key
-from controlplane.routing.operations import active_table
+from controlplane.routing.operations import routing_tables
 from controlplane.work.runner import run_due
 from dataplane.release import key_id_of
 from dataplane.simulator.server import SimulatorSettings, build_config
@@ -84,7 +84,7 @@ def test_a_version_that_nobody_is_served_is_asked_at_the_gateway(gateway):
 def test_a_lane_of_a_change_is_asked_before_it_is_in_force(gateway):
     """The candidate alone answers, from its sandbox; then the change may be approved."""
     make_standard(make_set_version("golden", messages_row("a"), messages_row("b")))
-    document = copy.deepcopy(active_table().document)
+    document = copy.deepcopy(routing_tables.active().document)
     copied = {"model": "help-centre", "upstream_model": document["lanes"][LANE]["upstream_model"]}
     document["lanes"][CANDIDATE] = document["lanes"][LANE] | copied
     document["routes"]["chat"]["lanes"].append(CANDIDATE)
@@ -96,7 +96,7 @@ def test_a_lane_of_a_change_is_asked_before_it_is_in_force(gateway):
     run = change.eval_runs.get()
     assert (len(before), unmet(change)) == (1, []), run.sentence
     assert {answer.lane for answer in run.answers.all()} == {CANDIDATE}
-    assert CANDIDATE not in active_table().document["lanes"]
+    assert CANDIDATE not in routing_tables.active().document["lanes"]
 
 
 def test_rows_that_are_pinned_reach_no_lane_elsewhere(gateway):
@@ -107,6 +107,6 @@ def test_rows_that_are_pinned_reach_no_lane_elsewhere(gateway):
 
     work_off()
 
-    lanes = active_table().document["lanes"]
+    lanes = routing_tables.active().document["lanes"]
     assert fresh(run).is_done
     assert [lanes[answer.lane]["residency"] for answer in run.answers.all()] == ["eu"]

@@ -13,7 +13,7 @@ from controlplane.evals.models import EvalSetVersion, JudgeVersion
 from controlplane.evals.running import cancel_run
 from controlplane.evals.runs import EvalRun
 from controlplane.prompts.models import Prompt
-from controlplane.routing.operations import active_table, submit_table
+from controlplane.routing.operations import routing_tables
 from tests.eval_runs import FakeGateway, answer, fresh, make_calibrated_judge, make_standard, messages_row, run_pieces
 from tests.eval_sets import import_into, make_judge_version, make_set_version, row, run_calibrations
 from tests.factories import NOW, break_glass, crew, make_live_version, make_prompt, make_routing, routing_document
@@ -143,7 +143,7 @@ def test_an_amended_lane_is_asked_anew():
     make_standard(golden())
     change = propose(with_candidate())
     run_pieces(GOOD)
-    other = submit_table(document=with_candidate(region="eu-west"), rationale="r", actor=crew.oncall, now=NOW)
+    other = routing_tables.submit(document=with_candidate(region="eu-west"), rationale="r", actor=crew.oncall, now=NOW)
     change = amend_change(
         change=change, content=other.reference, content_digest=other.digest, actor=crew.oncall, now=NOW
     )
@@ -328,7 +328,7 @@ def test_broken_glass_does_not_wait_for_a_run_and_says_so():
     apply_change(change=change, actor=crew.oncall, now=NOW)
 
     assert "is being asked" in AuditEvent.objects.get(action="break_glass.used").data["unmet"][0]
-    assert CANDIDATE in active_table().document["routes"]["chat"]["lanes"]
+    assert CANDIDATE in routing_tables.active().document["routes"]["chat"]["lanes"]
 
 
 def test_the_runs_of_a_change_take_as_many_queries_however_many_there_are(django_assert_num_queries):

@@ -9,6 +9,7 @@ from controlplane.approvals.operations import apply_change
 from controlplane.audit import operations as audit
 from controlplane.ladder import policies, rungs
 from controlplane.ladder.models import LadderPolicy, RungActivation
+from controlplane.ladder.policies import ladder_policies
 from controlplane.releases.operations import current_release
 from dataplane.release import Release, parse_document
 from tests import ladders
@@ -39,8 +40,8 @@ def make_ladder(document: Any = None, *, now: datetime = NOW) -> LadderPolicy:
 
     @audit.operation
     def put_in_force() -> LadderPolicy:
-        policy = policies.submit_policy(document=document or ladder_document(), rationale="r", actor=SETUP, now=now)
-        policies.activate(policy, actor=SETUP, reason="set up", now=now)
+        policy = ladder_policies.submit(document=document or ladder_document(), rationale="r", actor=SETUP, now=now)
+        ladder_policies.activate(policy, actor=SETUP, reason="set up", now=now)
         return policy
 
     return put_in_force()
@@ -48,13 +49,13 @@ def make_ladder(document: Any = None, *, now: datetime = NOW) -> LadderPolicy:
 
 def submit(document: Any) -> LadderPolicy:
     """A policy of on-call's."""
-    return policies.submit_policy(document=document, rationale="r", actor=crew.oncall, now=NOW)
+    return ladder_policies.submit(document=document, rationale="r", actor=crew.oncall, now=NOW)
 
 
 def propose(document: Any) -> tuple[LadderPolicy, ChangeRequest]:
     """A policy of on-call's and its change request."""
     policy = submit(document)
-    return policy, policies.propose_policy(policy=policy, reason="r", actor=crew.oncall, now=NOW)
+    return policy, ladder_policies.propose(version=policy, reason="r", actor=crew.oncall, now=NOW)
 
 
 def put_in_force(document: Any, *, now: datetime = NOW) -> LadderPolicy:

@@ -21,8 +21,8 @@ from controlplane.evals.running import begin_run
 from controlplane.evals.runs import EvalRun
 from controlplane.evals.subjects import PromptSubject
 from controlplane.ladder import operations as ladder
-from controlplane.ladder import policies
 from controlplane.ladder.models import RungActivation
+from controlplane.ladder.policies import ladder_policies
 from controlplane.ledger.jobs import Job
 from controlplane.ledger.operations import record_usage
 from controlplane.ledger.repairs import Repair
@@ -31,8 +31,8 @@ from controlplane.prompts.models import Prompt
 from controlplane.releases.models import Release
 from controlplane.rollouts.models import Canary
 from controlplane.routing import drills
-from controlplane.routing import operations as routing
 from controlplane.routing.models import Drill
+from controlplane.routing.operations import routing_tables
 from controlplane.shadows.checklists import open_checklist
 from controlplane.shadows.models import PromotionChecklist
 from controlplane.shadows.operations import policy_in_force
@@ -114,8 +114,8 @@ def make_world() -> World:
     table = make_routing(shadow_document())
     document = routing_document(deadline_ms=9000)
     document["validators"]["careful-answers"]["rules"][0]["version"] = 2  # so that it is tried
-    other = routing.submit_table(document=document, rationale="r", actor=SETUP, now=NOW)
-    routing_change = routing.propose_table(table=other, reason="r", actor=SETUP, now=NOW)
+    other = routing_tables.submit(document=document, rationale="r", actor=SETUP, now=NOW)
+    routing_change = routing_tables.propose(version=other, reason="r", actor=SETUP, now=NOW)
     policy = approvals.submit_policy(
         rules=[*built_in_rules(), built_in_rules()[-1]], rationale="r", actor=SETUP, now=NOW
     )
@@ -124,8 +124,8 @@ def make_world() -> World:
     copy_change = ladder.propose_version(version=version, reason="r", actor=SETUP, now=NOW)
     make_words(1)
     make_ladder(ladder_document(rungs={"1": rungs()["1"]}, triggers={}))
-    other_ladder = policies.submit_policy(document=ladder_document(), rationale="r", actor=SETUP, now=NOW)
-    ladder_change = policies.propose_policy(policy=other_ladder, reason="r", actor=SETUP, now=NOW)
+    other_ladder = ladder_policies.submit(document=ladder_document(), rationale="r", actor=SETUP, now=NOW)
+    ladder_change = ladder_policies.propose(version=other_ladder, reason="r", actor=SETUP, now=NOW)
     token = accounts.issue_token(operator=crew.admin, name="t", actor=crew.admin, now=NOW).row
     grant = accounts.grant_role(
         operator=make_operator("grantee"), role=Role.APPROVER, target=None, actor=SETUP, now=NOW

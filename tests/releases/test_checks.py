@@ -6,7 +6,7 @@ from controlplane.accounts.operations import change_tenant
 from controlplane.releases import sections
 from controlplane.releases.errors import UnservableRelease
 from controlplane.releases.operations import current_release, roll_back_to
-from controlplane.routing.operations import active_table, return_to
+from controlplane.routing.operations import routing_tables
 from tests.factories import NOW, SETUP, crew, make_deployment, make_routing, make_tenant, routing_document
 
 pytestmark = pytest.mark.django_db
@@ -28,17 +28,17 @@ def suspicious():
 def test_new_mistake_is_refused_an_old_one_stays_and_going_back_is_never_checked(suspicious):
     """Acts in an incident go through on a table that was signed before anybody knew better."""
     make_deployment()
-    patient = active_table()
+    patient = routing_tables.active()
     hasty = make_routing(HASTY)
     with_mistake, acme = current_release(), make_tenant()
     suspicious()
     suspicious()  # registered twice, it is held against a release once
 
     change_tenant(tenant=acme, tier="vip", actor=SETUP, now=NOW)
-    return_to(table=patient, actor=crew.oncall, reason="slow down", now=NOW)
+    routing_tables.return_to(version=patient, actor=crew.oncall, reason="slow down", now=NOW)
     with pytest.raises(UnservableRelease, match=r"promises: \$\.chat: too hasty\Z"):
-        return_to(table=hasty, actor=crew.oncall, reason="hurry", now=NOW)
+        routing_tables.return_to(version=hasty, actor=crew.oncall, reason="hurry", now=NOW)
 
-    assert active_table() == patient
+    assert routing_tables.active() == patient
     restored = roll_back_to(release=with_mistake, actor=crew.oncall, reason="incident", now=NOW)
-    assert (active_table(), restored.restores) == (hasty, with_mistake.revision)
+    assert (routing_tables.active(), restored.restores) == (hasty, with_mistake.revision)

@@ -9,7 +9,6 @@ from controlplane.releases.errors import NothingToRollBack
 from controlplane.releases.operations import current_release, roll_back_to
 from controlplane.rollouts.models import CanaryState
 from controlplane.rollouts.operations import promote_canary, roll_back_canary, turn_knob
-from controlplane.routing.operations import propose_table, submit_table
 from tests.factories import (
     EVERYBODY,
     FIVE_PERCENT,
@@ -24,7 +23,6 @@ from tests.factories import (
     make_live_version,
     make_prompt,
     make_tenant,
-    routing_document,
     run_canary,
     sign,
 )
@@ -130,20 +128,6 @@ def test_revoked_keys_are_never_resurrected():
 
     assert sections()["access"]["keys"] == {}
     assert sections()["access"]["tenants"]["acme"]["residency"] == ["eu"]
-
-
-def test_routing_returns_with_it():
-    """The table that was in force then."""
-    make_deployment()
-    old = current_release()
-    table = submit_table(document=routing_document(deadline_ms=1000), rationale="r", actor=crew.oncall, now=NOW)
-    change = propose_table(table=table, reason="r", actor=crew.oncall, now=NOW)
-    sign(change, crew.approver_one, crew.approver_two)
-    apply_change(change=change, actor=crew.oncall, now=NOW)
-
-    back_to(old)
-
-    assert sections()["routing"]["routes"]["chat"]["deadline_ms"] == 60_000
 
 
 def test_what_was_rejected_since_is_not_restored():

@@ -11,7 +11,7 @@ from controlplane.evals.models import EvalSetVersion
 from controlplane.evals.running import begin_run
 from controlplane.evals.subjects import lane_subject
 from controlplane.ledger.operations import record_usage
-from controlplane.routing.operations import active_table
+from controlplane.routing.operations import routing_tables
 from controlplane.shadows.checklists import open_checklist, sign_item
 from controlplane.shadows.models import Item, PromotionChecklist
 from controlplane.shadows.operations import policy_in_force
@@ -72,7 +72,7 @@ def sign_all(checklist, *signers, now=NOW):
 
 def pass_evals(lane=CANDIDATE_LANE, gateway=None):
     """A golden and a safety set with standards, and the lane's runs on them."""
-    document = active_table().document
+    document = routing_tables.active().document
     for purpose in ("golden", "safety"):
         version = EvalSetVersion.objects.filter(set__slug=purpose).first() or make_set_version(
             purpose, messages_row("a"), messages_row("b"), purpose=purpose
@@ -91,7 +91,7 @@ def furnish(now):
     """
     if PromotionChecklist.objects.exists():
         return
-    make_routing(shadow_document(active_table().document), now=now)
+    make_routing(shadow_document(routing_tables.active().document), now=now)
     digest = policy_in_force(POLICY).digest
     begin = now.replace(second=0, microsecond=0)
     rows = []
@@ -124,7 +124,7 @@ def furnish(now):
 def pass_evals_of_demo(now):
     """In a house with the demo, the candidate's runs on every set that gates: it says what each row expects."""
     expected = {}
-    for met in runs_of_lane(active_table().document, CANDIDATE_LANE, route=ROUTE)[0]:
+    for met in runs_of_lane(routing_tables.active().document, CANDIDATE_LANE, route=ROUTE)[0]:
         version, standard = met.demand.held.version, met.demand.held.standard
         begin_run(subject=met.demand.subject, set_version=version, standard=standard, actor=SETUP, now=now)
         for row in version.rows.all():

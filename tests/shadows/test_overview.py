@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from controlplane.console.shadow_content import ShadowView
-from controlplane.routing.operations import active_table
+from controlplane.routing.operations import routing_tables
 from controlplane.shadows.operations import kill_shadow
 from controlplane.shadows.overview import overviews
 from controlplane.telemetry.operations import record_events
@@ -27,7 +27,7 @@ def take(*rows):
 
 
 def overview(now=NOW):
-    (found,) = overviews(RoutingTable.parse(active_table().document), now=now)
+    (found,) = overviews(RoutingTable.parse(routing_tables.active().document), now=now)
     return found
 
 

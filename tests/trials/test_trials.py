@@ -11,7 +11,7 @@ from controlplane.approvals.errors import NotPrepared, NotSeen
 from controlplane.approvals.models import Decision, SignOff
 from controlplane.approvals.operations import amend_change, apply_change, rebase_change, sign_off
 from controlplane.audit.models import AuditEvent
-from controlplane.routing.operations import active_table, propose_thresholds, submit_table
+from controlplane.routing.operations import propose_thresholds, routing_tables
 from controlplane.routing.thresholds import VALIDATOR, NewValue
 from controlplane.telemetry.samples import AnswerSample
 from controlplane.trials.errors import AlreadyTrying, NothingToTry
@@ -92,7 +92,7 @@ def test_a_later_edit_of_the_policy_is_not_what_was_tried():
     store("Within 14 days")
     change = propose(document_with(careful=policy()))
     run_trials()
-    other = submit_table(
+    other = routing_tables.submit(
         document=document_with(careful=policy(rule(on_failure="warn"))), rationale="r", actor=crew.oncall, now=NOW
     )
     change = amend_change(
@@ -175,7 +175,7 @@ def test_broken_glass_does_not_wait_for_a_trial_and_says_so():
     apply_change(change=change, actor=crew.oncall, now=NOW)
 
     assert "is being tried" in AuditEvent.objects.get(action="break_glass.used").data["unmet"][0]
-    assert active_table().document["routes"]["chat"]["validators"] == "careful"
+    assert routing_tables.active().document["routes"]["chat"]["validators"] == "careful"
 
 
 def test_a_threshold_of_a_policy_is_a_change_of_it():

@@ -25,17 +25,17 @@ from controlplane.approvals.policy_kind import propose_policy
 from controlplane.audit import operations as audit
 from controlplane.ladder import access as ladder_access
 from controlplane.ladder import operations as ladder
-from controlplane.ladder import policies as ladders
 from controlplane.ladder.errors import InvalidCopy, InvalidLadder
 from controlplane.ladder.models import Copy, CopyActivation, CopyVersion, LadderPolicy
+from controlplane.ladder.policies import ladder_policies
 from controlplane.prompts import operations as prompts
 from controlplane.prompts.access import access_prompt
 from controlplane.prompts.models import Prompt, PromptVersion, content_digest
 from controlplane.rollouts import operations as rollouts
 from controlplane.rollouts.models import DEFAULT_STAGES
 from controlplane.routing import access as routing_access
-from controlplane.routing import operations as routing
 from controlplane.routing.models import RoutingTable
+from controlplane.routing.operations import routing_tables
 from controlplane.verdicts.references import suggested_guardrails
 from dataplane.documents import MalformedRelease
 from dataplane.prompts import validate_version
@@ -75,7 +75,7 @@ def carry_out(plan: Plan, *, actor: Operator, reason: str, now: datetime) -> lis
 # --- what there is ---------------------------------------------------------------------------------------------------
 def read_deployment() -> Configuration:
     """The configuration in force; eight queries."""
-    table, policy = routing.active_table(), ladders.active_policy()
+    table, policy = routing_tables.active(), ladder_policies.active()
     try:
         rules: list[Any] | None = list(approvals.active_policy().rules)
     except PolicyMissing:
@@ -227,7 +227,7 @@ def _compare_routing(wanted: Configuration) -> Iterator[_Finding]:
         return
     document = dict(wanted.routing)
     digest = digest_of(canonical(document))
-    active = routing.active_table()
+    active = routing_tables.active()
     if active is not None and active.digest == digest:
         return
     try:
@@ -247,8 +247,8 @@ def _proposes_routing(document: dict[str, Any], digest: str) -> Callable[[Operat
         routing_access.require_proposer(actor)
         table = RoutingTable.objects.filter(digest=digest).first()
         if table is None:
-            table = routing.submit_table(document=document, rationale=reason, actor=actor, now=now)
-        change = routing.propose_table(table=table, reason=reason, actor=actor, now=now)
+            table = routing_tables.submit(document=document, rationale=reason, actor=actor, now=now)
+        change = routing_tables.propose(version=table, reason=reason, actor=actor, now=now)
         return f"{table} waits for sign-offs in CR-{change.pk}"
 
     return propose
@@ -259,11 +259,11 @@ def _compare_ladder(wanted: Configuration) -> Iterator[_Finding]:
         return
     document = dict(wanted.ladder)
     try:
-        digest, _ = ladders.check_document(document)
+        digest = ladder_policies.check(document)
     except InvalidLadder as exc:
         yield _Problem(f"ladder{str(exc).removeprefix('$')}")
         return
-    active = ladders.active_policy()
+    active = ladder_policies.active()
     if active is not None and active.digest == digest:
         return
     yield _unless_settled(
@@ -278,8 +278,8 @@ def _proposes_ladder(document: dict[str, Any], digest: str) -> Callable[[Operato
         ladder_access.require_proposer(actor)
         policy = LadderPolicy.objects.filter(digest=digest).first()
         if policy is None:
-            policy = ladders.submit_policy(document=document, rationale=reason, actor=actor, now=now)
-        change = ladders.propose_policy(policy=policy, reason=reason, actor=actor, now=now)
+            policy = ladder_policies.submit(document=document, rationale=reason, actor=actor, now=now)
+        change = ladder_policies.propose(version=policy, reason=reason, actor=actor, now=now)
         return f"{policy} waits for sign-offs in CR-{change.pk}"
 
     return propose

@@ -25,6 +25,7 @@ from controlplane.ladder.access import (
 )
 from controlplane.ladder.checks import Library, library, policy_problems
 from controlplane.ladder.models import LadderPolicy, RungActivation
+from controlplane.ladder.policies import ladder_policies
 from controlplane.ladder.standing import live_activations
 from controlplane.routing.thresholds import NewValue
 from dataplane.ladder.policy import Surface
@@ -134,7 +135,7 @@ class LadderPolicies(OperatorView):
     def post(self, request: Request) -> Response:
         now = timezone.now()
         require_proposer(self.operator)
-        policy = policies.submit_policy(**read(NewLadderPolicy, request), actor=self.operator, now=now)
+        policy = ladder_policies.submit(**read(NewLadderPolicy, request), actor=self.operator, now=now)
         return Response(LadderPolicyWhole(policy, context={"active": _active()}).data, status=201)
 
 
@@ -163,7 +164,7 @@ class ProposeLadder(OperatorView):
     def post(self, request: Request, number: int) -> Response:
         now = timezone.now()
         policy = access_policy(self.operator, number, "propose_ladder")
-        change = policies.propose_policy(policy=policy, **read(Reason, request), actor=self.operator, now=now)
+        change = ladder_policies.propose(version=policy, **read(Reason, request), actor=self.operator, now=now)
         return Response(ChangeRow(change).data, status=201)
 
 
@@ -178,7 +179,7 @@ class ReturnToLadder(OperatorView):
     def post(self, request: Request, number: int) -> Response:
         now = timezone.now()
         policy = access_policy(self.operator, number, "propose_ladder")
-        policies.return_to(policy=policy, **read(Reason, request), actor=self.operator, now=now)
+        ladder_policies.return_to(version=policy, **read(Reason, request), actor=self.operator, now=now)
         return Response(LadderPolicyRow(policy, context={"active": _active()}).data)
 
 
@@ -235,5 +236,5 @@ def _surface(surface: Surface, known: Library, live: Iterable[RungActivation]) -
 
 
 def _active() -> Any:
-    policy = policies.active_policy()
+    policy = ladder_policies.active()
     return policy.pk if policy else None

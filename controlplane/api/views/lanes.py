@@ -13,7 +13,7 @@ from controlplane.routing import holds
 from controlplane.routing.access import access_routing, require_holder
 from controlplane.routing.effects import effects_of_holding, pins_of
 from controlplane.routing.models import LaneHold, Mode
-from controlplane.routing.operations import active_table
+from controlplane.routing.operations import routing_tables
 from controlplane.telemetry.lanes import lane_states
 from dataplane.routing import RoutingTable as Routing
 
@@ -131,7 +131,7 @@ def _routes(table: Routing, lane: str) -> list[str]:
 
 
 def _effects(lane: str, mode: Mode, held_open: list[str]) -> list[str]:
-    active = active_table()
+    active = routing_tables.active()
     assert active is not None  # noqa: S101 - narrows the type; a lane of it has just been held
     pins = pins_of(Tenant.objects.values_list("residency", flat=True))
     return effects_of_holding(Routing.parse(active.document), lane, mode, held_open=held_open, pins=pins)

@@ -9,9 +9,9 @@ from rest_framework.response import Response
 
 from controlplane.api.base import OperatorView, Reason, Strict, describe, read
 from controlplane.api.views.changes import ChangeRow
-from controlplane.routing import operations
 from controlplane.routing.access import access_table, require_proposer, visible_tables
 from controlplane.routing.models import RoutingTable
+from controlplane.routing.operations import routing_tables
 
 TAG = "routing"
 
@@ -56,7 +56,7 @@ class Tables(OperatorView):
     def post(self, request: Request) -> Response:
         now = timezone.now()
         require_proposer(self.operator)
-        table = operations.submit_table(**read(NewTable, request), actor=self.operator, now=now)
+        table = routing_tables.submit(**read(NewTable, request), actor=self.operator, now=now)
         return Response(Table(table, context={"active": _active()}).data, status=201)
 
 
@@ -78,7 +78,7 @@ class ProposeTable(OperatorView):
     def post(self, request: Request, number: int) -> Response:
         now = timezone.now()
         table = access_table(self.operator, number, "propose_routing")
-        change = operations.propose_table(table=table, **read(Reason, request), actor=self.operator, now=now)
+        change = routing_tables.propose(version=table, **read(Reason, request), actor=self.operator, now=now)
         return Response(ChangeRow(change).data, status=201)
 
 
@@ -93,10 +93,10 @@ class ReturnToTable(OperatorView):
     def post(self, request: Request, number: int) -> Response:
         now = timezone.now()
         table = access_table(self.operator, number, "propose_routing")
-        operations.return_to(table=table, **read(Reason, request), actor=self.operator, now=now)
+        routing_tables.return_to(version=table, **read(Reason, request), actor=self.operator, now=now)
         return Response(TableRow(table, context={"active": _active()}).data)
 
 
 def _active() -> Any:
-    table = operations.active_table()
+    table = routing_tables.active()
     return table.pk if table else None

@@ -19,11 +19,12 @@ from controlplane.console.forms.drills import DrillForm, subject_of
 from controlplane.console.requests import actor_of, on_to_review, reason_given, refused_into_form, went_through
 from controlplane.console.timeline import timeline
 from controlplane.console.views.routing import tabs
-from controlplane.routing import drills, operations
+from controlplane.routing import drills
 from controlplane.routing.access import access_drill, access_routing, require_holder, visible_drills
 from controlplane.routing.drill_words import findings
 from controlplane.routing.holds import active_holds
 from controlplane.routing.models import Mode
+from controlplane.routing.operations import routing_tables
 from controlplane.telemetry.drills import result_or_live
 from controlplane.telemetry.lanes import open_now
 from dataplane.routing import RoutingTable as Routing
@@ -41,7 +42,7 @@ def drill_list(request: HttpRequest) -> HttpResponse:
     operator = actor_of(request)
     page = Paginator(visible_drills(operator), PAGE_SIZE).get_page(request.GET.get("page"))
     running = drills.running_drill(now)
-    active = operations.active_table()
+    active = routing_tables.active()
     context = {
         "tabs": tabs("drills") if active is not None else [],
         "page": page,
@@ -118,7 +119,7 @@ def drill_page(request: HttpRequest, pk: int) -> HttpResponse:
     now = timezone.now()
     operator = actor_of(request)
     drill = access_drill(operator, pk)
-    active = operations.active_table()
+    active = routing_tables.active()
     figures = result_or_live(drill, now=now)
     is_final = hasattr(drill, "result")
     may_propose = may(operator, PROPOSE)

@@ -30,7 +30,7 @@ from controlplane.evals.runs import EvalRun, EvalStandard
 from controlplane.evals.subjects import Subject
 from controlplane.prompts.access import visible_prompts
 from controlplane.prompts.models import PromptVersion
-from controlplane.routing.operations import active_table
+from controlplane.routing.operations import routing_tables
 
 PAGE_SIZE: Final = 25
 BESIDE_SHOWN: Final = 8
@@ -62,7 +62,7 @@ def run_new(request: HttpRequest, slug: str) -> HttpResponse:
     operator = actor_of(request)
     eval_set = access_set(operator, slug, to_manage=True)
     standard = eval_set.standards.first()
-    table = active_table()
+    table = routing_tables.active()
     versions = _versions(operator)
     form = RunForm(
         request.POST or None,

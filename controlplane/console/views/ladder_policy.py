@@ -41,6 +41,7 @@ from controlplane.ladder.access import (
 )
 from controlplane.ladder.checks import library, policy_problems
 from controlplane.ladder.models import LadderPolicy, LadderPolicyActivation
+from controlplane.ladder.policies import ladder_policies
 from controlplane.ladder.thresholds import placed_thresholds
 from controlplane.routing.thresholds import Census
 from controlplane.telemetry.ladder_simulation import CAVEAT
@@ -62,7 +63,7 @@ def policy_page(request: HttpRequest) -> HttpResponse:
     context = {
         "tabs": tabs("ladder-policy"),
         "active": found.row,
-        "activation": LadderPolicyActivation.objects.select_related("policy").first(),
+        "activation": LadderPolicyActivation.objects.select_related("version").first(),
         "surfaces": [surface_words(surface, known, today=today) for surface in found.ladder.values()],
         "census": Census.of(placed_thresholds(found.ladder), today=today),
         "problems": _problems(found.row.document) if found.row else [],
@@ -79,7 +80,7 @@ def version_page(request: HttpRequest, number: int) -> HttpResponse:
     """One policy: what it changes against the one in force, its document, when it was in force, what waits for it."""
     operator = actor_of(request)
     policy = access_policy(operator, number)
-    active = policies.active_policy()
+    active = ladder_policies.active()
     (row,) = _history([policy], active)
     context = {
         "policy": policy,
@@ -105,8 +106,8 @@ def policy_new(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
     operator = actor_of(request)
     require_proposer(operator)
-    active = policies.active_policy()
-    start = active.document if active else dict(policies.EMPTY)
+    active = ladder_policies.active()
+    start = active.document if active else dict(ladder_policies.empty)
     if request.method != "POST":
         form = PolicyForm(initial={"document": as_yaml(start)})
         return render(request, "ladder/policy_new.html", {"form": form, "active": active})
@@ -129,13 +130,13 @@ def policy_new(request: HttpRequest) -> HttpResponse:
         }
         return render(request, "ladder/policy_new.html", context)
     policy = refused_into_form(
-        form, lambda: policies.submit_policy(document=document, rationale=reason, actor=operator, now=now)
+        form, lambda: ladder_policies.submit(document=document, rationale=reason, actor=operator, now=now)
     )
     if policy is None:
         return render(request, "ladder/policy_new.html", context, status=409)
     return on_to_review(
         request,
-        lambda: policies.propose_policy(policy=policy, reason=reason, actor=operator, now=now),
+        lambda: ladder_policies.propose(version=policy, reason=reason, actor=operator, now=now),
         said=lambda change: f"Submitted {policy}; CR-{change.pk} waits in the approvers' inbox",
         back=policy_url(policy),
     )
@@ -153,7 +154,7 @@ def policy_propose(request: HttpRequest, number: int) -> HttpResponse:
         return redirect(policy_url(policy))
     return on_to_review(
         request,
-        lambda: policies.propose_policy(policy=policy, reason=reason, actor=operator, now=now),
+        lambda: ladder_policies.propose(version=policy, reason=reason, actor=operator, now=now),
         said=lambda change: f"Opened CR-{change.pk}; approvers see it in their inbox",
         back=policy_url(policy),
     )
@@ -169,7 +170,7 @@ def policy_return(request: HttpRequest, number: int) -> HttpResponse:
     reason = reason_given(request)
     if reason is None:
         return redirect(policy_url(policy))
-    if went_through(request, lambda: policies.return_to(policy=policy, actor=operator, reason=reason, now=now)):
+    if went_through(request, lambda: ladder_policies.return_to(version=policy, actor=operator, reason=reason, now=now)):
         messages.success(request, f"{policy} is in force; the release is on its way to the workers")
     return redirect("ladder-policy")
 
@@ -255,10 +256,10 @@ def _history(found: Sequence[LadderPolicy], active: LadderPolicy | None) -> list
     """
     last: dict[int, LadderPolicyActivation] = {}
     approved: set[int] = set()
-    for activation in LadderPolicyActivation.objects.filter(policy__in=found).order_by("id"):
-        last[activation.policy_id] = activation
+    for activation in LadderPolicyActivation.objects.filter(version__in=found).order_by("id"):
+        last[activation.version_id] = activation
         if activation.lapses_at is None:
-            approved.add(activation.policy_id)
+            approved.add(activation.version_id)
     numbers = [policy.number for policy in found]
     proposed = {
         change.content["number"]: change

@@ -19,7 +19,7 @@ from controlplane.console.requests import actor_of, whole_number
 from controlplane.console.spreadsheets import csv_file, csv_line
 from controlplane.console.views.ladder import tabs
 from controlplane.ladder.access import access_ladder, access_surface
-from controlplane.ladder.policies import active_policy
+from controlplane.ladder.policies import ladder_policies
 from controlplane.telemetry.ladder_capacity import DAYS, MOST_DAYS, capacity, capacity_rows, spoken
 from controlplane.telemetry.ladder_episodes import Episode, episode
 from controlplane.telemetry.ladder_postmortem import postmortem
@@ -94,7 +94,7 @@ def episode_postmortem(request: HttpRequest, slug: str, number: int) -> HttpResp
 def fairness(request: HttpRequest) -> HttpResponse:
     """For everybody, signed in or not: who is promised what when capacity runs short, and what they really got."""
     now = timezone.now()
-    policy = active_policy()
+    policy = ladder_policies.active()
     ladder = Ladder() if policy is None else policy.parsed()
     context = {
         "surfaces": [fairness_of(surface, since=now - MEASURED, until=now) for surface in ladder.values()],

@@ -26,12 +26,12 @@ from controlplane.console.status import status_of
 from controlplane.deadletters.access import tenants_with
 from controlplane.deadletters.burn import burns
 from controlplane.ladder.access import VIEW_LADDER
-from controlplane.ladder.policies import active_policy
+from controlplane.ladder.policies import ladder_policies
 from controlplane.releases.fleet import fleet
 from controlplane.rollouts.access import visible_canaries
 from controlplane.rollouts.models import Canary, CanaryState
 from controlplane.routing.holds import active_holds
-from controlplane.routing.operations import active_table
+from controlplane.routing.operations import routing_tables
 from controlplane.telemetry.feed import OVERVIEW_WINDOW
 from controlplane.telemetry.lanes import lane_states
 from controlplane.telemetry.measures import BY_KEY
@@ -120,12 +120,12 @@ def _to_look_at(operator: Operator, *, now: datetime) -> list[Canary]:
 
 
 def _surfaces(now: datetime) -> list[SurfaceNow]:
-    policy = active_policy()
+    policy = ladder_policies.active()
     return [] if policy is None else surfaces_now(policy.parsed(), ladder_standings(now), now=now)
 
 
 def _opened(now: datetime) -> list[OpenLane]:
-    active = active_table()
+    active = routing_tables.active()
     table = Routing.parse(active.document) if active else None
     return open_lanes(table, lane_states(now), active_holds(now), now=now)
 

@@ -30,8 +30,8 @@ from controlplane.prompts.access import access_prompt, visible_prompts
 from controlplane.prompts.errors import InvalidVersion, PromptError, SameAsBefore
 from controlplane.prompts.models import LiveChange, Prompt, PromptVersion
 from controlplane.rollouts.models import Canary, CanaryState
-from controlplane.routing import operations as routing
 from controlplane.routing.matrix import version_problems
+from controlplane.routing.operations import routing_tables
 from dataplane.prompts import Problem, validate_version
 
 # A version that came back again and again: so many of its returns are passed over to find who signed it.
@@ -117,7 +117,7 @@ def prompt_new(request: HttpRequest) -> HttpResponse:
     """Create a prompt; its first version comes next."""
     operator = actor_of(request)
     require(operator, "prompts.add_prompt")
-    table = routing.active_table()
+    table = routing_tables.active()
     form = PromptForm(request.POST or None, routes=sorted(table.document["routes"]) if table else [])
     if request.method == "POST" and form.is_valid():
         prompt = refused_into_form(

@@ -35,6 +35,7 @@ from controlplane.routing.access import access_table, require_proposer, visible_
 from controlplane.routing.holds import active_holds
 from controlplane.routing.matrix import table_problems
 from controlplane.routing.models import RoutingActivation, RoutingTable
+from controlplane.routing.operations import routing_tables
 from controlplane.routing.thresholds import census
 from controlplane.telemetry.lanes import lane_states
 from controlplane.telemetry.traffic import lane_health
@@ -53,7 +54,7 @@ def routing_page(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
     operator = actor_of(request)
     page = Paginator(visible_tables(operator).defer("document"), PAGE_SIZE).get_page(request.GET.get("page"))
-    active = operations.active_table()
+    active = routing_tables.active()
     context: dict[str, Any] = {
         "active": active,
         "activation": RoutingActivation.objects.first(),
@@ -89,7 +90,7 @@ def table_page(request: HttpRequest, number: int) -> HttpResponse:
     """One table: what differs from the one in force, its document, when it was in force, what waits for it."""
     operator = actor_of(request)
     table = access_table(operator, number)
-    active = operations.active_table()
+    active = routing_tables.active()
     (row,) = _history([table], active)
     context = {
         "table": table,
@@ -114,8 +115,8 @@ def table_new(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
     operator = actor_of(request)
     require_proposer(operator)
-    active = operations.active_table()
-    start = active.document if active else operations.EMPTY
+    active = routing_tables.active()
+    start = active.document if active else routing_tables.empty
     if request.method != "POST":
         form = TableForm(initial={"document": as_yaml(start)})
         return render(request, "routing/new.html", {"form": form, "active": active})
@@ -137,13 +138,13 @@ def table_new(request: HttpRequest) -> HttpResponse:
         }
         return render(request, "routing/new.html", context)
     table = refused_into_form(
-        form, lambda: operations.submit_table(document=document, rationale=reason, actor=operator, now=now)
+        form, lambda: routing_tables.submit(document=document, rationale=reason, actor=operator, now=now)
     )
     if table is None:
         return render(request, "routing/new.html", context, status=409)
     return on_to_review(
         request,
-        lambda: operations.propose_table(table=table, reason=reason, actor=operator, now=now),
+        lambda: routing_tables.propose(version=table, reason=reason, actor=operator, now=now),
         said=lambda change: f"Submitted {table}; CR-{change.pk} waits in the approvers' inbox",
         back=table.get_absolute_url(),
     )
@@ -161,7 +162,7 @@ def table_propose(request: HttpRequest, number: int) -> HttpResponse:
         return redirect(table)
     return on_to_review(
         request,
-        lambda: operations.propose_table(table=table, reason=reason, actor=operator, now=now),
+        lambda: routing_tables.propose(version=table, reason=reason, actor=operator, now=now),
         said=lambda change: f"Opened CR-{change.pk}; approvers see it in their inbox",
         back=table.get_absolute_url(),
     )
@@ -177,7 +178,7 @@ def table_return(request: HttpRequest, number: int) -> HttpResponse:
     reason = reason_given(request)
     if reason is None:
         return redirect(table)
-    if went_through(request, lambda: operations.return_to(table=table, actor=operator, reason=reason, now=now)):
+    if went_through(request, lambda: routing_tables.return_to(version=table, actor=operator, reason=reason, now=now)):
         messages.success(request, f"{table} is in force; the release is on its way to the workers")
     return redirect("routing")
 
@@ -204,10 +205,10 @@ def _history(tables: Sequence[RoutingTable], active: RoutingTable | None) -> lis
     """
     last: dict[int, RoutingActivation] = {}
     approved: set[int] = set()
-    for activation in RoutingActivation.objects.filter(table__in=tables).order_by("id"):
-        last[activation.table_id] = activation
+    for activation in RoutingActivation.objects.filter(version__in=tables).order_by("id"):
+        last[activation.version_id] = activation
         if activation.lapses_at is None:
-            approved.add(activation.table_id)
+            approved.add(activation.version_id)
     proposed = {
         change.content["number"]: change
         for change in ChangeRequest.objects.open().filter(

@@ -18,7 +18,7 @@ from controlplane.console.replay_content import answer_of
 from controlplane.console.requests import actor_of, reason_given, went_through
 from controlplane.console.shadow_content import ShadowView, charts, diff_words, sentence
 from controlplane.console.timeline import timeline
-from controlplane.routing.operations import active_table
+from controlplane.routing.operations import routing_tables
 from controlplane.shadows import operations
 from controlplane.shadows.access import (
     KILL,
@@ -45,7 +45,7 @@ def shadows(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
     operator = actor_of(request)
     checklists = visible_checklists(operator)
-    row = active_table()
+    row = routing_tables.active()
     table = None if row is None else RoutingTable.parse(row.document)
     views = [] if table is None else [ShadowView(one) for one in overviews(table, now=now)]
     context = {

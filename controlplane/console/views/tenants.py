@@ -22,7 +22,7 @@ from controlplane.console.timeline import timeline
 from controlplane.console.views.access import access_tabs, shown_once
 from controlplane.deliveries import operations as deliveries
 from controlplane.deliveries.models import WebhookSecret
-from controlplane.routing import operations as routing
+from controlplane.routing.operations import routing_tables
 from dataplane.routing import RoutingTable
 
 ADD = "accounts.add_tenant"
@@ -152,7 +152,7 @@ def key_revoke(request: HttpRequest, pk: int) -> HttpResponse:
 
 # --- what the pages show ----------------------------------------------------------------------------------------------
 def _context(operator: Operator, tenant: Tenant, initial: dict[str, Any]) -> dict[str, Any]:
-    table = routing.active_table()
+    table = routing_tables.active()
     manages_keys = may(operator, "accounts.manage_keys", tenant)
     keys = [
         {"key": key, "dialog": f"revoke-{key.pk}", "title": f"Revoke key {key.prefix}… of {tenant.slug}"}

@@ -21,13 +21,13 @@ from controlplane.approvals import operations as approvals
 from controlplane.approvals.models import ChangeRequest, Decision
 from controlplane.console.management.demo_evals import walk_evals
 from controlplane.ladder import operations as words
-from controlplane.ladder import policies
+from controlplane.ladder.policies import ladder_policies
 from controlplane.prompts import operations as prompts
 from controlplane.prompts.models import PromptVersion
 from controlplane.rollouts import operations as rollouts
 from controlplane.rollouts.guardrails import Advance, StageEvidence, Unproven, default_guardrails
 from controlplane.rollouts.models import DEFAULT_STAGES
-from controlplane.routing import operations as routing
+from controlplane.routing.operations import routing_tables
 from controlplane.trials.runner import run_trial
 from controlplane.verdicts.references import suggested_guardrails
 
@@ -118,8 +118,8 @@ def _create_tenants(entries: dict[str, Any], *, now: datetime) -> None:
 
 def _walk_routing(document: dict[str, Any], people: dict[str, Operator], at: datetime) -> Walk:
     yield at
-    table = routing.submit_table(document=document, rationale="Routes of the demo", actor=people["oncall"], now=at)
-    change = routing.propose_table(table=table, reason="First routing table", actor=people["oncall"], now=at)
+    table = routing_tables.submit(document=document, rationale="Routes of the demo", actor=people["oncall"], now=at)
+    change = routing_tables.propose(version=table, reason="First routing table", actor=people["oncall"], now=at)
     # Here and now, since workers see nothing of it before all of the demo is there.
     for trial in change.trials.all():
         run_trial(trial.pk, now=lambda: at, clock=time.monotonic)
@@ -131,8 +131,8 @@ def _walk_routing(document: dict[str, Any], people: dict[str, Operator], at: dat
 def _walk_ladder(document: dict[str, Any], people: dict[str, Operator], at: datetime) -> Walk:
     yield at
     oncall = people["oncall"]
-    policy = policies.submit_policy(document=document, rationale="Ladder of the demo", actor=oncall, now=at)
-    change = policies.propose_policy(policy=policy, reason="First ladder, after INC-226", actor=oncall, now=at)
+    policy = ladder_policies.submit(document=document, rationale="Ladder of the demo", actor=oncall, now=at)
+    change = ladder_policies.propose(version=policy, reason="First ladder, after INC-226", actor=oncall, now=at)
     yield from _sign(change, people, at + timedelta(minutes=20))
     yield at + timedelta(minutes=40)
     approvals.apply_change(change=change, actor=oncall, now=at + timedelta(minutes=40))
