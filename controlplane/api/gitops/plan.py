@@ -1,6 +1,6 @@
 """What a file wants against what there is, and how the difference is carried out: by the console's own operations."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -25,8 +25,8 @@ from controlplane.approvals.policy_kind import propose_policy
 from controlplane.audit import operations as audit
 from controlplane.ladder import access as ladder_access
 from controlplane.ladder import operations as ladder
-from controlplane.ladder.errors import InvalidCopy, InvalidLadder
-from controlplane.ladder.models import Copy, CopyActivation, CopyVersion, LadderPolicy
+from controlplane.ladder.errors import InvalidCopy
+from controlplane.ladder.models import Copy, CopyActivation, CopyVersion
 from controlplane.ladder.policies import ladder_policies
 from controlplane.prompts import operations as prompts
 from controlplane.prompts.access import access_prompt
@@ -34,13 +34,11 @@ from controlplane.prompts.models import Prompt, PromptVersion, content_digest
 from controlplane.rollouts import operations as rollouts
 from controlplane.rollouts.models import DEFAULT_STAGES
 from controlplane.routing import access as routing_access
-from controlplane.routing.models import RoutingTable
 from controlplane.routing.operations import routing_tables
 from controlplane.verdicts.references import suggested_guardrails
-from dataplane.documents import MalformedRelease
+from controlplane.versioned.operations import Versions
 from dataplane.prompts import validate_version
 from dataplane.release import canonical, digest_of
-from dataplane.routing import RoutingTable as Routing
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,66 +221,38 @@ def _brings_copy(slug: str, entry: CopyEntry, digest: str) -> Callable[[Operator
 
 
 def _compare_routing(wanted: Configuration) -> Iterator[_Finding]:
-    if wanted.routing is None:
-        return
-    document = dict(wanted.routing)
-    digest = digest_of(canonical(document))
-    active = routing_tables.active()
-    if active is not None and active.digest == digest:
-        return
-    try:
-        Routing.parse(document, path="routing")
-    except MalformedRelease as exc:
-        yield _Problem(str(exc))
-        return
-    yield _unless_settled(
-        "routing",
-        digest,
-        Step("routing", "submit the table and propose to put it in force", _proposes_routing(document, digest)),
-    )
-
-
-def _proposes_routing(document: dict[str, Any], digest: str) -> Callable[[Operator, str, datetime], str]:
-    def propose(actor: Operator, reason: str, now: datetime) -> str:
-        routing_access.require_proposer(actor)
-        table = RoutingTable.objects.filter(digest=digest).first()
-        if table is None:
-            table = routing_tables.submit(document=document, rationale=reason, actor=actor, now=now)
-        change = routing_tables.propose(version=table, reason=reason, actor=actor, now=now)
-        return f"{table} waits for sign-offs in CR-{change.pk}"
-
-    return propose
+    return _compare_versioned(routing_tables, wanted.routing, routing_access.require_proposer)
 
 
 def _compare_ladder(wanted: Configuration) -> Iterator[_Finding]:
-    if wanted.ladder is None:
+    return _compare_versioned(ladder_policies, wanted.ladder, ladder_access.require_proposer)
+
+
+def _compare_versioned(
+    versions: Versions[Any], wanted: Mapping[str, Any] | None, require_proposer: Callable[[Operator], None]
+) -> Iterator[_Finding]:
+    if wanted is None:
         return
-    document = dict(wanted.ladder)
+    document, path = dict(wanted), versions.section
     try:
-        digest = ladder_policies.check(document)
-    except InvalidLadder as exc:
-        yield _Problem(f"ladder{str(exc).removeprefix('$')}")
+        digest = versions.check(document)
+    except versions.refusals.invalid as exc:
+        yield _Problem(f"{path}{str(exc).removeprefix('$')}")
         return
-    active = ladder_policies.active()
+    active = versions.active()
     if active is not None and active.digest == digest:
         return
-    yield _unless_settled(
-        "ladder",
-        digest,
-        Step("ladder", "submit the ladder policy and propose to put it in force", _proposes_ladder(document, digest)),
-    )
 
-
-def _proposes_ladder(document: dict[str, Any], digest: str) -> Callable[[Operator, str, datetime], str]:
     def propose(actor: Operator, reason: str, now: datetime) -> str:
-        ladder_access.require_proposer(actor)
-        policy = LadderPolicy.objects.filter(digest=digest).first()
-        if policy is None:
-            policy = ladder_policies.submit(document=document, rationale=reason, actor=actor, now=now)
-        change = ladder_policies.propose(version=policy, reason=reason, actor=actor, now=now)
-        return f"{policy} waits for sign-offs in CR-{change.pk}"
+        require_proposer(actor)
+        version = versions.model._default_manager.filter(digest=digest).first()
+        if version is None:
+            version = versions.submit(document=document, rationale=reason, actor=actor, now=now)
+        change = versions.propose(version=version, reason=reason, actor=actor, now=now)
+        return f"{version} waits for sign-offs in CR-{change.pk}"
 
-    return propose
+    said = f"submit the {versions.model.noun} and propose to put it in force"
+    yield _unless_settled(path, digest, Step(path, said, propose))
 
 
 def _compare_policy(wanted: Configuration) -> Iterator[_Finding]:

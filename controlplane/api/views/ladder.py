@@ -10,12 +10,12 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from controlplane.api.base import OperatorView, Reason, Strict, describe, read
+from controlplane.api.base import OperatorView, Reason, describe, read
+from controlplane.api.versions import NewVersion, VersionRow, in_force
 from controlplane.api.views.changes import ChangeRow
 from controlplane.api.views.engaging import ActivationRow
 from controlplane.api.views.prompts import Reference
 from controlplane.api.views.thresholds import NewThresholds, ThresholdRow, plain
-from controlplane.ladder import policies
 from controlplane.ladder.access import (
     access_ladder,
     access_policy,
@@ -25,7 +25,7 @@ from controlplane.ladder.access import (
 )
 from controlplane.ladder.checks import Library, library, policy_problems
 from controlplane.ladder.models import LadderPolicy, RungActivation
-from controlplane.ladder.policies import ladder_policies
+from controlplane.ladder.policies import ladder_policies, propose_thresholds
 from controlplane.ladder.standing import live_activations
 from controlplane.routing.thresholds import NewValue
 from dataplane.ladder.policy import Surface
@@ -56,15 +56,9 @@ class LadderAnswer(serializers.Serializer[Any]):
     surfaces = SurfaceRow(many=True)
 
 
-class LadderPolicyRow(serializers.ModelSerializer[LadderPolicy]):
-    is_in_force = serializers.SerializerMethodField()
-
-    class Meta:
+class LadderPolicyRow(VersionRow[LadderPolicy]):
+    class Meta(VersionRow.Meta):
         model = LadderPolicy
-        fields: ClassVar = ["number", "digest", "author", "rationale", "created_at", "is_in_force"]
-
-    def get_is_in_force(self, policy: LadderPolicy) -> bool:
-        return bool(policy.pk == self.context["active"])
 
 
 class LadderProblem(serializers.Serializer[Any]):
@@ -85,14 +79,13 @@ class LadderPolicyWhole(LadderPolicyRow):
         return [dict(row) for row in LadderProblem(found, many=True).data]
 
 
-class NewLadderPolicy(Strict):
+class NewLadderPolicy(NewVersion):
     document = serializers.JSONField(
         help_text=(
             "{surface: {'title', 'routes', 'regulated', 'eta_seconds', 'emergency_minutes', 'rungs', 'triggers', "
             "'pace', 'promises'}}"
         )
     )
-    rationale = serializers.CharField(max_length=5000)
 
 
 class SurfaceNumbers(serializers.Serializer[Any]):
@@ -121,7 +114,9 @@ class LadderPolicies(OperatorView):
         "ladder_policies_list", "Ladder policies, newest first", tag=TAG, pages_of=LadderPolicyRow, refuses=(403,)
     )
     def get(self, request: Request) -> Response:
-        return self.page(visible_policies(self.operator).defer("document"), LadderPolicyRow, active=_active())
+        return self.page(
+            visible_policies(self.operator).defer("document"), LadderPolicyRow, **in_force(ladder_policies)
+        )
 
     @describe(
         "ladder_policies_submit",
@@ -136,7 +131,7 @@ class LadderPolicies(OperatorView):
         now = timezone.now()
         require_proposer(self.operator)
         policy = ladder_policies.submit(**read(NewLadderPolicy, request), actor=self.operator, now=now)
-        return Response(LadderPolicyWhole(policy, context={"active": _active()}).data, status=201)
+        return Response(LadderPolicyWhole(policy, context=in_force(ladder_policies)).data, status=201)
 
 
 class OneLadderPolicy(OperatorView):
@@ -149,7 +144,7 @@ class OneLadderPolicy(OperatorView):
     )
     def get(self, request: Request, number: int) -> Response:
         policy = access_policy(self.operator, number)
-        return Response(LadderPolicyWhole(policy, context={"active": _active()}).data)
+        return Response(LadderPolicyWhole(policy, context=in_force(ladder_policies)).data)
 
 
 class ProposeLadder(OperatorView):
@@ -180,7 +175,7 @@ class ReturnToLadder(OperatorView):
         now = timezone.now()
         policy = access_policy(self.operator, number, "propose_ladder")
         ladder_policies.return_to(version=policy, **read(Reason, request), actor=self.operator, now=now)
-        return Response(LadderPolicyRow(policy, context={"active": _active()}).data)
+        return Response(LadderPolicyRow(policy, context=in_force(ladder_policies)).data)
 
 
 class SurfaceThresholds(OperatorView):
@@ -210,9 +205,7 @@ class SurfaceThresholds(OperatorView):
         access_surface(self.operator, slug, "propose_ladder")
         asked = read(NewThresholds, request)
         changes = {name: new and NewValue(**new) for name, new in asked["thresholds"].items()}
-        change = policies.propose_thresholds(
-            slug=slug, changes=changes, reason=asked["reason"], actor=self.operator, now=now
-        )
+        change = propose_thresholds(slug=slug, changes=changes, reason=asked["reason"], actor=self.operator, now=now)
         return Response(ChangeRow(change).data, status=201)
 
 
@@ -233,8 +226,3 @@ def _surface(surface: Surface, known: Library, live: Iterable[RungActivation]) -
         "triggers": list(surface.triggers),
         "activations": [one for one in live if one.surface == surface.slug],
     }
-
-
-def _active() -> Any:
-    policy = ladder_policies.active()
-    return policy.pk if policy else None

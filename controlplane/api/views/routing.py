@@ -1,13 +1,14 @@
 """Routing tables over HTTP."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from django.utils import timezone
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from controlplane.api.base import OperatorView, Reason, Strict, describe, read
+from controlplane.api.base import OperatorView, Reason, describe, read
+from controlplane.api.versions import NewVersion, VersionRow, in_force
 from controlplane.api.views.changes import ChangeRow
 from controlplane.routing.access import access_table, require_proposer, visible_tables
 from controlplane.routing.models import RoutingTable
@@ -16,15 +17,9 @@ from controlplane.routing.operations import routing_tables
 TAG = "routing"
 
 
-class TableRow(serializers.ModelSerializer[RoutingTable]):
-    is_in_force = serializers.SerializerMethodField()
-
-    class Meta:
+class TableRow(VersionRow[RoutingTable]):
+    class Meta(VersionRow.Meta):
         model = RoutingTable
-        fields: ClassVar = ["number", "digest", "author", "rationale", "created_at", "is_in_force"]
-
-    def get_is_in_force(self, table: RoutingTable) -> bool:
-        return bool(table.pk == self.context["active"])
 
 
 class Table(TableRow):
@@ -34,15 +29,14 @@ class Table(TableRow):
         fields: ClassVar = [*TableRow.Meta.fields, "document"]
 
 
-class NewTable(Strict):
+class NewTable(NewVersion):
     document = serializers.JSONField(help_text="{'providers', 'accounts', 'lanes', 'routes'}; secrets by reference")
-    rationale = serializers.CharField(max_length=5000)
 
 
 class Tables(OperatorView):
     @describe("routing_list", "Routing tables, newest first", tag=TAG, pages_of=TableRow, refuses=(403,))
     def get(self, request: Request) -> Response:
-        return self.page(visible_tables(self.operator).defer("document"), TableRow, active=_active())
+        return self.page(visible_tables(self.operator).defer("document"), TableRow, **in_force(routing_tables))
 
     @describe(
         "routing_submit",
@@ -57,13 +51,13 @@ class Tables(OperatorView):
         now = timezone.now()
         require_proposer(self.operator)
         table = routing_tables.submit(**read(NewTable, request), actor=self.operator, now=now)
-        return Response(Table(table, context={"active": _active()}).data, status=201)
+        return Response(Table(table, context=in_force(routing_tables)).data, status=201)
 
 
 class OneTable(OperatorView):
     @describe("routing_retrieve", "One routing table with its document", tag=TAG, gives=Table, refuses=(404,))
     def get(self, request: Request, number: int) -> Response:
-        return Response(Table(access_table(self.operator, number), context={"active": _active()}).data)
+        return Response(Table(access_table(self.operator, number), context=in_force(routing_tables)).data)
 
 
 class ProposeTable(OperatorView):
@@ -94,9 +88,4 @@ class ReturnToTable(OperatorView):
         now = timezone.now()
         table = access_table(self.operator, number, "propose_routing")
         routing_tables.return_to(version=table, **read(Reason, request), actor=self.operator, now=now)
-        return Response(TableRow(table, context={"active": _active()}).data)
-
-
-def _active() -> Any:
-    table = routing_tables.active()
-    return table.pk if table else None
+        return Response(TableRow(table, context=in_force(routing_tables)).data)
