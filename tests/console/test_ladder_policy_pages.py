@@ -3,7 +3,7 @@
 import pytest
 
 from controlplane.approvals.models import ChangeRequest
-from controlplane.console.forms.routing import as_yaml
+from controlplane.console.forms.fields import as_yaml
 from controlplane.console.ladder_policy_content import ladder_effects
 from controlplane.ladder.models import LadderPolicy
 from controlplane.ladder.policies import ladder_policies

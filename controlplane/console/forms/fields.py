@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 from django import forms
 
+from controlplane.versioned.operations import Versions
 from dataplane.documents import MalformedRelease
 
 
@@ -93,3 +94,29 @@ class ReasonForm(forms.Form):
         widget=forms.Textarea(attrs={"rows": 3, "class": "form-control"}),
         help_text="Kept in the audit record, word for word.",
     )
+
+
+class DocumentField(YAMLField):
+    """Another version of a document, whole, in an editor; refused as its submission would be."""
+
+    def __init__(self, versions: Versions[Any], **options: Any) -> None:
+        attributes = {"rows": 28, "class": "form-control code", "spellcheck": "false"}
+        super().__init__(strip=False, widget=forms.Textarea(attrs=attributes), **options)
+        self._versions = versions
+
+    def check(self, document: Any) -> None:
+        try:
+            self._versions.check(document)
+        except self._versions.refusals.invalid as exc:
+            raise forms.ValidationError(str(exc)) from exc
+
+
+class VersionForm(ReasonForm):
+    """Another version of a document, and why; a subclass adds the field `document`."""
+
+    field_order = ("document", "reason")
+
+
+def as_yaml(document: Any) -> str:
+    """A document as the editor shows it: YAML, in the order in which it is stored."""
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)

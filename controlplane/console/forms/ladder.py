@@ -5,16 +5,15 @@ from typing import Any, Final
 
 from django import forms
 
-from controlplane.console.forms.fields import ReasonForm, YAMLField
+from controlplane.console.forms.fields import DocumentField, VersionForm
 from controlplane.ladder.effects import TIER_NAMES
-from dataplane.ladder.policy import Ladder
+from controlplane.ladder.policies import ladder_policies
 
 # Minutes on offer: long enough to look, to wait a rush out, for a provider, for a shift.
 MINUTES: Final = {15: "15 min", 30: "30 min", 60: "1 h", 240: "4 h"}
 USUAL_MINUTES: Final = 30
 # Why, for somebody who has no hand free to type.
 REASONS: Final = ("capacity", "provider incident", "cost")
-MAX_CHARACTERS: Final = 200_000
 
 
 class EngageForm(forms.Form):
@@ -82,21 +81,12 @@ def _unless_all(chosen: Sequence[str], known: Collection[str]) -> list[str]:
     return [] if set(chosen) >= set(known) else list(chosen)
 
 
-class DocumentField(YAMLField):
-    """A ladder policy, checked by the parser that every worker runs."""
-
-    def check(self, document: Any) -> None:
-        Ladder.parse(document, path="$")
-
-
-class PolicyForm(ReasonForm):
+class PolicyForm(VersionForm):
     """Another ladder policy, whole, and why."""
 
     document = DocumentField(
+        ladder_policies,
         label="Ladder policy",
-        max_length=MAX_CHARACTERS,
-        strip=False,
-        widget=forms.Textarea(attrs={"rows": 28, "class": "form-control code", "spellcheck": "false"}),
+        max_length=200_000,
         help_text="YAML or JSON: surfaces with their rungs, triggers, pace and promises; every number with its origin.",
     )
-    field_order = ("document", "reason")
