@@ -1,11 +1,13 @@
 """The ladder policy's pages: what is in force in words, its numbers, other policies, and the way forward and back."""
 
+from datetime import datetime
 from typing import Any, Final
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
@@ -13,6 +15,7 @@ from controlplane.accounts.access import may
 from controlplane.approvals.access import access_change
 from controlplane.console.forms.ladder import PolicyForm
 from controlplane.console.forms.thresholds import ThresholdsForm
+from controlplane.console.ladder_now import surface_url
 from controlplane.console.ladder_policy_content import (
     SurfaceNumbers,
     group_of,
@@ -34,7 +37,7 @@ from controlplane.ladder.access import (
 )
 from controlplane.ladder.checks import library, policy_problems
 from controlplane.ladder.models import LadderPolicy
-from controlplane.ladder.policies import ladder_policies, propose_thresholds
+from controlplane.ladder.policies import ladder_policies, left_over, propose_thresholds
 from controlplane.ladder.thresholds import placed_thresholds
 from controlplane.routing.thresholds import Census
 from controlplane.telemetry.ladder_simulation import CAVEAT
@@ -65,11 +68,18 @@ def policy_page(request: HttpRequest) -> HttpResponse:
 @login_required
 @require_safe
 def version_page(request: HttpRequest, number: int) -> HttpResponse:
-    """One policy: what it changes against the one in force, its document, when it was in force, what waits for it."""
+    """One policy: what it changes against the one in force, its document, when it was in force, what waits for it, and
+    which engaged rungs would have to be stood down before.
+    """
+    now = timezone.now()
     operator = actor_of(request)
     policy = access_policy(operator, number)
     context = version_context(ladder_policies, policy, pages=PAGES, compare=_compare)
-    return render(request, "ladder/policy_version.html", context | {"may_propose": may(operator, PROPOSE)})
+    context |= {
+        "left_over": _left_over(policy, context["active"], now=now),
+        "may_propose": may(operator, PROPOSE),
+    }
+    return render(request, "ladder/policy_version.html", context)
 
 
 @login_required
@@ -159,6 +169,24 @@ def _compare(active: LadderPolicy | None, document: Any) -> dict[str, Any]:
         "differences": policy_differences(active.document if active else None, document),
         "problems": _problems(document),
     }
+
+
+def _left_over(policy: LadderPolicy, active: LadderPolicy | None, *, now: datetime) -> list[dict[str, Any]]:
+    """What has to be stood down before the policy can be in force, and where; nothing for the one that is.
+
+    Shape: [{"activation": RungActivation, "why": str, "url": str}].
+    """
+    if policy == active:
+        return []
+    surfaces = active.document if active else {}
+    return [
+        {
+            "activation": one,
+            "why": why,
+            "url": surface_url(one.surface) if one.surface in surfaces else reverse("ladder"),
+        }
+        for one, why in left_over(policy, now=now)
+    ]
 
 
 def _problems(document: Any) -> list[Problem]:
