@@ -73,7 +73,7 @@ def ladder_in_force(*slugs):
     made = LadderPolicy.objects.create(
         number=1, document=document, digest="0" * 64, author=SETUP, rationale="r", created_at=NOW
     )
-    LadderPolicyActivation.objects.create(policy=made, actor=SETUP, reason="r", at=NOW)
+    LadderPolicyActivation.objects.create(version=made, actor=SETUP, reason="r", at=NOW)
 
 
 def test_copy_of_rungs_is_listed_under_its_tab(signed_in):
