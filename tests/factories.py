@@ -21,7 +21,6 @@ from controlplane.prompts import operations as prompts
 from controlplane.prompts.models import Prompt, PromptVersion
 from controlplane.rollouts import operations as rollouts
 from controlplane.rollouts.models import DEFAULT_STAGES, Canary
-from controlplane.routing import operations as routing
 from controlplane.routing.models import RoutingTable
 from controlplane.routing.operations import routing_tables
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from controlplane.approvals.models import Decision
 from controlplane.ladder.effects import TIER_NAMES
+from controlplane.ladder.models import LadderPolicy
 from controlplane.telemetry.surfaces import TierServed, served
 from dataplane.ladder.policy import RUNGS, Surface
 
@@ -56,6 +58,16 @@ def fairness_of(surface: Surface, *, since: datetime, until: datetime) -> Surfac
         tiers=tuple(_tier(surface, tier, name, measured.get(tier)) for tier, name in TIER_NAMES.items()),
         exemptions=tuple(_exemptions(surface)),
     )
+
+
+def signed(policy: LadderPolicy) -> str:
+    """How many people signed a policy before it was in force; two queries."""
+    approved = policy.activations.filter(change__isnull=False, lapses_at__isnull=True).select_related("change").first()
+    if approved is None or approved.change is None:
+        return "which nobody has signed yet"
+    words = approved.change.sign_offs.filter(decision=Decision.APPROVE, digest=approved.change.digest)
+    people = words.values("operator").distinct().count()
+    return f"which {people} {'person' if people == 1 else 'people'} signed"
 
 
 def _tier(surface: Surface, tier: str, name: str, known: TierServed | None) -> TierFairness:

@@ -7,10 +7,20 @@ from django.test import Client
 from django.utils import timezone
 
 from controlplane.approvals.models import ChangeRequest
+from controlplane.ladder.policies import ladder_policies
 from controlplane.ladder.rungs import stand_down
 from tests.console.conftest import words
-from tests.factories import crew, make_policy, make_routing, make_tenant
-from tests.ladder.ladder_policies import SURFACE, engage, ladder_document, make_ladder, make_words, propose
+from tests.dataplane.conftest import threshold
+from tests.factories import NOW, crew, make_policy, make_routing, make_tenant
+from tests.ladder.ladder_policies import (
+    SURFACE,
+    engage,
+    ladder_document,
+    make_ladder,
+    make_words,
+    propose,
+    put_in_force,
+)
 from tests.ladders import trigger
 
 PAGE = f"/ladder/surfaces/{SURFACE}/"
@@ -100,8 +110,19 @@ def test_people_outside_read_promises_beside_what_was_measured(ladder):
     assert "VIP 40 requests at once 99 % of questions nobody asked" in text
     assert "VIP: up to 40 questions at once are answered as if nothing were engaged, short of maintenance." in text
     assert "Our own tests of models are never put on a ladder." in text
+    assert "which nobody has signed yet" in text
     assert "acme" not in page.content.decode()
     assert "oncall" not in page.content.decode()
+
+
+def test_people_outside_are_told_how_many_signed_the_policy(ladder):
+    """Of the policy in force, also where somebody came back to it."""
+    signed = put_in_force(ladder_document(eta_seconds=threshold(77)))
+    put_in_force(ladder_document(eta_seconds=threshold(78)))
+
+    ladder_policies.return_to(version=signed, actor=crew.oncall, reason="r", now=NOW)
+
+    assert "which 2 people signed. As of" in words(Client().get("/fairness/"))
 
 
 def test_people_outside_are_told_where_there_is_no_ladder(db):

@@ -7,7 +7,7 @@ from controlplane.accounts.models import Operator
 from controlplane.approvals.models import ChangeRequest
 from controlplane.approvals.operations import apply_change
 from controlplane.audit import operations as audit
-from controlplane.ladder import policies, rungs
+from controlplane.ladder import rungs
 from controlplane.ladder.models import LadderPolicy, RungActivation
 from controlplane.ladder.policies import ladder_policies
 from controlplane.releases.operations import current_release

@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_safe
 
-from controlplane.console.ladder_fairness import fairness_of
+from controlplane.console.ladder_fairness import fairness_of, signed
 from controlplane.console.ladder_record import EpisodeRow, RungRow
 from controlplane.console.requests import actor_of, whole_number
 from controlplane.console.spreadsheets import csv_file, csv_line
@@ -100,6 +100,7 @@ def fairness(request: HttpRequest) -> HttpResponse:
         "surfaces": [fairness_of(surface, since=now - MEASURED, until=now) for surface in ladder.values()],
         "days": MEASURED.days,
         "policy": policy,
+        "signed": signed(policy) if policy else "",
         "now": now,
         "demo": settings.DEMO,
     }
