@@ -161,7 +161,7 @@ def _build(schema: Any, rng: Random, ask: Ask, *, param: str) -> Any:
         return _compose(ask, rng)
 
     try:
-        return build_instance(schema, rng=rng, prose=prose)
+        return build_instance(schema, rng=rng, prose=prose, topic=find_topic(ask.question).name)
     except UnsatisfiableSchema as exc:
         raise BadRequest(f"Invalid schema: {exc}", param=param, code="invalid_json_schema") from exc
 

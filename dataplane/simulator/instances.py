@@ -88,8 +88,9 @@ class UnsatisfiableSchema(Exception):
     """No instance of the schema could be built; the message says at which path."""
 
 
-def build_instance(schema: Mapping[str, Any], *, rng: Random, prose: Callable[[], str]) -> Any:
-    """Return a value that satisfies `schema`, the same one for the same random state.
+def build_instance(schema: Mapping[str, Any], *, rng: Random, prose: Callable[[], str], topic: str = "") -> Any:
+    """Return a value that satisfies `schema`, the same one for the same random state. Where there are words to choose
+    from and one of them is `topic`, in either number, it is that one.
 
     Raises:
         UnsatisfiableSchema: the schema is invalid, or uses what the simulator cannot satisfy (a strange `pattern`,
@@ -99,7 +100,7 @@ def build_instance(schema: Mapping[str, Any], *, rng: Random, prose: Callable[[]
         validator = jsonschema_rs.validator_for(dict(schema))
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as exc:
         raise UnsatisfiableSchema(f"not a JSON Schema: {str(exc).splitlines()[0]}") from exc
-    instance = _Builder(schema, rng, prose).build(schema, name="", depth=0)
+    instance = _Builder(schema, rng, prose, topic).build(schema, name="", depth=0)
     error = next(iter(validator.iter_errors(instance)), None)
     if error is not None:
         raise UnsatisfiableSchema(
@@ -111,10 +112,11 @@ def build_instance(schema: Mapping[str, Any], *, rng: Random, prose: Callable[[]
 class _Builder:
     """Walks one schema, resolving local references against its root."""
 
-    def __init__(self, root: Mapping[str, Any], rng: Random, prose: Callable[[], str]) -> None:
+    def __init__(self, root: Mapping[str, Any], rng: Random, prose: Callable[[], str], topic: str) -> None:
         self._root = root
         self._rng = rng
         self._prose = prose
+        self._topics = {topic, topic.removesuffix("s")} if topic else set()
 
     def build(self, schema: Any, *, name: str, depth: int) -> Any:
         """Return one value for `schema`; `name` is the property it goes under, for a likely string."""
@@ -124,7 +126,8 @@ class _Builder:
         if "const" in schema:
             return schema["const"]
         if schema.get("enum"):
-            return self._rng.choice(schema["enum"])
+            drawn = self._rng.choice(schema["enum"])
+            return next((one for one in schema["enum"] if isinstance(one, str) and one in self._topics), drawn)
         for chooser in ("anyOf", "oneOf"):
             if schema.get(chooser):
                 options = schema[chooser]

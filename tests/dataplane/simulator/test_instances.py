@@ -59,6 +59,14 @@ def test_instance_is_valid_and_repeatable(schema, seed):
     assert build(schema, seed) == instance
 
 
+@pytest.mark.parametrize(("topic", "word"), [("shipping", "shipping"), ("accounts", "account")])
+def test_word_to_choose_is_that_of_the_question(topic, word):
+    """An answer on parcels is not filed under accounts."""
+    schema = {"enum": ["orders", "shipping", "account", "other", 7]}
+
+    assert {build_instance(schema, rng=Random(seed), prose=str, topic=topic) for seed in range(20)} == {word}
+
+
 def test_recursive_schema_ends():
     """A tree of itself stops where it may."""
     schema = {
