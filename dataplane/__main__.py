@@ -148,6 +148,7 @@ def gateway_settings(environment: Environment, *, slot: int) -> GatewaySettings:
         shadow_socket=_shadow_socket(environment),
         job_limit=environment.integer("BALLAST_JOB_LIMIT", 10_000, minimum=1, maximum=1_000_000),
         public_url=(environment.url("BALLAST_GATEWAY_PUBLIC_URL", schemes=HTTP_SCHEMES) or "").rstrip("/"),
+        fairness_url=environment.url("BALLAST_FAIRNESS_URL", schemes=HTTP_SCHEMES) or "",
     )
 
 

@@ -260,6 +260,7 @@ class Assembly:
             tenant_of=lambda authorization: self.pipeline.authenticate(authorization)[1].tenant,
             moved_at=lambda surface: self._ladders.fleet.standing(surface).moved_at or None,
             wall=wall,
+            fairness_url=settings.fairness_url,
         )
         watcher.subscribe(self._probes.adopt)
         watcher.subscribe(self._known_questions.adopt)

@@ -30,6 +30,7 @@ class GatewaySettings:
     """One gateway process. `slot` counts processes on this host from 0. `database_url` None: no idempotency keys and
     no jobs; a tenant may have `job_limit` jobs in the queue. `shadow_socket` is where the shadow process listens; None:
     there is none. `public_url` is where users reach the gateway, without a slash at its end; empty: nobody said.
+    `fairness_url` is the page that status pages link to, of who is promised what when capacity runs short.
 
     The worker id is `<host_name>/gateway-<slot>`.
     """
@@ -50,6 +51,7 @@ class GatewaySettings:
     max_body_bytes: int = 8 * 1024 * 1024
     job_limit: int = 10_000
     public_url: str = ""
+    fairness_url: str = ""
 
     @property
     def worker(self) -> str:

@@ -208,7 +208,7 @@ def child_variables(
         "BALLAST_SPOOL_DIR": str(settings.spool_dir),
     }
     if settings.demo:
-        variables |= DEMO_PROVIDER_SECRETS
+        variables |= DEMO_PROVIDER_SECRETS | {"BALLAST_FAIRNESS_URL": f"{settings.console_url}/fairness/"}
     return variables
 
 

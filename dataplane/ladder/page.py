@@ -32,6 +32,7 @@ WORDS: Final = {
         "eta": "Expected wait: about {minutes} min",
         "tiers": "Not for every customer: this concerns the tiers {tiers}.",
         "all": "All surfaces",
+        "fairness": "Who is served when capacity runs short",
         "as_of": "As of",
         "again": "This page looks again by itself every 30 seconds.",
         "stop": "Do not look again",
@@ -52,6 +53,7 @@ WORDS: Final = {
         "eta": "Voraussichtliche Wartezeit: etwa {minutes} min",
         "tiers": "Nicht für alle Kunden: betroffen sind die Stufen {tiers}.",
         "all": "Alle Bereiche",
+        "fairness": "Wer bedient wird, wenn es eng wird",
         "as_of": "Stand",
         "again": "Diese Seite sieht alle 30 Sekunden von selbst wieder nach.",
         "stop": "Nicht wieder nachsehen",
@@ -98,11 +100,13 @@ class Reader:
         accepted: An `Accept-Language` header.
         now: When the page is made.
         stop: Where the same page is that does not look again; None: this is it.
+        fairness_url: Where it is said who is promised what; empty: nowhere.
     """
 
     accepted: str | None
     now: datetime
     stop: str | None
+    fairness_url: str = ""
 
 
 def surface_page(status: SurfaceStatus, reader: Reader) -> str:
@@ -169,6 +173,8 @@ def _clock(moment: datetime) -> str:
 def _page(language: str, title: str, body: str, reader: Reader) -> str:
     words = WORDS[language]
     refresh, footer = "", words["stopped"]
+    if reader.fairness_url:
+        body += f'<p><a href="{escape(reader.fairness_url)}">{words["fairness"]}</a></p>'
     if reader.stop is not None:
         refresh = f'<meta http-equiv="refresh" content="{REFRESH_SECONDS}">'
         footer = f'{words["again"]} <a href="{escape(reader.stop)}">{words["stop"]}</a>'

@@ -92,6 +92,7 @@ class StatusDesk:
         tenant_of: Callable[[str], Tenant],
         moved_at: Callable[[str], float | None],
         wall: Callable[[], float],
+        fairness_url: str = "",
     ) -> None:
         """The callables must not wait.
 
@@ -100,12 +101,14 @@ class StatusDesk:
             tenant_of: Whose an `Authorization` header is; raises Unauthorized or NoRelease.
             moved_at: When triggers last moved the ladder of a surface, in epoch seconds; None where nobody knows.
             wall: Epoch seconds.
+            fairness_url: The page that says who is promised what, to which pages link; empty: there is none.
         """
         self._desk = desk
         self._release = release
         self._tenant_of = tenant_of
         self._moved_at = moved_at
         self._wall = wall
+        self._fairness_url = fairness_url
         script = Path(__file__).with_name("banner.js").read_bytes()
         self._script = StatusReply(
             200, (SCRIPT, DAY_LONG, ANY_ORIGIN, FROM_ANYWHERE, NO_SNIFF), script, f'"{_short_hash(script)}"'
@@ -167,7 +170,7 @@ class StatusDesk:
         stop = None
         if asked["refresh"] != "off":
             stop = "?" + urlencode({key: asked[key] for key in ("tier", "locale") if asked[key]} | {"refresh": "off"})
-        reader = Reader(accepted or None, self._now(), stop)
+        reader = Reader(accepted or None, self._now(), stop, self._fairness_url)
         # Not kept by its name: the names that do not exist are without number.
         if release is None:
             page = plain_page("unknown", reader).encode()

@@ -87,6 +87,16 @@ def test_gateway_knows_where_users_reach_it_only_if_it_is_told():
         gateway_settings(Environment({"BALLAST_GATEWAY_PUBLIC_URL": "gw.example"}), slot=0)
 
 
+def test_status_pages_link_to_no_promises_unless_it_is_told_where_they_are():
+    """What is no web address stops the start."""
+    told = {"BALLAST_FAIRNESS_URL": "https://console.example/fairness/"}
+
+    assert gateway_settings(Environment({}), slot=0).fairness_url == ""
+    assert gateway_settings(Environment(told), slot=0).fairness_url == "https://console.example/fairness/"
+    with pytest.raises(BadVariable, match="BALLAST_FAIRNESS_URL"):
+        gateway_settings(Environment({"BALLAST_FAIRNESS_URL": "/fairness/"}), slot=0)
+
+
 def test_runner_of_jobs_asks_the_gateway_of_its_machine_unless_told():
     """What it needs besides is a broker and the database; how much it does at once, and keeps how long, can be set."""
     given = {"REDIS_URL": "redis://127.0.0.1:6379/0", "DATABASE_URL": "postgresql://u@db/b", "BALLAST_HOST_NAME": "h"}

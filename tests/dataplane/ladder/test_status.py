@@ -56,6 +56,7 @@ class World:
             tenant_of=lambda authorization: SimpleNamespace(tier=authorization),
             moved_at=lambda surface: self.moved_at,
             wall=clock.now,
+            fairness_url="https://console.example/fairness/?a&b",
         )
 
     def serve(self, revision: int = 1, *, copy: Any = None, activations: Any = None, **surfaces: Any) -> None:
@@ -315,6 +316,14 @@ def test_page_has_the_signed_words_with_their_own_language(world):
     french["rung-4"]["document"]["default_locale"] = "de"
     world.serve(2, copy=french)
     assert '<div lang="de" dir="auto">' in world.page(accept_language="fr")
+
+
+@pytest.mark.parametrize("name", ["", "web-chat", "gone"])
+def test_page_links_to_who_is_promised_what(world, name):
+    """In its reader's language, wherever that is said."""
+    page = world.page(name, accept_language="de")
+
+    assert '<a href="https://console.example/fairness/?a&amp;b">Wer bedient wird, wenn es eng wird</a>' in page
 
 
 def test_page_is_there_under_maintenance_too(world):
