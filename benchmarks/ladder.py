@@ -35,13 +35,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import httpx
+import orjson
 import psycopg
 import uvloop
 
-from benchmarks.load import describe_machine, table
+from benchmarks.load import describe_machine, request_bytes, table
 from tests.dataplane.conftest import threshold
 from tests.end_to_end.gateways import Gateways, Routing, secret_of, two_lanes
 from tests.end_to_end.stack import Stack, make_data_dir
@@ -145,54 +147,67 @@ class Answer:
     job: str = ""
 
 
-def kind_of(response: httpx.Response) -> str:
+def kind_of(status: int, headers: Mapping[str, str], body: str) -> str:
     """What a caller got."""
-    if response.status_code == 202:
+    if status == 202:
         return "later"
-    if not response.is_success:
-        return "words" if "banner" in response.text else "refused"
-    return "whole" if response.headers["ballast-rung"] == "0" else "shorter"
+    if status != 200:
+        return "words" if "banner" in body else "refused"
+    return "whole" if headers["ballast-rung"] == "0" else "shorter"
 
 
-async def ask(client: httpx.AsyncClient, tier: str, answers: list[Answer], *, seed: int) -> None:
+async def post(url: str, tier: str, body: bytes) -> tuple[int, dict[str, str], str]:
+    """Ask once, on a connection of its own: hundreds of callers wait at once, which a pool would search for each."""
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    try:
+        bearer = {"authorization": f"Bearer bk-{tier}", "connection": "close"}
+        writer.write(request_bytes(f"{url}/v1/chat/completions", body, bearer))
+        head, _, rest = (await reader.read()).decode().partition("\r\n\r\n")
+    finally:
+        writer.close()
+    line, *lines = head.split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (one.partition(":") for one in lines)}
+    return int(line.split()[1]), headers, rest
+
+
+async def ask(url: str, tier: str, answers: list[Answer], *, seed: int) -> None:
     """One question of one caller."""
     sent = time.monotonic()
-    body = {"model": "chat", "messages": QUESTION, "seed": seed, "user": f"u{seed}"}
+    body = orjson.dumps({"model": "chat", "messages": QUESTION, "seed": seed, "user": f"u{seed}"})
     kind, job = "late", ""
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            response = await client.post(
-                "/v1/chat/completions", json=body, headers={"authorization": f"Bearer bk-{tier}"}
-            )
-        kind, job = kind_of(response), response.headers.get("location", "").rpartition("/")[2]
-    except (TimeoutError, httpx.HTTPError):
+            status, headers, words = await post(url, tier, body)
+        kind, job = kind_of(status, headers, words), headers.get("location", "").rpartition("/")[2]
+    except (TimeoutError, OSError):
         pass
     answers.append(Answer(tier, sent, time.monotonic() - sent, kind, job))
 
 
-async def measure_capacity(client: httpx.AsyncClient, *, seconds: float) -> float:
+async def measure_capacity(url: str, *, seconds: float) -> float:
     """Answers a second, with as many callers as the large model answers at once."""
     answers: list[Answer] = []
 
     async def on_and_on(number: int) -> None:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            await ask(client, "standard", answers, seed=number)
+            await ask(url, "standard", answers, seed=number)
 
     await asyncio.gather(*(on_and_on(number) for number in range(AT_ONCE)))
     return len(answers) / seconds
 
 
-async def offer(
-    client: httpx.AsyncClient, *, rate: float, seconds: float, rng: random.Random, answers: list[Answer]
-) -> None:
+async def offer(url: str, *, rate: float, seconds: float, rng: random.Random, answers: list[Answer]) -> None:
     """Let callers come at Poisson times; what becomes of each is appended to `answers`."""
     tasks = set()
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        await asyncio.sleep(rng.expovariate(rate))
+    due = time.monotonic()
+    until = due + seconds
+    # By the clock and not by pauses, so that a slow moment of this process makes nobody stay at home.
+    while (due := due + rng.expovariate(rate)) < until:
+        await asyncio.sleep(due - time.monotonic())
         tier = rng.choices(list(SHARES), weights=list(SHARES.values()))[0]
-        task = asyncio.create_task(ask(client, tier, answers, seed=rng.randrange(SEEDS)))
+        task = asyncio.create_task(ask(url, tier, answers, seed=rng.randrange(SEEDS)))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
     await asyncio.gather(*tasks)
@@ -272,17 +287,13 @@ async def measure(
     url: str, load: float, capacity: float, *, seconds: float, name: str, database_url: str
 ) -> tuple[str, ...]:
     """One subject under one load."""
-    limits = httpx.Limits(max_connections=None)
-    async with (
-        httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client,
-        await psycopg.AsyncConnection.connect(database_url, autocommit=True) as database,
-    ):
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as database:
         await database.execute("TRUNCATE ledger_job CASCADE")  # what the last subject put off is not this one's
         rate = load * capacity
         rng = random.Random(int(load))  # noqa: S311 - the same callers for both subjects
         answers: list[Answer] = []
         offering = asyncio.create_task(
-            offer(client, rate=rate, seconds=SETTLING_SECONDS + seconds, rng=rng, answers=answers)
+            offer(url, rate=rate, seconds=SETTLING_SECONDS + seconds, rng=rng, answers=answers)
         )
         await asyncio.sleep(SETTLING_SECONDS + seconds)
         later = await answered_later(database, seconds=seconds)
@@ -331,9 +342,8 @@ def run(loads: Sequence[float], *, seconds: float, database_url: str) -> list[tu
 
 
 async def _capacity(url: str) -> float:
-    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
-        await measure_capacity(client, seconds=2)
-        return statistics.median([await measure_capacity(client, seconds=5) for _ in range(3)])
+    await measure_capacity(url, seconds=2)
+    return statistics.median([await measure_capacity(url, seconds=5) for _ in range(3)])
 
 
 def main() -> None:
