@@ -7,6 +7,7 @@ import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import groupby
 from typing import Final
 
@@ -153,9 +154,7 @@ class ToxicityParams:
         if not languages:
             members["languages"].refuse("empty, so that no word is looked for; name one at least")
         allow = _parse_terms(members["allow"]) if "allow" in members else ()
-        words = [word for language in languages for word in abusive_words(language)]
-        sieve = _sieve(words, allow, what="abusive word")
-        return cls(languages, allow, parse_replacement(members), sieve)
+        return cls(languages, allow, parse_replacement(members), _abuse_sieve(languages, allow))
 
     def problems(self, channel: Channel, output: Output, meter: Meter) -> Iterator[Problem]:
         """As `Judging.problems`."""
@@ -191,6 +190,12 @@ def _parse_terms(node: Node) -> tuple[str, ...]:
         if not any(map(str.isalnum, _folded(term))):
             item.refuse(f"{term!r} has neither letter nor digit; a 'pattern' rule can look for it")
     return terms
+
+
+# A dictionary takes longer to compile than the rest of a release to parse, and the next release mostly brings it again.
+@lru_cache(maxsize=16)
+def _abuse_sieve(languages: tuple[str, ...], allow: tuple[str, ...]) -> Sieve:
+    return _sieve((word for language in languages for word in abusive_words(language)), allow, what="abusive word")
 
 
 def _sieve(deny: Iterable[str], allow: Iterable[str], *, what: str) -> Sieve:
