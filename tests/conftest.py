@@ -17,8 +17,10 @@ from hypothesis import settings
 from pytest_django import DjangoDbBlocker
 from xdist.scheduler import LoadFileScheduling
 
+from controlplane.ladder.models import LadderPolicy
 from launcher.pytest_services import HOME_VARIABLE
 from tests.factories import make_deployment
+from tests.ladder.ladder_policies import make_ladder, make_words
 
 # `HYPOTHESIS_PROFILE=deep` (make deep) looks longer; the default keeps `make test` quick and the same on every run.
 settings.register_profile("default", deadline=None, derandomize=True, print_blob=True)
@@ -145,6 +147,14 @@ def deployment(lasting: Callable[[], AbstractContextManager[None]]) -> None:
     """What `make_deployment` makes, for all tests of a module that is marked `usefixtures("deployment")`."""
     with lasting():
         make_deployment()
+
+
+@pytest.fixture(scope="module")
+def ladder(deployment: None, lasting: Callable[[], AbstractContextManager[None]]) -> LadderPolicy:
+    """Upon `deployment` a ladder policy in force, the words of all its rungs signed, for all tests of a module."""
+    with lasting():
+        make_words()
+        return make_ladder()
 
 
 # And by what works for it.

@@ -8,12 +8,12 @@ from django.utils import timezone
 
 from tests.dataplane.conftest import threshold
 from tests.factories import crew, make_operator
-from tests.ladder.ladder_policies import SURFACE, ladder_document, make_ladder, make_words
+from tests.ladder.ladder_policies import SURFACE, ladder_document
 from tests.ladders import trigger
 from tests.telemetry.ladder_history import climbs, take
 from tests.worker_reports import report, surface_load, surface_row
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deployment")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ladder")]
 
 BUCKET, MINUTE, HOUR = timedelta(seconds=10), timedelta(minutes=1), timedelta(hours=1)
 PATHS = ("served", "episodes", "episodes/1", "episodes/1/postmortem", "capacity", "readings")
@@ -22,8 +22,6 @@ PATHS = ("served", "episodes", "episodes/1", "episodes/1/postmortem", "capacity"
 @pytest.fixture
 def past():
     """Two hours ago an hour with rung 1 on began, for which every reading and some requests are stored."""
-    make_words()
-    make_ladder()
     start = (timezone.now() - 2 * HOUR).replace(second=0, microsecond=0)
     climbs((start, 1), (start + HOUR, 0))
     loads = tuple(surface_load(start + number * BUCKET, in_flight=150.0, level=1) for number in range(360))

@@ -9,25 +9,14 @@ from controlplane.ladder.models import RungActivation, RungMode, RungStoodDown
 from controlplane.ladder.rungs import hold_down, stand_down
 from controlplane.ladder.standing import live_activations
 from tests.console.conftest import said, words
-from tests.factories import crew, make_policy, make_routing
-from tests.ladder.ladder_policies import SURFACE, engage, ladder_document, make_ladder, make_words
+from tests.factories import crew
+from tests.ladder.ladder_policies import SURFACE, engage, ladder_document, make_ladder
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ladder")]
 
 PAGE = f"/ladder/surfaces/{SURFACE}/"
 SHEET = f"{PAGE}rungs/3/"
 USUAL = {"minutes": "30", "why": "capacity", "note": "", "tiers": ["vip", "standard", "free"]}
-
-
-@pytest.fixture(autouse=True)
-def deployment(db):
-    make_policy()
-    make_routing()
-
-
-@pytest.fixture
-def ladder():
-    """A policy in force, the words of all its rungs signed."""
-    make_words()
-    return make_ladder()
 
 
 def down(**asked):
@@ -35,13 +24,6 @@ def down(**asked):
     return stand_down(
         surface=SURFACE, reason="it is over", actor=crew.oncall, now=now, **({"is_held_up": False} | asked)
     )
-
-
-def test_page_without_a_ladder_says_what_it_is_for(signed_in):
-    """Nobody is served anything less before a policy names a surface."""
-    page = signed_in(crew.oncall).get("/ladder/")
-
-    assert "No surface has a ladder" in words(page)
 
 
 def test_page_says_what_users_read_and_offers_every_signed_rung(ladder, signed_in):
@@ -53,22 +35,6 @@ def test_page_says_what_users_read_and_offers_every_signed_rung(ladder, signed_i
     assert [step.state for step in row.steps] == ["signed"] * 6
     assert page.content.decode().count("rung-act") == 6
     assert "Stand down" not in words(page)
-
-
-def test_unsigned_rung_is_offered_to_nobody_and_says_who_signs(signed_in):
-    """The step says which words are missing and whose signature they wait for; its sheet has no button."""
-    make_words(1)
-    make_ladder()
-    browser = signed_in(crew.oncall)
-
-    page, sheet = browser.get("/ladder/"), browser.get(SHEET)
-
-    (row,) = page.context["surfaces"]
-    assert [step.state for step in row.steps] == ["unsigned"] * 5 + ["signed"]
-    assert "Nobody has signed 'rung-3' yet. Exec signs it" in words(page)
-    assert page.content.decode().count("rung-act") == 1
-    assert "Nobody can engage this rung" in words(sheet)
-    assert 'type="submit" class="btn btn-danger-solid"' not in sheet.content.decode()
 
 
 def test_sheet_says_all_of_it_in_one_sentence_before_the_second_tap(ladder, signed_in):

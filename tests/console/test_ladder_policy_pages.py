@@ -1,7 +1,6 @@
 """The ladder policy over HTTP: in words, number by number, and the way to another one and back."""
 
 import pytest
-from django.utils import timezone
 
 from controlplane.approvals.models import ChangeRequest
 from controlplane.console.forms.fields import as_yaml
@@ -12,31 +11,17 @@ from dataplane.ladder.policy import Ladder
 from tests import ladders
 from tests.console.conftest import said, words
 from tests.dataplane.conftest import threshold
-from tests.factories import crew, make_policy, make_routing
+from tests.factories import crew
 from tests.ladder.ladder_policies import (
     SURFACE,
-    engage,
     ladder_document,
-    make_ladder,
-    make_words,
     propose,
     put_in_force,
 )
 
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ladder")]
+
 NUMBERS = f"/ladder/policy/surfaces/{SURFACE}/"
-
-
-@pytest.fixture(autouse=True)
-def deployment(db):
-    make_policy()
-    make_routing()
-
-
-@pytest.fixture
-def ladder():
-    """A policy in force, the words of all its rungs signed."""
-    make_words()
-    return make_ladder()
 
 
 def busier():
@@ -61,14 +46,6 @@ def test_policy_is_said_in_words_with_every_number_and_its_origin(ladder, signed
     assert "VIP: 40 requests at once are served in full, short of maintenance" in text
     assert "thresholds are guesses" in text
     assert "Propose another policy" not in text  # an auditor proposes nothing
-
-
-def test_page_without_a_policy_leads_to_the_first(signed_in):
-    """For who may propose one."""
-    page = signed_in(crew.oncall).get("/ladder/policy/")
-
-    assert "No policy is in force" in words(page)
-    assert 'href="/ladder/policy/new/"' in page.content.decode()
 
 
 def test_other_policy_is_compared_then_submitted_for_review(ladder, signed_in):
@@ -123,27 +100,6 @@ def test_earlier_policy_comes_back_in_one_click(ladder, signed_in):
     assert "Return to policy 1" in words(page)
     assert said(back)[0] == "Ladder policy 1 is in force; the release is on its way to the workers"
     assert ladder_policies.active().number == 1
-
-
-def test_page_of_an_earlier_policy_says_what_has_to_be_stood_down_before(signed_in):
-    """And where; the page of the one in force has nothing to say, nor does the earlier one once it is stood down."""
-    make_words()
-    make_ladder(ladder_document(rungs={"1": ladders.rungs()["1"]}, triggers={}))
-    put_in_force(ladder_document())
-    browser = signed_in(crew.oncall)
-    quiet = words(browser.get("/ladder/policy/1/"))
-    engaged = engage(4, now=timezone.now())
-
-    page, in_force = browser.get("/ladder/policy/1/"), words(browser.get("/ladder/policy/2/"))
-    refused = browser.post("/ladder/policy/1/return/", {"reason": "it was better"})
-    browser.post(f"/ladder/activations/{engaged.pk}/end/")
-    after = words(browser.get("/ladder/policy/1/"))
-
-    assert "Rung 4 of web-chat, engaged by oncall" in words(page)
-    assert "the surface has no rung 4" in words(page)
-    assert f'href="/ladder/surfaces/{SURFACE}/"' in page.content.decode()
-    assert "stand it down first" in said(refused)[0]
-    assert all("stand it down first" not in text for text in (quiet, in_force, after))
 
 
 def test_stored_policy_is_proposed_once(ladder, signed_in):

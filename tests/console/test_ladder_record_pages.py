@@ -11,32 +11,19 @@ from controlplane.ladder.policies import ladder_policies
 from controlplane.ladder.rungs import stand_down
 from tests.console.conftest import words
 from tests.dataplane.conftest import threshold
-from tests.factories import NOW, crew, make_policy, make_routing, make_tenant
+from tests.factories import NOW, crew, make_tenant
 from tests.ladder.ladder_policies import (
     SURFACE,
     engage,
     ladder_document,
-    make_ladder,
-    make_words,
     propose,
     put_in_force,
 )
 from tests.ladders import trigger
 
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ladder")]
+
 PAGE = f"/ladder/surfaces/{SURFACE}/"
-
-
-@pytest.fixture(autouse=True)
-def deployment(db):
-    make_policy()
-    make_routing()
-
-
-@pytest.fixture
-def ladder():
-    """A policy in force, the words of all its rungs signed."""
-    make_words()
-    return make_ladder()
 
 
 @pytest.fixture
@@ -94,11 +81,6 @@ def test_capacity_takes_any_range_for_one(ladder, signed_in, days):
     assert browser.get("/ladder/capacity/?surface=gone").status_code == 404
 
 
-def test_capacity_without_a_ladder_says_what_it_is_for(signed_in):
-    """Before a policy is in force."""
-    assert "No surface has a ladder" in words(signed_in(crew.exec).get("/ladder/capacity/"))
-
-
 def test_people_outside_read_promises_beside_what_was_measured(ladder):
     """Without signing in; tiers and every exemption, and nobody's name."""
     make_tenant("acme")
@@ -125,11 +107,6 @@ def test_people_outside_are_told_how_many_signed_the_policy(ladder):
     assert "which 2 people signed. As of" in words(Client().get("/fairness/"))
 
 
-def test_people_outside_are_told_where_there_is_no_ladder(db):
-    """Rather than shown an empty page."""
-    assert "No product has such steps yet" in words(Client().get("/fairness/"))
-
-
 def test_front_page_names_the_rung_that_is_on_and_by_whom(ladder, signed_in):
     """In the sentence that is on every page, and among what is on fire."""
     browser = signed_in(crew.owner)
@@ -142,27 +119,6 @@ def test_front_page_names_the_rung_that_is_on_and_by_whom(ladder, signed_in):
     assert f"Ladder: Web chat on rung 3 since {row.since:%H:%M} UTC, by oncall." in page.context["status_text"]
     (fire,) = [fire for fire in page.context["fires"] if "rung" in fire.title]
     assert (fire.tone, fire.title, fire.url) == ("bad", "Web chat is on rung 3", PAGE)
-
-
-def test_front_page_says_what_triggers_would_step_over(signed_in):
-    """Rungs that triggers may engage and whose words nobody signed; of those above them nothing."""
-    make_words(1, 3, 4)
-    make_ladder(ladder_document(triggers={"load": trigger(highest=4)}))
-
-    page = signed_in(crew.owner).get("/")
-
-    (fire,) = [fire for fire in page.context["fires"] if "step over" in fire.title]
-    assert fire.title == "Triggers of Web chat would step over rung 2"
-
-
-def test_front_page_says_which_surface_has_no_words_at_all(signed_in):
-    """Once, not for every rung of it."""
-    make_ladder()
-
-    page = signed_in(crew.owner).get("/")
-
-    (fire,) = [fire for fire in page.context["fires"] if fire.act == "Ladder"]
-    assert fire.title == "Web chat has a ladder without words"
 
 
 def test_palette_leads_to_engaging_and_standing_down(ladder, signed_in):

@@ -12,20 +12,14 @@ from controlplane.releases.operations import record_reports
 from controlplane.telemetry.ladder_states import record_ladder_events, record_ladder_states
 from dataplane.ladder.policy import Ladder
 from tests.console.conftest import said, words
-from tests.factories import crew, make_policy, make_routing
-from tests.ladder.ladder_policies import SURFACE, engage, ladder_document, make_ladder, make_words
+from tests.factories import crew
+from tests.ladder.ladder_policies import SURFACE, engage, ladder_document
 from tests.ladders import trigger
 from tests.worker_reports import STILL_HEARD, ladder_state, report
 
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ladder")]
+
 PAGE = f"/ladder/surfaces/{SURFACE}/"
-
-
-@pytest.fixture(autouse=True)
-def deployment(db):
-    make_policy()
-    make_routing()
-    make_words()
-    make_ladder()
 
 
 def workers_say(*states, events=()):

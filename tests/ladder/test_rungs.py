@@ -4,37 +4,28 @@ import pytest
 from django.db import DatabaseError, IntegrityError, transaction
 
 from controlplane.audit.models import AuditEvent
-from controlplane.ladder.errors import InvalidActivation, UnknownSurface, UnsignedRung
+from controlplane.ladder.errors import InvalidActivation, UnknownSurface
 from controlplane.ladder.models import CopyVersion, RungActivation, RungMode, RungStoodDown
 from controlplane.ladder.rungs import known_regions, stand_down, stand_down_one
 from controlplane.ladder.standing import as_workers_see, compile_activations, end_activation, live_activations
 from controlplane.releases.operations import current_release, record_reports, roll_back_to, sandbox_document
 from dataplane.ladder.activations import engaged_for
-from tests.factories import NOW, crew, make_copy_version, make_live_copy, make_tenant, routing_document
+from tests.factories import NOW, crew, make_live_copy, make_tenant, routing_document
 from tests.ladder.ladder_policies import (
     HOUR,
     SURFACE,
     engage,
     hold,
     ladder_document,
-    make_ladder,
-    make_words,
     put_in_force,
     section,
     served,
 )
 from tests.worker_reports import report
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deployment")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ladder")]
 
 MINUTE = timedelta(minutes=1)
-
-
-@pytest.fixture
-def ladder():
-    """A policy in force, the words of all its rungs signed."""
-    make_words()
-    return make_ladder()
 
 
 def down(*, now=NOW, **asked):
@@ -47,7 +38,6 @@ def in_force():
     return sorted((one["mode"], one["rung"]) for one in section("activations").values())
 
 
-@pytest.mark.usefixtures("ladder")
 def test_engaged_rung_is_in_the_release_at_once_with_its_signed_words():
     """Without a sign-off; the row keeps the policy and the words that stood then, and the record says who and why."""
     row = engage(5, tiers=["standard", "free", "free"], regions=["eu-west"])
@@ -73,7 +63,6 @@ def test_engaged_rung_is_in_the_release_at_once_with_its_signed_words():
     assert (event.data["rung"], event.data["words"]) == (5, row.words)
 
 
-@pytest.mark.usefixtures("ladder")
 def test_workers_act_on_what_the_release_carries():
     """By their own parser and decider: the rung stands for whom it is for, until its time is over."""
     engage(3, tiers=["free"])
@@ -90,7 +79,6 @@ def test_workers_act_on_what_the_release_carries():
     )
 
 
-@pytest.mark.usefixtures("ladder")
 def test_newest_word_on_a_surface_and_scope_stands():
     """Another rung for the same scope takes its place, and once that is over the older one does not come back."""
     engage(4, lasts=10 * HOUR)
@@ -103,7 +91,6 @@ def test_newest_word_on_a_surface_and_scope_stands():
     assert [row.rung for row in live_activations(NOW + MINUTE)] == [1, 6, 2]
 
 
-@pytest.mark.usefixtures("ladder")
 def test_rung_ends_by_itself_and_leaves_the_document_as_it_is():
     """Nothing has to be cut when it ends; what is over is left out once somebody writes the next word."""
     engage(1, tiers=["vip"])
@@ -114,24 +101,6 @@ def test_rung_ends_by_itself_and_leaves_the_document_as_it_is():
 
     assert kept == (release.content["sections"]["activations"], release)
     assert in_force() == [("engage", 2)]
-
-
-def test_rung_without_signed_words_is_engaged_by_nobody():
-    """Neither where its own words wait, nor where its answers do: each is named, and nothing is written."""
-    make_words(1)
-    make_copy_version(make_live_copy(slug="rung-5", kind="rung").copy, "other")
-    make_ladder()
-    before = current_release()
-
-    with pytest.raises(
-        UnsignedRung, match="rung 2 of surface 'web-chat' cannot be engaged: nobody has signed 'rung-2'"
-    ):
-        engage(2)
-    with pytest.raises(UnsignedRung, match="nobody has signed 'help-answers' yet"):
-        engage(5)
-
-    assert (RungActivation.objects.count(), current_release()) == (0, before)
-    assert engage(1).rung == 1
 
 
 @pytest.mark.parametrize(
@@ -151,7 +120,6 @@ def test_rung_without_signed_words_is_engaged_by_nobody():
         ({"regions": ["Mars "]}, InvalidActivation, "'Mars ' is no name of a region"),
     ],
 )
-@pytest.mark.usefixtures("ladder")
 def test_rung_that_is_none_is_refused(asked, error, words):
     """Naming what exists; nothing is written, and nothing is released."""
     before = current_release()
@@ -162,7 +130,6 @@ def test_rung_that_is_none_is_refused(asked, error, words):
     assert (RungActivation.objects.count(), current_release()) == (0, before)
 
 
-@pytest.mark.usefixtures("ladder")
 def test_region_has_to_be_one_that_gateways_or_tenants_have():
     """Once gateways say where they are; before that any name of a region will do."""
     engage(1, regions=["mars"])
@@ -178,14 +145,6 @@ def test_region_has_to_be_one_that_gateways_or_tenants_have():
     assert engage(2, regions=["us-east", "eu-west"]).regions == ["eu-west", "us-east"]
 
 
-def test_nothing_is_engaged_before_the_first_policy():
-    """There is no surface that could."""
-    for put_down in (engage, hold):
-        with pytest.raises(UnknownSurface, match="no ladder policy is in force"):
-            put_down(1)
-
-
-@pytest.mark.usefixtures("ladder")
 def test_hold_keeps_triggers_down_and_says_so():
     """At nothing or at a rung, signed or not: no words are shown by it."""
     row = hold(0, tiers=["vip"])
@@ -201,7 +160,6 @@ def test_hold_keeps_triggers_down_and_says_so():
         hold(7)
 
 
-@pytest.mark.usefixtures("ladder")
 def test_one_tap_ends_everything_that_is_engaged():
     """Whatever its scope; holds stand, and a second tap does nothing."""
     engage(1)
@@ -218,7 +176,6 @@ def test_one_tap_ends_everything_that_is_engaged():
     assert actions.count("rung.stood_down") == 2
 
 
-@pytest.mark.usefixtures("ladder")
 def test_standing_down_what_triggers_hold_up_holds_them_too():
     """They would engage it again at once: for 15 min, or as long as is chosen, and in the same release."""
     engage(2)
@@ -239,7 +196,6 @@ def test_standing_down_what_triggers_hold_up_holds_them_too():
     assert RungActivation.objects.filter(mode=RungMode.HOLD).count() == 2
 
 
-@pytest.mark.usefixtures("ladder")
 def test_surface_that_the_policy_lost_can_be_stood_down():
     """Workers pass it over; a name that never was one is a slip of the pen."""
     engage(2)
@@ -256,7 +212,6 @@ def test_surface_that_the_policy_lost_can_be_stood_down():
         down(reason=" ")
 
 
-@pytest.mark.usefixtures("ladder")
 def test_one_activation_is_ended_by_itself():
     """Twice it does nothing, nor does ending one that was replaced or is over; a hold is let go the same way."""
     replaced, row, other, held = engage(1), engage(2), engage(3, tiers=["free"]), hold(0)
@@ -270,7 +225,6 @@ def test_one_activation_is_ended_by_itself():
     assert in_force() == [("engage", 3)]
 
 
-@pytest.mark.usefixtures("ladder")
 def test_words_that_change_while_a_rung_is_engaged_are_shown():
     """The release carries the newer signed words; the row keeps which stood when it was engaged."""
     row = engage(1)
@@ -282,7 +236,6 @@ def test_words_that_change_while_a_rung_is_engaged_are_shown():
     assert RungActivation.objects.get(pk=row.pk).words["rung-1"]["number"] == 1
 
 
-@pytest.mark.usefixtures("ladder")
 def test_rolling_a_release_back_stands_nothing_down():
     """An older release knew nothing of the fire; on-call's word stands until its own end."""
     old = current_release()
@@ -295,7 +248,6 @@ def test_rolling_a_release_back_stands_nothing_down():
     assert section("ladder")[SURFACE]["title"] == "Web chat"
 
 
-@pytest.mark.usefixtures("ladder")
 def test_log_of_rungs_is_a_record():
     """No row is changed or taken back, nothing ends before it began, and nobody engages no rung."""
     row = engage(1)
@@ -319,14 +271,12 @@ def test_log_of_rungs_is_a_record():
         RungStoodDown.objects.create(activation=row, reason="r", actor="a", at=NOW)
 
 
-@pytest.mark.usefixtures("ladder")
 def test_step_of_an_operation_is_not_taken_by_itself():
     """Called from a shell it would end something that no event speaks of."""
     with pytest.raises(RuntimeError, match="call the operation"):
         end_activation(engage(1), reason="r", actor="mallory", now=NOW)
 
 
-@pytest.mark.usefixtures("ladder")
 def test_section_takes_a_fixed_number_of_queries(django_assert_num_queries):
     """However much is engaged: it is compiled inside every operation that releases anything."""
     for tier in ("vip", "standard", "free"):
