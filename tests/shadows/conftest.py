@@ -12,17 +12,23 @@ from tests.shadow_rows import POLICY, shadow_document
 from tests.shadows.promotions import bill, pass_evals, shadow_for_days
 
 
+@pytest.fixture(scope="module")
+def ground(lasting):
+    """The policy in force, for all tests of a module."""
+    with lasting():
+        make_policy()
+        make_routing(shadow_document())
+        return policy_in_force(POLICY)
+
+
 @pytest.fixture
-def shadowed(monkeypatch):
+def shadowed(ground, monkeypatch):
     """The policy in force; its flag is taken back at the end."""
     # A Redis that pauses is not one that is away.
     monkeypatch.setattr(flags, "TIMEOUT_SECONDS", 60.0)
-    make_policy()
-    make_routing(shadow_document())
-    policy = policy_in_force(POLICY)
-    yield policy
+    yield ground
     with redis.Redis.from_url(settings.REDIS_URL) as client:
-        client.delete(killed_key(policy.digest))
+        client.delete(killed_key(ground.digest))
 
 
 @pytest.fixture
