@@ -94,6 +94,7 @@ INSTALLED_APPS = [
     "controlplane.evals",
     "controlplane.verdicts",
     "controlplane.shadows",
+    "controlplane.corpora",
     "controlplane.console",
     "controlplane.api",
 ]
@@ -383,6 +384,9 @@ SPECTACULAR_SETTINGS = {
         "EvalRunPurposeEnum": "controlplane.evals.runs.RunPurpose.choices",
         "EvalSetPurposeEnum": "controlplane.evals.models.Purpose.choices",
         "CopyKindEnum": "controlplane.ladder.models.CopyKind.choices",
+        "NamespaceStateEnum": "controlplane.corpora.models.NamespaceState.choices",
+        "DumpStateEnum": "controlplane.corpora.records.DumpState.choices",
+        "RecoveryDrillStateEnum": "controlplane.corpora.records.DrillState.choices",
         "RungModeEnum": "controlplane.ladder.models.RungMode.choices",
         "TierEnum": "controlplane.accounts.models.Tier.choices",
         "AlertChannelKindEnum": "controlplane.alerts.models.ChannelKind.choices",

@@ -94,6 +94,7 @@ _CATEGORIES: Final[Mapping[Category, frozenset[str]]] = {
             "answer_diverged",
             "arguments_too_large",
             "context_length_exceeded",
+            "corpus_not_found",
             "idempotency_mismatch",
             "invalid_cursor",
             "invalid_request",
@@ -106,6 +107,7 @@ _CATEGORIES: Final[Mapping[Category, frozenset[str]]] = {
             "prompt_version_not_found",
             "repair_failed",
             "repair_not_found",
+            "snapshot_gone",
             "request_too_large",
             "stream_not_continuable",
             "stream_not_found",
@@ -124,7 +126,10 @@ _CATEGORIES: Final[Mapping[Category, frozenset[str]]] = {
     Category.DEPENDENCY: frozenset(
         {
             "circuit_open",
+            "corpus_not_ready",
+            "corpus_paused",
             "corpus_stale",
+            "corpus_unavailable",
             "idempotency_in_progress",
             "idempotency_indeterminate",
             "idempotency_outcome_not_kept",

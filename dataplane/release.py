@@ -35,9 +35,10 @@ from dataplane.ladder.activations import Activation, parse_activations
 from dataplane.ladder.policy import Ladder
 from dataplane.overrides import LaneOverride, parse_overrides
 from dataplane.prompts import Prompt, PromptSet
+from dataplane.retrieval.policy import Corpora
 from dataplane.routing import RoutingTable
 from dataplane.shadow.holds import parse_holds, without_held
-from dataplane.signed_copy import ANSWERS, ESCALATION, RUNG, CopyBook
+from dataplane.signed_copy import ANSWERS, ESCALATION, FRESHNESS, RUNG, CopyBook
 
 __all__ = [
     "READABLE",
@@ -73,8 +74,9 @@ __all__ = [
 # 3: routing tables may hold stream policies (`streams`), which routes name; tenants may have `idempotency_hours`, which
 #    are left out where they are 24.
 # 4: copy of the kind `rung`; sections `ladder` and `activations`.
-SCHEMA: Final = 4
-READABLE: Final = frozenset({1, 2, 3, SCHEMA})
+# 5: copy of the kind `freshness`; section `corpora`.
+SCHEMA: Final = 5
+READABLE: Final = frozenset({1, 2, 3, 4, SCHEMA})
 _SIGNED_PREFIX: Final = b"ballast.release.v1\n"
 # A release for evals alone. It is signed as such, and has the one revision that no live release has: whoever serves
 # customers takes it for none of theirs.
@@ -202,6 +204,7 @@ class Release:
     lane_overrides: dict[str, LaneOverride]
     ladder: Ladder
     activations: dict[str, tuple[Activation, ...]]
+    corpora: Corpora
     _canary_by_prompt: dict[str, CanaryPlan]
     # What tells one content of a section from another, so that an unchanged one is not parsed again.
     _marks: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)
@@ -364,7 +367,7 @@ def parse_document(content: Any, *, digest: str, current: Release | None = None,
     for name in ("access", "prompts", "canaries", "routing"):
         if name not in sections:
             members["sections"].refuse(f"missing section {name!r}")
-    for name in ("copy", "lane_overrides", "shadow_holds", "ladder", "activations"):
+    for name in ("copy", "lane_overrides", "shadow_holds", "ladder", "activations", "corpora"):
         sections.setdefault(name, Node({}, child_path(members["sections"].path, name)))
     marks = {name: _mark(sections[name].value) for name in ("access", "copy", "prompts")}
     # What is held is no part of the parsed table.
@@ -398,6 +401,8 @@ def parse_document(content: Any, *, digest: str, current: Release | None = None,
     ladder = Ladder.parse(sections["ladder"].value, path=sections["ladder"].path)
     _check_ladder(sections["ladder"], ladder, routing, copy)
     ladder = ladder.with_words(copy)
+    corpora = Corpora.parse(sections["corpora"].value, path=sections["corpora"].path)
+    _check_corpora(sections["corpora"], corpora, routing, copy)
     return Release(
         revision=revision,
         digest=digest,
@@ -413,6 +418,7 @@ def parse_document(content: Any, *, digest: str, current: Release | None = None,
         lane_overrides=parse_overrides(sections["lane_overrides"].value, path=sections["lane_overrides"].path),
         ladder=ladder,
         activations=parse_activations(sections["activations"].value, ladder, path=sections["activations"].path),
+        corpora=corpora.with_words(copy),
         _canary_by_prompt={plan.prompt: plan for plan in canaries.values()},
         _marks=marks,
     )
@@ -469,6 +475,23 @@ def _check_ladder(section: Node, ladder: Ladder, routing: RoutingTable, copy: Co
                         f"{path}.rungs.{number}.{name}",
                         f"{words!r} is copy of the kind {copy[words].kind!r}, not {kind!r}",
                     )
+
+
+def _check_corpora(section: Node, corpora: Corpora, routing: RoutingTable, copy: CopyBook) -> None:
+    """Refuse a corpus that no lane can embed. Of a banner that nobody signed yet, see `Corpora.with_words`."""
+    for slug, corpus in corpora.items():
+        path = child_path(section.path, slug)
+        name, model = corpus.embedding.route, corpus.embedding.model
+        route = routing.routes.get(name)
+        if route is None:
+            raise MalformedRelease(f"{path}.embedding.route", f"{name!r} is not a route of this release")
+        if not any(lane.model == model and "embeddings" in lane.capabilities for lane in route.lanes):
+            raise MalformedRelease(f"{path}.embedding.model", f"no lane of route {name!r} embeds by {model!r}")
+        banner = corpus.freshness.banner
+        if banner in copy and copy[banner].kind != FRESHNESS:
+            raise MalformedRelease(
+                f"{path}.freshness.banner", f"{banner!r} is copy of the kind {copy[banner].kind!r}, not {FRESHNESS!r}"
+            )
 
 
 def _parse_canaries(section: Node, prompts: PromptSet) -> dict[str, CanaryPlan]:

@@ -1,6 +1,6 @@
 """Words that people wrote and signed before they were needed: answers to known questions, a template, an outage notice,
 what stands in the place of an answer that must not be given (escalation), what users read while a rung of a degradation
-ladder is engaged.
+ladder is engaged, or beside what a corpus says that is older than promised (freshness).
 
 A release carries only versions whose sign-offs stand, so what is here may be shown. Placeholders are written as in
 prompts, `{{eta_minutes}}`, and only those of `PLACEHOLDERS` exist.
@@ -22,11 +22,18 @@ from dataplane.rung_words import RungWords, parse_rung_words
 ANSWERS: Final = "answers"
 ESCALATION: Final = "escalation"
 RUNG: Final = "rung"
-KINDS: Final = frozenset({ANSWERS, "template", "outage", ESCALATION, RUNG})
+FRESHNESS: Final = "freshness"
+KINDS: Final = frozenset({ANSWERS, "template", "outage", ESCALATION, RUNG, FRESHNESS})
 # What may stand in a template or an outage notice. An answer to a known question is complete as it was written.
 PLACEHOLDERS: Final = frozenset({"eta_seconds", "eta_minutes", "request_id", "route"})
 # Asking again does not help there, so there is no time to name.
 ESCALATION_PLACEHOLDERS: Final = frozenset({"request_id", "route"})
+# `lag` is in words such as "12 min", `as_of` the time since when changes may be missing, such as "14:05 UTC".
+FRESHNESS_PLACEHOLDERS: Final = frozenset({"as_of", "corpus", "lag"})
+_PLACEHOLDERS_OF: Final[Mapping[str, frozenset[str]]] = {
+    ESCALATION: ESCALATION_PLACEHOLDERS,
+    FRESHNESS: FRESHNESS_PLACEHOLDERS,
+}
 MAX_TEXT_CHARACTERS: Final = 20_000
 MAX_ANSWERS: Final = 1_000
 # What may end a question in the scripts of the world, and says nothing about which question it is.
@@ -110,9 +117,9 @@ class CopyBook(dict[str, SignedCopy]):
 def parse_copy(slug: str, node: Node, *, version: int, digest: str) -> SignedCopy:
     """Read the document of a version.
 
-    Shape: {"kind": "template" | "outage" | "escalation", "default_locale": str, "locales": {locale: {"text": str,
-            "json": object or null}}}; for the kind "answers", a locale has [{"questions": [str], "text": str, "json":
-            object or null}], for the kind "rung" what `rung_words.parse_rung_words` reads.
+    Shape: {"kind": "template" | "outage" | "escalation" | "freshness", "default_locale": str, "locales": {locale:
+            {"text": str, "json": object or null}}}; for the kind "answers", a locale has [{"questions": [str], "text":
+            str, "json": object or null}], for the kind "rung" what `rung_words.parse_rung_words` reads.
     Raises:
         MalformedRelease: naming the JSON path; also for a placeholder that does not exist, and for a question that two
             answers claim.
@@ -136,8 +143,7 @@ def parse_copy(slug: str, node: Node, *, version: int, digest: str) -> SignedCop
             rung[locale] = parse_rung_words(entry)
         else:
             inner = entry.members("text", "json")
-            allowed = ESCALATION_PLACEHOLDERS if kind == ESCALATION else PLACEHOLDERS
-            words[locale] = _parse_words(inner, allowed=allowed)
+            words[locale] = _parse_words(inner, allowed=_PLACEHOLDERS_OF.get(kind, PLACEHOLDERS))
     return SignedCopy(slug, kind, version, digest, default_locale, words, answers, rung, by_question)
 
 

@@ -38,6 +38,7 @@ _SEES_DEPLOYMENT = frozenset(
         "approvals.view_approvalpolicy",
         "ladder.view_copy",
         "ladder.view_ladderpolicy",
+        "corpora.view_corpuspolicy",
     }
 )
 # So are eval sets and judges, but only by who works with what they say.
@@ -48,7 +49,7 @@ ROLES: dict[Role, RoleDefinition] = {
     Role.PROMPT_OWNER: RoleDefinition(
         "Submits prompt versions and runs their canaries",
         {"prompts.prompt": _SEES_PROMPT | {"submit_version", "run_canary", "turn_knob", "roll_back"}},
-        _SEES_DEPLOYMENT | _MANAGES_EVALS | {"prompts.add_prompt", "ladder.write_copy"},
+        _SEES_DEPLOYMENT | _MANAGES_EVALS | {"prompts.add_prompt", "ladder.write_copy", "corpora.feed_corpus"},
     ),
     Role.APPROVER: RoleDefinition(
         "Signs off what others wrote, reviews break-glass",
@@ -64,6 +65,8 @@ ROLES: dict[Role, RoleDefinition] = {
             "routing.review_break_glass_routing",
             "ladder.sign_off_ladder",
             "ladder.review_break_glass_ladder",
+            "corpora.sign_off_corpora",
+            "corpora.review_break_glass_corpora",
             "approvals.sign_off_policy",
         },
     ),
@@ -94,6 +97,10 @@ ROLES: dict[Role, RoleDefinition] = {
             "ladder.propose_ladder",
             "ladder.break_glass_ladder",
             "ladder.engage_rung",
+            "corpora.propose_corpora",
+            "corpora.break_glass_corpora",
+            "corpora.operate_corpus",
+            "corpora.drill_corpus",
             "alerts.view_channel",
         },
     ),
@@ -164,6 +171,11 @@ ROLES: dict[Role, RoleDefinition] = {
             "ladder.propose_ladder",
             "ladder.sign_off_ladder",
             "ladder.engage_rung",
+            "corpora.propose_corpora",
+            "corpora.sign_off_corpora",
+            "corpora.feed_corpus",
+            "corpora.operate_corpus",
+            "corpora.drill_corpus",
             "audit.view_auditevent",
             "alerts.view_channel",
             "alerts.manage_channels",

@@ -16,13 +16,16 @@ from controlplane.ladder.models import Copy, CopyActivation, CopyKind, CopyVersi
 from controlplane.ladder.operations import KIND_NAME
 from controlplane.ladder.uses import Use, uses
 from dataplane.rung_words import BANNER_PLACEHOLDERS, RUNG_PLACEHOLDERS
-from dataplane.signed_copy import ESCALATION_PLACEHOLDERS, PLACEHOLDERS
+from dataplane.signed_copy import ESCALATION_PLACEHOLDERS, FRESHNESS_PLACEHOLDERS, PLACEHOLDERS
 
 # What a placeholder may become; readers are told that these are samples.
 SAMPLES: Final[Mapping[str, str]] = {
+    "as_of": "14:05 UTC",
+    "corpus": "Help centre",
     "eta_seconds": "240",
     "eta_minutes": "4",
     "job": "job-3c81f0a4",
+    "lag": "12 min",
     "position": "12",
     "request_id": "req-7f3a91c2",
     "route": "chat",
@@ -30,9 +33,12 @@ SAMPLES: Final[Mapping[str, str]] = {
     "surface": "Web chat",
 }
 _MEANINGS: Final[Mapping[str, str]] = {
+    "as_of": "the time since when changes may be missing",
+    "corpus": "the title of the corpus",
     "eta_seconds": "seconds until it is expected to be over",
     "eta_minutes": "minutes until it is expected to be over, rounded up",
     "job": "the id of an answer that comes later; a dash without one",
+    "lag": "how old the oldest change is that is missing, in words",
     "position": "its place among those that wait; a dash without one",
     "request_id": "what support finds the request by",
     "route": "which route was asked",
@@ -57,8 +63,13 @@ class Placeholder:
 
 def placeholders(kind: str) -> list[Placeholder]:
     """Those of a kind of copy; an answer to a known question has none."""
-    allowed = {CopyKind.ANSWERS: frozenset[str](), CopyKind.ESCALATION: ESCALATION_PLACEHOLDERS}
-    names = RUNG_PLACEHOLDERS if kind == CopyKind.RUNG else allowed.get(CopyKind(kind), PLACEHOLDERS)
+    allowed = {
+        CopyKind.ANSWERS: frozenset[str](),
+        CopyKind.ESCALATION: ESCALATION_PLACEHOLDERS,
+        CopyKind.RUNG: RUNG_PLACEHOLDERS,
+        CopyKind.FRESHNESS: FRESHNESS_PLACEHOLDERS,
+    }
+    names = allowed.get(CopyKind(kind), PLACEHOLDERS)
     in_banner = BANNER_PLACEHOLDERS if kind == CopyKind.RUNG else names
     return [Placeholder(name, _MEANINGS[name], SAMPLES[name], name in in_banner) for name in sorted(names)]
 

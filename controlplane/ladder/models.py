@@ -22,7 +22,8 @@ from dataplane.signed_copy import SignedCopy, parse_copy
 
 class CopyKind(models.TextChoices):
     """What a piece of copy is for: the rung of a fallback stack that may name it is called the same, `escalation` is
-    what a validator policy names, and `rung` what the rung of a degradation ladder shows.
+    what a validator policy names, `rung` what the rung of a degradation ladder shows, and `freshness` what goes with
+    answers from a corpus that is older than promised.
     """
 
     ANSWERS = "answers", "Answers to known questions"
@@ -30,6 +31,7 @@ class CopyKind(models.TextChoices):
     OUTAGE = "outage", "Outage notice"
     ESCALATION = "escalation", "Words for a withheld answer"
     RUNG = "rung", "Words of a ladder's rung"
+    FRESHNESS = "freshness", "Banner of a corpus that is older than promised"
 
 
 class Copy(models.Model):

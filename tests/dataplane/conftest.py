@@ -189,6 +189,11 @@ def copy_document(kind: str) -> dict[str, Any]:
             "en": {"text": withheld, "json": {"answer": withheld, "sources": [], "final": True}},
             "de": {"text": "Das können wir hier nicht beantworten.", "json": None},
         }
+    elif kind == "freshness":
+        locales = {
+            "en": {"text": "{{corpus}} may lack what changed since {{as_of}} ({{lag}}).", "json": None},
+            "de": {"text": "{{corpus}} kann {{lag}} alt sein.", "json": None},
+        }
     elif kind == "rung":
         words = {
             "banner": "{{surface}} answers more briefly; back to normal in about {{eta_minutes}} min.",

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dataplane.access import key_digest
 from dataplane.errors import UnknownPrompt
 from dataplane.release import (
+    SCHEMA,
     BadSignature,
     DigestMismatch,
     Envelope,
@@ -146,7 +147,7 @@ def test_release_being_served_is_accepted_again(make_envelope, trusted):
     assert verify(make_envelope(5), trusted=trusted, current=None).digest == current.digest
 
 
-@pytest.mark.parametrize("schema", [5, 0, "1", None, True, [2], {"number": 2}])
+@pytest.mark.parametrize("schema", [SCHEMA + 1, 0, "1", None, True, [2], {"number": 2}])
 def test_unknown_schema_is_refused_before_anything_else_is_read(make_document, signing_key, trusted, schema):
     """A document of a later schema may have any shape, so the number speaks first."""
     document = {"schema": schema, "whatever": make_document()}
@@ -214,13 +215,13 @@ def test_release_of_schema_3_carries_stream_policies(helped, signing_key, truste
     release = verify(sign(helped | {"schema": 3}, signing_key), trusted=trusted, current=None)
 
     assert release.routing.routes["chat"].streams is release.routing.streams["resumable"]
-    with pytest.raises(UnknownSchema, match="schema 5 is unknown to this worker, which reads 1, 2, 3 and 4; upgrade"):
-        verify(sign(helped | {"schema": 5}, signing_key), trusted=trusted, current=None)
+    with pytest.raises(UnknownSchema, match="schema 6 is unknown to this worker, which reads 1, 2, 3, 4 and 5"):
+        verify(sign(helped | {"schema": SCHEMA + 1}, signing_key), trusted=trusted, current=None)
 
 
 def test_release_of_an_older_schema_is_read_as_one_without_what_came_later(make_document):
     """A worker that was upgraded first goes on serving what is on its disk; so may a document of any be bare."""
-    for schema in (1, 2, 3, 4):
+    for schema in (1, 2, 3, 4, 5):
         release = parse_document(make_document() | {"schema": schema}, digest="0" * 64)
 
         assert (release.copy, release.lane_overrides) == ({}, {})

@@ -118,7 +118,8 @@ def test_policy_speaks_of_kind_and_regulation_of_copy():
     with pytest.raises(MalformedPolicy, match=r"when\.regulated: 'yes' is not one of False, True"):
         check_rules(rules(regulated=["yes"]))
     with pytest.raises(
-        MalformedPolicy, match=r"when\.copy_kind: 'poem' is not one of answers, escalation, outage, rung, template"
+        MalformedPolicy,
+        match=r"when\.copy_kind: 'poem' is not one of answers, escalation, freshness, outage, rung, template",
     ):
         check_rules(rules(copy_kind=["poem"]))
 
