@@ -255,9 +255,7 @@ class Attempts:
         if work.is_committed():
             raise failure
         lanes_left = sum(map(work.fits, others))
-        situation = Situation(
-            len(journey.attempts), on_lane, lanes_left, work.deadline.remaining_seconds, work.is_repeatable
-        )
+        situation = Situation(journey.tries, on_lane, lanes_left, work.deadline.remaining_seconds, work.is_repeatable)
         step = next_step(
             failure,
             situation,

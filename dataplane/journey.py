@@ -36,10 +36,12 @@ if TYPE_CHECKING:
 CLIENT_CLOSED_REQUEST: Final = 499
 # Vendors count about four characters of English to a token. Only used when an answer ends without its usage.
 CHARACTERS_PER_TOKEN: Final = 4
-# Attempts that are about an answer, and are not it: its repair, and its judge.
+# Attempts that are about an answer, and are not it: its repair, its judge, and the embedding of a question, by which
+# passages are found.
 REPAIR: Final = "repair"
 JUDGE: Final = "judge"
-ASIDE: Final = frozenset({REPAIR, JUDGE})
+RETRIEVAL: Final = "retrieval"
+ASIDE: Final = frozenset({REPAIR, JUDGE, RETRIEVAL})
 # As what every attempt of an eval is recorded, whichever of its request's it is.
 EVAL: Final = "eval"
 # A shorter answer says nothing about how fast a provider gives tokens.
@@ -319,7 +321,8 @@ class Journey:
 
     def begin_attempt(self, lane: Lane, *, now: float) -> Attempt:
         """Begin the next attempt, at `lane`. `now` is monotonic seconds."""
-        before = self.attempts[-1] if self.attempts else None
+        # What was asked beside an answer is no try at it that it could be a retry of.
+        before = (self.attempts[-1] if self.attempts else None) if self.aside else self.answering
         kind = self.kind if before is None else "retry" if before.lane is lane else "fallback"
         kind = self.aside or self.taking_up or kind
         cause = "" if before is None else before.outcome
@@ -351,6 +354,14 @@ class Journey:
     def attempts_ms(self) -> float:
         """How long its attempts took, from the start of the first to the end of the last, in milliseconds."""
         return (self.attempts[-1].ended - self.attempts[0].started) * 1000 if self.attempts else 0.0
+
+    @property
+    def tries(self) -> int:
+        """How many attempts were made at what is attempted now: at the question by which passages are found, or at all
+        the rest.
+        """
+        is_question = self.aside == RETRIEVAL
+        return sum((one.kind == RETRIEVAL) == is_question for one in self.attempts)
 
     @property
     def lane(self) -> Lane | None:

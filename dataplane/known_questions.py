@@ -10,31 +10,27 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
-import orjson
-from numpy.typing import NDArray
 
-from dataplane.attempts import Attempts, Work
-from dataplane.errors import GatewayError, NoEligibleLane, UnsupportedRequest, UpstreamMalformed
-from dataplane.journey import CHARACTERS_PER_TOKEN, Attempt, Journey, own_journey
+from dataplane.attempts import Attempts
+from dataplane.embedding import NEEDS, TextEmbedder
+from dataplane.errors import GatewayError, NoEligibleLane, UnsupportedRequest
+from dataplane.journey import Journey, own_journey
 from dataplane.lane_caller import LaneCaller
-from dataplane.messages import EmbeddingRequest, EmbeddingResponse
 from dataplane.policies import CachedAnswers
-from dataplane.providers.base import Adapter, UpstreamCall
 from dataplane.release import Release
 from dataplane.routing import Lane, eligible_lanes
 from dataplane.signed_copy import Answer, SignedCopy
 from dataplane.timers import TimerWheel
+from dataplane.vectors import Vectors
 
-NEEDS: Final = frozenset({"embeddings"})
 MATCH_SECONDS: Final = 1.0
 LEARN_SECONDS: Final = 20.0
 LEARN_AGAIN_SECONDS: Final = 30.0
 MAX_QUESTIONS: Final = 4
 BATCH: Final = 64
-Vectors = NDArray[np.float64]
 
 
 class Key(NamedTuple):
@@ -68,8 +64,7 @@ class KnownQuestions:
         clock: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
-        self._attempts = attempts
-        self._caller = caller
+        self._embedder = TextEmbedder(attempts=attempts, caller=caller)
         self._timers = timers
         self._clock = clock
         self._wall = wall
@@ -194,50 +189,11 @@ class KnownQuestions:
     async def _embed(
         self, journey: Journey, release: Release, lanes: Sequence[Lane], texts: list[str], *, seconds: float
     ) -> Vectors:
-        request = EmbeddingRequest(route="", input=texts, parameters={"encoding_format": "float"})
-
-        def prepare(lane: Lane) -> tuple[UpstreamCall, Adapter]:
-            account, adapter, secret = self._caller.access(release, lane)
-            return adapter.embedding_call(request, lane=lane, account=account, secret=secret), adapter
-
-        async def make(attempt: Attempt, call: UpstreamCall, adapter: Adapter) -> EmbeddingResponse:
-            return await self._caller.embed(attempt, call, adapter)
-
         with self._timers.deadline(seconds) as deadline:
-            response = await self._attempts.until_answered(
-                journey,
-                lanes,
-                Work(
-                    prepare=prepare,
-                    make=make,
-                    deadline=deadline,
-                    deadline_ms=seconds * 1000,
-                    size=lambda _: (sum(map(len, texts)) // CHARACTERS_PER_TOKEN, 0),
-                ),
+            embedded = await self._embedder.embed(
+                journey, release, lanes, texts, deadline=deadline, deadline_ms=seconds * 1000
             )
-        return unit_vectors(response.raw, count=len(texts))
-
-
-def unit_vectors(raw: bytes, *, count: int) -> Vectors:
-    """Read `count` embeddings from OpenAI's JSON, in the order of their inputs, each brought to length 1.
-
-    Shape: (count, dimensions).
-
-    Raises:
-        UpstreamMalformed: not one for each input, or not vectors of one length.
-    """
-    try:
-        rows: list[Any] = sorted(orjson.loads(raw)["data"], key=lambda row: row["index"])
-        vectors = np.array([row["embedding"] for row in rows], dtype=np.float64)
-    except (KeyError, TypeError, ValueError) as exc:
-        raise UpstreamMalformed(f"the embeddings cannot be read: {exc}") from exc
-    if [row["index"] for row in rows] != list(range(count)):
-        raise UpstreamMalformed(f"expected {count} embeddings, numbered from 0, got {len(rows)}")
-    if vectors.ndim != 2 or not vectors.shape[1] or not np.isfinite(vectors).all():
-        raise UpstreamMalformed("the embeddings are not vectors of numbers, all of one length")
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: Vectors = vectors / np.where(lengths > 0, lengths, 1.0)
-    return unit
+        return embedded.vectors
 
 
 def _key(copy: SignedCopy, locale: str, lane: Lane) -> Key:

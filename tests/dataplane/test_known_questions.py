@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -14,10 +15,11 @@ from hypothesis import strategies as st
 
 from dataplane.errors import UpstreamMalformed, UpstreamUnavailable
 from dataplane.journey import Inbound, Journey
-from dataplane.known_questions import BATCH, MAX_QUESTIONS, KnownQuestions, unit_vectors
+from dataplane.known_questions import BATCH, MAX_QUESTIONS, KnownQuestions
 from dataplane.messages import EmbeddingResponse
 from dataplane.release import Release, parse_document
 from dataplane.timers import TimerWheel
+from dataplane.vectors import unit_vectors
 from tests.dataplane.conftest import LANE, ROUTING, US_LANE, DocumentFactory, copy_document, threshold
 
 PASSWORD, FORGOT, OPEN = "How do I reset my password?", "I forgot my password", "When are you open?"
@@ -45,13 +47,13 @@ class Vendor:
         self.called.set()
         if lanes[0].id in self.failing:
             raise self.failing[lanes[0].id]
-        return await work.make(None, call, adapter)
+        return await work.make(SimpleNamespace(lane=lanes[0]), call, adapter)
 
     # As LaneCaller.
     def access(self, release: Any, lane: Any) -> Any:
         return release.routing.accounts[lane.account], self, "s3cret"
 
-    async def embed(self, attempt: Any, call: Any, adapter: Any) -> EmbeddingResponse:
+    async def embed(self, attempt: Any, call: Any, adapter: Any, *, limit: Any = None) -> EmbeddingResponse:
         rows = [(index, self.meaning.get(text, [0.0, 0.0, 1.0])) for index, text in enumerate(call.input)]
         return EmbeddingResponse(embeddings(*reversed(rows)), None)
 
