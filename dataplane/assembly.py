@@ -34,12 +34,16 @@ from dataplane.providers import ADAPTERS
 from dataplane.quota_desk import QuotaDesk
 from dataplane.release import Release
 from dataplane.repair_desk import RepairDesk
+from dataplane.retrieval.counting import RetrievalCounts
+from dataplane.retrieval.desk import RetrieveDesk
+from dataplane.retrieval.retriever import Retriever
 from dataplane.samples import Samples
 from dataplane.sandboxes import Sandboxes, TrustedKeys
 from dataplane.schema_check import SchemaChecker
 from dataplane.settings import GatewaySettings
 from dataplane.shadow.offering import Offering
 from dataplane.stores.breakers import BreakerStore
+from dataplane.stores.corpora import CorpusStore
 from dataplane.stores.idempotency import IdempotencyStore
 from dataplane.stores.jobs import JobStore
 from dataplane.stores.ladder import LadderStore
@@ -93,7 +97,7 @@ class Stores:
     process' own; without `streams`, no stream outlives its caller's connection; without `idempotency`, requests with a
     key are refused; without `quotas`, this process keeps to its part of each quota; without `ladders`, it decides by
     itself where its ladders stand; without `jobs`, it takes none; without `repairs`, it keeps no answers for somebody
-    to complete.
+    to complete; without `corpora`, nobody finds anything in one.
     """
 
     breakers: BreakerStore | None = None
@@ -103,14 +107,15 @@ class Stores:
     ladders: LadderStore | None = None
     jobs: JobStore | None = None
     repairs: RepairStore | None = None
+    corpora: CorpusStore | None = None
 
 
 NO_STORES: Final = Stores()
 
 
 class Assembly:
-    """The parts of one gateway, on one event loop. `pipeline` serves requests, `stream_desk` and `desks` what is kept
-    of them, and `status_desk` whoever asks how surfaces stand.
+    """The parts of one gateway, on one event loop. `pipeline` serves requests, `retrieve_desk` those to corpora,
+    `stream_desk` and `desks` what is kept of them, and `status_desk` whoever asks how surfaces stand.
     """
 
     def __init__(
@@ -139,6 +144,7 @@ class Assembly:
         self._shadows = shadows
         clock, wall = time.monotonic, time.time
         schemas = SchemaChecker()
+        retrievals = RetrievalCounts()
         self._breakers = FleetBreakers(store=stores.breakers, report=reports.add_event, clock=clock, wall=wall)
         self.metrics = GatewayMetrics(
             release=lambda: watcher.current,
@@ -147,6 +153,7 @@ class Assembly:
             streams=lambda: self._streams,
             jobs=lambda: self.job_queue.figures,
             ladders=lambda: self._ladders.states(),
+            retrievals=retrievals,
         )
         caller = LaneCaller(
             transport=transport,
@@ -238,6 +245,10 @@ class Assembly:
             clock=clock,
             wall=wall,
         )
+        retriever = Retriever(
+            stores.corpora, attempts=attempts, caller=caller, counts=retrievals, clock=clock, wall=wall
+        )
+        self.retrieve_desk = RetrieveDesk(retriever, self.pipeline, timers=timers)
         self.stream_desk = StreamDesk(self._streams, self.pipeline)
         job_desk = JobDesk(self.job_queue, self.pipeline, words=self._ladders.desk.speak_later)
         repair_desk = RepairDesk(stores.repairs, self.pipeline, schemas=schemas)
@@ -277,6 +288,7 @@ class Assembly:
             await self._streams.start()
         if self._keyed is not None:
             await self._keyed.start()
+        await self.retrieve_desk.start()
         for desk in self.desks:
             await desk.start()
         await self._known_questions.start()
@@ -297,6 +309,7 @@ class Assembly:
             await self._keyed.stop()
         for desk in self.desks:
             await desk.stop()
+        await self.retrieve_desk.stop()
         await self._ladders.stop()
         await self._breakers.stop()
         await self._quotas.stop()

@@ -31,6 +31,8 @@ from dataplane.envelope import (
 from dataplane.errors import GatewayError, UnknownRoute
 from dataplane.journey import Inbound, new_id
 from dataplane.ladder.status_desk import StatusCall
+from dataplane.retrieval.desk import OPERATION as RETRIEVE_OPERATION
+from dataplane.retrieval.desk import PATH as RETRIEVE
 from dataplane.stream_desk import ANY_ORIGIN, StreamCall, shows_cursor
 
 log = logging.getLogger("ballast.gateway")
@@ -44,6 +46,7 @@ STREAM_ACTIONS: Final = {"": "GET", "ack": "POST", "cancel": "POST", "continue":
 METHODS: Final = {
     "/v1/chat/completions": "POST",
     "/v1/embeddings": "POST",
+    RETRIEVE: "POST",
     "/v1/models": "GET",
     "/livez": "GET",
     "/readyz": "GET",
@@ -60,6 +63,7 @@ class Gateway:
         self._parts = parts
         self._limit_bytes = limit_bytes
         self._pipeline = parts.pipeline
+        self._retrieve_desk = parts.retrieve_desk
         self._stream_desk = parts.stream_desk
         self._status_desk = parts.status_desk
         self._desks = parts.desks
@@ -80,6 +84,8 @@ class Gateway:
             await self._serve("chat", self._pipeline.serve_chat, scope, receive, send)
         elif path == "/v1/embeddings" and scope["method"] == "POST":
             await self._serve("embeddings", self._pipeline.serve_embeddings, scope, receive, send)
+        elif path == RETRIEVE and scope["method"] == "POST":
+            await self._serve(RETRIEVE_OPERATION, self._retrieve_desk.serve, scope, receive, send)
         elif path.startswith(STREAMS):
             await self._serve_stream(scope, receive, send)
         elif (desk := self._desk_at(path)) is not None:

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from dataplane.job_metrics import job_families
 from dataplane.jobs import Figures
 from dataplane.release import Release
+from dataplane.retrieval.counting import RetrievalCounts
 
 
 class StreamCounts(Protocol):
@@ -69,10 +70,11 @@ class GatewayMetrics(Collector):
         streams: Callable[[], StreamCounts | None] = lambda: None,
         jobs: Callable[[], Figures | None] = lambda: None,
         ladders: Callable[[], list[dict[str, Any]]] = list,
+        retrievals: RetrievalCounts | None = None,
     ) -> None:
         """`breakers` gives the states of the lanes' breakers: see `BreakerBoard.states`; `ladders` how the ladders
         stand: see `Ladders.states`. `streams` gives None where no stream outlives its caller's connection; their series
-        are absent then, as are those of jobs where `jobs` gives None.
+        are absent then, as are those of jobs where `jobs` gives None, and of corpora without `retrievals`.
         """
         self.in_flight = 0
         self._release = release
@@ -85,6 +87,7 @@ class GatewayMetrics(Collector):
         self._quotas = quotas
         self._jobs = jobs
         self._ladders = ladders
+        self._retrievals = retrievals
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -156,6 +159,8 @@ class GatewayMetrics(Collector):
         jobs = self._jobs()
         if jobs is not None:
             yield from job_families(jobs)
+        if self._retrievals is not None:
+            yield from self._retrievals.families()
         yield GaugeMetricFamily("ballast_gateway_in_flight", "Requests being served now.", value=self.in_flight)
         release = self._release()
         yield GaugeMetricFamily(

@@ -151,21 +151,25 @@ class Pipeline:
 
     async def serve_chat(self, inbound: Inbound, reply: Reply) -> None:
         """Answer one `POST /v1/chat/completions`; errors become responses, cancellation passes through."""
-        await self._record_whatever_happens("chat", inbound, reply, self._chat)
+        await self.serve_life("chat", inbound, reply, self._chat)
 
     async def serve_embeddings(self, inbound: Inbound, reply: Reply) -> None:
         """Answer one `POST /v1/embeddings`; as `serve_chat`."""
-        await self._record_whatever_happens("embeddings", inbound, reply, self._embeddings)
+        await self.serve_life("embeddings", inbound, reply, self._embeddings)
 
     async def serve_continuation(self, inbound: Inbound, reply: Reply, ended: EndedStream) -> None:
         """Answer one `POST /v1/streams/{id}/continue`, whose question `inbound` repeats; as `serve_chat`."""
-        await self._record_whatever_happens(
+        await self.serve_life(
             "stream_continue", inbound, reply, lambda journey, reply: self._continue(journey, reply, ended)
         )
 
     def authenticate(self, authorization: str | None, *, job: str | None = None) -> tuple[Release, ApiKey]:
         """As `Authentication.authenticate`."""
         return self._authentication.authenticate(authorization, job=job)
+
+    def admit(self, journey: Journey) -> tuple[Release, Tenant]:
+        """As `Authentication.admit`."""
+        return self._authentication.admit(journey)
 
     def check(self, inbound: Inbound, *, path: str) -> Journey:
         """Decide about a request as if it were served, so that what is wrong with it shows before it is. Who asks
@@ -318,7 +322,7 @@ class Pipeline:
         if self._keyed is None:
             raise IdempotencyUnavailable("this gateway is told of no database")
         request = KeyedRequest(key, path, tenant.idempotency_hours * 3600.0, is_repeatable, execute, carry)
-        await self._keyed.serve(journey, reply, request, seconds=self._remaining_seconds(journey))
+        await self._keyed.serve(journey, reply, request, seconds=self.remaining_seconds(journey))
 
     def _apart(self, operation: str, life: Life) -> Life:
         """The rest of a request's life, for a task that the caller's connection cannot end."""
@@ -349,7 +353,7 @@ class Pipeline:
     async def _answer(self, journey: Journey, reply: Reply, chat: Chat) -> None:
         """Answer from the route's lanes, or below them."""
         try:
-            with self._timers.deadline(self._remaining_seconds(journey)) as deadline:
+            with self._timers.deadline(self.remaining_seconds(journey)) as deadline:
                 await self._answer_from_lanes(journey, reply, chat, deadline)
         except ValidationFailed as failure:
             if journey.is_eval:
@@ -414,7 +418,7 @@ class Pipeline:
         if self._steps is not None and (stand := self._steps.enter(journey)) is not None:
             chat = self._steps.go_on(journey, chat, stand)
         try:
-            with self._timers.deadline(self._remaining_seconds(journey)) as deadline:
+            with self._timers.deadline(self.remaining_seconds(journey)) as deadline:
                 await self._relay.take_up_another(journey, reply, chat, deadline)
         except ValidationFailed as failure:
             await self._last_words.withhold(journey, reply, chat, failure)
@@ -433,7 +437,7 @@ class Pipeline:
         if self._steps is not None and (stand := self._steps.enter(journey)) is not None:
             self._steps.embed(journey, stand)
         try:
-            with self._timers.deadline(self._remaining_seconds(journey)) as deadline:
+            with self._timers.deadline(self.remaining_seconds(journey)) as deadline:
                 response = await self._attempts.until_answered(
                     journey,
                     journey.lanes,
@@ -461,12 +465,14 @@ class Pipeline:
         journey.stage = "responding"
         await reply.send_whole(200, journey.headers(JSON_TYPE), body)
 
-    def _remaining_seconds(self, journey: Journey) -> float:
+    def remaining_seconds(self, journey: Journey) -> float:
+        """What is left until the request's deadline, in seconds."""
         return journey.deadline_ms / 1000 - (self._clock() - journey.inbound.started)
 
     # Record, whatever happens; then let a shadow have it.
 
-    async def _record_whatever_happens(self, operation: str, inbound: Inbound, reply: Reply, life: Life) -> None:
+    async def serve_life(self, operation: str, inbound: Inbound, reply: Reply, life: Life) -> None:
+        """Let `life` answer one request, and record it whatever happens; as `serve_chat`."""
         journey = Journey(inbound)
         try:
             await self._last_words.tell_whatever_happens(journey, reply, life)

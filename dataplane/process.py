@@ -26,6 +26,7 @@ from dataplane.settings import GatewaySettings
 from dataplane.shadow.counting import ShadowCounting
 from dataplane.shadow.offering import Offering
 from dataplane.stores.breakers import RedisBreakerStore
+from dataplane.stores.corpora import PostgresCorpusStore
 from dataplane.stores.cursor_keys import read_cursor_keys
 from dataplane.stores.idempotency import PostgresIdempotencyStore
 from dataplane.stores.jobs import PostgresJobStore
@@ -150,6 +151,7 @@ def _open_stores(*, redis_url: str | None, database_url: str | None) -> Stores:
         idempotency=PostgresIdempotencyStore(database_url),
         jobs=PostgresJobStore(database_url),
         repairs=PostgresRepairStore(database_url),
+        corpora=PostgresCorpusStore(database_url),
     )
 
 

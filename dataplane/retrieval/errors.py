@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dataplane.errors import GatewayError, InvalidRequest
+from dataplane.retrieval.found import Place
 
 
 class CorpusNotFound(InvalidRequest):
@@ -61,6 +62,18 @@ class SnapshotGone(GatewayError):
     def __init__(self, snapshot: str) -> None:
         super().__init__(f"snapshot {snapshot!r} is no longer kept; begin again without one")
         self.snapshot = snapshot
+
+
+class ModelMoved(GatewayError):
+    """What is to be searched has vectors of another model than the question's by now; `place` is where. Never leaves
+    the retriever.
+    """
+
+    code = "corpus_model_moved"
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(f"namespace {place.namespace} is of model {place.model!r}; embed the question by that")
+        self.place = place
 
 
 class CorpusUnavailable(GatewayError):

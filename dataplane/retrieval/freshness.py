@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from dataplane.retrieval.modes import Mode
 from dataplane.retrieval.policy import BANNER, Corpus
 from dataplane.retrieval.tables import Snapshot
+
+# Whoever reads a source's outbox looks every few seconds; one that was looked at within so long hides no change.
+UNCHECKED_SECONDS: Final = 15
 
 
 @dataclass(frozen=True, slots=True)

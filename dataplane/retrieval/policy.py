@@ -61,6 +61,11 @@ class Embedding:
     document_input_type: str
     query_input_type: str
 
+    def parameters(self, *, is_query: bool) -> dict[str, str]:
+        """What a model is told beside the texts: those of documents, or a question."""
+        input_type = self.query_input_type if is_query else self.document_input_type
+        return {"input_type": input_type} if input_type else {}
+
 
 @dataclass(frozen=True, slots=True)
 class Chunking:

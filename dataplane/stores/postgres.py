@@ -28,9 +28,14 @@ KEEPING: Final[dict[str, Any]] = {
 }
 
 
-def make_pool(url: str, *, name: str, connections: int, timeout_seconds: float) -> Pool:
+Configure = Callable[[psycopg.AsyncConnection[DictRow]], Awaitable[None]]
+
+
+def make_pool(
+    url: str, *, name: str, connections: int, timeout_seconds: float, configure: Configure | None = None
+) -> Pool:
     """A pool, not yet open, of up to so many connections that go by `name`; rows are dicts. `timeout_seconds` bounds
-    the wait for one of them.
+    the wait for one of them; `configure` prepares each, or raises and it is none.
     """
     return AsyncConnectionPool(
         url,
@@ -40,6 +45,7 @@ def make_pool(url: str, *, name: str, connections: int, timeout_seconds: float) 
         timeout=timeout_seconds,
         open=False,
         name=name,
+        configure=configure,
         kwargs={**KEEPING, "application_name": name, "row_factory": dict_row},
     )
 
