@@ -78,6 +78,7 @@ class CorpusStore(Protocol):
 
         Raises:
             CorpusEmpty: nothing of the corpus is searchable.
+            CorpusPaused: unless that is not known yet; the search says so then.
             SnapshotGone: the snapshot's namespace was dropped, is of another corpus, or never served.
         """
 
@@ -139,10 +140,11 @@ class PostgresCorpusStore:
             known = self._serving.get(slug)
             return known or await self._look_up(slug)
         rows = await self._run(sql.PLACE_OF_SNAPSHOT, {"slug": slug, "namespace": snapshot.namespace})
-        found = _place(rows[0], rev=snapshot.index_rev) if rows else None
-        if found is None:
+        if not rows:
             raise SnapshotGone(str(snapshot))
-        return found
+        if rows[0]["is_paused"]:
+            raise CorpusPaused(slug)
+        return _place(rows[0], rev=snapshot.index_rev)
 
     async def search(
         self, slug: str, model: str, vector: Vector, *, k: int, mode: Mode, filters: Filters, now: datetime
@@ -175,16 +177,16 @@ class PostgresCorpusStore:
             raise CorpusEmpty(slug)
         row = rows[0]
         if row["is_paused"]:
+            self._serving.pop(slug, None)  # looked up the next time, before a question is embedded for nothing
             raise CorpusPaused(slug)
         if mode.snapshot is not None:
             if not row["is_readable"]:
                 raise SnapshotGone(str(mode.snapshot))
             return None
-        serving = _place(row, rev=row["pinned_rev"])
-        if serving is None:
+        if row["serving"] is None:
             self._serving.pop(slug, None)
             raise CorpusEmpty(slug)
-        self._serving[slug] = serving
+        self._serving[slug] = serving = _place(row, rev=row["pinned_rev"])
         if serving != place:
             return serving
         if not row["is_readable"]:
@@ -195,10 +197,11 @@ class PostgresCorpusStore:
         """Where the corpus serves from now."""
         self._serving.pop(slug, None)
         rows = await self._run(sql.PLACE, {"slug": slug})
-        found = _place(rows[0], rev=rows[0]["pinned_rev"]) if rows else None
-        if found is None:
+        if not rows or rows[0]["serving"] is None:
             raise CorpusEmpty(slug)
-        self._serving[slug] = found
+        if rows[0]["is_paused"]:
+            raise CorpusPaused(slug)
+        self._serving[slug] = found = _place(rows[0], rev=rows[0]["pinned_rev"])
         return found
 
     async def _propose(self, place: Place, vector: Vector, *, limit: int) -> Sequence[tuple[int, float]] | None:
@@ -280,9 +283,7 @@ async def _configure(connection: psycopg.AsyncConnection[DictRow]) -> None:
     await connection.execute("SET hnsw.iterative_scan = strict_order")
 
 
-def _place(row: DictRow, *, rev: int | None) -> Place | None:
-    if row["serving"] is None:
-        return None
+def _place(row: DictRow, *, rev: int | None) -> Place:
     return Place(row["serving"], row["model"], row["dimensions"], row["store"], rev)
 
 

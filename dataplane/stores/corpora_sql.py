@@ -11,12 +11,12 @@ from dataplane.retrieval.tables import CORPORA, NAMESPACES, PENDING, SOURCES
 _MAY_SERVE: Final = "n.state = 'ready' AND n.purpose = 'serving'"
 
 PLACE: Final = f"""
-SELECT s.id AS serving, s.model, s.dimensions, s.store, c.pinned_rev
+SELECT s.id AS serving, s.model, s.dimensions, s.store, c.pinned_rev, c.paused_at IS NOT NULL AS is_paused
 FROM {CORPORA} c LEFT JOIN {NAMESPACES} s ON s.id = coalesce(c.pinned_namespace_id, c.live_namespace_id)
 WHERE c.slug = %(slug)s
 """  # noqa: S608 - names of ours; the values are parameters
 PLACE_OF_SNAPSHOT: Final = f"""
-SELECT n.id AS serving, n.model, n.dimensions, n.store
+SELECT n.id AS serving, n.model, n.dimensions, n.store, c.paused_at IS NOT NULL AS is_paused
 FROM {NAMESPACES} n JOIN {CORPORA} c ON c.id = n.corpus_id
 WHERE c.slug = %(slug)s AND n.id = %(namespace)s AND {_MAY_SERVE}
 """  # noqa: S608 - as above
