@@ -150,7 +150,14 @@ class Retriever:
         journey.stage = f"looking where corpus {corpus.slug!r} serves from"
         place = await self._store.place(corpus.slug, mode.snapshot)
         for _ in range(MAX_MODELS):
-            question = await self._embed(journey, corpus, text, place, deadline)
+            try:
+                question = await self._embed(journey, corpus, text, place, deadline)
+            except GatewayError:
+                # By a model that served before, perhaps, whose lanes are gone with it; a search would have found out.
+                before, place = place, await self._store.place(corpus.slug, mode.snapshot, anew=True)
+                if (place.model, place.dimensions) == (before.model, before.dimensions):
+                    raise
+                continue
             try:
                 found, judged = await self._search(
                     self._store, journey, corpus, place, question, k=k, mode=mode, filters=filters, until=until

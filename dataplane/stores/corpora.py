@@ -73,9 +73,11 @@ class CorpusStore(Protocol):
     async def close(self) -> None:
         """Let go of connections."""
 
-    async def place(self, slug: str, snapshot: Snapshot | None) -> Place:
-        """Where a search would look, as far as that is known; it tells by which model to embed a question.
+    async def place(self, slug: str, snapshot: Snapshot | None, *, anew: bool = False) -> Place:
+        """Where a search would look; it tells by which model to embed a question.
 
+        Args:
+            anew: Look, and rest on nothing that was known before.
         Raises:
             CorpusEmpty: nothing of the corpus is searchable.
             CorpusPaused: unless that is not known yet; the search says so then.
@@ -134,10 +136,10 @@ class PostgresCorpusStore:
         for store in self._beside.values():
             await store.close()
 
-    async def place(self, slug: str, snapshot: Snapshot | None) -> Place:
+    async def place(self, slug: str, snapshot: Snapshot | None, *, anew: bool = False) -> Place:
         """As `CorpusStore.place`."""
         if snapshot is None:
-            known = self._serving.get(slug)
+            known = None if anew else self._serving.get(slug)
             return known or await self._look_up(slug)
         rows = await self._run(sql.PLACE_OF_SNAPSHOT, {"slug": slug, "namespace": snapshot.namespace})
         if not rows:
