@@ -141,6 +141,7 @@ DECIDERS = (
     "validators/structure",
     "validators/values",
     "validators/wording",
+    "vectors",
 )
 CLOCKS_AND_WAITS = {"asyncio", "socket", "threading", "time", "redis", "psycopg", "httptools"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from dataplane.metrics import GatewayMetrics
+from dataplane.retrieval.counting import RetrievalCounts
 
 
 def lines_of(**given):
@@ -51,3 +52,21 @@ def test_ladders_are_shown_by_surface_tier_and_trigger():
         "ballast_ladder_alone 1.0",
     ]
     assert [line for line in lines_of() if "ladder" in line] == ["ballast_ladder_alone 0.0"]
+
+
+def test_corpora_are_shown_by_outcome_and_lag():
+    """As many series as the release has corpora, and outcomes there are; none at a gateway that searches none."""
+    counts = RetrievalCounts()
+    counts.count("help-centre", "serve")
+    counts.count("help-centre", "serve")
+    counts.count("manuals", "corpus_stale")
+    counts.note_lag("help-centre", 12.5)
+
+    shown = [line for line in lines_of(retrievals=counts) if "corpus" in line]
+
+    assert shown == [
+        'ballast_retrievals_total{corpus="help-centre",outcome="serve"} 2.0',
+        'ballast_retrievals_total{corpus="manuals",outcome="corpus_stale"} 1.0',
+        'ballast_corpus_lag_seconds{corpus="help-centre"} 12.5',
+    ]
+    assert [line for line in lines_of() if "corpus" in line] == []
