@@ -1,5 +1,7 @@
 """Why something about corpora was refused."""
 
+from collections.abc import Iterable
+
 
 class CorpusError(Exception):
     """An operation on corpora was refused; nothing was changed."""
@@ -47,3 +49,19 @@ class SnapshotGone(CorpusError):
     """The snapshot is older than what is kept, or of a namespace that was dropped."""
 
     code = "snapshot_gone"
+
+
+class InvalidChanges(CorpusError):
+    """Changes cannot be taken in as they are; `problems` names each: which one, what of it, and why."""
+
+    code = "invalid_changes"
+
+    def __init__(self, problems: Iterable[tuple[int, str, str]]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(f"changes[{index}].{member}: {what}" for index, member, what in self.problems[:10]))
+
+
+class TooManyChanges(CorpusError):
+    """One batch has more changes than are taken in at once."""
+
+    code = "too_many_changes"

@@ -60,6 +60,8 @@ def create_namespace(
     Args:
         fill: Whether every document is to be indexed into it; else whoever asks fills it.
     """
+    # Whoever takes changes in holds the corpus too: what he took in is seen below, or he sees this namespace.
+    Corpus.objects.select_for_update().get(pk=corpus.pk)
     newest = corpus.namespaces.aggregate(newest=Max("number"))["newest"] or 0
     cut = promised.chunking
     namespace = Namespace.objects.create(
