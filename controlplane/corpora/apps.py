@@ -7,9 +7,13 @@ class CorporaConfig(AppConfig):
 
     def ready(self) -> None:
         from controlplane.approvals.kinds import register
-        from controlplane.corpora import policies
+        from controlplane.corpora import indexing, policies
         from controlplane.releases.sections import Section
         from controlplane.releases.sections import register as register_section
+        from controlplane.work import handlers
 
         register(policies.KIND)
         register_section(Section("corpora", policies.corpus_policies.compile, policies.corpus_policies.restore))
+        handlers.register(
+            handlers.Handler(indexing.INDEX_AGAIN, indexing.run_again, work=indexing.WORK, is_atomic=True)
+        )

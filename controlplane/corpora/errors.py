@@ -65,3 +65,22 @@ class TooManyChanges(CorpusError):
     """One batch has more changes than are taken in at once."""
 
     code = "too_many_changes"
+
+
+class NotEmbedded(CorpusError):
+    """Texts were not embedded. `may_be_the_texts`: somebody read them and would not; otherwise it is nobody's who wrote
+    them: the gateway is away, or another model answered than was promised.
+    """
+
+    code = "not_embedded"
+
+    def __init__(self, message: str, *, why: str, may_be_the_texts: bool = False) -> None:
+        super().__init__(message)
+        self.why = why
+        self.may_be_the_texts = may_be_the_texts
+
+
+class MarkNotProven(CorpusError):
+    """The low-water mark cannot be raised so far: nobody has seen that every change at or below it is here."""
+
+    code = "mark_not_proven"

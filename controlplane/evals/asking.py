@@ -91,6 +91,22 @@ class NotAnswered:
 
 
 @dataclass(frozen=True, slots=True)
+class Embeddings:
+    """The embedding of each text, in their order, and what it took.
+
+    Attributes:
+        tokens: Of all texts, as the provider counted them; 0 where it did not.
+        cost_micros: Of every attempt, in microdollars.
+        lane: That answered.
+    """
+
+    vectors: list[list[float]]
+    tokens: int
+    cost_micros: int
+    lane: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Said:
     """What came back of one request: the body of an answer, or an error's code and message."""
 
@@ -172,22 +188,26 @@ class Asker:
         fault = said.code in BAD_ANSWER
         return NotAnswered(said.code, said.message, fault, said.cost_micros, latency_ms, request_id)
 
-    def embed(self, route: str, texts: Sequence[str]) -> tuple[list[list[float]], int]:
-        """The embedding of each text by a route of the live release, in their order, and what all of it cost, in
-        microdollars.
+    def embed(self, route: str, texts: Sequence[str], parameters: Mapping[str, Any] | None = None) -> Embeddings:
+        """The embedding of each text by a route of the live release.
 
+        Args:
+            parameters: What else the route is told, such as `input_type`.
         Raises:
             NoAnswer: there is none.
         """
-        said = self._insist(EMBEDDINGS, {"model": route, "input": list(texts), "encoding_format": "float"})
+        body = {**(parameters or {}), "model": route, "input": list(texts), "encoding_format": "float"}
+        said = self._insist(EMBEDDINGS, body)
+        answer = _body_of(said)
         try:
-            rows = sorted(_body_of(said)["data"], key=lambda one: one["index"])
+            rows = sorted(answer["data"], key=lambda one: one["index"])
             found = [[float(number) for number in one["embedding"]] for one in rows]
         except (KeyError, TypeError, ValueError) as exc:
-            raise NoAnswer(f"{MALFORMED}: route {route!r} gave no embeddings") from exc
+            raise NoAnswer(f"{MALFORMED}: route {route!r} gave no embeddings", why=MALFORMED) from exc
         if len(found) != len(texts):
-            raise NoAnswer(f"{MALFORMED}: route {route!r} gave {len(found)} embeddings of {len(texts)}")
-        return found, said.cost_micros
+            fact = f"{MALFORMED}: route {route!r} gave {len(found)} embeddings of {len(texts)}"
+            raise NoAnswer(fact, why=MALFORMED)
+        return Embeddings(found, _tokens(answer), said.cost_micros, said.headers.get("ballast-lane", ""))
 
     def ask_route(
         self, route: str, messages: Sequence[Mapping[str, Any]], response_format: Mapping[str, Any]
@@ -202,7 +222,7 @@ class Asker:
         try:
             text = _body_of(said)["choices"][0]["message"].get("content")
         except (KeyError, IndexError, TypeError, AttributeError) as exc:
-            raise NoAnswer(f"{MALFORMED}: route {route!r} gave no message") from exc
+            raise NoAnswer(f"{MALFORMED}: route {route!r} gave no message", why=MALFORMED) from exc
         return text or "", said.cost_micros
 
     def _insist(self, path: str, body: Json, *, sandbox: str | None = None) -> _Said:
@@ -249,9 +269,9 @@ class JudgesAsker:
 
     def embed(self, route: str, texts: Sequence[str]) -> list[list[float]]:
         """As `Asker.embed`."""
-        found, cost = self._asker.embed(route, texts)
-        self.cost_micros += cost
-        return found
+        found = self._asker.embed(route, texts)
+        self.cost_micros += found.cost_micros
+        return found.vectors
 
     def ask(self, route: str, messages: Sequence[Mapping[str, Any]], response_format: Mapping[str, Any]) -> str:
         """As `Asker.ask_route`."""
@@ -345,8 +365,14 @@ def _satisfies(text: str, asked: Mapping[str, Any]) -> bool | None:
 
 def _body_of(said: _Said) -> Json:
     if said.body is None:
-        raise NoAnswer(f"{said.code}: {said.message}")
+        raise NoAnswer(f"{said.code}: {said.message}", why=said.code)
     return said.body
+
+
+def _tokens(answer: Json) -> int:
+    usage = answer.get("usage")
+    found = usage.get("prompt_tokens", usage.get("total_tokens")) if isinstance(usage, dict) else None
+    return found if isinstance(found, int) and found > 0 else 0
 
 
 def _number(text: str | None) -> float:

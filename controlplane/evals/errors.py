@@ -65,9 +65,15 @@ class NobodyToAsk(EvalError):
 
 
 class NoAnswer(EvalError):
-    """A route that a judge needs gave no answer; the judge then says nothing of that row."""
+    """A route that a judge needs gave no answer; the judge then says nothing of that row. `why` is the gateway's code,
+    or one of `asking`.
+    """
 
     code = "no_answer"
+
+    def __init__(self, message: str, *, why: str = "") -> None:
+        super().__init__(message)
+        self.why = why
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from controlplane.evals.asking import MAX_ANSWER_BYTES, Answered, JudgesAsker, NotAnswered
+from controlplane.evals.asking import MAX_ANSWER_BYTES, Answered, Embeddings, JudgesAsker, NotAnswered
 from controlplane.evals.errors import NoAnswer, UnknownSubject
 from controlplane.evals.placing import live_lane, place, prompt_subject
 from controlplane.evals.subjects import EVAL_ROUTE, PromptSubject, lane_subject
@@ -246,6 +246,18 @@ def test_judges_ask_routes_of_the_live_release():
     assert (found, text, judges.cost_micros) == ([[1.0, 0.0], [0.0, 1.0]], '{"pass": true}', 200)
     assert gateway.paths == ["/v1/embeddings", "/v1/chat/completions"]
     assert read(gateway.tokens[0], trusted(), now=NOW.timestamp()).sandbox is None
+
+
+def test_embeddings_come_with_what_they_took_and_who_gave_them():
+    """What a route is told beside the texts cannot replace them; tokens are the provider's count."""
+    said = {"data": [{"index": 0, "embedding": [1, 0]}], "usage": {"prompt_tokens": 3, "total_tokens": 3}}
+    gateway = FakeGateway(says=lambda body: said)
+
+    with gateway.open(run="r", residency=[]) as asker:
+        found = asker.embed("embed", ["a"], {"input_type": "document", "model": "other"})
+
+    assert found == Embeddings([[1.0, 0.0]], tokens=3, cost_micros=100, lane="a/lane")
+    assert gateway.bodies[0] == {"model": "embed", "input": ["a"], "encoding_format": "float", "input_type": "document"}
 
 
 @pytest.mark.parametrize("said", [refusal("unauthorized", 401), {"data": [{"index": 0, "embedding": "x"}]}, {}])

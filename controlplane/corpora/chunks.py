@@ -1,0 +1,156 @@
+"""Chunks of documents as rows: cut, compared with what is there, and put where they are searched."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import numpy as np
+from django.db import connection
+
+from controlplane.corpora.models import Namespace
+from controlplane.corpora.vectors import external
+from dataplane.retrieval.chunking import cut
+from dataplane.retrieval.hashes import CHUNK_DIGEST_SQL, Vector, chunk_digest
+
+# What pgvector sends of a vector is two numbers of 16 bits and its floats; so they come bit by bit as they are.
+_ALIVE: Final = """
+SELECT c.document_id, c.text, substring(vector_send(c.embedding) FROM 5)
+FROM {table} c WHERE c.document_id = ANY(%(documents)s::bigint[]) AND c.died IS NULL AND c.model = %(model)s
+  AND c.chunk_sha256 = {digest}
+"""
+_ALIVE_ELSEWHERE: Final = """
+SELECT c.document_id, c.text, c.id, c.source_key, c.source_rev, c.ordinal, c.chunk_sha256
+FROM {table} c WHERE c.document_id = ANY(%(documents)s::bigint[]) AND c.died IS NULL AND c.model = %(model)s
+"""
+_INSERT: Final = """
+INSERT INTO {table} (
+    id, document_id, source_key, source_rev, ordinal, born, died, event_at, changed_at, text, metadata, chunk_sha256,
+    model, embedding
+)
+SELECT c.id, c.document, c.key, c.rev, c.ordinal, %(born)s, NULL, c.event_at, %(now)s, c.text, c.metadata::jsonb,
+       c.digest, %(model)s, c.embedding::vector
+FROM unnest(
+    %(ids)s::bigint[], %(documents)s::bigint[], %(keys)s::varchar[], %(revs)s::bigint[], %(ordinals)s::int[],
+    %(events)s::timestamptz[], %(texts)s::text[], %(metadata)s::text[], %(digests)s::bytea[], %(vectors)s::text[]
+) AS c (id, document, key, rev, ordinal, event_at, text, metadata, digest, embedding)
+"""
+_END: Final = """
+UPDATE {table} SET died = %(rev)s, changed_at = %(now)s
+WHERE document_id = ANY(%(documents)s::bigint[]) AND died IS NULL
+"""
+_IDS: Final = "SELECT nextval('corpora_chunk_id') FROM generate_series(1, %(count)s)"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """One document as it was read to be indexed."""
+
+    document: int
+    source_key: str
+    source_rev: int
+    seq: int
+    content: str
+    metadata: Mapping[str, Any]
+    event_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One chunk of a head, with its vector."""
+
+    id: int
+    head: Head
+    ordinal: int
+    text: str
+    vector: Vector
+
+
+def cut_head(namespace: Namespace, head: Head) -> list[str]:
+    """The texts of a document's chunks, as this namespace cuts."""
+    rule = namespace.chunking
+    return cut(
+        head.content,
+        version=rule["version"],
+        max_characters=rule["max_characters"],
+        overlap_characters=rule["overlap_characters"],
+    )
+
+
+def known_vectors(namespace: Namespace, documents: Sequence[int]) -> dict[tuple[int, str], Vector]:
+    """The vectors of what is alive of documents, by document and text: of this namespace's model, and only those whose
+    chunks are still what their digests say.
+    """
+    given = {"documents": list(documents), "model": namespace.model}
+    store = external(namespace.store)
+    if store is None:
+        rows = _fetch(_ALIVE.format(table=namespace.table, digest=CHUNK_DIGEST_SQL), given)
+        return {(row[0], row[1]): np.frombuffer(row[2], dtype=">f4").astype(np.float32) for row in rows}
+    rows = _fetch(_ALIVE_ELSEWHERE.format(table=namespace.table), given)
+    vectors = store.fetch(namespace, [row[2] for row in rows]) if rows else {}
+    found = {}
+    for document, text, chunk, key, rev, ordinal, digest in rows:
+        vector = vectors.get(chunk)
+        if vector is not None and bytes(digest) == chunk_digest(
+            source_key=key, source_rev=rev, ordinal=ordinal, text=text, model=namespace.model, vector=vector
+        ):
+            found[document, text] = vector
+    return found
+
+
+def draw_ids(count: int) -> list[int]:
+    """Ids that no chunk has yet."""
+    return [chunk for (chunk,) in _fetch(_IDS, {"count": count})]
+
+
+def end_chunks(namespace: Namespace, documents: Sequence[int], *, index_rev: int, now: datetime) -> None:
+    """Have what is alive of documents end at an index revision; it stays readable for snapshots before it."""
+    with connection.cursor() as cursor:
+        parameters: dict[str, Any] = {"rev": index_rev, "now": now, "documents": list(documents)}
+        cursor.execute(_END.format(table=namespace.table), parameters)
+
+
+def put_chunks(namespace: Namespace, chunks: Sequence[Chunk], *, index_rev: int, now: datetime) -> None:
+    """Write chunks, born at an index revision. Vectors that are kept elsewhere are there already."""
+    if not chunks:
+        return
+    has_vectors = external(namespace.store) is None
+    parameters: dict[str, Any] = {
+        "born": index_rev,
+        "now": now,
+        "model": namespace.model,
+        "ids": [one.id for one in chunks],
+        "documents": [one.head.document for one in chunks],
+        "keys": [one.head.source_key for one in chunks],
+        "revs": [one.head.source_rev for one in chunks],
+        "ordinals": [one.ordinal for one in chunks],
+        "events": [one.head.event_at for one in chunks],
+        "texts": [one.text for one in chunks],
+        "metadata": [json.dumps(one.head.metadata) for one in chunks],
+        "digests": [
+            chunk_digest(
+                source_key=one.head.source_key,
+                source_rev=one.head.source_rev,
+                ordinal=one.ordinal,
+                text=one.text,
+                model=namespace.model,
+                vector=one.vector,
+            )
+            for one in chunks
+        ],
+        "vectors": [written(one.vector) if has_vectors else None for one in chunks],
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_INSERT.format(table=namespace.table), parameters)
+
+
+def written(vector: Iterable[np.float32]) -> str:
+    """A vector as pgvector reads it, to the bit."""
+    return f"[{','.join(map(repr, np.asarray(vector, dtype=np.float32).tolist()))}]"
+
+
+def _fetch(statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return list(cursor.fetchall())
