@@ -24,6 +24,7 @@ GATEWAY_PORT = env.port("BALLAST_GATEWAY_PORT", 8080)
 # Where the console reaches the gateway for the page that tries a dropped connection, and evals ask.
 GATEWAY_URL = env.url("BALLAST_GATEWAY_URL", f"http://127.0.0.1:{GATEWAY_PORT}", schemes={"http", "https"}).rstrip("/")
 SIMULATOR_PORT = env.port("BALLAST_SIMULATOR_PORT", 8090)
+EMBEDDER_PORT = env.port("BALLAST_EMBEDDER_PORT", 8070)
 CONSOLE_URL = env.url("BALLAST_CONSOLE_URL", f"http://127.0.0.1:{CONSOLE_PORT}", schemes={"http", "https"}).rstrip("/")
 DATA_DIR = Path(env.text("BALLAST_DATA_DIR", str(BASE_DIR / "var"))).resolve()
 REDIS_URL = env.url("REDIS_URL", schemes={"redis", "rediss"})

@@ -35,6 +35,7 @@ class Settings:
     console_port: int
     gateway_port: int
     simulator_port: int
+    embedder_port: int
     data_dir: Path
     database_url: str | None
     redis_url: str | None
@@ -118,6 +119,7 @@ def read_settings(variables: Mapping[str, str], *, project: Path, demo_default: 
         "BALLAST_CONSOLE_PORT": int(given.get("BALLAST_CONSOLE_PORT", "8000")),
         "BALLAST_GATEWAY_PORT": int(given.get("BALLAST_GATEWAY_PORT", "8080")),
         "BALLAST_SIMULATOR_PORT": int(given.get("BALLAST_SIMULATOR_PORT", "8090")),
+        "BALLAST_EMBEDDER_PORT": int(given.get("BALLAST_EMBEDDER_PORT", "8070")),
     }
     _require_distinct(ports)
     data_dir = _absolute(given.get("BALLAST_DATA_DIR", DEFAULT_DATA_DIR), project)
@@ -134,6 +136,7 @@ def read_settings(variables: Mapping[str, str], *, project: Path, demo_default: 
         console_port=ports["BALLAST_CONSOLE_PORT"],
         gateway_port=ports["BALLAST_GATEWAY_PORT"],
         simulator_port=ports["BALLAST_SIMULATOR_PORT"],
+        embedder_port=ports["BALLAST_EMBEDDER_PORT"],
         data_dir=data_dir,
         database_url=given.get("DATABASE_URL"),
         redis_url=given.get("REDIS_URL"),
@@ -194,6 +197,7 @@ def child_variables(
         "BALLAST_CONSOLE_PORT": str(settings.console_port),
         "BALLAST_GATEWAY_PORT": str(settings.gateway_port),
         "BALLAST_SIMULATOR_PORT": str(settings.simulator_port),
+        "BALLAST_EMBEDDER_PORT": str(settings.embedder_port),
         "BALLAST_DATA_DIR": str(settings.data_dir),
         "BALLAST_SECRET_KEY": secret_key,
         "BALLAST_AGENT_TOKEN": agent_token,
@@ -212,13 +216,14 @@ def child_variables(
     return variables
 
 
-# The bundled simulator accepts any key; a release names these by `env:NAME`.
+# The bundled simulator accepts any key, and the bundled embedder asks for none; a release names these by `env:NAME`.
 DEMO_PROVIDER_SECRETS = {
     "DEMO_OPENAI_KEY": "demo-openai",
     "DEMO_ANTHROPIC_KEY": "demo-anthropic",
     "DEMO_AZURE_KEY": "demo-azure",
     # A shadow needs an account of its own.
     "DEMO_SHADOW_KEY": "demo-shadow",
+    "DEMO_EMBEDDER_KEY": "demo-embedder",
 }
 
 
@@ -350,6 +355,7 @@ CHECKS: Mapping[str, Check] = {
     "BALLAST_CONSOLE_PORT": _check_port,
     "BALLAST_GATEWAY_PORT": _check_port,
     "BALLAST_SIMULATOR_PORT": _check_port,
+    "BALLAST_EMBEDDER_PORT": _check_port,
     "DATABASE_URL": _check_database_url,
     "REDIS_URL": _check_redis_url,
     "CELERY_BROKER_URL": _check_broker_url,

@@ -30,19 +30,20 @@ from launcher.welcome import welcome
 DATABASE_READY_SECONDS = 60.0
 READY_SECONDS = 120.0
 PROBE_PAUSE_SECONDS = 0.25
-DEMO_ONLY = frozenset({"simulator", "traffic"})
+DEMO_ONLY = frozenset({"simulator", "embedder", "traffic"})
 AFTER_READY = frozenset({"traffic"})  # traffic that nobody can answer yet would only paint errors on the first screen
 # Who asks stops before who answers: traffic, jobs, gateways (they drain), what they hand on to, console, databases.
 STOP_RANKS: Mapping[str, int] = {
     **dict.fromkeys(("traffic", "beat", "jobs"), 0),
     "gateway": 1,
-    **dict.fromkeys(("shadow", "simulator", "agent"), 2),
+    **dict.fromkeys(("shadow", "simulator", "embedder", "agent"), 2),
 }
 STOP_RANK_OTHERS = 3
 STOP_RANK_REDIS, STOP_RANK_POSTGRES = 8, 9
 GRACE_SECONDS: Mapping[str, float] = {"gateway": 20.0, "postgres": 30.0}
 GRACE_SECONDS_OTHERS = 10.0
 PAYLOAD_KEYS = "payload-keys"
+EMBEDDER_HOST = "127.0.0.1"  # whatever else is bound to: it asks nobody for a key, and speaks IPv4 only
 PROBED = {"console": "/readyz", "gateway": "/readyz"}
 
 
@@ -339,6 +340,7 @@ def _require_ports(settings: Settings, procfile: Mapping[str, str]) -> None:
         ("console", "BALLAST_CONSOLE_PORT", settings.console_port, settings.bind),
         ("gateway", "BALLAST_GATEWAY_PORT", settings.gateway_port, settings.bind),
         ("simulator", "BALLAST_SIMULATOR_PORT", settings.simulator_port, settings.bind),
+        ("embedder", "BALLAST_EMBEDDER_PORT", settings.embedder_port, EMBEDDER_HOST),
     )
     for name, variable, port, host in listeners:
         if name in procfile:

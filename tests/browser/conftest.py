@@ -58,12 +58,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """Console, ingest, agent, two gateway processes, a runner of jobs and the simulator, with the demo's data and
-    collected files.
+    """Console, ingest, agent, two gateway processes, a runner of jobs, the simulator and the embedder, with the demo's
+    data and collected files.
     """
     directory = make_data_dir()
     stack = Stack(
-        directory, processes=("simulator", "console", "ingest", "agent", "gateway", "jobs"), gateway_processes=2
+        directory,
+        processes=("simulator", "embedder", "console", "ingest", "agent", "gateway", "jobs"),
+        gateway_processes=2,
     )
     try:
         stack.manage("collectstatic", "--noinput")

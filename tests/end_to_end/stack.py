@@ -110,6 +110,7 @@ class Stack:
                 "BALLAST_CONSOLE_PORT": str(pick_port()),
                 "BALLAST_GATEWAY_PORT": str(pick_port()),
                 "BALLAST_SIMULATOR_PORT": str(pick_port()),
+                "BALLAST_EMBEDDER_PORT": str(pick_port()),
                 "BALLAST_GATEWAY_PROCESSES": str(gateway_processes),
                 "BALLAST_HOST_NAME": "stack",
             },

@@ -20,6 +20,7 @@ PROJECT = Path(__file__).resolve().parents[2]
         ("BALLAST_CONSOLE_PORT", "0"),
         ("BALLAST_GATEWAY_PORT", "65536"),
         ("BALLAST_SIMULATOR_PORT", "-1"),
+        ("BALLAST_EMBEDDER_PORT", "8070x"),
         ("BALLAST_GATEWAY_PROCESSES", "0"),
         ("BALLAST_GATEWAY_PROCESSES", "2.5"),
         ("BALLAST_REGION", "eu west"),
@@ -70,11 +71,12 @@ def test_two_servers_cannot_have_one_port(tmp_path: Path) -> None:
 
 
 def test_nothing_set_gives_the_documented_defaults(tmp_path: Path) -> None:
-    """Demo on, loopback, 8000, 8080, 8090, data under var."""
+    """Demo on, loopback, 8000, 8080, 8090 and 8070, data under var."""
     settings = read_settings({"BALLAST_DEMO": " "}, project=tmp_path)
 
     assert (settings.demo, settings.bind) == (True, "127.0.0.1")
     assert (settings.console_port, settings.gateway_port, settings.simulator_port) == (8000, 8080, 8090)
+    assert settings.embedder_port == 8070
     assert settings.data_dir == tmp_path / "var"
     assert settings.console_url == "http://127.0.0.1:8000"
 
