@@ -12,9 +12,10 @@ import orjson
 from dataplane.simulator import corpus
 from dataplane.simulator.conversation import Answer, Ask, BadRequest, Kind, Stop, Tool, Usage
 from dataplane.simulator.instances import UnsatisfiableSchema, build_instance
+from dataplane.simulator.passages import quote, read_passages
 from dataplane.simulator.tokens import tokenize
+from dataplane.simulator.words import STOP_WORDS, words
 
-_WORD = re.compile(r"[\w-]+")
 _TOLD_SCHEMA = re.compile(r"\bJSON Schema\b[^\n]*\n(\{.*\})[ \t]*$", re.MULTILINE)
 
 # How many help-centre sentences an answer draws when the system prompt says nothing about length.
@@ -70,20 +71,17 @@ def _rest(prose: str, prefix: str) -> str:
 
 def find_topic(question: str) -> corpus.Topic:
     """Return the topic sharing most words with `question`, the earlier one on a tie, or the general one for none."""
-    words = _words(question)
-    best = max(corpus.TOPICS, key=lambda topic: len(topic.words & words))
-    return best if best.words & words else corpus.GENERAL
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(_WORD.findall(text.lower()))
+    asked = words(question)
+    best = max(corpus.TOPICS, key=lambda topic: len(topic.words & asked))
+    return best if best.words & asked else corpus.GENERAL
 
 
 def _compose(ask: Ask, rng: Random) -> str:
     """Return prose on the question's topic: one sentence when brief, all of them when detailed, two or three
-    otherwise, and something made up on top when inventive.
+    otherwise, and something made up on top when inventive. With passages in the system prompt it is theirs, and cited.
     """
-    style = _words(ask.system)
+    told, passages = read_passages(ask.system)
+    style = words(told)
     sentences = find_topic(ask.question).sentences
     opening = rng.choice(corpus.WARM_OPENINGS if style & corpus.WARM_WORDS else corpus.OPENINGS)
     closing = rng.choice(corpus.CLOSINGS)
@@ -91,8 +89,12 @@ def _compose(ask: Ask, rng: Random) -> str:
     if ask.tool_result is not None:
         quoted = " ".join(ask.tool_result.split())[:_QUOTED_RESULT_CHARACTERS]
         sentences = (f"Here is what I found: {quoted}.", *sentences)
-    if style & corpus.BRIEF_WORDS:
-        said: tuple[str, ...] = (sentences[-1 if style & corpus.REASON_WORDS else 0],)
+    said: tuple[str, ...]
+    if passages and ask.tool_result is None:
+        most = 1 if style & corpus.BRIEF_WORDS else None if style & corpus.DETAILED_WORDS else usual
+        said = quote(ask.question, passages, most=most)
+    elif style & corpus.BRIEF_WORDS:
+        said = (sentences[-1 if style & corpus.REASON_WORDS else 0],)
     elif style & corpus.DETAILED_WORDS:
         said = (opening, *sentences, closing)
     else:
@@ -108,52 +110,15 @@ def _chosen_tool(ask: Ask) -> Tool | None:
         return None
     if ask.tool_choice.startswith("="):
         return next((tool for tool in ask.tools if tool.name == ask.tool_choice[1:]), None)
-    words = _words(ask.question)
+    asked = words(ask.question)
     overlaps = [
-        len(words & _words(f"{tool.name} {tool.name.replace('_', ' ')} {tool.description}") - _STOP_WORDS)
+        len(asked & words(f"{tool.name} {tool.name.replace('_', ' ')} {tool.description}") - STOP_WORDS)
         for tool in ask.tools
     ]
     best = max(range(len(overlaps)), key=overlaps.__getitem__)
     if ask.tool_choice == "required" or (overlaps[best] and ask.tool_result is None):
         return ask.tools[best]
     return None
-
-
-_STOP_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "are",
-        "at",
-        "be",
-        "by",
-        "can",
-        "do",
-        "for",
-        "from",
-        "get",
-        "i",
-        "in",
-        "is",
-        "it",
-        "me",
-        "my",
-        "of",
-        "on",
-        "or",
-        "that",
-        "the",
-        "this",
-        "to",
-        "was",
-        "what",
-        "where",
-        "with",
-        "you",
-        "your",
-    ]
-)
 
 
 def _build(schema: Any, rng: Random, ask: Ask, *, param: str) -> Any:
