@@ -103,19 +103,22 @@ def change_policy(rules: Any, *, now: datetime = NOW) -> ApprovalPolicy:
 @cache
 def _demo() -> str:
     # As JSON text: each reader gets objects of its own, and what the file shares by aliases is written out.
-    return json.dumps(read_demo(NOW.date(), simulator="http://127.0.0.1:8090"))
+    return json.dumps(read_demo(NOW.date(), simulator="http://127.0.0.1:8090", embedder="http://127.0.0.1:8070"))
 
 
 def routing_document(*, fallbacks: bool = False, **changes: Any) -> dict[str, Any]:
-    """The routing table of the demo, without the lanes that only its ladder asks. `deadline_ms` makes it another
-    document.
+    """The routing table of the demo, without the lanes that only its ladder and its corpus ask. `deadline_ms` makes it
+    another document.
 
     Without `fallbacks` no route has a stack below its lanes, and no validator policy words for what it withholds, since
     a release with either needs its copy signed.
     """
     document: dict[str, Any] = json.loads(_demo())["routing"]
-    for lane in document["routes"].pop("chat-smaller")["lanes"]:
-        del document["lanes"][lane]
+    for route in ("chat-smaller", "embed-local"):
+        for lane in document["routes"].pop(route)["lanes"]:
+            del document["lanes"][lane]
+    for kind, name in (("accounts", "local-main"), ("providers", "local"), ("breakers", "own-embeddings")):
+        del document[kind][name]
     if not fallbacks:
         del document["fallbacks"]
         for route in document["routes"].values():

@@ -20,7 +20,7 @@ def test_the_demo_has_calibrated_judges_standards_and_runs_that_are_over():
     """Its canaries name them, and its runs passed without a gateway."""
     now = timezone.now()
     make_version(Prompt.objects.get(slug="support-answer"), "Be brief")
-    entry = read_demo(now.date(), simulator="http://127.0.0.1:1")["evals"]
+    entry = read_demo(now.date(), simulator="http://127.0.0.1:1", embedder="http://127.0.0.1:1")["evals"]
 
     for _ in walk_evals(entry, {"owner": crew.owner}, now - timedelta(days=2), now - timedelta(days=1)):
         pass

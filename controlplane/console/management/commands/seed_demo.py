@@ -19,7 +19,9 @@ from controlplane.accounts.models import Operator
 from controlplane.accounts.roles import Role
 from controlplane.approvals import operations as approvals
 from controlplane.approvals.models import ChangeRequest, Decision
+from controlplane.console.management.demo_articles import hand_in
 from controlplane.console.management.demo_evals import walk_evals
+from controlplane.corpora.policies import corpus_policies
 from controlplane.ladder import operations as words
 from controlplane.ladder.policies import ladder_policies
 from controlplane.prompts import operations as prompts
@@ -29,6 +31,7 @@ from controlplane.rollouts.guardrails import Advance, StageEvidence, Unproven, d
 from controlplane.rollouts.models import DEFAULT_STAGES
 from controlplane.routing.operations import routing_tables
 from controlplane.trials.runner import run_trial
+from controlplane.versioned.operations import Versions
 from controlplane.verdicts.references import suggested_guardrails
 
 PASSWORD = "ballast-demo"  # noqa: S105 - printed in the README; demo mode binds to loopback only
@@ -42,8 +45,8 @@ Walk = Iterator[datetime]
 
 class Command(BaseCommand):
     help = (
-        "Load the demo: people, tenants, keys, signed copy, routing, prompts, evals and a running canary. "
-        "Does nothing the second time."
+        "Load the demo: people, tenants, keys, signed copy, routing, prompts, evals, a running canary and a corpus. "
+        "The second time only articles are taken in that are newer than what the corpus has."
     )
     requires_system_checks = ()  # those of `migrate` came before, and would load every page's code here
 
@@ -52,15 +55,22 @@ class Command(BaseCommand):
             raise CommandError(
                 "BALLAST_DEMO is not set: the demo's passwords are public, so it is never loaded elsewhere"
             )
-        if Operator.objects.filter(username="owner").exists():
-            self.stdout.write("Demo data is there")
-            return
         now = timezone.now()
+        if Operator.objects.filter(username="owner").exists():
+            taken = hand_in(now=now)
+            self.stdout.write("Demo data is there" + (f"; {taken} newer articles taken in" if taken else ""))
+            return
+        demo = read_demo(
+            now.date(),
+            simulator=f"http://127.0.0.1:{settings.SIMULATOR_PORT}",
+            embedder=f"http://127.0.0.1:{settings.EMBEDDER_PORT}",
+        )
         with (
             transaction.atomic()
         ):  # all of it or nothing: a kill in the middle leaves an empty deployment, not half a demo
-            _load(read_demo(now.date(), simulator=f"http://127.0.0.1:{settings.SIMULATOR_PORT}"), now=now)
-        self.stdout.write("Demo data loaded")
+            _load(demo, now=now)
+            taken = hand_in(now=now)
+        self.stdout.write(f"Demo data loaded, with {taken} articles")
 
 
 def _load(demo: dict[str, Any], *, now: datetime) -> None:
@@ -81,16 +91,32 @@ def _load(demo: dict[str, Any], *, now: datetime) -> None:
         now - timedelta(days=1, hours=4, minutes=50),
     )
     routed = _walk_routing(demo["routing"], people, start + timedelta(hours=1))
-    _play([*copy, routed, _walk_ladder(ladder["ladder"], people, start + timedelta(hours=3)), asked, *stories])
+    laddered = _walk_policy(
+        ladder_policies,
+        ladder["ladder"],
+        people,
+        start + timedelta(hours=3),
+        rationale="Ladder of the demo",
+        reason="First ladder, after INC-226",
+    )
+    promised = _walk_policy(
+        corpus_policies,
+        demo["corpora"],
+        people,
+        start + timedelta(hours=4),
+        rationale="Corpus of the demo",
+        reason="Answers from the help centre's own articles, and a promise of how old they may be",
+    )
+    _play([*copy, routed, laddered, promised, asked, *stories])
 
 
-def read_demo(today: date, *, simulator: str) -> dict[str, Any]:
-    """The demo's file, its days counted from `today` and its provider accounts at the address `simulator`; what is said
-    of its ladder in a file of its own is the member `ladder`.
+def read_demo(today: date, *, simulator: str, embedder: str) -> dict[str, Any]:
+    """The demo's file, its days counted from `today`, its provider accounts at the address `simulator`, and the model
+    that embeds its corpus at `embedder`; what is said of its ladder in a file of its own is the member `ladder`.
     """
 
     def read(path: Path) -> dict[str, Any]:
-        text = path.read_text().replace("{simulator}", simulator)
+        text = path.read_text().replace("{simulator}", simulator).replace("{embedder}", embedder)
         text = re.sub(r"\{day([+-]\d+)\}", lambda found: str(today + timedelta(days=int(found[1]))), text)
         return cast(dict[str, Any], yaml.safe_load(text))
 
@@ -128,11 +154,20 @@ def _walk_routing(document: dict[str, Any], people: dict[str, Operator], at: dat
     approvals.apply_change(change=change, actor=people["oncall"], now=at + timedelta(minutes=40))
 
 
-def _walk_ladder(document: dict[str, Any], people: dict[str, Operator], at: datetime) -> Walk:
+def _walk_policy(
+    policies: Versions[Any],
+    document: dict[str, Any],
+    people: dict[str, Operator],
+    at: datetime,
+    *,
+    rationale: str,
+    reason: str,
+) -> Walk:
+    """The first version of a document that on-call proposes and two approvers sign."""
     yield at
     oncall = people["oncall"]
-    policy = ladder_policies.submit(document=document, rationale="Ladder of the demo", actor=oncall, now=at)
-    change = ladder_policies.propose(version=policy, reason="First ladder, after INC-226", actor=oncall, now=at)
+    policy = policies.submit(document=document, rationale=rationale, actor=oncall, now=at)
+    change = policies.propose(version=policy, reason=reason, actor=oncall, now=at)
     yield from _sign(change, people, at + timedelta(minutes=20))
     yield at + timedelta(minutes=40)
     approvals.apply_change(change=change, actor=oncall, now=at + timedelta(minutes=40))
