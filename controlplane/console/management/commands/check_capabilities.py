@@ -18,9 +18,7 @@ class Command(BaseCommand):
     requires_system_checks = ()
 
     def handle(self, *args: Any, **options: Any) -> None:
-        demo = read_demo(
-            timezone.now().date(), simulator="http://127.0.0.1:8090", embedder="http://127.0.0.1:8070"
-        )
+        demo = read_demo(timezone.now().date(), simulator="http://127.0.0.1:8090", embedder="http://127.0.0.1:8070")
         problems = demo_problems(demo)
         for problem in problems:
             self.stdout.write(f"{'error' if problem.is_error else 'warning'}: {problem.path}: {problem.message}")

@@ -7,6 +7,7 @@ import logging
 import random
 import signal
 import uuid
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ from django.utils import timezone
 from redis.exceptions import RedisError
 
 from controlplane.console import demo_rush
+from controlplane.console.management.demo_articles import Article, read_articles
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,20 @@ QUESTIONS = (
     "My order says delivered but nothing came.",
     "How do I cancel my subscription?",
 )
+# What people type into the search of the help centre, which finds articles in other languages too.
+SEARCHES = (
+    *QUESTIONS,
+    "Wo ist mein Paket?",
+    "Wann bekomme ich mein Geld zurück?",
+    "Kann ich auf Rechnung zahlen?",
+    "Schickt ihr auch nach Norwegen?",
+)
+CORPUS = "help-centre"
+# Beside each request, the share that searches the corpus.
+SEARCHED = 0.1
+# How often an editor looks through one of its articles and hands it in anew.
+EDIT_EVERY_SECONDS = 60.0
+EDITOR_TOKEN = "op-demo-owner"  # noqa: S105 - as the password of the demo
 # The share of requests with an idempotency key, and of those the share that comes twice.
 KEYED, DOUBLED = 0.1, 0.3
 # Beside each request, the share that is handed in as a job by somebody who does not wait for it.
@@ -76,10 +92,16 @@ async def _send(*, rate: float, rng: random.Random) -> None:
     base = f"http://127.0.0.1:{settings.GATEWAY_PORT}"
     client = httpx.AsyncClient(base_url=base, timeout=70, limits=httpx.Limits(max_connections=400))
     simulator = httpx.AsyncClient(base_url=f"http://127.0.0.1:{settings.SIMULATOR_PORT}", timeout=5)
-    async with client, simulator, asyncio.TaskGroup() as tasks:
+    console = httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{settings.CONSOLE_PORT}",
+        headers={"authorization": f"Bearer {EDITOR_TOKEN}"},
+        timeout=30,
+    )
+    async with client, simulator, console, asyncio.TaskGroup() as tasks:
         refused = 0
         rushing = _Rushing(simulator)
         tasks.create_task(rushing.watch(stop))
+        tasks.create_task(_edit_regularly(console, stop, rng))
         while not stop.is_set():
             # The gateway may not be there yet.
             if refused < REFUSED_AT_FIRST:
@@ -88,6 +110,8 @@ async def _send(*, rate: float, rng: random.Random) -> None:
             tasks.create_task(_ask(client, **drawn))
             if "idempotency-key" in drawn["headers"] and rng.random() < DOUBLED:
                 tasks.create_task(_ask(client, **drawn))  # a form that was submitted twice
+            if rng.random() < SEARCHED:
+                tasks.create_task(_search(client, **_draw_search(rng)))
             if rng.random() < HANDED_IN:
                 handed_in = _draw(rng)
                 tasks.create_task(_hand_in(client, **(_refused(handed_in) if rng.random() < REFUSED else handed_in)))
@@ -175,6 +199,15 @@ def _draw(rng: random.Random) -> dict[str, Any]:
     return {"headers": headers, "body": body}
 
 
+def _draw_search(rng: random.Random) -> dict[str, Any]:
+    """One search of the corpus: whose users search, and for what."""
+    key = rng.choices(list(CALLERS), weights=[share for share, _ in CALLERS.values()])[0]
+    return {
+        "headers": {"authorization": f"Bearer {key}"},
+        "body": {"corpus": CORPUS, "query": rng.choice(SEARCHES)},
+    }
+
+
 def _slip(rng: random.Random) -> str:
     """What has the bundled simulator answer as models do on a bad day; mostly nothing."""
     drawn = rng.random()
@@ -211,3 +244,40 @@ async def _hand_in(client: httpx.AsyncClient, *, headers: dict[str, str], body: 
         logger.info("demo job cannot be handed in: %r", exc)
         return False
     return answer.is_success
+
+
+async def _search(client: httpx.AsyncClient, *, headers: dict[str, str], body: dict[str, Any]) -> None:
+    try:
+        await client.post("/v1/retrieve", json=body, headers=headers)
+    except httpx.HTTPError as exc:
+        logger.info("demo search failed: %r", exc)
+
+
+async def _edit_regularly(console: httpx.AsyncClient, stop: asyncio.Event, rng: random.Random) -> None:
+    """Have an editor look through one article after the other, until stopped."""
+    articles = read_articles(CORPUS)
+    while not stop.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), timeout=EDIT_EVERY_SECONDS)
+            return
+        try:
+            await _edit(console, rng.choice(articles), at=timezone.now())
+        except (httpx.HTTPError, ValueError, LookupError) as exc:  # also what answers that is no console of ours
+            logger.info("a demo article cannot be edited: %r", exc)
+
+
+async def _edit(console: httpx.AsyncClient, article: Article, *, at: datetime) -> None:
+    """Hand an article in that was looked through, as the revision after the one that its corpus has."""
+    answer = await console.get(f"/api/v1/corpora/{CORPUS}/documents/{article.key}")
+    head = answer.json() if answer.is_success else {"deleted": True}
+    if head["deleted"]:  # somebody wanted to see that it stays away
+        return
+    change = {
+        "key": article.key,
+        "rev": head["rev"] + 1,
+        "op": "upsert",
+        "content": article.checked(at),
+        "metadata": article.metadata,
+        "event_time": at.isoformat(),
+    }
+    await console.post(f"/api/v1/corpora/{CORPUS}/changes", json={"changes": [change]})

@@ -31,8 +31,8 @@ from controlplane.rollouts.guardrails import Advance, StageEvidence, Unproven, d
 from controlplane.rollouts.models import DEFAULT_STAGES
 from controlplane.routing.operations import routing_tables
 from controlplane.trials.runner import run_trial
-from controlplane.versioned.operations import Versions
 from controlplane.verdicts.references import suggested_guardrails
+from controlplane.versioned.operations import Versions
 
 PASSWORD = "ballast-demo"  # noqa: S105 - printed in the README; demo mode binds to loopback only
 DEMO_FILE = settings.BASE_DIR / "fixtures" / "demo.yaml"
