@@ -31,7 +31,7 @@ def table_with(**lane):
 def test_demo_is_checked_and_a_demo_that_asks_too_much_fails():
     """`make check` runs the command; its exit tells."""
     out = StringIO()
-    demo = read_demo(NOW.date(), simulator="http://127.0.0.1:8090")
+    demo = read_demo(NOW.date(), simulator="http://127.0.0.1:8090", embedder="http://127.0.0.1:8070")
     demo["routing"]["lanes"][CLAUDE]["capabilities"] = ["chat", "stream", "logprobs"]
     demo["routing"]["lanes"]["azure/eu-west/eu/gpt-4o"]["capabilities"] = ["chat"]
     in_words = demo_problems(demo)  # its route has its answers read and mended, so any lane may be asked for JSON
@@ -40,7 +40,7 @@ def test_demo_is_checked_and_a_demo_that_asks_too_much_fails():
     call_command("check_capabilities", stdout=out)
     problems = demo_problems(demo)
 
-    assert "9 lanes and 6 versions" in out.getvalue()
+    assert "10 lanes and 6 versions" in out.getvalue()
     assert [problem.path for problem in problems if problem.is_error] == [
         f'$.sections.routing.lanes["{CLAUDE}"].capabilities',
         *(f"$.prompts.support-answer.versions[{number}]" for number in range(4)),
