@@ -36,6 +36,7 @@ from dataplane.release import Release
 from dataplane.repair_desk import RepairDesk
 from dataplane.retrieval.counting import RetrievalCounts
 from dataplane.retrieval.desk import RetrieveDesk
+from dataplane.retrieval.grounding import Grounding
 from dataplane.retrieval.retriever import Retriever
 from dataplane.samples import Samples
 from dataplane.sandboxes import Sandboxes, TrustedKeys
@@ -216,6 +217,9 @@ class Assembly:
         self._known_questions = KnownQuestions(attempts=attempts, caller=caller, timers=timers, clock=clock, wall=wall)
         copy_desk = CopyDesk(breakers=self._breakers, known_questions=self._known_questions, schemas=schemas)
         self.job_queue = JobQueue(stores.jobs, limit=settings.job_limit, clock=clock, wall=wall)
+        retriever = Retriever(
+            stores.corpora, attempts=attempts, caller=caller, counts=retrievals, clock=clock, wall=wall
+        )
         self.pipeline = Pipeline(
             releases=watcher,
             caller=caller,
@@ -242,11 +246,9 @@ class Assembly:
                 public_url=settings.public_url,
             ),
             surfaces=self._ladders.counting,
+            grounding=Grounding(retriever),
             clock=clock,
             wall=wall,
-        )
-        retriever = Retriever(
-            stores.corpora, attempts=attempts, caller=caller, counts=retrievals, clock=clock, wall=wall
         )
         self.retrieve_desk = RetrieveDesk(retriever, self.pipeline, timers=timers)
         self.stream_desk = StreamDesk(self._streams, self.pipeline)

@@ -18,7 +18,7 @@ from dataplane.evidence import Part
 from dataplane.fallback import OutageNotice
 from dataplane.frames import Ending
 from dataplane.ids import new_id as new_id  # those of requests, and of all that comes of them
-from dataplane.messages import Usage
+from dataplane.messages import Json, Usage
 from dataplane.prompts import PromptVersion
 from dataplane.quota import INTERACTIVE, Place, Workload
 from dataplane.records import record
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from dataplane.ladder.desk import Stand
     from dataplane.ladder.words import Spoken
     from dataplane.productions import Production
+    from dataplane.retrieval.grounding import Knowledge
     from dataplane.shadow.offering import Overheard
 
 CLIENT_CLOSED_REQUEST: Final = 499
@@ -119,6 +120,7 @@ class Attempt:
         "ended",
         "error",
         "kind",
+        "knowledge",
         "lane",
         "number",
         "outcome",
@@ -219,7 +221,7 @@ class Journey:
     `part` is its part in a running canary; `blocked` and `grounded` say what validators made of the answer, None where
     they did not look, or could not say.
     `stand` is where it stands on the ladder of its surface, None where there is none, and `spoken` the signed words of
-    its rung, None where none is engaged for it.
+    its rung, None where none is engaged for it. `knowledge` is what of a corpus the answer rests on, if on any.
     `destination` is where its answer goes if that comes later, None where its caller comes back for it.
     `queue_position` is where it stood when it began to wait for an account's quota, 0 if it never did, and `queued_ms`
     how long it waited.
@@ -244,6 +246,7 @@ class Journey:
         "is_job",
         "key_id",
         "kind",
+        "knowledge",
         "lanes",
         "notice",
         "outcome",
@@ -286,6 +289,7 @@ class Journey:
         self.destination: Destination | None = None
         self.stand: Stand | None = None
         self.spoken: Spoken | None = None
+        self.knowledge: Knowledge | None = None
         self.overheard: Overheard | None = None
         self.lanes: tuple[Lane, ...] = ()
         self.attempts: list[Attempt] = []
@@ -378,6 +382,17 @@ class Journey:
         return next((one for one in reversed(attempts) if one.kind not in ASIDE), None)
 
     @property
+    def beside(self) -> Json | None:
+        """What goes with an answer of a model, as its member `ballast`; None: nothing.
+
+        Shape: that of `Spoken.to_json` where a rung is engaged, with "corpus": see `Knowledge.to_json`.
+        """
+        if self.knowledge is None:
+            return None if self.spoken is None else self.spoken.to_json()
+        told = {} if self.spoken is None else self.spoken.to_json()
+        return told | {"corpus": self.knowledge.to_json()}
+
+    @property
     def result(self) -> Result:
         """The outcome as telemetry counts it: the caller's own mistake is `rejected`, every other failure `error`."""
         if self.error is None:
@@ -404,6 +419,8 @@ class Journey:
             headers.append((b"ballast-cohort", b"control" if self.unkeyed else self.cohort.encode()))
             headers.append((b"ballast-rung", b"0" if self.stand is None else b"%d" % self.stand.rung))
             headers.append((b"ballast-fallback", self.fallback.encode()))
+        if self.knowledge is not None:
+            headers.append((b"ballast-snapshot", str(self.knowledge.retrieved.standing.snapshot).encode()))
         if self.repair:
             headers.append((b"ballast-repair", self.repair.encode()))
         if self.validation:

@@ -61,6 +61,7 @@ def fill_prompt(
         user=request.user,
         tool_effects=request.tool_effects,
         sources=request.sources,
+        corpus=request.corpus,
     )
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import orjson
 
 from dataplane.records import record
+from dataplane.retrieval.requests import CorpusReference
 from dataplane.validators.values import Source
 
 Json = dict[str, Any]
@@ -39,10 +40,12 @@ class ChatRequest:
 
     `route` is the caller's `model`; it may be empty beside a managed prompt, which runs on its own route.
     `parameters` holds every other field in OpenAI's own names and shapes (temperature, tools, response_format, and
-    what the gateway does not know), without model, messages, prompt, stream, stream_options, sources and tool_effects.
+    what the gateway does not know), without model, messages, prompt, stream, stream_options, sources, tool_effects and
+    corpus.
     `sources` are what the answer is to rest on, for validators: they are sent to nobody. `tool_effects` is what the
     caller says of its tools: none (they change nothing), idempotent (twice is as once), once (never again), or nothing.
-    `ballast` is what the caller tells the gateway alone (see `destinations.read_destination`), unread.
+    `ballast` is what the caller tells the gateway alone (see `destinations.read_destination`), unread. `corpus` is what
+    the answer is to be composed from.
     """
 
     route: str
@@ -56,6 +59,29 @@ class ChatRequest:
     tool_effects: str | None = None
     sources: tuple[Source, ...] = ()
     ballast: Any = None
+    corpus: CorpusReference | None = None
+
+    def changed(
+        self,
+        *,
+        messages: list[Json] | None = None,
+        parameters: Json | None = None,
+        sources: tuple[Source, ...] | None = None,
+    ) -> ChatRequest:
+        """The same, as it is put before a model: with these in the place of its own, where they are given."""
+        return ChatRequest(
+            route=self.route,
+            messages=self.messages if messages is None else messages,
+            parameters=self.parameters if parameters is None else parameters,
+            stream=self.stream,
+            include_usage=self.include_usage,
+            stream_options=self.stream_options,
+            prompt=self.prompt,
+            user=self.user,
+            tool_effects=self.tool_effects,
+            sources=self.sources if sources is None else sources,
+            corpus=self.corpus,
+        )
 
     @property
     def wants_json(self) -> bool:

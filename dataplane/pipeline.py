@@ -1,8 +1,8 @@
 """The life of one request, top to bottom. This is the only place that orders the policies.
 
-    authenticate -> prompt and cohort -> route -> once, where a key asks for that -> ladder -> quota, breaker and
-    attempt, lane by lane -> stream or answer -> measure -> repair and validate -> respond, from signed copy if no lane
-    could answer -> record -> shadow
+    authenticate -> prompt and cohort -> route -> once, where a key asks for that -> ladder -> passages, where a corpus
+    is named -> quota, breaker and attempt, lane by lane -> stream or answer -> measure -> repair and validate ->
+    respond, from signed copy if no lane could answer -> record -> shadow
 
 The edge (`gateway.py`) reads HTTP and cancels the task when the caller leaves; the deciders say what should happen;
 this module only says in which order, and makes sure that whatever happens is recorded exactly once.
@@ -61,6 +61,7 @@ from dataplane.release import Release
 from dataplane.repairing import Repairing
 from dataplane.request_headers import check_later, read_deadline
 from dataplane.request_parser import CHAT_PATH, EMBEDDINGS_PATH, parse_chat_request, parse_embedding_request
+from dataplane.retrieval.grounding import Grounding, check_grounding
 from dataplane.retry import is_repeatable
 from dataplane.routing import Lane, Route
 from dataplane.samples import Samples
@@ -102,6 +103,7 @@ class Pipeline:
         ladder: LadderDesk | None = None,
         later: Later | None = None,
         surfaces: SurfaceCounting | None = None,
+        grounding: Grounding | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -111,7 +113,7 @@ class Pipeline:
         without `samples`, none as a sample; without `evidence`, nothing counts for or against canaries; without
         `sandboxes`, which let evals in, they are refused; without `shadows`, nothing is asked again; without `ladder`,
         no rung is ever engaged, without `later`, whoever is to be answered later is refused, and without `surfaces`,
-        nobody counts what became of requests there.
+        nobody counts what became of requests there; without `grounding`, whoever names a corpus is refused.
         """
         self._authentication = Authentication(releases=releases, job_keys=job_keys, sandboxes=sandboxes, wall=wall)
         self._caller = caller
@@ -141,6 +143,7 @@ class Pipeline:
             self._steps = Steps(
                 ladder, attempts=attempts, copy_desk=copy_desk, last_words=self._last_words, later=later
             )
+        self._grounding = grounding or Grounding(None)
         self._region = region
         self._streams = streams
         self._keyed = keyed
@@ -233,6 +236,8 @@ class Pipeline:
         policy = chat.route.streams
         if policy is None or self._streams is None:
             raise StreamNotContinuable(ended.origin.stream, why="its route keeps no streams any more")
+        if chat.request.corpus is not None:
+            raise StreamNotContinuable(ended.origin.stream, why="its answer rests on passages that would be others now")
         if (why := why_not(chat.request, ended.origin.partial)) is not None:
             raise StreamNotContinuable(ended.origin.stream, why=why)
 
@@ -272,7 +277,10 @@ class Pipeline:
         journey.lanes = fit.from_first(journey.lanes)
 
         may_repeat = is_repeatable(request, is_keyed=journey.inbound.idempotency_key is not None)
-        return Chat(request, release, route, fit, may_repeat)
+        chat = Chat(request, release, route, fit, may_repeat)
+        if request.corpus is not None:
+            check_grounding(chat, request.corpus, tenant)
+        return chat
 
     def _read_where_later(self, journey: Journey, request: ChatRequest) -> None:
         """Read what the caller says of an answer that comes later: what is wrong with it shows on a quiet day too."""
@@ -354,6 +362,8 @@ class Pipeline:
         """Answer from the route's lanes, or below them."""
         try:
             with self._timers.deadline(self.remaining_seconds(journey)) as deadline:
+                if chat.request.corpus is not None:
+                    chat = await self._grounding.ground(journey, chat, chat.request.corpus, deadline)
                 await self._answer_from_lanes(journey, reply, chat, deadline)
         except ValidationFailed as failure:
             if journey.is_eval:
@@ -407,8 +417,8 @@ class Pipeline:
             if not answer.tool_calls:
                 self._relay.check_schema(journey, request, answer.text)
             whole = await self._integrity.settle(journey, chat, answer, deadline)
-            if journey.spoken is not None:
-                whole = rewritten(whole, whole, ballast=journey.spoken.to_json())
+            if (beside := journey.beside) is not None:
+                whole = rewritten(whole, whole, ballast=beside)
             await self._respond(journey, reply, whole.to_openai())
             if route.shadow is not None:
                 journey.overheard = overhear(chat, answer)

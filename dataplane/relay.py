@@ -155,7 +155,7 @@ class Relay:
                 or chat.route.shadow is not None
                 or self._integrity.wants_words(journey)
             ),
-            opening=None if journey.spoken is None or reply.opened else journey.spoken.to_json(),
+            opening=None if reply.opened else journey.beside,
             takes_up=None if going_on is None else going_on.takes_up,
             overlap=None if going_on is None else going_on.overlap,
             gate=self._integrity.gate(chat),

@@ -13,6 +13,7 @@ import orjson
 from dataplane.destinations import MEMBER
 from dataplane.errors import InvalidRequest
 from dataplane.messages import ChatRequest, EmbeddingRequest, Json, PromptReference
+from dataplane.retrieval.requests import parse_reference
 from dataplane.validators.values import Source
 
 # The addresses whose bodies these are.
@@ -64,6 +65,7 @@ def parse_chat_request(body: bytes) -> ChatRequest:
         )
     sources = _pop_sources(fields)
     ballast = fields.pop(MEMBER, None)
+    corpus = fields.pop("corpus", None)
     check_parameters(fields)
     return ChatRequest(
         route=route,
@@ -77,6 +79,7 @@ def parse_chat_request(body: bytes) -> ChatRequest:
         tool_effects=tool_effects,
         sources=sources,
         ballast=ballast,
+        corpus=None if corpus is None else parse_reference(corpus),
     )
 
 

@@ -33,7 +33,7 @@ def shortened(request: ChatRequest, rung: Rung) -> ChatRequest:
     if cap is None or request.wants_json:
         return told
     limits = {name: min(cap, value) for name in LIMITS if (value := request.parameters.get(name)) is not None}
-    return _with(told, parameters=request.parameters | (limits or {LIMITS[0]: cap}))
+    return told.changed(parameters=request.parameters | (limits or {LIMITS[0]: cap}))
 
 
 def without_tools(request: ChatRequest, rung: Rung) -> ChatRequest:
@@ -45,7 +45,7 @@ def without_tools(request: ChatRequest, rung: Rung) -> ChatRequest:
         return request
     kept = {name: value for name, value in parameters.items() if name not in TOOLS}
     messages = [_told(message) for message in request.messages]
-    return instructed(_with(request, parameters=kept, messages=messages), rung.instruction)
+    return instructed(request.changed(parameters=kept, messages=messages), rung.instruction)
 
 
 def cheaper(route: Route, lanes_of: Route) -> Route:
@@ -78,7 +78,7 @@ def instructed(request: ChatRequest, instruction: str) -> ChatRequest:
     leading = next((index for index, one in enumerate(messages) if one["role"] not in LEADING), len(messages))
     role = messages[leading - 1]["role"] if leading else "system"
     more: Json = {"role": role, "content": instruction}
-    return _with(request, messages=[*messages[:leading], more, *messages[leading:]])
+    return request.changed(messages=[*messages[:leading], more, *messages[leading:]])
 
 
 def _told(message: Json) -> Json:
@@ -102,18 +102,3 @@ def _text(content: Any) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     return orjson.dumps(content).decode()
-
-
-def _with(request: ChatRequest, *, messages: list[Json] | None = None, parameters: Json | None = None) -> ChatRequest:
-    return ChatRequest(
-        route=request.route,
-        messages=request.messages if messages is None else messages,
-        parameters=request.parameters if parameters is None else parameters,
-        stream=request.stream,
-        include_usage=request.include_usage,
-        stream_options=request.stream_options,
-        prompt=request.prompt,
-        user=request.user,
-        tool_effects=request.tool_effects,
-        sources=request.sources,
-    )

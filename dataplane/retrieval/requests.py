@@ -13,7 +13,8 @@ from dataplane.retrieval.modes import MEMBERS as MODES
 from dataplane.retrieval.modes import Mode, read_mode
 from dataplane.retrieval.policy import MAX_CHUNKS
 
-MEMBERS: Final = ("corpus", "query", "k", "filter", *MODES)
+OPTIONS: Final = ("k", "filter", *MODES)
+MEMBERS: Final = ("corpus", "query", *OPTIONS)
 MAX_QUERY_CHARACTERS: Final = 8_000
 MAX_FILTERS: Final = 10
 MAX_FILTER_CHARACTERS: Final = 500
@@ -31,6 +32,38 @@ class RetrievalRequest:
     k: int | None
     filters: Filters
     mode: Mode
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusReference:
+    """A corpus as a chat names it, from which its answer is to be composed. `k`: as of RetrievalRequest."""
+
+    slug: str
+    k: int | None
+    filters: Filters
+    mode: Mode
+
+
+def parse_reference(value: object) -> CorpusReference:
+    """Read the member `corpus` of a chat.
+
+    Shape: slug | {"id": slug} and, beside that, what `parse_retrieval` takes beside corpus and query.
+    Raises:
+        InvalidRequest: naming the member.
+    """
+    fields = {"id": value} if isinstance(value, str) else value
+    if not isinstance(fields, dict):
+        raise InvalidRequest("'corpus' must name a corpus, or be an object with its 'id'", param="corpus")
+    unknown = sorted(fields.keys() - {"id", *OPTIONS})
+    if unknown:
+        param = f"corpus.{unknown[0][:40]}"
+        raise InvalidRequest(f"{param!r} is no member; there are 'id', {', '.join(map(repr, OPTIONS))}", param=param)
+    return CorpusReference(
+        slug=_text(fields, "id", most=200, path="corpus."),
+        k=_read_k(fields.get("k"), param="corpus.k"),
+        filters=read_filters(fields.get("filter"), param="corpus.filter"),
+        mode=read_mode(fields, path="corpus."),
+    )
 
 
 def parse_retrieval(body: bytes) -> RetrievalRequest:
@@ -85,18 +118,18 @@ def read_filters(given: object, *, param: str = "filter") -> Filters:
     return given
 
 
-def _text(fields: Mapping[str, Any], name: str, *, most: int) -> str:
-    value = fields.get(name)
+def _text(fields: Mapping[str, Any], name: str, *, most: int, path: str = "") -> str:
+    value, param = fields.get(name), f"{path}{name}"
     if not isinstance(value, str) or not value.strip():
-        raise InvalidRequest(f"{name!r} must be a string that is not empty", param=name)
+        raise InvalidRequest(f"{param!r} must be a string that is not empty", param=param)
     if len(value) > most:
-        raise InvalidRequest(f"{name!r} has {len(value)} characters; at most {most}", param=name)
+        raise InvalidRequest(f"{param!r} has {len(value)} characters; at most {most}", param=param)
     return value
 
 
-def _read_k(value: object) -> int | None:
+def _read_k(value: object, *, param: str = "k") -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_CHUNKS:
-        raise InvalidRequest(f"'k' must be a whole number from 1 to {MAX_CHUNKS}", param="k")
+        raise InvalidRequest(f"{param!r} must be a whole number from 1 to {MAX_CHUNKS}", param=param)
     return value
