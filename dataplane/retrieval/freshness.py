@@ -27,8 +27,8 @@ class Standing:
     Attributes:
         snapshot: What was read.
         lag_seconds: See the module; 0 when every change is searchable.
-        pending: Documents whose newest revision is not searchable yet.
-        poisoned: Documents that nothing could index.
+        pending: Documents whose newest revision is not searchable yet; a store may stop counting at 1,000.
+        poisoned: Documents that nothing could index; as `pending`.
         waited_for: Whether the change that the caller waits for is not searchable yet.
         is_pinned: Whether an operator holds the corpus at this snapshot.
     """
@@ -83,7 +83,7 @@ def freshness_json(standing: Standing, judged: Judged) -> dict[str, Any]:
     """As answers and errors have it.
 
     Shape: {"snapshot": name, "index_rev": int, "lag_seconds": number, "max_lag_seconds": number, "is_stale": bool,
-            "is_pinned": bool, "pending": int, "poisoned": int}.
+            "is_pinned": bool, "pending", "poisoned": int, counted up to 1,000}.
     """
     return {
         "snapshot": str(standing.snapshot),

@@ -7,6 +7,9 @@ from typing import Final
 from dataplane.retrieval.freshness import UNCHECKED_SECONDS
 from dataplane.retrieval.tables import CORPORA, NAMESPACES, PENDING, SOURCES
 
+# What is pending is counted up to here, and of what a snapshot lacks, so much is looked at for the oldest: a search
+# costs the same however much is behind.
+MOST_COUNTED: Final = 1_000
 # Of namespaces that may be read at all: drills never, whoever names one.
 _MAY_SERVE: Final = "n.state = 'ready' AND n.purpose = 'serving'"
 
@@ -38,10 +41,14 @@ FROM {corpora} c
 LEFT JOIN {namespaces} s ON s.id = coalesce(c.pinned_namespace_id, c.live_namespace_id)
 LEFT JOIN {namespaces} n ON n.id = %(namespace)s AND n.corpus_id = c.id AND {may_serve}
 CROSS JOIN LATERAL (
-    SELECT count(*) FILTER (WHERE NOT q.is_poisoned) AS pending, count(*) FILTER (WHERE q.is_poisoned) AS poisoned,
-        min(q.since) FILTER (WHERE NOT q.is_poisoned) AS since,
+    SELECT (SELECT count(*) FROM (
+            SELECT FROM {pending} q WHERE q.namespace_id = n.id AND NOT q.is_poisoned LIMIT {most}
+        ) counted) AS pending,
+        (SELECT count(*) FROM (
+            SELECT FROM {pending} q WHERE q.namespace_id = n.id AND q.is_poisoned LIMIT {most}
+        ) counted) AS poisoned,
+        (SELECT min(q.since) FROM {pending} q WHERE q.namespace_id = n.id AND NOT q.is_poisoned) AS since,
         {is_waited_for} AS waited_for
-    FROM {pending} q WHERE q.namespace_id = n.id
 ) p
 CROSS JOIN LATERAL (
     SELECT min(least(
@@ -73,7 +80,10 @@ _IS_KEPT: Final = """(
 _IS_NEWEST: Final = "h.died IS NULL"
 _WAS_ALIVE: Final = "h.born <= %(rev)s::bigint AND (h.died IS NULL OR h.died > %(rev)s::bigint)"
 # A document that nothing could index is waited for by nobody: it is a dead letter, and would hold everybody up.
-_IS_WAITED_FOR: Final = "bool_or(q.first_seq <= %(at_least)s::bigint AND NOT q.is_poisoned)"
+_IS_WAITED_FOR: Final = f"""EXISTS (
+    SELECT FROM {PENDING} q
+    WHERE q.namespace_id = n.id AND q.first_seq <= %(at_least)s::bigint AND NOT q.is_poisoned
+)"""
 # Of what became searchable after the revision that is read, nobody knows which change it was.
 _IS_BEHIND: Final = f"{_IS_WAITED_FOR} OR (%(at_least)s::bigint IS NOT NULL AND n.index_rev > %(rev)s::bigint)"
 
@@ -103,11 +113,17 @@ def search(table: str, *, k: int, is_snapshot: bool, is_newest: bool, is_propose
         is_alive=_IS_NEWEST if is_newest else _WAS_ALIVE,
         is_waited_for=_IS_WAITED_FOR if is_newest else _IS_BEHIND,
         # What the revision lacks although it is searchable by now.
-        missing_since="NULL"
-        if is_newest
-        else f"(SELECT min(l.event_at) FROM {table} l WHERE l.born > %(rev)s::bigint)",  # noqa: S608 - a table of ours
+        missing_since="NULL" if is_newest else _missing_since(table),
+        most=MOST_COUNTED,
         chunks=chunks,
         distance=distance,
         filters="AND h.metadata @> %(filter)s::jsonb" if is_filtered else "",
         k=f"{k:d}",
     )
+
+
+def _missing_since(table: str) -> str:
+    """When the oldest change happened that became searchable after the revision that is read, of the first ones."""
+    return f"""(SELECT min(l.event_at) FROM (
+        SELECT event_at FROM {table} WHERE born > %(rev)s::bigint ORDER BY born LIMIT {MOST_COUNTED}
+    ) l)"""  # noqa: S608 - a table of ours

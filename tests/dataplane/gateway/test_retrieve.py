@@ -3,54 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import httpx
-import numpy as np
 import pytest
 
 from dataplane.assembly import Stores
 from dataplane.retrieval.desk import CONSISTENCY
 from dataplane.retrieval.tables import Snapshot, write_token
-from dataplane.simulator.embeddings import embed
 from dataplane.stores.corpora import PostgresCorpusStore
-from tests.corpora_documents import BANNER, MODEL, SLUG, banner_copy, corpus
+from tests.corpora_documents import BANNER, MODEL, SLUG
 from tests.dataplane.retrieval.corpus_tables import corpus_tables
 
-from .conftest import release_sections, run_gateway
+from .conftest import run_gateway
+from .searched_corpora import DIMENSIONS, LANE, OTHER, REFUND, fill, searched_sections, serve_all, vector_of
 
 pytestmark = pytest.mark.django_db  # asks for the tables; what is written there is committed
-
-DIMENSIONS = 1536
-REFUND = "How do I get a refund for my parcel?"
-LANE = "openai/eu/main/embedding"
-OTHER = "openai/eu/main/other"
-
-
-def sections(simulator_url):
-    """A release with three corpora: one that says how old it is, one that blocks, and one of a single tenant's."""
-    made = copy.deepcopy(release_sections(simulator_url))
-    routing = made["routing"]
-    routing["lanes"][OTHER] = routing["lanes"][LANE] | {"model": "other"}
-    routing["routes"]["embed"]["lanes"] = [OTHER, LANE]
-    embedding = {"dimensions": DIMENSIONS}
-    made["corpora"] = {
-        SLUG: corpus(embedding=embedding),
-        "strict": corpus(embedding=embedding, freshness={"on_breach": "block"}),
-        "private": corpus(embedding=embedding, tenants=["acme"]),
-    }
-    made["copy"] = banner_copy()
-    return made
 
 
 @pytest.fixture(scope="module")
 def retrieving_gateway(simulator_url, keys_url):
     """A gateway that is told of the database."""
     stores = Stores(corpora=PostgresCorpusStore(keys_url, timeout_seconds=60))
-    with run_gateway(sections(simulator_url), stores=stores) as gateway:
+    with run_gateway(searched_sections(simulator_url), stores=stores) as gateway:
         yield gateway
 
 
@@ -70,29 +47,8 @@ def tables(keys_url):
 
 @pytest.fixture
 def namespaces(tables):
-    """What serves each corpus, by its slug: a namespace of three documents."""
-    made = {}
-    for slug in (SLUG, "strict", "private"):
-        corpus = tables.corpus(slug)
-        made[slug] = fill(tables, corpus)
-        tables.serve(corpus, made[slug])
-    return made
-
-
-def fill(tables, corpus, *, word="refund", **about):
-    """A namespace of three documents, by which the question finds the one with `word` in it."""
-    namespace = tables.namespace(corpus, dimensions=DIMENSIONS, **about)
-    for key, text in {
-        "refunds": f"How to get a {word} for a parcel",
-        "hours": "We are open from nine to five",
-        "jobs": "Work with us: drivers wanted",
-    }.items():
-        tables.chunk(namespace, key, text, vector_of(text), metadata={"title": key, "is_public": key != "jobs"})
-    return namespace
-
-
-def vector_of(text):
-    return np.array(embed(text, DIMENSIONS), dtype=np.float32)
+    """What serves each corpus, by its slug."""
+    return serve_all(tables)
 
 
 def ago(seconds):
@@ -515,7 +471,7 @@ def test_without_the_database_nothing_is_told(simulator_url, simulator, stores):
         url = "postgresql://nobody@127.0.0.1:1/none"
         stores = Stores(corpora=PostgresCorpusStore(url, timeout_seconds=0.5))
     with (
-        run_gateway(sections(simulator_url), stores=stores) as gateway,
+        run_gateway(searched_sections(simulator_url), stores=stores) as gateway,
         httpx.Client(base_url=gateway.url, headers={"authorization": "Bearer bk-globex"}, timeout=90) as http,
     ):
         answer = http.post("/v1/retrieve", json={"corpus": SLUG, "query": REFUND})
