@@ -83,8 +83,12 @@ class Environment:
         return value
 
     def store(self, name: str, default: str) -> str:
-        """An object store: a directory, or a bucket of S3's kind and what names in it begin with."""
+        """An object store: a directory, or a bucket of S3's kind and what names in it begin with; "" only when that is
+        the default.
+        """
         value = self.text(name, default)
+        if not value:
+            return value
         parts = _split(value)
         is_directory = parts is not None and parts.scheme == "file" and not parts.netloc and parts.path.startswith("/")
         if parts is None or not (is_directory or (parts.scheme == "s3" and parts.hostname)):

@@ -32,11 +32,18 @@ SIGNING_KEY_FILE = Path(env.text("BALLAST_SIGNING_KEY_FILE", str(DATA_DIR / "key
 # Where payloads are kept that are no table's to hold, and the keys they are encrypted with, one a line in base64.
 PAYLOAD_STORE = env.store("BALLAST_PAYLOAD_STORE", (DATA_DIR / "payloads").as_uri())
 PAYLOAD_KEYS_FILE = Path(env.text("BALLAST_PAYLOAD_KEYS_FILE", str(DATA_DIR / "keys" / "payload-keys")))
+# Where dumps of corpora are kept, and where each is copied to: another region, or nowhere.
+DUMP_STORE = env.store("BALLAST_DUMP_STORE", (DATA_DIR / "dumps").as_uri())
+DUMP_COPY_STORE = env.store("BALLAST_DUMP_COPY_STORE", "")
+DUMP_COPY_REGION = env.text("BALLAST_DUMP_COPY_REGION", "")
+# The public keys that dumps are verified with beside the signing key's own: those that it was before.
+TRUSTED_KEYS_FILE = Path(env.text("BALLAST_TRUSTED_KEYS_FILE", str(DATA_DIR / "keys" / "trusted-keys.json")))
 PAYLOAD_OVER_HTTP = env.flag("AWS_ALLOW_HTTP", False)
 forget_blank(os.environ, prefix="AWS_")
 # Read here only to be refused by name: S3's library dies of an address that is none.
 S3_ENDPOINT = env.url("AWS_ENDPOINT_URL", "", schemes={"http", "https"})
-if PAYLOAD_STORE.startswith("s3:") and urlsplit(S3_ENDPOINT).scheme == "http" and not PAYLOAD_OVER_HTTP:
+_stores = (PAYLOAD_STORE, DUMP_STORE, DUMP_COPY_STORE)
+if any(one.startswith("s3:") for one in _stores) and urlsplit(S3_ENDPOINT).scheme == "http" and not PAYLOAD_OVER_HTTP:
     raise ImproperlyConfigured("AWS_ENDPOINT_URL is an http:// address: use https, or say AWS_ALLOW_HTTP=true")
 RELEASE_FILE = Path(env.text("BALLAST_RELEASE_FILE", str(DATA_DIR / "release.json")))
 AGENT_TOKEN = env.text("BALLAST_AGENT_TOKEN", min_chars=16)

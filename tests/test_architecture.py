@@ -119,6 +119,7 @@ DECIDERS = (
     "retrieval/tables",
     "retrieval/words",
     "retry",
+    "retrieval/dump_format",
     "routing",
     "rung_words",
     "shadow/budget",

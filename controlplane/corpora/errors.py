@@ -84,3 +84,39 @@ class MarkNotProven(CorpusError):
     """The low-water mark cannot be raised so far: nobody has seen that every change at or below it is here."""
 
     code = "mark_not_proven"
+
+
+class VaultUnavailable(CorpusError):
+    """The store of dumps, or an object in it, cannot be had now."""
+
+    code = "vault_unavailable"
+
+
+class VaultTaken(CorpusError):
+    """Something else lies under the name already, and is not overwritten."""
+
+    code = "vault_taken"
+
+
+class DumpRetained(CorpusError):
+    """Nobody may delete the dump yet."""
+
+    code = "dump_retained"
+
+
+class DumpRefused(CorpusError):
+    """The dump is not whole, or not what was signed; nothing of it is used. The message names the block."""
+
+    code = "dump_refused"
+
+
+class DumpDoesNotFit(CorpusError):
+    """The dump was made by another model or chunker, for another corpus, or there is something in its place."""
+
+    code = "dump_does_not_fit"
+
+
+class DumpFailed(CorpusError):
+    """The dump could not be made; what is in the store of it has no manifest, and nobody takes it for a dump."""
+
+    code = "dump_failed"

@@ -18,7 +18,7 @@ from dataplane.retrieval.policy import Corpus as Promised
 # See `tables.chunks_table`. A key may not stand twice in one state, whoever writes.
 _CREATE: Final = """
 CREATE TABLE {table} (
-    id bigint PRIMARY KEY,
+    id bigint NOT NULL,
     document_id bigint NOT NULL,
     source_key varchar(500) NOT NULL,
     source_rev bigint NOT NULL,
@@ -34,12 +34,14 @@ CREATE TABLE {table} (
     embedding vector({dimensions:d}) {null}
 )
 """
-_INDEXES: Final = (
-    "CREATE UNIQUE INDEX {table}_alive ON {table} (document_id, ordinal) WHERE died IS NULL",
-    "CREATE INDEX {table}_born ON {table} (born)",
-    "CREATE INDEX {table}_died ON {table} (died) WHERE died IS NOT NULL",
-    "CREATE INDEX {table}_document ON {table} (document_id)",
-)
+# By what each is called behind the table's name.
+_INDEXES: Final = {
+    "pkey": "ALTER TABLE {table} ADD CONSTRAINT {table}_pkey PRIMARY KEY (id)",
+    "alive": "CREATE UNIQUE INDEX {table}_alive ON {table} (document_id, ordinal) WHERE died IS NULL",
+    "born": "CREATE INDEX {table}_born ON {table} (born)",
+    "died": "CREATE INDEX {table}_died ON {table} (died) WHERE died IS NOT NULL",
+    "document": "CREATE INDEX {table}_document ON {table} (document_id)",
+}
 # Of pgvector's defaults, which suit up to some millions of chunks.
 _APPROXIMATE: Final = "CREATE INDEX IF NOT EXISTS {table}_near ON {table} USING hnsw (embedding vector_cosine_ops)"
 _MARK_ALL: Final = """
@@ -78,14 +80,9 @@ def create_namespace(
         },
         created_at=now,
     )
-    names: Mapping[str, Any] = {
-        "table": namespace.table,
-        "dimensions": namespace.dimensions,
-        "null": "NOT NULL" if namespace.store == PGVECTOR else "",
-    }
     with connection.cursor() as cursor:
-        for statement in (_CREATE, *_INDEXES):
-            cursor.execute(statement.format(**names))
+        create_table(cursor, namespace, namespace.table)
+        create_indexes(cursor, namespace.table)
         if fill:
             cursor.execute(_MARK_ALL, {"namespace": namespace.pk, "corpus": corpus.pk, "now": now})
     if (store := external(namespace.store)) is not None:
@@ -93,11 +90,42 @@ def create_namespace(
     return namespace
 
 
+def create_table(cursor: Any, namespace: Namespace, table: str) -> None:
+    """Make a table for a namespace's chunks, with no index yet."""
+    names: Mapping[str, Any] = {
+        "table": table,
+        "dimensions": namespace.dimensions,
+        "null": "NOT NULL" if namespace.store == PGVECTOR else "",
+    }
+    cursor.execute(_CREATE.format(**names))
+
+
+def create_indexes(cursor: Any, table: str) -> None:
+    """Give a table of chunks every index but the approximate one."""
+    for statement in _INDEXES.values():
+        cursor.execute(statement.format(table=table))
+
+
+def create_approximate(cursor: Any, table: str) -> None:
+    """Give a table of chunks its approximate index; nothing where it has it."""
+    cursor.execute(_APPROXIMATE.format(table=table))
+
+
+def put_in_place(cursor: Any, table: str, *, of: str) -> None:
+    """Have a table of chunks, with all that belongs to it, take the place of the table `of`, which is dropped. In a
+    transaction of the caller's, whose end is the moment.
+    """
+    cursor.execute(f"DROP TABLE {of}")
+    cursor.execute(f"ALTER TABLE {table} RENAME TO {of}")
+    for name in (*_INDEXES, "near"):
+        cursor.execute(f"ALTER INDEX IF EXISTS {table}_{name} RENAME TO {of}_{name}")
+
+
 def build_index(namespace: Namespace) -> None:
     """Build the approximate index over what is there; nothing when it is built, or the store builds its own."""
     if namespace.store == PGVECTOR:
         with connection.cursor() as cursor:
-            cursor.execute(_APPROXIMATE.format(table=namespace.table))
+            create_approximate(cursor, namespace.table)
     Namespace.objects.filter(pk=namespace.pk).update(is_indexed=True)
     namespace.is_indexed = True
 

@@ -104,6 +104,38 @@ class Dump(models.Model):
         return self.name
 
 
+class RecoveryRate(models.Model):
+    """How fast a namespace came to be, once: what predictions of the next time go by. Written when it was there."""
+
+    class Way(models.TextChoices):
+        RESTORE = "restore", "Restored from a dump"
+        REBUILD = "rebuild", "Embedded again"
+
+    corpus = models.ForeignKey("corpora.Corpus", on_delete=models.PROTECT, related_name="recovery_rates")
+    way = models.CharField(max_length=10, choices=Way)
+    dump = models.ForeignKey(Dump, null=True, blank=True, on_delete=models.PROTECT, related_name="restores")
+    namespace_id_then = models.BigIntegerField(help_text="Into which")
+    dimensions = models.PositiveIntegerField()
+    rows = models.BigIntegerField(help_text="Chunks")
+    bytes = models.BigIntegerField(default=0, help_text="Of a dump's chunks")
+    tokens = models.BigIntegerField(default=0, help_text="Of what was embedded")
+    cost_micros = models.BigIntegerField(default=0)
+    load_seconds = models.FloatField(help_text="Until every chunk stood in its table")
+    index_seconds = models.FloatField(help_text="From there until the indexes were built")
+    at = models.DateTimeField(help_text="When it was begun")
+
+    class Meta:
+        ordering: ClassVar = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.get_way_display()} {self.at:%Y-%m-%d %H:%M}"
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.load_seconds + self.index_seconds
+
+
 class DrillState(models.TextChoices):
     """Of a drill."""
 

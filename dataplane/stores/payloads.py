@@ -218,11 +218,12 @@ def is_store_url(url: str) -> bool:
     return (parts.scheme == "file" and parts.path.startswith("/") and not parts.netloc) or url == "memory://"
 
 
-def open_objects(url: str, *, allow_http: bool = False) -> ObjectStore:
+def open_objects(url: str, *, allow_http: bool = False, region: str | None = None) -> ObjectStore:
     """Return the object store at an address; connects to nothing yet.
 
     Args:
         allow_http: S3 may be asked without TLS, where `AWS_ENDPOINT_URL` says so.
+        region: Of the bucket; None: as `AWS_REGION` says.
     Raises:
         ValueError: it is no `file:///directory`, `s3://bucket/prefix` or, which forgets, `memory://`.
         OSError: the directory cannot be made.
@@ -238,6 +239,7 @@ def open_objects(url: str, *, allow_http: bool = False) -> ObjectStore:
         return S3Store(
             parts.netloc,
             prefix=parts.path.strip("/") or None,
+            **({} if region is None else {"region": region}),
             client_options={"timeout": f"{TIMEOUT_SECONDS}s", "allow_http": allow_http},
             retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=TIMEOUT_SECONDS)},
         )
