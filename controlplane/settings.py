@@ -205,6 +205,8 @@ CELERY_BEAT_SCHEDULE = {
     "measure-drills": {"task": "telemetry.measure_drills", "schedule": timedelta(seconds=15)},
     "decide-credits": {"task": "ledger.decide_credits", "schedule": timedelta(hours=1)},
     "forget-transcripts": {"task": "ledger.forget_transcripts", "schedule": timedelta(hours=6)},
+    "dump-corpora": {"task": "corpora.dump_due", "schedule": timedelta(minutes=1)},
+    "expire-dumps": {"task": "corpora.expire_dumps", "schedule": timedelta(hours=1)},
     "forget-repairs": {"task": "ledger.forget_repairs", "schedule": timedelta(minutes=10)},
 }
 # What a tenant may have in the queue; whatever is handed in again counts like the rest.

@@ -14,6 +14,7 @@ from rest_framework.views import set_rollback
 from controlplane.accounts.errors import AccessError, RoleDoesNotFit
 from controlplane.alerts.errors import AlertError, InvalidChannel
 from controlplane.approvals.errors import ApprovalError, MalformedPolicy, NotAllowedToSign, NotApproved, NotPrepared
+from controlplane.corpora.errors import CorpusError, VaultUnavailable
 from controlplane.deadletters.errors import (
     BadEdit,
     BadPlan,
@@ -93,6 +94,8 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (AlertError, status.HTTP_409_CONFLICT),
     (ApprovalError, status.HTTP_409_CONFLICT),
     (CopyError, status.HTTP_409_CONFLICT),
+    (VaultUnavailable, status.HTTP_503_SERVICE_UNAVAILABLE),
+    (CorpusError, status.HTTP_409_CONFLICT),
     (DeadLetterError, status.HTTP_409_CONFLICT),
     (LadderError, status.HTTP_409_CONFLICT),
     (EvalError, status.HTTP_409_CONFLICT),

@@ -14,6 +14,7 @@ from controlplane.api.views import (
     copy,
     deadletters,
     drills,
+    dumps,
     engaging,
     eval_runs,
     evals,
@@ -241,6 +242,10 @@ v1 = [
         judges.Calibrations.as_view(),
         name="judge-calibrations",
     ),
+    # dumps of corpora
+    path("corpora/<str:slug>/dumps", dumps.Dumps.as_view(), name="corpus-dumps"),
+    path("corpora/<str:slug>/dumps/<str:name>", dumps.OneDump.as_view(), name="corpus-dump"),
+    path("corpora/<str:slug>/dumps/<str:name>/verify", dumps.VerifyDump.as_view(), name="corpus-dump-verify"),
     # people, tenants, credentials
     path("roles", access.Roles.as_view(), name="roles"),
     path("operators", access.Operators.as_view(), name="operators"),

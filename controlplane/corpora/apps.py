@@ -7,7 +7,7 @@ class CorporaConfig(AppConfig):
 
     def ready(self) -> None:
         from controlplane.approvals.kinds import register
-        from controlplane.corpora import indexing, policies
+        from controlplane.corpora import dump_keeping, indexing, policies
         from controlplane.releases.sections import Section
         from controlplane.releases.sections import register as register_section
         from controlplane.work import handlers
@@ -17,3 +17,5 @@ class CorporaConfig(AppConfig):
         handlers.register(
             handlers.Handler(indexing.INDEX_AGAIN, indexing.run_again, work=indexing.WORK, is_atomic=True)
         )
+        handlers.register(handlers.Handler(dump_keeping.DUMP, dump_keeping.run_dump, max_attempts=3))
+        handlers.register(handlers.Handler(dump_keeping.VERIFY, dump_keeping.run_verification, max_attempts=3))

@@ -138,9 +138,7 @@ def _begin(namespace: Namespace, actor: Operator | str, now: datetime) -> tuple[
     return dump, policy.digest
 
 
-def _write(
-    dump: Dump, namespace: Namespace, place: Vault, progress: Progress
-) -> tuple[dict[str, Stream], int, int]:
+def _write(dump: Dump, namespace: Namespace, place: Vault, progress: Progress) -> tuple[dict[str, Stream], int, int]:
     """Write the blocks. Returns what they are, the index revision that they show and the newest change in them."""
     until = dump.retain_until
     assert until is not None  # noqa: S101 - as `_begin` makes it
@@ -178,9 +176,7 @@ def _write(
                 DOCUMENTS: f"SELECT {', '.join(COLUMNS[DOCUMENTS])} {documents}",  # noqa: S608 - names of ours
                 CHUNKS: f"SELECT {', '.join(columns)} {chunks}",  # noqa: S608 - names of ours
             }
-            streams = {
-                name: copy_out(reader, query, name, keep=keep, done=told) for name, query in queries.items()
-            }
+            streams = {name: copy_out(reader, query, name, keep=keep, done=told) for name, query in queries.items()}
     return streams, index_rev, high_water
 
 

@@ -307,9 +307,7 @@ def _catch_up(corpus: Corpus, namespace: Namespace, now: datetime) -> tuple[int,
     return stale, missing
 
 
-def restore_heads(
-    dump: Dump, *, corpus: Corpus, progress: Progress = quiet, kept: Vault | None = None
-) -> int:
+def restore_heads(dump: Dump, *, corpus: Corpus, progress: Progress = quiet, kept: Vault | None = None) -> int:
     """Bring back the documents of a corpus whose table was lost, tombstones too, from a dump. Only keys that have no
     head are: never is a newer one, or any, replaced. Returns how many those are.
 

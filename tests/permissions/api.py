@@ -167,6 +167,14 @@ def judge_version(side):
     return {"slug": "grounded", "number": 1}
 
 
+def corpus(side):
+    return {"slug": side.dump.corpus.slug}
+
+
+def dump(side):
+    return {"slug": side.dump.corpus.slug, "name": side.dump.name}
+
+
 def operator(side):
     return {"username": "grantee"}
 
@@ -321,6 +329,10 @@ TABLE = Table(
         Row("POST", "api:drill-end", "--+---+.", GONE, GONE, drill),
         Row("POST", "api:drill-propose-values", "--+---+.", GONE, GONE, drill),
         Row("POST", "api:drill-propose-leaving", "--+---+.", GONE, GONE, drill),
+        Row("GET", "api:corpus-dumps", SEEN, GONE, GONE, corpus),
+        Row("POST", "api:corpus-dumps", "--+---+.", GONE, GONE, corpus),
+        Row("GET", "api:corpus-dump", SEEN, GONE, GONE, dump),
+        Row("POST", "api:corpus-dump-verify", "--+---+.", GONE, GONE, dump),
         Row("GET", "api:policies", READER, REFUSED, REFUSED),
         Row("POST", "api:policies", "------+-", REFUSED, REFUSED),
         Row("GET", "api:policy", SEEN, GONE, GONE, number),

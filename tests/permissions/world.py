@@ -30,6 +30,7 @@ from controlplane.ledger.streams import record_streams
 from controlplane.prompts.models import Prompt
 from controlplane.releases.models import Release
 from controlplane.rollouts.models import Canary
+from controlplane.corpora.models import Dump
 from controlplane.routing import drills
 from controlplane.routing.models import Drill
 from controlplane.routing.operations import routing_tables
@@ -39,6 +40,7 @@ from controlplane.shadows.operations import policy_in_force
 from controlplane.telemetry.shadows import ShadowSample, record_shadows
 from controlplane.trials.models import ValidatorTrial
 from controlplane.verdicts.models import ReplayPair
+from tests.corpora.kept_corpora import make_corpus, make_namespace
 from tests.deadletters.letters import make_letter
 from tests.deadletters.redrives import fail_task, know_task, plan_for
 from tests.deliveries.parcels import promise
@@ -95,6 +97,7 @@ class Side:
     redrive_change: ChangeRequest
     release: Release
     drill: Drill
+    dump: Dump
     grant: RoleGrant
     token: OperatorToken
 
@@ -141,9 +144,14 @@ def make_world() -> World:
     asked = PromptSubject("mine", 1, "0" * 64)
     eval_run = begin_run(subject=asked, set_version=held_out, judges=["grounded@1"], actor=SETUP, now=NOW)
     # Two years ago, so that it holds nothing: what is asked of it now is only whether one may.
+    dumped = make_namespace(make_corpus())
+    dump = Dump.objects.create(
+        corpus=dumped.corpus, namespace=dumped, name="help-centre-half-written", actor=SETUP, began_at=NOW
+    )
     drill = drills.start_drill(provider="openai", minutes=5, reason="r", actor=SETUP, now=NOW - timedelta(days=700))
     shared = {
         "drill": drill,
+        "dump": dump,
         "routing_change": routing_change,
         "trial": ValidatorTrial.objects.get(),
         "eval_run": eval_run,

@@ -1,0 +1,20 @@
+"""What the control plane does about corpora on its own, on Celery's beat."""
+
+from celery import shared_task
+from django.utils import timezone
+
+from controlplane.corpora import dump_keeping
+
+
+@shared_task(name="corpora.dump_due", expires=60)
+def dump_due() -> int:
+    """Have every dump made whose time has come; returns how many."""
+    return dump_keeping.ask_for_due(now=timezone.now())
+
+
+@shared_task(name="corpora.expire_dumps", expires=600)
+def expire_dumps() -> int:
+    """Delete dumps whose time is over, and copy those whose copy failed; returns how many were deleted."""
+    now = timezone.now()
+    dump_keeping.copy_uncopied(now=now)
+    return dump_keeping.expire_dumps(now=now)
