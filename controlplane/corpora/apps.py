@@ -7,7 +7,7 @@ class CorporaConfig(AppConfig):
 
     def ready(self) -> None:
         from controlplane.approvals.kinds import register
-        from controlplane.corpora import dump_keeping, indexing, policies
+        from controlplane.corpora import capturing, dump_keeping, indexing, policies
         from controlplane.releases.sections import Section
         from controlplane.releases.sections import register as register_section
         from controlplane.work import handlers
@@ -19,3 +19,4 @@ class CorporaConfig(AppConfig):
         )
         handlers.register(handlers.Handler(dump_keeping.DUMP, dump_keeping.run_dump, max_attempts=3))
         handlers.register(handlers.Handler(dump_keeping.VERIFY, dump_keeping.run_verification, max_attempts=3))
+        handlers.register(handlers.Handler(capturing.TAKE_AGAIN, capturing.take_again, work=capturing.LETTER))
