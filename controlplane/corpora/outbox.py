@@ -39,8 +39,8 @@ def sum_sql(digest: str) -> str:
 
 
 def function_of(verb: str, corpus: str) -> str:
-    """The name of what the outbox of a corpus installs: document, write, empty, backfill, backfill_keys, ranges,
-    listing.
+    """The name of what the outbox of a corpus installs: document, write, empty, prefix, backfill, backfill_keys,
+    ranges, listing.
     """
     return f"ballast_{verb}_{corpus}"
 
@@ -107,10 +107,11 @@ def outbox_sql(outbox: Outbox) -> str:
     parts = ", ".join(f"nullif({row}.{quoted(name)}::text, '')" for name in outbox.content)
     names = {
         verb: f"{quoted(outbox.schema)}.{quoted(function_of(verb, outbox.corpus))}"
-        for verb in ("document", "write", "empty", "backfill", "backfill_keys", "ranges", "listing")
+        for verb in ("document", "write", "empty", "prefix", "backfill", "backfill_keys", "ranges", "listing")
     }
     return _SQL.format(
-        **names,
+        **{verb: name for verb, name in names.items() if verb != "prefix"},
+        prefix_function=names["prefix"],
         corpus=literal(outbox.corpus),
         comment=f"{outbox.qualified_table} for the corpus {outbox.corpus}",
         table=outbox.qualified_table,
@@ -186,6 +187,11 @@ CREATE OR REPLACE FUNCTION {document}(
     r {table}, OUT source_key text, OUT content text, OUT metadata jsonb
 ) LANGUAGE sql STABLE AS $body$
     SELECT {prefix} || r.{key}::text, {content}, {metadata}
+$body$;
+
+-- What is before every key.
+CREATE OR REPLACE FUNCTION {prefix_function}() RETURNS text LANGUAGE sql IMMUTABLE AS $body$
+    SELECT {prefix}::text
 $body$;
 
 -- Writes a change in the transaction that makes it. It runs after the row was written, so the row's lock is held, and
