@@ -208,6 +208,7 @@ CELERY_BEAT_SCHEDULE = {
     "dump-corpora": {"task": "corpora.dump_due", "schedule": timedelta(minutes=1)},
     "expire-dumps": {"task": "corpora.expire_dumps", "schedule": timedelta(hours=1)},
     "forget-repairs": {"task": "ledger.forget_repairs", "schedule": timedelta(minutes=10)},
+    "reconcile-corpora": {"task": "corpora.reconcile_nightly", "schedule": timedelta(hours=1)},
 }
 # What a tenant may have in the queue; whatever is handed in again counts like the rest.
 JOB_LIMIT = env.whole("BALLAST_JOB_LIMIT", 10_000, most=1_000_000)

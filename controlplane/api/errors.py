@@ -15,6 +15,7 @@ from controlplane.accounts.errors import AccessError, RoleDoesNotFit
 from controlplane.alerts.errors import AlertError, InvalidChannel
 from controlplane.approvals.errors import ApprovalError, MalformedPolicy, NotAllowedToSign, NotApproved, NotPrepared
 from controlplane.corpora.errors import CorpusError, VaultUnavailable
+from controlplane.corpora.listing_reconciling import InvalidListing
 from controlplane.deadletters.errors import (
     BadEdit,
     BadPlan,
@@ -88,6 +89,7 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (NoReasonForShadow, status.HTTP_400_BAD_REQUEST),
     (UnknownShadow, status.HTTP_404_NOT_FOUND),
     (FleetUnreachable, status.HTTP_503_SERVICE_UNAVAILABLE),
+    (InvalidListing, status.HTTP_400_BAD_REQUEST),
     (NotAllowedToSign, status.HTTP_403_FORBIDDEN),
     (SigningKeyMissing, status.HTTP_503_SERVICE_UNAVAILABLE),
     (AccessError, status.HTTP_409_CONFLICT),
@@ -99,6 +101,7 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (DeadLetterError, status.HTTP_409_CONFLICT),
     (LadderError, status.HTTP_409_CONFLICT),
     (EvalError, status.HTTP_409_CONFLICT),
+    (CorpusError, status.HTTP_409_CONFLICT),
     (PayloadUnavailable, status.HTTP_503_SERVICE_UNAVAILABLE),
     (PayloadError, status.HTTP_409_CONFLICT),
     (PromptError, status.HTTP_409_CONFLICT),

@@ -12,6 +12,7 @@ from controlplane.api.views import (
     canaries,
     changes,
     copy,
+    corpora_reconcile,
     deadletters,
     drills,
     dumps,
@@ -216,6 +217,8 @@ v1 = [
     path("promotion-checklists/<int:pk>", shadows.OneChecklist.as_view(), name="checklist"),
     path("promotion-checklists/<int:pk>/sign", shadows.SignChecklist.as_view(), name="checklist-sign"),
     path("promotion-checklists/<int:pk>/withdraw", shadows.WithdrawChecklist.as_view(), name="checklist-withdraw"),
+    # corpora
+    path("corpora/<slug:slug>/reconcile", corpora_reconcile.ReconcileListing.as_view(), name="corpus-reconcile"),
     # evals
     path("evals/sets", evals.EvalSets.as_view(), name="eval-sets"),
     path("evals/sets/<slug:slug>", evals.OneEvalSet.as_view(), name="eval-set"),

@@ -7,7 +7,7 @@ class CorporaConfig(AppConfig):
 
     def ready(self) -> None:
         from controlplane.approvals.kinds import register
-        from controlplane.corpora import capturing, dump_keeping, indexing, policies
+        from controlplane.corpora import capturing, dump_keeping, indexing, policies, reconciling_work
         from controlplane.releases.sections import Section
         from controlplane.releases.sections import register as register_section
         from controlplane.work import handlers
@@ -20,3 +20,10 @@ class CorporaConfig(AppConfig):
         handlers.register(handlers.Handler(dump_keeping.DUMP, dump_keeping.run_dump, max_attempts=3))
         handlers.register(handlers.Handler(dump_keeping.VERIFY, dump_keeping.run_verification, max_attempts=3))
         handlers.register(handlers.Handler(capturing.TAKE_AGAIN, capturing.take_again, work=capturing.LETTER))
+        reconcile = handlers.Handler(
+            reconciling_work.RECONCILE,
+            reconciling_work.run_work,
+            work="reconcile",
+            max_attempts=reconciling_work.MAX_ATTEMPTS,
+        )
+        handlers.register(reconcile)

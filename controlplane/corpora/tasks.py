@@ -1,9 +1,9 @@
-"""What the control plane does about corpora on its own, on Celery's beat."""
+"""What is done about corpora by itself, on Celery's beat."""
 
 from celery import shared_task
 from django.utils import timezone
 
-from controlplane.corpora import dump_keeping
+from controlplane.corpora import dump_keeping, reconciling_work
 
 
 @shared_task(name="corpora.dump_due", expires=60)
@@ -18,3 +18,9 @@ def expire_dumps() -> int:
     now = timezone.now()
     dump_keeping.copy_uncopied(now=now)
     return dump_keeping.expire_dumps(now=now)
+
+
+@shared_task(name="corpora.reconcile_nightly", expires=600)
+def reconcile_nightly() -> int:
+    """Have every namespace that serves compared with its documents, unless that was asked for today."""
+    return reconciling_work.ask_nightly(now=timezone.now())
