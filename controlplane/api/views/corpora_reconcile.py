@@ -8,8 +8,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from controlplane.api.base import OperatorView, Strict, describe, read
-from controlplane.corpora.access import access_corpus
 from controlplane.corpora.accepting import MAX_REVISION
+from controlplane.corpora.access import access_corpus
 from controlplane.corpora.findings import NAMED, Difference
 from controlplane.corpora.listing_reconciling import MAX_LISTED, Listed, Span, reconcile_listing
 from controlplane.corpora.models import MAX_KEY_CHARACTERS
