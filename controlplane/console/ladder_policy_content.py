@@ -2,42 +2,23 @@
 number comes from; and what another policy would change. Pure.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from controlplane.console.diffs import diff_json
+from controlplane.console.forms.thresholds import EntryNumbers
 from controlplane.console.ladder_words import SIGNAL_WORDS, number_words, signal_shown
 from controlplane.console.policy_words import Effect
-from controlplane.console.previews import Difference
-from controlplane.console.threshold_content import duration
-from controlplane.console.threshold_words import ORIGINS, Words
+from controlplane.console.threshold_content import NumberRow, duration, number_groups
+from controlplane.console.threshold_words import ORIGINS
 from controlplane.console.wording import listed
 from controlplane.ladder.checks import Library
 from controlplane.ladder.effects import TIER_NAMES, effect_preview
-from controlplane.ladder.thresholds import path_of, with_thresholds
+from controlplane.ladder.policies import ladder_policies
+from controlplane.ladder.thresholds import with_thresholds
 from dataplane.ladder.policy import RUNGS, Ladder, Rung, Surface, Trigger
 from dataplane.ladder.signals import Budget, Gauge
-from dataplane.thresholds import Threshold
-
-
-@dataclass(frozen=True, slots=True)
-class NumberRow:
-    """One number with its origin, as `components/_provenance.html` names it."""
-
-    name: str
-    words: Words
-    threshold: Threshold
-    is_overdue: bool
-
-    @property
-    def shown(self) -> str:
-        return self.words.shown(self.threshold.value)
-
-    @property
-    def tag(self) -> str:
-        return ORIGINS[self.threshold.provenance.origin][0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +53,9 @@ def surface_words(surface: Surface, known: Library, *, today: date) -> SurfaceWo
         triggers=tuple(trigger_sentence(trigger) for trigger in surface.triggers.values()),
         pace=pace_sentence(surface),
         promises=tuple(promise_sentences(surface)),
-        groups=tuple(_groups(surface, today=today)),
+        groups=number_groups(
+            surface.thresholds(), lambda name: number_words(name, signals_of(surface)), group_of, today=today
+        ),
     )
 
 
@@ -129,15 +112,6 @@ def signals_of(surface: Surface) -> dict[str, str]:
     return {slug: trigger.signal for slug, trigger in surface.triggers.items()}
 
 
-def _groups(surface: Surface, *, today: date) -> Iterator[tuple[str, tuple[NumberRow, ...]]]:
-    signals, groups = signals_of(surface), dict[str, list[NumberRow]]()
-    for name, threshold in surface.thresholds():
-        row = NumberRow(name, number_words(name, signals), threshold, threshold.provenance.is_overdue(today))
-        groups.setdefault(group_of(name), []).append(row)
-    for title, rows in groups.items():
-        yield title, tuple(rows)
-
-
 def group_of(name: str) -> str:
     """Under which heading a threshold stands, such as 'Trigger queue'."""
     part, _, rest = name.partition(".")
@@ -151,30 +125,17 @@ def group_of(name: str) -> str:
     return "Pace" if part == "pace" else "In general"
 
 
-@dataclass(frozen=True, slots=True)
-class SurfaceNumbers:
+def surface_numbers(document: Mapping[str, Any], surface: Surface) -> EntryNumbers:
     """The thresholds of one surface of a ladder policy, for `forms.thresholds.ThresholdsForm`."""
-
-    document: Mapping[str, Any]
-    surface: Surface
-
-    def names(self) -> Sequence[str]:
-        return [name for name, _ in self.surface.thresholds()]
-
-    def words(self, name: str) -> Words:
-        return number_words(name, signals_of(self.surface))
-
-    def is_optional(self, name: str) -> bool:
-        return False
-
-    def changed(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        return with_thresholds(self.document, self.surface.slug, changes)
-
-    def check(self, document: Any) -> None:
-        Ladder.parse(document, path="$")
-
-    def path_of(self, document: Mapping[str, Any], name: str) -> str:
-        return path_of(self.surface.slug, name)
+    signals = signals_of(surface)
+    return EntryNumbers(
+        versions=ladder_policies,
+        document=document,
+        slug=surface.slug,
+        thresholds=tuple(name for name, _ in surface.thresholds()),
+        read=lambda name: number_words(name, signals),
+        write=with_thresholds,
+    )
 
 
 # --- what another policy changes -------------------------------------------------------------------------------------
@@ -187,12 +148,6 @@ def ladder_effects(before: Ladder | None, after: Ladder) -> list[Effect]:
         if slug not in after
     ]
     return [*gone, *(effect for slug, surface in after.items() for effect in _of_surface(old.get(slug), surface))]
-
-
-def policy_differences(before: Any, after: Any) -> list[Difference]:
-    """What differs between two policies, surface by surface."""
-    old, new = before or {}, after
-    return [Difference(slug, diff_json(old.get(slug), new.get(slug))) for slug in sorted({*old, *new})]
 
 
 def _of_surface(before: Surface | None, after: Surface) -> Iterator[Effect]:

@@ -20,6 +20,12 @@ class Difference:
     rows: list[Group]
 
 
+def entry_differences(before: Any, after: Any) -> list[Difference]:
+    """What differs between two documents made of entries by their slugs, entry by entry. None: there is nothing yet."""
+    old, new = before or {}, after or {}
+    return [Difference(slug, diff_json(old.get(slug), new.get(slug))) for slug in sorted({*old, *new})]
+
+
 @dataclass(frozen=True, slots=True)
 class Preview:
     """A version filled with sample variables: the messages that would be sent, or why it cannot be filled."""

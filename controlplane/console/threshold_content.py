@@ -1,6 +1,6 @@
 """The threshold pages' content: what the lanes did lately under each line, and what other numbers would have done."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
@@ -188,6 +188,42 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
     return f"{whole // 3600} h {whole % 3600 // 60} min" if whole % 3600 >= 60 else f"{whole // 3600} h"
+
+
+@dataclass(frozen=True, slots=True)
+class NumberRow:
+    """One number with its origin, as `components/_provenance.html` names it."""
+
+    name: str
+    words: Words
+    threshold: Threshold
+    is_overdue: bool
+
+    @property
+    def shown(self) -> str:
+        return self.words.shown(self.threshold.value)
+
+    @property
+    def tag(self) -> str:
+        return ORIGINS[self.threshold.provenance.origin][0]
+
+
+Groups = tuple[tuple[str, tuple[NumberRow, ...]], ...]
+
+
+def number_groups(
+    thresholds: Iterable[tuple[str, Threshold]],
+    read: Callable[[str], Words],
+    group_of: Callable[[str], str],
+    *,
+    today: date,
+) -> Groups:
+    """Numbers under what they are of, both in the order in which they come, for `versioned/_numbers.html`."""
+    groups: dict[str, list[NumberRow]] = {}
+    for name, threshold in thresholds:
+        row = NumberRow(name, read(name), threshold, threshold.provenance.is_overdue(today))
+        groups.setdefault(group_of(name), []).append(row)
+    return tuple((title, tuple(rows)) for title, rows in groups.items())
 
 
 @dataclass(frozen=True, slots=True)

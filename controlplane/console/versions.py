@@ -1,9 +1,10 @@
-"""What the pages of every versioned document do alike: its history, one version, and the way to another one and back.
+"""What the pages of every versioned document do alike: its history, one version, its numbers, and the way to another
+one and back.
 
 Their URLs share a prefix: `pages` is the list and what is in force, and `pages`-new, -propose and -return act.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -17,10 +18,13 @@ from django.utils import timezone
 from controlplane.approvals.models import ChangeRequest
 from controlplane.audit.models import AuditEvent
 from controlplane.console.forms.fields import VersionForm, as_yaml
+from controlplane.console.forms.thresholds import Numbers, ThresholdsForm
 from controlplane.console.requests import actor_of, on_to_review, reason_given, refused_into_form, went_through
 from controlplane.console.timeline import timeline
+from controlplane.routing.thresholds import NewValue
 from controlplane.versioned.models import DocumentActivation, DocumentVersion
 from controlplane.versioned.operations import Versions
+from dataplane.thresholds import Threshold
 
 V = TypeVar("V", bound=DocumentVersion)
 # From the version in force (None: there is none) and a document: what a page shows of how they differ.
@@ -179,3 +183,38 @@ def returned(request: HttpRequest, versions: Versions[V], version: V, *, pages: 
     if went_through(request, lambda: versions.return_to(version=version, actor=operator, reason=reason, now=now)):
         messages.success(request, f"{version} is in force; the release is on its way to the workers")
     return redirect(pages)
+
+
+def numbers(
+    request: HttpRequest,
+    entry: Numbers,
+    thresholds: Mapping[str, Threshold],
+    *,
+    propose: Callable[[Mapping[str, NewValue | None], str], ChangeRequest],
+    group_of: Callable[[str], str],
+    template: str,
+    context: Mapping[str, Any],
+) -> HttpResponse:
+    """Show the numbers of one entry, or propose those that were typed.
+
+    Args:
+        propose: By what differs, and why.
+        group_of: Under which heading a threshold stands.
+        template: Gets `form`, and `groups` of its rows by their headings.
+    """
+    posting = request.method == "POST"
+    today = timezone.now().date()
+    form = ThresholdsForm(request.POST if posting else None, numbers=entry, thresholds=thresholds, today=today)
+    status = 200
+    if posting and form.is_valid():
+        change = refused_into_form(form, lambda: propose(form.changes, form.cleaned_data["reason"]))
+        if change is not None:
+            messages.success(request, f"Proposed; CR-{change.pk} waits in the approvers' inbox")
+            return redirect("review", pk=change.pk)
+        status = 409
+    elif posting:
+        status = 400
+    groups: dict[str, list[Any]] = {}
+    for row in form.rows():
+        groups.setdefault(group_of(row.name), []).append(row)
+    return render(request, template, {**context, "form": form, "groups": list(groups.items())}, status=status)

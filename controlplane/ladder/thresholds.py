@@ -1,12 +1,11 @@
 """The numbers of a ladder: all of them with where each stands, and a policy in which some are others. Pure."""
 
-import copy
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from controlplane.ladder.errors import InvalidThreshold, UnknownSurface
 from controlplane.routing.thresholds import Placed
-from dataplane.documents import child_path
+from controlplane.versioned.numbers import with_numbers
 from dataplane.ladder.policy import Ladder
 
 SURFACE: Final = "surface"
@@ -33,35 +32,8 @@ def with_thresholds(document: Mapping[str, Any], slug: str, changes: Mapping[str
     ladder = Ladder.parse(document, path="$")
     if slug not in ladder:
         raise UnknownSurface(f"{slug!r} is not a surface of this policy; it has {', '.join(sorted(ladder)) or 'none'}")
-    known = dict(ladder[slug].thresholds())
-    changed = copy.deepcopy(dict(document))
-    for name, threshold in changes.items():
-        if name not in known:
-            names = ", ".join(known)
-            raise InvalidThreshold(f"{name!r} is not a threshold of surface {slug!r}; it has {names}")
-        if threshold is None:
-            raise InvalidThreshold(f"surface {slug!r} cannot do without {name!r}; give it a number")
-        *way, member = _place_of(name)
-        place = changed[slug]
-        for step in way:
-            place = place[step]
-        place[member] = dict(threshold)
-    return changed
-
-
-def path_of(slug: str, name: str) -> str:
-    """The JSON path of a threshold in a ladder policy, by which the parser names it when it refuses it."""
-    path = child_path("$", slug)
-    for step in _place_of(name):
-        path = child_path(path, step)
-    return path
-
-
-def _place_of(name: str) -> list[str]:
-    """The members on the way to a threshold: the part that it is of, in which, and its name there. Slugs hold dots."""
-    part, _, rest = name.partition(".")
-    slug, _, member = rest.rpartition(".")
-    return [one for one in (part, slug, member) if one]
+    known = [name for name, _ in ladder[slug].thresholds()]
+    return with_numbers(document, slug, changes, known=known, noun=SURFACE, invalid=InvalidThreshold)
 
 
 def _placed(ladder: Ladder) -> Iterator[Placed]:

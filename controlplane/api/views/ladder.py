@@ -3,15 +3,15 @@ is in `engaging`.
 """
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from django.utils import timezone
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from controlplane.api.base import OperatorView, Reason, describe, read
-from controlplane.api.versions import NewVersion, VersionRow, in_force
+from controlplane.api.base import OperatorView, describe, read
+from controlplane.api.versions import DocumentProblem, NewVersion, VersionRow, version_views
 from controlplane.api.views.changes import ChangeRow
 from controlplane.api.views.engaging import ActivationRow
 from controlplane.api.views.prompts import Reference
@@ -61,12 +61,6 @@ class LadderPolicyRow(VersionRow[LadderPolicy]):
         model = LadderPolicy
 
 
-class LadderProblem(serializers.Serializer[Any]):
-    path = serializers.CharField()
-    message = serializers.CharField()
-    is_error = serializers.BooleanField(help_text="Errors forbid putting it in force")
-
-
 class LadderPolicyWhole(LadderPolicyRow):
     document = serializers.DictField(help_text="The release's section 'ladder': surfaces by their slug")
     problems = serializers.SerializerMethodField(help_text="What there is against putting it in force now")
@@ -76,7 +70,7 @@ class LadderPolicyWhole(LadderPolicyRow):
 
     def get_problems(self, policy: LadderPolicy) -> list[dict[str, Any]]:
         found: Any = policy_problems(policy.document)
-        return [dict(row) for row in LadderProblem(found, many=True).data]
+        return [dict(row) for row in DocumentProblem(found, many=True).data]
 
 
 class NewLadderPolicy(NewVersion):
@@ -109,73 +103,18 @@ class Ladder(OperatorView):
         return Response(LadderAnswer({"policy": policy, "surfaces": surfaces}, context={"now": now}).data)
 
 
-class LadderPolicies(OperatorView):
-    @describe(
-        "ladder_policies_list", "Ladder policies, newest first", tag=TAG, pages_of=LadderPolicyRow, refuses=(403,)
-    )
-    def get(self, request: Request) -> Response:
-        return self.page(
-            visible_policies(self.operator).defer("document"), LadderPolicyRow, **in_force(ladder_policies)
-        )
-
-    @describe(
-        "ladder_policies_submit",
-        "Submit an immutable ladder policy; it moves nothing until its change request is applied",
-        tag=TAG,
-        takes=NewLadderPolicy,
-        gives=LadderPolicyWhole,
-        status=201,
-        refuses=(403,),
-    )
-    def post(self, request: Request) -> Response:
-        now = timezone.now()
-        require_proposer(self.operator)
-        policy = ladder_policies.submit(**read(NewLadderPolicy, request), actor=self.operator, now=now)
-        return Response(LadderPolicyWhole(policy, context=in_force(ladder_policies)).data, status=201)
-
-
-class OneLadderPolicy(OperatorView):
-    @describe(
-        "ladder_policies_retrieve",
-        "One ladder policy with its document, and what there is against it",
-        tag=TAG,
-        gives=LadderPolicyWhole,
-        refuses=(404,),
-    )
-    def get(self, request: Request, number: int) -> Response:
-        policy = access_policy(self.operator, number)
-        return Response(LadderPolicyWhole(policy, context=in_force(ladder_policies)).data)
-
-
-class ProposeLadder(OperatorView):
-    @describe(
-        "ladder_policies_propose",
-        "Open the change request that would put a ladder policy in force",
-        tag=TAG,
-        takes=Reason,
-        gives=ChangeRow,
-        status=201,
-    )
-    def post(self, request: Request, number: int) -> Response:
-        now = timezone.now()
-        policy = access_policy(self.operator, number, "propose_ladder")
-        change = ladder_policies.propose(version=policy, **read(Reason, request), actor=self.operator, now=now)
-        return Response(ChangeRow(change).data, status=201)
-
-
-class ReturnToLadder(OperatorView):
-    @describe(
-        "ladder_policies_return_to",
-        "Put a ladder policy in force again that was before; needs no sign-off",
-        tag=TAG,
-        takes=Reason,
-        gives=LadderPolicyRow,
-    )
-    def post(self, request: Request, number: int) -> Response:
-        now = timezone.now()
-        policy = access_policy(self.operator, number, "propose_ladder")
-        ladder_policies.return_to(version=policy, **read(Reason, request), actor=self.operator, now=now)
-        return Response(LadderPolicyRow(policy, context=in_force(ladder_policies)).data)
+POLICIES: Final = version_views(
+    ladder_policies,
+    name="ladder_policies",
+    tag=TAG,
+    row=LadderPolicyRow,
+    whole=LadderPolicyWhole,
+    new=NewLadderPolicy,
+    visible=visible_policies,
+    access=access_policy,
+    access_to_propose=lambda operator, number: access_policy(operator, number, "propose_ladder"),
+    require_proposer=require_proposer,
+)
 
 
 class SurfaceThresholds(OperatorView):

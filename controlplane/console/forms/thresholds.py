@@ -1,6 +1,6 @@
 """The form that changes thresholds: a number each, and for every changed one where the new number comes from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -12,6 +12,8 @@ from django.forms import BoundField
 from controlplane.console.forms.fields import ReasonForm
 from controlplane.console.threshold_words import ORIGINS, Words, chart_id, words_of
 from controlplane.routing.thresholds import PARTS, NewValue, is_optional, names_of, path_of, with_thresholds
+from controlplane.versioned.numbers import path_of as entry_path
+from controlplane.versioned.operations import Versions
 from dataplane.documents import MalformedRelease
 from dataplane.routing import RoutingTable
 from dataplane.thresholds import GUESS, Threshold
@@ -102,8 +104,45 @@ class TableNumbers:
         return path_of(document, self.kind, self.slug, name)
 
 
+@dataclass(frozen=True, slots=True)
+class EntryNumbers:
+    """The thresholds of one entry of a versioned document, such as a surface's ladder or a corpus; it needs them all.
+
+    Attributes:
+        document: In force.
+        thresholds: Their names.
+        read: What one means.
+        write: From a document, the entry's slug, and thresholds to the document with these instead.
+    """
+
+    versions: Versions[Any]
+    document: Mapping[str, Any]
+    slug: str
+    thresholds: Sequence[str]
+    read: Callable[[str], Words]
+    write: Callable[[Mapping[str, Any], str, Mapping[str, Any]], dict[str, Any]]
+
+    def names(self) -> Sequence[str]:
+        return self.thresholds
+
+    def words(self, name: str) -> Words:
+        return self.read(name)
+
+    def is_optional(self, name: str) -> bool:
+        return False
+
+    def changed(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        return self.write(self.document, self.slug, changes)
+
+    def check(self, document: Any) -> None:
+        self.versions.parse(document)
+
+    def path_of(self, document: Mapping[str, Any], name: str) -> str:
+        return entry_path(self.slug, name)
+
+
 class ThresholdsForm(ReasonForm):
-    """Thresholds of one policy or route, or of one surface's ladder.
+    """Thresholds of one policy or route, of one surface's ladder, or of one corpus.
 
     `changes` holds what differs from what is in force once the form is valid, and `document` all of it with them.
     """

@@ -3,10 +3,9 @@
 from datetime import datetime
 from typing import Any, Final
 
-from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -14,21 +13,21 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from controlplane.accounts.access import may
 from controlplane.approvals.access import access_change
 from controlplane.console.forms.ladder import PolicyForm
-from controlplane.console.forms.thresholds import ThresholdsForm
 from controlplane.console.ladder_now import surface_url
 from controlplane.console.ladder_policy_content import (
-    SurfaceNumbers,
     group_of,
     ladder_effects,
-    policy_differences,
+    surface_numbers,
     surface_words,
 )
 from controlplane.console.ladder_record import reading_charts
 from controlplane.console.ladder_tried import TRIED, tried
-from controlplane.console.requests import actor_of, refused_into_form
-from controlplane.console.versions import list_context, proposed, returned, submission, version_context
+from controlplane.console.previews import entry_differences
+from controlplane.console.requests import actor_of
+from controlplane.console.versions import list_context, numbers, proposed, returned, submission, version_context
 from controlplane.console.views.ladder import PROPOSE, tabs
 from controlplane.ladder.access import (
+    LadderPermission,
     access_ladder,
     access_policy,
     access_surface,
@@ -112,43 +111,26 @@ def numbers_page(request: HttpRequest, slug: str) -> HttpResponse:
     """The numbers of one surface, each with its origin, and the way to other ones."""
     now = timezone.now()
     operator = actor_of(request)
-    posting = request.method == "POST"
-    surface = access_surface(operator, slug, "propose_ladder" if posting else "view_ladderpolicy")
+    permission: LadderPermission = "propose_ladder" if request.method == "POST" else "view_ladderpolicy"
+    surface = access_surface(operator, slug, permission)
     active = access_ladder(operator).row
     assert active is not None  # noqa: S101 - narrows the type; the surface is of the policy in force
-    form = ThresholdsForm(
-        request.POST if posting else None,
-        numbers=SurfaceNumbers(active.document, surface),
-        thresholds=dict(surface.thresholds()),
-        today=now.date(),
+    return numbers(
+        request,
+        surface_numbers(active.document, surface),
+        dict(surface.thresholds()),
+        propose=lambda changes, reason: propose_thresholds(
+            slug=slug, changes=changes, reason=reason, actor=operator, now=now
+        ),
+        group_of=group_of,
+        template="ladder/numbers.html",
+        context={
+            "title": surface.title,
+            "active": active,
+            "charts": {chart.id: chart for chart in reading_charts(surface, now=now)},
+            "may_propose": may(operator, PROPOSE),
+        },
     )
-    status = 200
-    if posting and form.is_valid():
-        change = refused_into_form(
-            form,
-            lambda: propose_thresholds(
-                slug=slug,
-                changes={name: new for name, new in form.changes.items() if new is not None},
-                reason=form.cleaned_data["reason"],
-                actor=operator,
-                now=now,
-            ),
-        )
-        if change is not None:
-            messages.success(request, f"Proposed; CR-{change.pk} waits in the approvers' inbox")
-            return redirect("review", pk=change.pk)
-        status = 409
-    elif posting:
-        status = 400
-    context = {
-        "surface": surface,
-        "active": active,
-        "form": form,
-        "groups": _grouped(form),
-        "charts": {chart.id: chart for chart in reading_charts(surface, now=now)},
-        "may_propose": may(operator, PROPOSE),
-    }
-    return render(request, "ladder/numbers.html", context, status=status)
 
 
 @login_required
@@ -166,7 +148,7 @@ def _compare(active: LadderPolicy | None, document: Any) -> dict[str, Any]:
     """What a policy changes, in words and to the letter, and what there is against it."""
     return {
         "effects": ladder_effects(active.parsed() if active else None, Ladder.parse(document, path="$")),
-        "differences": policy_differences(active.document if active else None, document),
+        "differences": entry_differences(active.document if active else None, document),
         "problems": _problems(document),
     }
 
@@ -192,10 +174,3 @@ def _left_over(policy: LadderPolicy, active: LadderPolicy | None, *, now: dateti
 def _problems(document: Any) -> list[Problem]:
     """What there is against a policy, errors first."""
     return sorted(policy_problems(document), key=lambda problem: not problem.is_error)
-
-
-def _grouped(form: ThresholdsForm) -> list[tuple[str, list[Any]]]:
-    groups: dict[str, list[Any]] = {}
-    for row in form.rows():
-        groups.setdefault(group_of(row.name), []).append(row)
-    return list(groups.items())
