@@ -1,9 +1,9 @@
 """Live topics: how a change reaches the pages that show it.
 
 A topic is a Channels group of the same name: "fleet", "overview", "lanes", "quotas", "answers", "shadows", "ladders",
-"reviews", "dead-letters", "canary.<slug>", "verdict.<slug>", "eval.<id of a run>"; and, for the lines themselves,
-"operator.<id>", which says that what this operator may hear has changed. A message is a hint with data, never the
-truth: pages poll when no message comes, so a lost one costs seconds, and `notify` never raises.
+"corpora", "reviews", "dead-letters", "canary.<slug>", "verdict.<slug>", "eval.<id of a run>"; and, for the lines
+themselves, "operator.<id>", which says that what this operator may hear has changed. A message is a hint with data,
+never the truth: pages poll when no message comes, so a lost one costs seconds, and `notify` never raises.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ QUOTAS: Final = "quotas"
 ANSWERS: Final = "answers"
 SHADOWS: Final = "shadows"
 LADDERS: Final = "ladders"
+CORPORA: Final = "corpora"
 REVIEWS: Final = "reviews"
 DEAD_LETTERS: Final = "dead-letters"
 CANARY_PREFIX: Final = "canary."

@@ -14,7 +14,8 @@ from rest_framework.views import set_rollback
 from controlplane.accounts.errors import AccessError, RoleDoesNotFit
 from controlplane.alerts.errors import AlertError, InvalidChannel
 from controlplane.approvals.errors import ApprovalError, MalformedPolicy, NotAllowedToSign, NotApproved, NotPrepared
-from controlplane.corpora.errors import CorpusError, VaultUnavailable
+from controlplane.corpora.errors import CorpusError, InvalidCorpora, UnknownCorpus, VaultUnavailable
+from controlplane.corpora.errors import InvalidThreshold as InvalidCorpusThreshold
 from controlplane.corpora.listing_reconciling import InvalidListing
 from controlplane.deadletters.errors import (
     BadEdit,
@@ -65,6 +66,9 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (InvalidLadderThreshold, status.HTTP_400_BAD_REQUEST),
     (InvalidActivation, status.HTTP_400_BAD_REQUEST),
     (UnknownSurface, status.HTTP_404_NOT_FOUND),
+    (InvalidCorpora, status.HTTP_400_BAD_REQUEST),
+    (InvalidCorpusThreshold, status.HTTP_400_BAD_REQUEST),
+    (UnknownCorpus, status.HTTP_404_NOT_FOUND),
     (InvalidRouting, status.HTTP_400_BAD_REQUEST),
     (InvalidHold, status.HTTP_400_BAD_REQUEST),
     (InvalidThreshold, status.HTTP_400_BAD_REQUEST),

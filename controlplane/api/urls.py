@@ -1,9 +1,10 @@
 """Where the console API, its documents and the health checks live. `/api/v1/…` has no trailing slashes."""
 
-from django.urls import include, path
+from django.urls import URLPattern, include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
 from controlplane.api import health
+from controlplane.api.versions import VersionViews
 from controlplane.api.views import (
     access,
     agents,
@@ -13,6 +14,7 @@ from controlplane.api.views import (
     changes,
     copy,
     corpora_reconcile,
+    corpus_policies,
     deadletters,
     drills,
     dumps,
@@ -40,6 +42,17 @@ from controlplane.api.views import (
     usage,
     validators,
 )
+
+
+def _versions(prefix: str, views: VersionViews, *, many: str, one: str) -> list[URLPattern]:
+    """Where the versions of one document are: all of them, one, and what is done with it."""
+    return [
+        path(prefix, views.versions.as_view(), name=many),
+        path(f"{prefix}/<int:number>", views.version.as_view(), name=one),
+        path(f"{prefix}/<int:number>/propose", views.propose.as_view(), name=f"{one}-propose"),
+        path(f"{prefix}/<int:number>/return-to", views.return_to.as_view(), name=f"{one}-return-to"),
+    ]
+
 
 v1 = [
     path("me", access.MeView.as_view(), name="me"),
@@ -99,10 +112,7 @@ v1 = [
     path("copy/<slug:slug>/versions/<int:number>/return-to", copy.ReturnToCopy.as_view(), name="copy-return-to"),
     # the ladder
     path("ladder", ladder.Ladder.as_view(), name="ladder"),
-    path("ladder/policies", ladder.LadderPolicies.as_view(), name="ladder-policies"),
-    path("ladder/policies/<int:number>", ladder.OneLadderPolicy.as_view(), name="ladder-policy"),
-    path("ladder/policies/<int:number>/propose", ladder.ProposeLadder.as_view(), name="ladder-policy-propose"),
-    path("ladder/policies/<int:number>/return-to", ladder.ReturnToLadder.as_view(), name="ladder-policy-return-to"),
+    *_versions("ladder/policies", ladder.POLICIES, many="ladder-policies", one="ladder-policy"),
     path("ladder/surfaces/<str:slug>/thresholds", ladder.SurfaceThresholds.as_view(), name="ladder-thresholds"),
     path("ladder/surfaces/<str:slug>/preview", engaging.PreviewRung.as_view(), name="ladder-preview"),
     path("ladder/surfaces/<str:slug>/stand-down", engaging.StandSurfaceDown.as_view(), name="ladder-stand-down"),
@@ -124,11 +134,11 @@ v1 = [
         engaging.StandOneDown.as_view(),
         name="ladder-activation-stand-down",
     ),
+    # corpora
+    *_versions("corpora/policies", corpus_policies.POLICIES, many="corpus-policies", one="corpus-policy"),
+    path("corpora/<slug:slug>/thresholds", corpus_policies.CorpusThresholds.as_view(), name="corpus-thresholds"),
     # routing and policy
-    path("routing-tables", routing.Tables.as_view(), name="routing-tables"),
-    path("routing-tables/<int:number>", routing.OneTable.as_view(), name="routing-table"),
-    path("routing-tables/<int:number>/propose", routing.ProposeTable.as_view(), name="routing-table-propose"),
-    path("routing-tables/<int:number>/return-to", routing.ReturnToTable.as_view(), name="routing-table-return-to"),
+    *_versions("routing-tables", routing.TABLES, many="routing-tables", one="routing-table"),
     path("breakers/<str:slug>", thresholds.OneBreaker.as_view(), name="breaker"),
     path("routes/<str:slug>", thresholds.OneRoute.as_view(), name="route"),
     path("retries/<str:slug>", thresholds.OneRetryPolicy.as_view(), name="retry-policy"),

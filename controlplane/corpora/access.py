@@ -1,20 +1,114 @@
-"""The only way a face gets a corpus. What is held on corpora is held on all of them."""
+"""The only way a face gets a corpus, a corpus policy, or what is promised. All permissions on them are held on
+everything or not at all; who may look at the policy may look at all of it.
+"""
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Final, Literal
 
-from controlplane.accounts.access import access
+from django.db.models import QuerySet
+from django.http import Http404
+
+from controlplane.accounts.access import access, require
 from controlplane.accounts.models import Operator
-from controlplane.corpora.models import Corpus
+from controlplane.corpora.models import Corpus, CorpusPolicy, Namespace
+from controlplane.corpora.policies import corpus_policies
+from dataplane.retrieval.policy import Corpora
+from dataplane.retrieval.policy import Corpus as Promised
 
-VIEW = "corpora.view_corpuspolicy"
-CorpusPermission = Literal["view_corpuspolicy", "feed_corpus", "operate_corpus", "drill_corpus"]
+CorpusPermission = Literal["view_corpuspolicy", "propose_corpora", "operate_corpus", "feed_corpus", "drill_corpus"]
+VIEW: Final = "corpora.view_corpuspolicy"
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """The corpus policy in force: its row, and what it promises; before the first None, and nothing."""
+
+    row: CorpusPolicy | None
+    corpora: Corpora
+
+
+def access_corpora(operator: Operator) -> InForce:
+    """The policy in force, which may be none.
+
+    Raises:
+        PermissionDenied: the operator may not look at corpora.
+    """
+    require(operator, VIEW)
+    row = corpus_policies.active()
+    return InForce(row, Corpora() if row is None else row.parsed())
+
+
+def access_promised(operator: Operator, slug: str, permission: CorpusPermission = "view_corpuspolicy") -> Promised:
+    """What the policy in force promises of one corpus.
+
+    Raises:
+        Http404, PermissionDenied: as `accounts.access.access`; Http404 also when no policy is in force, or it does not
+            name the corpus.
+    """
+    row = access(operator, corpus_policies.active(), view=VIEW, permission=VIEW)
+    corpora = row.parsed()
+    if slug not in corpora:
+        raise Http404(f"the corpus policy in force names no corpus {slug!r}")
+    access(operator, row, view=VIEW, permission=f"corpora.{permission}")
+    return corpora[slug]
 
 
 def access_corpus(operator: Operator, slug: str, permission: CorpusPermission = "view_corpuspolicy") -> Corpus:
-    """One corpus, whether the policy in force still names it or not.
+    """One corpus, with the namespaces that it is served from and pinned to.
 
     Raises:
         Http404, PermissionDenied: as `accounts.access.access`.
     """
-    corpus = Corpus.objects.select_related("live_namespace").filter(slug=slug).first()
+    corpus = Corpus.objects.select_related("live_namespace", "pinned_namespace").filter(slug=slug).first()
     return access(operator, corpus, view=VIEW, permission=f"corpora.{permission}")
+
+
+def access_namespace(
+    operator: Operator, slug: str, number: int, permission: CorpusPermission = "view_corpuspolicy"
+) -> Namespace:
+    """One namespace of a corpus, with the corpus.
+
+    Raises:
+        Http404, PermissionDenied: as `accounts.access.access`.
+    """
+    found = Namespace.objects.select_related("corpus").filter(corpus__slug=slug, number=number).first()
+    return access(operator, found, view=VIEW, permission=f"corpora.{permission}")
+
+
+def visible_corpora(operator: Operator) -> QuerySet[Corpus]:
+    """Every corpus, those that no policy names any more too.
+
+    Raises:
+        PermissionDenied: the operator may not look at corpora.
+    """
+    require(operator, VIEW)
+    return Corpus.objects.select_related("live_namespace", "pinned_namespace")
+
+
+def access_policy(operator: Operator, number: int, permission: CorpusPermission = "view_corpuspolicy") -> CorpusPolicy:
+    """One corpus policy.
+
+    Raises:
+        Http404, PermissionDenied: as `accounts.access.access`.
+    """
+    policy = CorpusPolicy.objects.filter(number=number).first()
+    return access(operator, policy, view=VIEW, permission=f"corpora.{permission}")
+
+
+def visible_policies(operator: Operator) -> QuerySet[CorpusPolicy]:
+    """Every corpus policy.
+
+    Raises:
+        PermissionDenied: the operator may not look at corpora.
+    """
+    require(operator, VIEW)
+    return CorpusPolicy.objects.all()
+
+
+def require_proposer(operator: Operator) -> None:
+    """Return if the operator may submit corpus policies.
+
+    Raises:
+        PermissionDenied: naming what is missing.
+    """
+    require(operator, "corpora.propose_corpora")

@@ -27,6 +27,18 @@ class UnknownCorpus(CorpusError):
     code = "unknown_corpus"
 
 
+class InvalidThreshold(CorpusError):
+    """No such number, or one that a corpus cannot do without."""
+
+    code = "invalid_threshold"
+
+
+class AlreadyBuilding(CorpusError):
+    """Another namespace of the corpus is being built; two at once would only slow each other down."""
+
+    code = "already_building"
+
+
 class NeverInForce(CorpusError):
     """The policy never was in force with its sign-offs, so going back to it is no roll-back."""
 

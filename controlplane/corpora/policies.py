@@ -1,20 +1,33 @@
 """Corpus policies: the versions that there are, which one is in force, and single numbers that are to be others."""
 
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
+from controlplane.accounts.models import Operator
 from controlplane.approvals.kinds import Kind
+from controlplane.approvals.models import ChangeRequest
+from controlplane.audit import operations as audit
 from controlplane.corpora.errors import AlteredCorpora, InvalidCorpora, NeverInForce, SameCorpora, UnknownCorpus
 from controlplane.corpora.models import Corpus, CorpusPolicy, CorpusPolicyActivation
+from controlplane.corpora.thresholds import with_thresholds
+from controlplane.routing.thresholds import NewValue, written
 from controlplane.versioned.operations import Refusals, Versions
+from dataplane.release import MalformedRelease
 from dataplane.retrieval.policy import Corpora
 from dataplane.retrieval.policy import Corpus as Promised
 
 KIND_NAME: Final = "corpora.policy"
+# What stands beside corpora in the addresses of pages and API.
+RESERVED: Final = frozenset({"drills", "dumps", "policies"})
 
 
 def _parse(document: Any) -> Corpora:
-    return Corpora.parse(document, path="$")
+    corpora = Corpora.parse(document, path="$")
+    for slug in corpora:
+        if slug in RESERVED:
+            raise MalformedRelease("$", f"no corpus is called {slug!r}: pages of all corpora have that address")
+    return corpora
 
 
 def _make_rows(policy: CorpusPolicy, now: datetime) -> None:
@@ -57,6 +70,24 @@ def promised(slug: str) -> Promised:
     if found is None:
         raise UnknownCorpus(f"the corpus policy in force names no corpus {slug!r}")
     return found
+
+
+@audit.operation
+def propose_thresholds(
+    *, slug: str, changes: Mapping[str, NewValue | None], reason: str, actor: Operator | str, now: datetime
+) -> ChangeRequest:
+    """Propose the policy in force with other thresholds of one corpus.
+
+    Args:
+        changes: By the thresholds' names, such as 'recovery.rto_seconds'.
+    Raises:
+        UnknownCorpus, InvalidThreshold: as `thresholds.with_thresholds`; UnknownCorpus also when no policy is in force.
+        InvalidCorpora, SameCorpora, DigestRejected: as `Versions.submit`.
+    """
+    values = written(changes, author=audit.name_of(actor), on=now.astimezone(UTC).date())
+    return corpus_policies.propose_edit(
+        lambda document: with_thresholds(document, slug, values), reason=reason, actor=actor, now=now
+    )
 
 
 KIND = Kind(

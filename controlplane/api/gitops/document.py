@@ -9,6 +9,8 @@ Shape:
         quotas?, streams?, repairs?, validators?, fallbacks?}
     ladder: the release's section 'ladder': {surface: {title, routes, regulated, eta_seconds, emergency_minutes, rungs,
         triggers, pace, promises}}
+    corpora: the release's section 'corpora': {corpus: {title, tenants, residency, store, revisions, embedding,
+        chunking, freshness, answering, recovery, sources}}
     approval_policy: [rule]; see fixtures/approval_policy.yaml
     prompts: {slug: {title, description, route, live: null or
               {change_class, messages: [{role, content}], variables_schema, parameters, sample_variables}}}
@@ -41,6 +43,7 @@ COMMENTS = {
     "copy": "What users read when no model can answer, each with the words that are live. Others are signed first.",
     "routing": "Where requests may go: the table in force. Secrets by reference: env:NAME or file:/path.",
     "ladder": "What users get when capacity runs short, by surface: the policy in force. Its words are copy.",
+    "corpora": "What answers may be made from, and what is promised of it: the policy in force. Secrets by reference.",
     "approval_policy": "Who must sign what. First match wins; a gate that a rule does not list asks for nothing.",
     "prompts": "Each prompt with the version that is live. Other content becomes a new version and its canary.",
 }
@@ -86,6 +89,7 @@ class Configuration:
     prompts: Mapping[str, PromptEntry] | None = field(default=None)
     copy: Mapping[str, CopyEntry] | None = None
     ladder: Mapping[str, Any] | None = None
+    corpora: Mapping[str, Any] | None = None
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -127,6 +131,8 @@ def _parse(root: Node) -> Configuration:
         read["routing"] = routing.value
     if ladder := sections.get("ladder"):
         read["ladder"] = {slug: node.value for slug, node in ladder.slugged_entries()}
+    if corpora := sections.get("corpora"):
+        read["corpora"] = {slug: node.value for slug, node in corpora.slugged_entries()}
     if policy := sections.get("approval_policy"):
         read["approval_policy"] = [node.value for node in policy.items(minimum=1)]
     if prompts := sections.get("prompts"):
@@ -235,12 +241,14 @@ def _sections(configuration: Configuration) -> dict[str, Any]:
         "copy": None if copy is None else {slug: _copy(copy[slug]) for slug in sorted(copy)},
         "routing": None if configuration.routing is None else _in_order(configuration.routing, _ROUTING_FIELDS),
         "ladder": _sorted_entries(configuration.ladder, _SURFACE_FIELDS),
+        "corpora": _sorted_entries(configuration.corpora, _CORPUS_FIELDS),
         "approval_policy": None if policy is None else [_in_order(rule, _RULE_FIELDS) for rule in policy],
         "prompts": None if prompts is None else {slug: _prompt(prompts[slug]) for slug in sorted(prompts)},
     }
 
 
 _SURFACE_FIELDS = ("title", "routes", "regulated", "eta_seconds", "emergency_minutes", "rungs", "triggers")
+_CORPUS_FIELDS = ("title", "tenants", "residency", "store", "revisions", "embedding", "chunking", "freshness")
 _ROUTING_FIELDS = ("providers", "accounts", "lanes", "routes", *POLICY_PARTS)
 
 

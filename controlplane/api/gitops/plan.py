@@ -23,6 +23,8 @@ from controlplane.approvals.kinds import check_rules
 from controlplane.approvals.models import ApprovalPolicy, ChangeRequest
 from controlplane.approvals.policy_kind import propose_policy
 from controlplane.audit import operations as audit
+from controlplane.corpora import access as corpora_access
+from controlplane.corpora.policies import corpus_policies
 from controlplane.ladder import access as ladder_access
 from controlplane.ladder import operations as ladder
 from controlplane.ladder.errors import InvalidCopy
@@ -72,8 +74,8 @@ def carry_out(plan: Plan, *, actor: Operator, reason: str, now: datetime) -> lis
 
 # --- what there is ---------------------------------------------------------------------------------------------------
 def read_deployment() -> Configuration:
-    """The configuration in force; eight queries."""
-    table, policy = routing_tables.active(), ladder_policies.active()
+    """The configuration in force; nine queries."""
+    table, policy, corpora = routing_tables.active(), ladder_policies.active(), corpus_policies.active()
     try:
         rules: list[Any] | None = list(approvals.active_policy().rules)
     except PolicyMissing:
@@ -87,6 +89,7 @@ def read_deployment() -> Configuration:
         prompts={prompt.slug: _entry(prompt) for prompt in Prompt.objects.with_live()},
         copy=_copy_entries(),
         ladder=dict(policy.document) if policy else None,
+        corpora=dict(corpora.document) if corpora else None,
     )
 
 
@@ -125,10 +128,12 @@ def compare(wanted: Configuration) -> Plan:
     """Find every difference between the file and the deployment; reads only."""
     found: list[_Finding] = [
         *_compare_tenants(wanted),
-        # Before routing, whose fallback stacks name it: so people find the requests in the order that they can apply.
+        # Before routing, whose fallback stacks name it, as corpora name routes: so people find the requests in the
+        # order in which they can apply.
         *_compare_copy(wanted),
         *_compare_routing(wanted),
         *_compare_ladder(wanted),
+        *_compare_corpora(wanted),
         *_compare_policy(wanted),
         *_compare_prompts(wanted),
     ]
@@ -226,6 +231,10 @@ def _compare_routing(wanted: Configuration) -> Iterator[_Finding]:
 
 def _compare_ladder(wanted: Configuration) -> Iterator[_Finding]:
     return _compare_versioned(ladder_policies, wanted.ladder, ladder_access.require_proposer)
+
+
+def _compare_corpora(wanted: Configuration) -> Iterator[_Finding]:
+    return _compare_versioned(corpus_policies, wanted.corpora, corpora_access.require_proposer)
 
 
 def _compare_versioned(
