@@ -22,6 +22,8 @@ _CHANGES: Final = (
     "canary.rolled_back",
     "routing.activated",
     "copy.activated",
+    "corpora.activated",
+    "corpus.switched",
     "policy.activated",
     "release.rolled_back",
     "lane.held",
@@ -82,6 +84,8 @@ def _seen_by(operator: Operator) -> Q:
         seen |= Q(target__startswith="release:")
     if may(operator, "routing.view_routingtable"):
         seen |= Q(target__startswith="routing-table:") | Q(target__startswith="lane:")
+    if may(operator, "corpora.view_corpuspolicy"):
+        seen |= Q(target__startswith="corpus-policy:") | Q(target__startswith="corpus:")
     if may(operator, "ladder.view_copy"):
         seen |= Q(target__startswith="copy:")
     if may(operator, "approvals.view_approvalpolicy"):

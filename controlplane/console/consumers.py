@@ -199,6 +199,8 @@ def _may_watch(operator: Operator, topic: str) -> bool:
         return may(operator, "routing.view_routingtable")
     if topic == live.LADDERS:
         return may(operator, "ladder.view_ladderpolicy")
+    if topic == live.CORPORA:
+        return may(operator, "corpora.view_corpuspolicy")
     if topic == live.REVIEWS:
         return True
     if topic == live.DEAD_LETTERS:  # its messages name plans by their ids, and nothing else

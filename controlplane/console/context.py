@@ -26,6 +26,7 @@ RAIL = (
     ("Releases & fleet", "releases", "broadcast", "releases.view_release"),
     ("Dead letters", "dead-letters", "envelope-x", "accounts.view_deadletter"),
     ("Streams & billing", "usage", "receipt", "accounts.view_usage"),
+    ("Corpora & drills", "corpora", "database", "corpora.view_corpuspolicy"),
     ("Evals", "evals", "clipboard-check", "evals.view_evalset"),
     ("Shadow", "shadows", "layout-split", "routing.view_routingtable"),
     ("Audit", "audit", "shield-check", "audit.view_auditevent"),

@@ -11,6 +11,8 @@ from controlplane.accounts.models import Operator
 from controlplane.approvals.access import visible_changes
 from controlplane.console.context import rooms
 from controlplane.console.lane_content import lane_url
+from controlplane.corpora.access import VIEW as VIEW_CORPORA
+from controlplane.corpora.models import Corpus
 from controlplane.evals.models import EvalSet
 from controlplane.ladder.access import VIEW_LADDER
 from controlplane.ladder.models import Copy
@@ -39,7 +41,7 @@ class Entry:
 
 
 def entries(operator: Operator) -> list[Entry]:
-    """Everything on offer, in the order it is shown without a query; ten queries beside those of permissions."""
+    """Everything on offer, in the order it is shown without a query; eleven queries beside those of permissions."""
     return [
         *_acts(operator),
         *(Entry(label, reverse(name), "Pages", icon) for label, name, icon, _ in rooms(operator)),
@@ -48,6 +50,7 @@ def entries(operator: Operator) -> list[Entry]:
         *_prompts(operator),
         *_surfaces(operator),
         *_copy(operator),
+        *_corpora(operator),
         *_evals(operator),
         *_shadows(operator),
         *_lanes(operator),
@@ -72,6 +75,10 @@ def _acts(operator: Operator) -> Iterator[Entry]:
         yield Entry("Propose another ladder policy", reverse("ladder-policy-new"), "Act", "ladder")
     if may(operator, "ladder.write_copy"):
         yield Entry("Create a piece of copy", reverse("copy-new"), "Act", "ladder")
+    if may(operator, VIEW_CORPORA):
+        yield Entry("Corpus policy and its numbers", reverse("corpus-policies"), "Pages", "database")
+    if may(operator, "corpora.propose_corpora"):
+        yield Entry("Propose another corpus policy", reverse("corpus-policies-new"), "Act", "database")
     if may(operator, "routing.hold_lane"):
         yield Entry("Hold a lane", reverse("lane"), "Act", "lock-fill")
         yield Entry("Drill leaving a provider", reverse("drill-new"), "Act", "box-arrow-right")
@@ -160,6 +167,19 @@ def _copy(operator: Operator) -> Iterator[Entry]:
         yield Entry(copy.slug, copy.get_absolute_url(), "Ladder", "ladder", hint)
         if writes:
             yield Entry(f"Write {copy.slug}", reverse("copy-write", args=[copy.slug]), "Ladder", "pencil")
+
+
+def _corpora(operator: Operator) -> Iterator[Entry]:
+    if not may(operator, VIEW_CORPORA):
+        return
+    operates = may(operator, "corpora.operate_corpus")
+    for corpus in Corpus.objects.all()[:_MOST]:
+        url = corpus.get_absolute_url()
+        yield Entry(f"Corpus {corpus.slug}", url, "Corpora", "database")
+        if operates:
+            pausing = "Resume" if corpus.paused_at else "Pause"
+            yield Entry(f"{pausing} queries of {corpus.slug}", url, "Corpora", "pause-fill")
+            yield Entry(f"Pin a snapshot of {corpus.slug}", url, "Corpora", "lock-fill")
 
 
 def _evals(operator: Operator) -> Iterator[Entry]:

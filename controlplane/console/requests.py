@@ -15,6 +15,7 @@ from controlplane.alerts.errors import AlertError
 from controlplane.approvals.errors import ApprovalError
 from controlplane.approvals.models import ChangeRequest
 from controlplane.console.forms.fields import ReasonForm
+from controlplane.corpora.errors import CorpusError
 from controlplane.deadletters.errors import DeadLetterError
 from controlplane.deliveries.errors import DeliveryError
 from controlplane.evals.errors import EvalError
@@ -37,6 +38,7 @@ Refusal = (
     AlertError,
     ApprovalError,
     CopyError,
+    CorpusError,
     DeadLetterError,
     DeliveryError,
     EvalError,

@@ -7,13 +7,17 @@ from controlplane.approvals.models import ApprovalPolicy, ChangeRequest
 from controlplane.console.copy_content import copy_differences, has_samples, readings
 from controlplane.console.copy_fit import json_checklist
 from controlplane.console.copy_rungs import missing_languages
+from controlplane.console.corpus_policy_content import corpora_effects
 from controlplane.console.diffs import diff_json
-from controlplane.console.ladder_policy_content import ladder_effects, policy_differences
+from controlplane.console.ladder_policy_content import ladder_effects
 from controlplane.console.policy_words import Effect, table_effects
-from controlplane.console.previews import Difference, differences, preview
+from controlplane.console.previews import Difference, differences, entry_differences, preview
 from controlplane.console.redrive_content import redrive_review
 from controlplane.console.routing_content import table_differences
 from controlplane.console.threshold_content import PolicyReplay, altered_policies, replay_change
+from controlplane.corpora import checks as corpora_checks
+from controlplane.corpora.models import CorpusPolicy
+from controlplane.corpora.policies import KIND_NAME as CORPORA_KIND
 from controlplane.deadletters.redrive import KIND_NAME as REDRIVE_KIND
 from controlplane.ladder.checks import policy_problems
 from controlplane.ladder.models import CopyVersion, LadderPolicy
@@ -23,6 +27,7 @@ from controlplane.rollouts.models import Canary
 from controlplane.routing.models import RoutingTable
 from controlplane.routing.operations import KIND_NAME as ROUTING_KIND
 from dataplane.documents import MalformedRelease
+from dataplane.prompts import Problem
 from dataplane.routing import RoutingTable as Routing
 
 
@@ -38,6 +43,7 @@ def review_content(change: ChangeRequest) -> dict[str, Any]:
         "routing.table": _read_routing,
         "copy.version": _read_copy,
         LADDER_KIND: _read_ladder,
+        CORPORA_KIND: _read_corpora,
         "approval.policy": _read_policy,
         REDRIVE_KIND: redrive_review,
     }
@@ -90,18 +96,34 @@ def _read_ladder(change: ChangeRequest) -> dict[str, Any]:
     after = LadderPolicy.objects.get(number=change.content["number"])
     before = LadderPolicy.objects.get(number=change.base["number"]) if change.base else None
     problems = policy_problems(after.document)
-    checklist: list[dict[str, Any]] = [
-        {"text": "The workers' parser accepts it", "met": True},
-        {"text": "Its routes and words fit what is in force", "met": not any(one.is_error for one in problems)},
-    ]
     return {
         "before": f"policy {before.number}" if before else "nothing",
         "after": f"policy {after.number}",
-        "differences": policy_differences(before.document if before else None, after.document),
+        "differences": entry_differences(before.document if before else None, after.document),
         "effects": ladder_effects(before.parsed() if before else None, after.parsed()),
         "policy": after,
-        "checklist": [*checklist, *({"text": f"{one.path}: {one.message}", "met": False} for one in problems)],
+        "checklist": _policy_checklist(problems),
     }
+
+
+def _read_corpora(change: ChangeRequest) -> dict[str, Any]:
+    after = CorpusPolicy.objects.get(number=change.content["number"])
+    before = CorpusPolicy.objects.get(number=change.base["number"]) if change.base else None
+    return {
+        "before": f"policy {before.number}" if before else "nothing",
+        "after": f"policy {after.number}",
+        "differences": entry_differences(before.document if before else None, after.document),
+        "effects": corpora_effects(before.parsed() if before else None, after.parsed()),
+        "checklist": _policy_checklist(corpora_checks.policy_problems(after.document)),
+    }
+
+
+def _policy_checklist(problems: list[Problem]) -> list[dict[str, Any]]:
+    return [
+        {"text": "The workers' parser accepts it", "met": True},
+        {"text": "Its routes and words fit what is in force", "met": not any(one.is_error for one in problems)},
+        *({"text": f"{one.path}: {one.message}", "met": False} for one in problems),
+    ]
 
 
 def _read_copy(change: ChangeRequest) -> dict[str, Any]:

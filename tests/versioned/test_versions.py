@@ -1,4 +1,6 @@
-"""Routing tables and ladder policies by the one mechanism that they share; what is their own is tested beside them."""
+"""Routing tables, ladder and corpus policies by the one mechanism that they share; what is their own is tested beside
+them.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,11 +13,14 @@ from django.db import DatabaseError, transaction
 from controlplane.approvals.errors import DigestRejected, NotApproved
 from controlplane.approvals.operations import apply_change, lapse_due, reject_change
 from controlplane.audit.models import AuditEvent
+from controlplane.corpora.policies import corpus_policies
 from controlplane.ladder.policies import ladder_policies
 from controlplane.releases.operations import current_release, roll_back_to
 from controlplane.routing.operations import routing_tables
 from controlplane.versioned.operations import Versions
 from dataplane.release import canonical, digest_of
+from tests.corpora.kept_corpora import make_policy as make_corpora
+from tests.corpora.kept_corpora import policy_document
 from tests.dataplane.conftest import threshold
 from tests.factories import NOW, break_glass, crew, make_routing, routing_document, sign
 from tests.ladder.ladder_policies import ladder_document, make_ladder
@@ -61,7 +66,10 @@ ROUTING = Kept(
     routing_tables, lambda number: routing_document(deadline_ms=1000 * number), lambda: routing_tables.active()
 )
 LADDER = Kept(ladder_policies, lambda number: ladder_document(eta_seconds=threshold(60 * number)), make_ladder)
-EACH = [pytest.param(ROUTING, id="routing"), pytest.param(LADDER, id="ladder")]
+CORPORA = Kept(
+    corpus_policies, lambda number: policy_document(freshness={"max_lag_seconds": threshold(60 * number)}), make_corpora
+)
+EACH = [pytest.param(kept, id=kept.versions.section) for kept in (ROUTING, LADDER, CORPORA)]
 
 
 @pytest.fixture(params=EACH)
@@ -119,7 +127,7 @@ def test_signature_is_void_once_another_version_is_in_force(kept):
     [
         *(
             (kept, document, fact)
-            for kept in (ROUTING, LADDER)
+            for kept in (ROUTING, LADDER, CORPORA)
             for document, fact in (
                 ("words", "expected an object"),
                 ({1: 2}, "cannot be written as canonical JSON"),
@@ -128,6 +136,7 @@ def test_signature_is_void_once_another_version_is_in_force(kept):
         ),
         (ROUTING, unkept(), "cannot be stored"),
         (LADDER, ladder_document(title="a\x00b"), "cannot be stored"),
+        (CORPORA, policy_document(title="a\x00b"), "cannot be stored"),
     ],
     ids=lambda value: value.versions.section if isinstance(value, Kept) else value if isinstance(value, str) else "",
 )
@@ -258,12 +267,15 @@ def test_section_takes_one_query(kept, django_assert_num_queries):
     assert section == kept.write(1)
 
 
-def test_before_the_first_version_the_section_is_empty(django_assert_num_queries):
+@pytest.mark.parametrize("kept", [LADDER, CORPORA], ids=lambda kept: kept.versions.section)
+def test_before_the_first_version_the_section_is_empty(kept, django_assert_num_queries):
     """And there is nothing in force whose numbers could be others."""
+    versions = kept.versions
+
     with django_assert_num_queries(1):
-        assert ladder_policies.compile() == {}
-    with pytest.raises(ladder_policies.refusals.none_in_force, match="no ladder policy is in force; propose one first"):
-        ladder_policies.propose_edit(dict, reason="r", actor=crew.oncall, now=NOW)
+        assert versions.compile() == {}
+    with pytest.raises(versions.refusals.none_in_force, match=f"no {versions.model.noun} is in force; propose one"):
+        versions.propose_edit(dict, reason="r", actor=crew.oncall, now=NOW)
 
 
 # --- on broken glass -------------------------------------------------------------------------------------------------
