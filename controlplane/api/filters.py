@@ -1,11 +1,14 @@
 """What the lists of the record are narrowed by, each in one way: the tenant, the period, the days."""
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
+
+from controlplane.api.base import Strict
 
 DEFAULT_RANGE: Final = timedelta(hours=24)
 # Some of what a list is narrowed by has no index of its own: the period bounds what is read for it.
@@ -26,6 +29,36 @@ def period_parameters(what: str) -> list[OpenApiParameter]:
         OpenApiParameter("since", OpenApiTypes.DATETIME, description=since),
         OpenApiParameter("until", OpenApiTypes.DATETIME, description=f"{until}. At most {MAX_RANGE.days} days"),
     ]
+
+
+class Period(Strict):
+    since = serializers.DateTimeField(required=False)
+    until = serializers.DateTimeField(required=False)
+
+
+def asked_period(asked: Mapping[str, Any], *, now: datetime) -> tuple[datetime, datetime]:
+    """The period [since, until) that a query asks for.
+
+    Raises:
+        rest_framework.exceptions.ValidationError: as `settled_period`, and for what is no time.
+    """
+    known = {name: asked[name] for name in ("since", "until") if name in asked}
+    period = Period(data=known)
+    period.is_valid(raise_exception=True)
+    return settled_period(period.validated_data, now=now)
+
+
+def settled_period(asked: Mapping[str, Any], *, now: datetime) -> tuple[datetime, datetime]:
+    """The same of times that are read already.
+
+    Raises:
+        rest_framework.exceptions.ValidationError: nothing lies between, or more than MAX_RANGE.
+    """
+    until: datetime = asked.get("until", now)
+    since: datetime = asked.get("since", until - DEFAULT_RANGE)
+    if not since < until or until - since > MAX_RANGE:
+        raise serializers.ValidationError({"since": [f"before `until`, and at most {MAX_RANGE.days} days"]})
+    return since, until
 
 
 def narrow(tenants: list[str], asked: dict[str, Any]) -> list[str]:

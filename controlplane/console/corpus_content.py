@@ -64,6 +64,10 @@ class CorpusRow:
         return self.promised.title if self.promised else self.corpus.slug
 
     @property
+    def url(self) -> str:
+        return self.corpus.get_absolute_url()
+
+    @property
     def live(self) -> Namespace | None:
         return self.corpus.live_namespace
 

@@ -8,6 +8,7 @@ from typing import Final, Literal
 from django.urls import reverse
 
 from controlplane.approvals.models import BreakGlass, ChangeRequest
+from controlplane.console.corpus_content import CorpusRow
 from controlplane.console.deadletter_content import burn_words
 from controlplane.console.ladder_now import SurfaceNow
 from controlplane.console.lane_content import OpenLane, lane_url
@@ -54,9 +55,10 @@ def fires(
     burning: Iterable[Burn] = (),
     canaries: Iterable[Canary] = (),
     surfaces: Iterable[SurfaceNow] = (),
+    corpora: Iterable[CorpusRow] = (),
 ) -> list[Fire]:
-    """Everything that burns, bad before watch; in the order workers, ladders, open lanes, failing lanes, accounts, dead
-    letters, canaries, debts, changes.
+    """Everything that burns, bad before watch; in the order workers, ladders, open lanes, failing lanes, accounts,
+    corpora, dead letters, canaries, debts, changes.
 
     Args:
         fleet: None when the reader may not look at it.
@@ -72,6 +74,7 @@ def fires(
         # That an open lane failed until it opened is no second fire.
         *_lanes(lane for lane in lanes if lane.lane not in known),
         *_accounts(quotas),
+        *_corpora(corpora),
         *_letters(burning),
         *_canaries(canaries, now=now),
         *_debts(debts, now=now),
@@ -171,6 +174,14 @@ def _accounts(quotas: Iterable[QuotaStanding]) -> Iterable[Fire]:
         elif one.alone:
             text = f"{one.alone} of {one.workers} workers cannot ask the others and keep to their part of the limits"
             yield Fire("watch", f"The quota of account {one.account} is not shared", text, url, "Quota")
+
+
+def _corpora(rows: Iterable[CorpusRow]) -> Iterable[Fire]:
+    for row in rows:
+        # What a person pinned is watched as long as it is fresh enough; what nobody promises is nobody's fire.
+        if row.standing is not None and row.tone in ("bad", "watch"):
+            tone: Literal["bad", "watch"] = "bad" if row.tone == "bad" else "watch"
+            yield Fire(tone, f"Corpus {row.corpus.slug} is {row.pill}", row.sentence, row.url, "Corpus")
 
 
 def _letters(burning: Iterable[Burn]) -> Iterable[Fire]:

@@ -45,8 +45,8 @@ def test_policy_is_said_in_words_with_every_number_and_its_origin(signed_in):
 
     assert "Help centre corpus help-centre ; Standard: RPO 1 h, RTO 15 min" in text
     assert (
-        "Once the oldest missing change is over 5 min old, nothing is answered from it: callers get corpus_stale, since "
-        f"nobody has signed the words of {BANNER} that answers would carry" in text
+        "Once the oldest missing change is over 5 min old, nothing is answered from it: callers get corpus_stale, "
+        f"since nobody has signed the words of {BANNER} that answers would carry" in text
     )
     assert "embedded by text-embedding-3-small in 8 dimensions over route embed; kept in pgvector" in text
     assert "After a loss it is restored from the last dump, and searchable again within 15 min" in text
@@ -95,9 +95,7 @@ def test_other_policy_is_compared_then_submitted_for_review(signed_in):
 )
 def test_document_that_is_none_is_refused_with_its_place(signed_in, document, refusal):
     """With nothing stored, and what was typed still there."""
-    answer = signed_in(crew.oncall).post(
-        f"{POLICIES}new/", {"document": document, "reason": "why", "action": "submit"}
-    )
+    answer = signed_in(crew.oncall).post(f"{POLICIES}new/", {"document": document, "reason": "why", "action": "submit"})
 
     assert (answer.status_code, CorpusPolicy.objects.count()) == (400, 1)
     assert refusal in words(answer)
@@ -233,8 +231,8 @@ def test_effects_name_what_a_policy_gives_takes_and_moves():
 
     assert list(effects) == [
         "Help centre has other readers or zones",
-        "Help centre is made findable in another way: every document is embedded again, into a namespace beside the one "
-        "that serves, until somebody switches",
+        "Help centre is made findable in another way: every document is embedded again, into a namespace beside the "
+        "one that serves, until somebody switches",
         "Help centre: once it is stale, nothing is answered from it from now on",
         "Help centre: its banner is other, not help-centre-age",
         "Help centre: answers are composed in another way",

@@ -2,9 +2,6 @@
 what serves it is large enough, and what another policy would have done on the load that is stored.
 """
 
-import csv
-import io
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -14,12 +11,13 @@ from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers
-from rest_framework.renderers import BaseRenderer, JSONRenderer
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from controlplane.api.base import ErrorEnvelope, OperatorView, Strict, describe, read
-from controlplane.api.filters import DEFAULT_RANGE, MAX_RANGE, period_parameters
+from controlplane.api.base import ErrorEnvelope, OperatorView, describe, read
+from controlplane.api.csv_files import CsvRenderer
+from controlplane.api.filters import Period, asked_period, period_parameters, settled_period
 from controlplane.api.views.judges import ShareRow
 from controlplane.ladder.access import access_surface
 from controlplane.telemetry.ladder_capacity import DAYS, MOST_DAYS, VERDICTS, capacity, capacity_rows
@@ -32,11 +30,6 @@ from dataplane.documents import MalformedRelease
 from dataplane.ladder.policy import Ladder, Surface
 
 TAG: Final = "ladder"
-
-
-class Period(Strict):
-    since = serializers.DateTimeField(required=False)
-    until = serializers.DateTimeField(required=False)
 
 
 class TierRow(serializers.Serializer[Any]):
@@ -193,25 +186,10 @@ class SimulationAnswer(serializers.Serializer[Any]):
     unread = serializers.ListField(child=serializers.CharField(), help_text="Triggers that nothing is stored for")
 
 
-class CsvRenderer(BaseRenderer):
-    """The table of a capacity report; an error is JSON here too."""
+class CapacityCsv(CsvRenderer):
+    """The table of a capacity report."""
 
-    media_type = "text/csv"
-    format = "csv"
-    charset = "utf-8"
-
-    def render(
-        self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None
-    ) -> bytes:
-        response = (renderer_context or {})["response"]
-        if not isinstance(data, list):
-            response["Content-Type"] = "application/json"
-            answer: bytes = JSONRenderer().render(data)
-            return answer
-        response["Content-Disposition"] = 'attachment; filename="capacity.csv"'
-        lines = io.StringIO()
-        csv.writer(lines).writerows(data)
-        return lines.getvalue().encode()
+    filename = "capacity.csv"
 
 
 class Served(OperatorView):
@@ -226,7 +204,7 @@ class Served(OperatorView):
     def get(self, request: Request, slug: str) -> Response:
         now = timezone.now()
         surface = access_surface(self.operator, slug)
-        since, until = _period(request.query_params, now=now)
+        since, until = asked_period(request.query_params, now=now)
         tiers = served(slug, since=since, until=until, promises=surface.promises)
         return Response(ServedAnswer({"since": since, "until": until, "tiers": tiers}).data)
 
@@ -243,7 +221,7 @@ class Episodes(OperatorView):
     def get(self, request: Request, slug: str) -> Response:
         now = timezone.now()
         access_surface(self.operator, slug)
-        since, until = _period(request.query_params, now=now)
+        since, until = asked_period(request.query_params, now=now)
         found = [one.to_json() for one in episodes(slug, since=since, until=until, now=now)]
         return Response({"since": since, "until": until, "results": found})
 
@@ -278,7 +256,7 @@ class Postmortem(OperatorView):
 
 
 class CapacityReport(OperatorView):
-    renderer_classes = [JSONRenderer, CsvRenderer]
+    renderer_classes = [JSONRenderer, CapacityCsv]
 
     @describe(
         "ladder_capacity",
@@ -312,7 +290,7 @@ class Readings(OperatorView):
     def get(self, request: Request, slug: str) -> Response:
         now = timezone.now()
         access_surface(self.operator, slug)
-        since, until = _period(request.query_params, now=now)
+        since, until = asked_period(request.query_params, now=now)
         load = readings(slug, since=since, until=until)
         return Response(
             {
@@ -339,26 +317,8 @@ class Simulate(OperatorView):
         asked = read(Trial, request)
         if "document" in asked:
             surface = _surface_of(asked["document"], slug)
-        since, until = _settled(asked, now=now)
+        since, until = settled_period(asked, now=now)
         return Response(simulate(surface, raw_readings(slug, since=since, until=until, now=now)).to_json())
-
-
-def _period(asked: Mapping[str, Any], *, now: datetime) -> tuple[datetime, datetime]:
-    known = {name: asked[name] for name in ("since", "until") if name in asked}
-    period = Period(data=known)
-    period.is_valid(raise_exception=True)
-    return _settled(period.validated_data, now=now)
-
-
-def _settled(asked: Mapping[str, Any], *, now: datetime) -> tuple[datetime, datetime]:
-    """Raises:
-    rest_framework.exceptions.ValidationError: nothing lies between, or more than MAX_RANGE.
-    """
-    until: datetime = asked.get("until", now)
-    since: datetime = asked.get("since", until - DEFAULT_RANGE)
-    if not since < until or until - since > MAX_RANGE:
-        raise serializers.ValidationError({"since": [f"before `until`, and at most {MAX_RANGE.days} days"]})
-    return since, until
 
 
 def _episode(slug: str, number: int, *, now: datetime) -> Episode:

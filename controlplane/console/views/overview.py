@@ -17,15 +17,19 @@ from controlplane.approvals.access import inbox, visible_changes, visible_debts
 from controlplane.approvals.models import ChangeRequest
 from controlplane.console.changes import latest_changes
 from controlplane.console.context import badges, house_of
+from controlplane.console.corpus_content import CorpusRow, corpus_rows
 from controlplane.console.fires import fires
 from controlplane.console.ladder_now import SurfaceNow, surfaces_now
 from controlplane.console.lane_content import OpenLane, open_lanes
 from controlplane.console.palette import entries
 from controlplane.console.requests import actor_of
 from controlplane.console.status import status_of
+from controlplane.corpora.access import VIEW as VIEW_CORPORA
+from controlplane.corpora.standing import standings
 from controlplane.deadletters.access import tenants_with
 from controlplane.deadletters.burn import burns
 from controlplane.ladder.access import VIEW_LADDER
+from controlplane.ladder.checks import signed_words
 from controlplane.ladder.policies import ladder_policies
 from controlplane.releases.fleet import fleet
 from controlplane.rollouts.access import visible_canaries
@@ -38,6 +42,7 @@ from controlplane.telemetry.measures import BY_KEY
 from controlplane.telemetry.quotas import quota_states
 from controlplane.telemetry.surfaces import ladder_standings
 from controlplane.telemetry.traffic import FLEET, Traffic, fleet_traffic, lane_health
+from dataplane.retrieval.policy import Corpora
 from dataplane.routing import RoutingTable as Routing
 
 # The tiles: measure, words, digits, the browser's format of a live value.
@@ -77,6 +82,7 @@ def overview(request: HttpRequest) -> HttpResponse:
         burning=burns(now=now, tenants=letters) if letters is None or letters else [],
         canaries=_to_look_at(operator, now=now),
         surfaces=_surfaces(now) if may(operator, VIEW_LADDER) else [],
+        corpora=_corpora(now) if may(operator, VIEW_CORPORA) else [],
         now=now,
     )
     context = {
@@ -122,6 +128,14 @@ def _to_look_at(operator: Operator, *, now: datetime) -> list[Canary]:
 def _surfaces(now: datetime) -> list[SurfaceNow]:
     policy = ladder_policies.active()
     return [] if policy is None else surfaces_now(policy.parsed(), ladder_standings(now), now=now)
+
+
+def _corpora(now: datetime) -> list[CorpusRow]:
+    found = standings(now=now)
+    promises = {slug: one.promised for slug, one in found.items()}
+    return corpus_rows(
+        (one.corpus for one in found.values()), Corpora(promises).with_words(signed_words()), found, now=now
+    )
 
 
 def _opened(now: datetime) -> list[OpenLane]:

@@ -1,0 +1,364 @@
+"""Corpora over HTTP: how each stands against its promise, what was seen of it, and on-call's own hand on it. Changes of
+documents come in elsewhere.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, ClassVar, Final
+
+from django.utils import timezone
+from drf_spectacular.utils import OpenApiParameter
+from rest_framework import serializers
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from controlplane.api.base import OperatorView, Reason, describe, read
+from controlplane.api.csv_files import CsvRenderer
+from controlplane.api.filters import asked_period, period_parameters
+from controlplane.corpora import operations
+from controlplane.corpora.access import access_corpora, access_corpus, access_namespace, visible_corpora
+from controlplane.corpora.models import Corpus, CorpusMinute, Namespace
+from controlplane.corpora.standing import CorpusStanding, standings
+from controlplane.ladder.checks import signed_words
+from dataplane.retrieval.policy import Corpora as Promises
+from dataplane.retrieval.tables import Snapshot
+
+TAG: Final = "corpora"
+
+
+class NamespaceRow(serializers.ModelSerializer[Namespace]):
+    class Meta:
+        model = Namespace
+        fields: ClassVar = [
+            "number",
+            "purpose",
+            "state",
+            "store",
+            "model",
+            "dimensions",
+            "chunking",
+            "index_rev",
+            "kept_rev",
+            "is_indexed",
+            "created_at",
+            "built_at",
+            "dropped_at",
+        ]
+
+
+class CorpusStandingRow(serializers.Serializer[Any]):
+    lag_seconds = serializers.FloatField(help_text="Age of the oldest change that is not searchable")
+    pending = serializers.IntegerField(help_text="Documents whose newest revision is not searchable yet")
+    poisoned = serializers.IntegerField(help_text="Documents that nothing could index; they are in no lag")
+    waiting = serializers.IntegerField(help_text="Changes that were seen at its sources and not taken yet")
+    is_stale = serializers.BooleanField(help_text="Whether its lag is over what is promised")
+
+
+class FreshnessPromise(serializers.Serializer[Any]):
+    max_lag_seconds = serializers.FloatField(source="freshness.max_lag_seconds.value")
+    on_breach = serializers.CharField(help_text="block or banner, as gateways do it: unsigned words are never shown")
+    banner = serializers.CharField(source="freshness.banner")
+    is_banner_signed = serializers.BooleanField()
+    tier = serializers.CharField(source="recovery.tier")
+    strategy = serializers.CharField(source="recovery.strategy")
+    rpo_seconds = serializers.FloatField(source="recovery.rpo_seconds.value")
+    rto_seconds = serializers.FloatField(source="recovery.rto_seconds.value")
+    reembed_minutes = serializers.FloatField(source="recovery.reembed_minutes.value")
+
+
+class PausedRow(serializers.Serializer[Any]):
+    at = serializers.DateTimeField(source="paused_at")
+    by = serializers.CharField(source="paused_by")
+    reason = serializers.CharField(source="paused_reason")
+
+
+class PinnedRow(serializers.Serializer[Any]):
+    snapshot = serializers.CharField(source="pinned")
+    at = serializers.DateTimeField(source="pinned_at")
+    by = serializers.CharField(source="pinned_by")
+    reason = serializers.CharField(source="pinned_reason")
+
+
+class CorpusRow(serializers.Serializer[Any]):
+    # Its context: `promises` with signed words, and `standings`, by slug.
+
+    slug = serializers.CharField()
+    title = serializers.SerializerMethodField()
+    snapshot = serializers.SerializerMethodField(help_text="What is read now; null: nothing is searchable yet")
+    namespace = serializers.IntegerField(
+        source="live_namespace.number", default=None, allow_null=True, help_text="That serves, by its number"
+    )
+    switched_at = serializers.DateTimeField(allow_null=True)
+    paused = serializers.SerializerMethodField(help_text="Who refuses its queries, since when and why; null: nobody")
+    pinned = serializers.SerializerMethodField(help_text="What everybody reads; null: the newest state")
+    promised = serializers.SerializerMethodField(help_text="Null: no policy in force names it")
+    standing = serializers.SerializerMethodField(help_text="Null: no policy in force names it")
+
+    def get_title(self, corpus: Corpus) -> str:
+        promised = self.context["promises"].get(corpus.slug)
+        return str(promised.title) if promised else corpus.slug
+
+    def get_snapshot(self, corpus: Corpus) -> str | None:
+        standing: CorpusStanding | None = self.context["standings"].get(corpus.slug)
+        return str(standing.snapshot) if standing and standing.snapshot else None
+
+    def get_paused(self, corpus: Corpus) -> dict[str, Any] | None:
+        return None if corpus.paused_at is None else dict(PausedRow(corpus).data)
+
+    def get_pinned(self, corpus: Corpus) -> dict[str, Any] | None:
+        return None if corpus.pinned is None else dict(PinnedRow(corpus).data)
+
+    def get_promised(self, corpus: Corpus) -> dict[str, Any] | None:
+        promised = self.context["promises"].get(corpus.slug)
+        return None if promised is None else dict(FreshnessPromise(promised).data)
+
+    def get_standing(self, corpus: Corpus) -> dict[str, Any] | None:
+        standing = self.context["standings"].get(corpus.slug)
+        return None if standing is None else dict(CorpusStandingRow(standing).data)
+
+
+class CorporaAnswer(serializers.Serializer[Any]):
+    results = CorpusRow(many=True)
+
+
+class CorpusWhole(CorpusRow):
+    namespaces = NamespaceRow(many=True, help_text="The newest first, those that were dropped too")
+
+
+class PinAsked(Reason):
+    snapshot = serializers.CharField(
+        max_length=60, required=False, help_text="Such as ns_7.1234, as answers name theirs; the newest unless told"
+    )
+
+    def validate_snapshot(self, text: str) -> Snapshot:
+        snapshot = Snapshot.read(text)
+        if snapshot is None:
+            raise serializers.ValidationError("no snapshot; one looks like ns_7.1234")
+        return snapshot
+
+
+class NamespaceAsked(Reason):
+    namespace = serializers.IntegerField(min_value=1, help_text="By its number")
+
+
+class TaskRow(serializers.Serializer[Any]):
+    task = serializers.UUIDField(help_text="Of the work; what is found stands in the corpus' comparisons")
+
+
+class MinuteRow(serializers.ModelSerializer[CorpusMinute]):
+    namespace = serializers.IntegerField(
+        source="namespace_id_then", allow_null=True, help_text="That served, by its id"
+    )
+
+    class Meta:
+        model = CorpusMinute
+        fields: ClassVar = [
+            "minute",
+            "lag_seconds",
+            "max_lag_seconds",
+            "pending",
+            "poisoned",
+            "index_rev",
+            "namespace",
+        ]
+
+
+class MinutesAnswer(serializers.Serializer[Any]):
+    since = serializers.DateTimeField()
+    until = serializers.DateTimeField()
+    results = MinuteRow(many=True, help_text="The worst that was seen in each minute; a gap: nobody looked")
+
+
+class MinutesCsv(CsvRenderer):
+    """What was seen of a corpus, minute by minute."""
+
+    filename = "corpus.csv"
+
+
+class Corpora(OperatorView):
+    @describe("corpora_list", "Every corpus as it stands against its promise", tag=TAG, gives=CorporaAnswer)
+    def get(self, request: Request) -> Response:
+        now = timezone.now()
+        context = _context(access_corpora(self.operator).corpora, now=now)
+        return Response({"results": CorpusRow(visible_corpora(self.operator), many=True, context=context).data})
+
+
+class OneCorpus(OperatorView):
+    @describe("corpora_retrieve", "One corpus, with all its namespaces", tag=TAG, gives=CorpusWhole)
+    def get(self, request: Request, slug: str) -> Response:
+        now = timezone.now()
+        corpus = access_corpus(self.operator, slug)
+        return Response(CorpusWhole(corpus, context=_context(access_corpora(self.operator).corpora, now=now)).data)
+
+
+class CorpusMinutes(OperatorView):
+    renderer_classes = [JSONRenderer, MinutesCsv]
+
+    @describe(
+        "corpora_minutes",
+        "How a corpus stood, minute by minute; as JSON, or as CSV by `format=csv`",
+        tag=TAG,
+        gives=MinutesAnswer,
+        refuses=(400, 403, 404),
+        parameters=[*period_parameters("Seen"), OpenApiParameter("format", description="csv; JSON unless told")],
+    )
+    def get(self, request: Request, slug: str) -> Response:
+        now = timezone.now()
+        corpus = access_corpus(self.operator, slug)
+        since, until = asked_period(request.query_params, now=now)
+        found = MinuteRow(corpus.minutes.filter(minute__gte=since, minute__lt=until).order_by("minute"), many=True).data
+        if request.accepted_renderer.format == "csv":
+            return Response(list(_table(found)))
+        return Response({"since": since, "until": until, "results": found})
+
+
+class CorpusAct(OperatorView):
+    """What is done with one corpus: each answers with the corpus as it stands then."""
+
+    def acted_on(self, slug: str) -> Corpus:
+        """The corpus, if the caller may act on it."""
+        return access_corpus(self.operator, slug, "operate_corpus")
+
+    def answer(self, slug: str, *, now: datetime, status: int = 200) -> Response:
+        """The corpus as it stands now."""
+        corpus = access_corpus(self.operator, slug)
+        context = _context(access_corpora(self.operator).corpora, now=now)
+        return Response(CorpusWhole(corpus, context=context).data, status=status)
+
+
+class PauseCorpus(CorpusAct):
+    @describe(
+        "corpora_pause",
+        "Refuse every query of a corpus until it is resumed; nothing happens when it is paused",
+        tag=TAG,
+        takes=Reason,
+        gives=CorpusWhole,
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        now = timezone.now()
+        corpus = self.acted_on(slug)
+        operations.pause_queries(corpus=corpus, **read(Reason, request), actor=self.operator, now=now)
+        return self.answer(slug, now=now)
+
+
+class ResumeCorpus(CorpusAct):
+    @describe(
+        "corpora_resume",
+        "Answer queries of a corpus again; nothing happens when it is not paused",
+        tag=TAG,
+        takes=Reason,
+        gives=CorpusWhole,
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        now = timezone.now()
+        corpus = self.acted_on(slug)
+        operations.resume_queries(corpus=corpus, **read(Reason, request), actor=self.operator, now=now)
+        return self.answer(slug, now=now)
+
+
+class PinCorpus(CorpusAct):
+    @describe(
+        "corpora_pin",
+        "Have everybody read one snapshot of a corpus, however old it becomes, until it is unpinned",
+        tag=TAG,
+        takes=PinAsked,
+        gives=CorpusWhole,
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        now = timezone.now()
+        corpus = self.acted_on(slug)
+        operations.pin_snapshot(corpus=corpus, **read(PinAsked, request), actor=self.operator, now=now)
+        return self.answer(slug, now=now)
+
+
+class UnpinCorpus(CorpusAct):
+    @describe(
+        "corpora_unpin",
+        "Have everybody read the newest state of a corpus again; nothing happens when it is not pinned",
+        tag=TAG,
+        takes=Reason,
+        gives=CorpusWhole,
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        now = timezone.now()
+        corpus = self.acted_on(slug)
+        operations.unpin(corpus=corpus, **read(Reason, request), actor=self.operator, now=now)
+        return self.answer(slug, now=now)
+
+
+class RebuildCorpus(CorpusAct):
+    @describe(
+        "corpora_rebuild",
+        "Build another namespace of a corpus by the policy in force; nobody is served from it before a switch",
+        tag=TAG,
+        takes=Reason,
+        gives=NamespaceRow,
+        status=201,
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        now = timezone.now()
+        corpus = self.acted_on(slug)
+        namespace = operations.rebuild(corpus=corpus, **read(Reason, request), actor=self.operator, now=now)
+        return Response(NamespaceRow(namespace).data, status=201)
+
+
+class SwitchCorpus(CorpusAct):
+    @describe(
+        "corpora_switch",
+        "Serve a corpus from another namespace, from one query to the next; going back is the same act",
+        tag=TAG,
+        takes=NamespaceAsked,
+        gives=CorpusWhole,
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        now = timezone.now()
+        self.acted_on(slug)
+        asked = read(NamespaceAsked, request)
+        namespace = access_namespace(self.operator, slug, asked.pop("namespace"), "operate_corpus")
+        operations.switch(namespace=namespace, **asked, actor=self.operator, now=now)
+        return self.answer(slug, now=now)
+
+
+class DropNamespace(CorpusAct):
+    @describe(
+        "corpora_drop_namespace",
+        "Drop a namespace that serves nobody, with its snapshots; nothing brings it back",
+        tag=TAG,
+        takes=NamespaceAsked,
+        gives=CorpusWhole,
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        now = timezone.now()
+        self.acted_on(slug)
+        asked = read(NamespaceAsked, request)
+        namespace = access_namespace(self.operator, slug, asked.pop("namespace"), "operate_corpus")
+        operations.drop_retired(namespace=namespace, **asked, actor=self.operator, now=now)
+        return self.answer(slug, now=now)
+
+
+class ReconcileStore(CorpusAct):
+    @describe(
+        "corpora_reconcile_store",
+        "Have the namespace that serves compared with all documents by digests, and repaired",
+        tag=TAG,
+        takes=Reason,
+        gives=TaskRow,
+        status=202,
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        now = timezone.now()
+        corpus = self.acted_on(slug)
+        task = operations.reconcile_now(corpus=corpus, **read(Reason, request), actor=self.operator, now=now)
+        return Response({"task": task}, status=202)
+
+
+def _context(promises: Promises, *, now: datetime) -> dict[str, Any]:
+    """Three queries beside those of the standings."""
+    return {"promises": promises.with_words(signed_words()), "standings": standings(now=now)}
+
+
+def _table(rows: Iterable[dict[str, Any]]) -> Iterable[list[Any]]:
+    yield list(MinuteRow.Meta.fields)
+    for row in rows:
+        yield list(row.values())
