@@ -148,6 +148,10 @@ v1 = [
     path("corpora/<slug:slug>/switch", corpora.SwitchCorpus.as_view(), name="corpus-switch"),
     path("corpora/<slug:slug>/drop-namespace", corpora.DropNamespace.as_view(), name="corpus-drop-namespace"),
     path("corpora/<slug:slug>/reconcile-store", corpora.ReconcileStore.as_view(), name="corpus-reconcile-store"),
+    path("corpora/<slug:slug>/reconcile", corpora_reconcile.ReconcileListing.as_view(), name="corpus-reconcile"),
+    path("corpora/<slug:slug>/dumps", dumps.Dumps.as_view(), name="corpus-dumps"),
+    path("corpora/<slug:slug>/dumps/<str:name>", dumps.OneDump.as_view(), name="corpus-dump"),
+    path("corpora/<slug:slug>/dumps/<str:name>/verify", dumps.VerifyDump.as_view(), name="corpus-dump-verify"),
     path("corpora/<slug:slug>/thresholds", corpus_policies.CorpusThresholds.as_view(), name="corpus-thresholds"),
     # routing and policy
     *_versions("routing-tables", routing.TABLES, many="routing-tables", one="routing-table"),
@@ -239,8 +243,6 @@ v1 = [
     path("promotion-checklists/<int:pk>", shadows.OneChecklist.as_view(), name="checklist"),
     path("promotion-checklists/<int:pk>/sign", shadows.SignChecklist.as_view(), name="checklist-sign"),
     path("promotion-checklists/<int:pk>/withdraw", shadows.WithdrawChecklist.as_view(), name="checklist-withdraw"),
-    # corpora
-    path("corpora/<slug:slug>/reconcile", corpora_reconcile.ReconcileListing.as_view(), name="corpus-reconcile"),
     # evals
     path("evals/sets", evals.EvalSets.as_view(), name="eval-sets"),
     path("evals/sets/<slug:slug>", evals.OneEvalSet.as_view(), name="eval-set"),
@@ -267,10 +269,6 @@ v1 = [
         judges.Calibrations.as_view(),
         name="judge-calibrations",
     ),
-    # dumps of corpora
-    path("corpora/<str:slug>/dumps", dumps.Dumps.as_view(), name="corpus-dumps"),
-    path("corpora/<str:slug>/dumps/<str:name>", dumps.OneDump.as_view(), name="corpus-dump"),
-    path("corpora/<str:slug>/dumps/<str:name>/verify", dumps.VerifyDump.as_view(), name="corpus-dump-verify"),
     # people, tenants, credentials
     path("roles", access.Roles.as_view(), name="roles"),
     path("operators", access.Operators.as_view(), name="operators"),

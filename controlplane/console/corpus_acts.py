@@ -53,14 +53,14 @@ def acts(row: CorpusRow, *, documents: int) -> Iterator[Act]:
         )
     if row.promised is not None and not row.is_building:
         model, route = row.promised.embedding.model, row.promised.embedding.route
-        count = f"{documents:,} document{'' if documents == 1 else 's'}"
+        embedded = "Its one document is" if documents == 1 else f"All {documents:,} documents are"
         yield Act(
             "rebuild",
             "Rebuild",
             f"Build another namespace of {slug}",
             reverse("corpus-rebuild", args=[slug]),
-            f"All of {count} are embedded again by {model} over route {route}, into a namespace beside the one that "
-            "serves. Nobody is served from it until somebody switches.",
+            f"{embedded} embedded again by {model} over route {route}, into a namespace beside the one that serves. "
+            "Nobody is served from it until somebody switches.",
             "Nobody's answers; it takes its share of what that route can do.",
             "Drop the namespace.",
         )
@@ -186,7 +186,7 @@ def _acts_with(corpus: Corpus, namespace: Namespace, pending: int) -> Iterator[A
     number, live = namespace.number, corpus.live_namespace
     address = [corpus.slug, number]
     if namespace.state == NamespaceState.READY and namespace.purpose == Purpose.SERVING:
-        waits = f" {pending:,} documents of it are not indexed yet." if pending else ""
+        waits = f" Not indexed into it yet: {pending:,}." if pending else ""
         pinned = f" While {corpus.pinned} is pinned, that is read all the same." if corpus.pinned else ""
         yield Act(
             f"switch-{number}",

@@ -26,6 +26,14 @@ _STRATEGIES: Final = {
     RESTORE: "restored from the last dump",
     REPLICATE: "served from a second namespace that is kept as fresh as the first",
 }
+# What a comparison finds, in the order in which people ask.
+_FINDINGS: Final = {
+    "missing": "missing",
+    "stale": "stale",
+    "wrong_model": "of the wrong model",
+    "corrupt": "corrupt",
+    "extra": "too many",
+}
 _DAY: Final = 86_400
 
 
@@ -45,6 +53,11 @@ def span(seconds: float) -> str:
         return duration(seconds)
     days, rest = divmod(round(seconds), _DAY)
     return f"{days} d {rest // 3600} h" if rest >= 3600 else f"{days} d"
+
+
+def found_words(counts: Mapping[str, int]) -> str:
+    """What a comparison found: '2 missing, 1 stale'; empty where nothing differs."""
+    return ", ".join(f"{counts[kind]:,} {words}" for kind, words in _FINDINGS.items() if counts.get(kind))
 
 
 # --- how it is made findable ------------------------------------------------------------------------------------------

@@ -89,6 +89,7 @@ TRIAL = "SELECT change_id, id FROM trials_validatortrial ORDER BY id DESC LIMIT 
 DRILL = "SELECT id FROM routing_drill ORDER BY id DESC LIMIT 1"
 COPY = "/ladder/copy/"
 SURFACE = "/ladder/surfaces/web-chat/"
+CORPUS = "/corpora/help-centre/"
 EPISODE = "SELECT floor(extract(epoch FROM since))::bigint FROM ladder_rungactivation ORDER BY id LIMIT 1"
 LADDER_CHANGE = "SELECT id FROM approvals_changerequest WHERE kind = 'ladder.policy' ORDER BY id LIMIT 1"
 REQUEST = "SELECT request_id FROM ledger_usagerow ORDER BY attempt DESC, at DESC LIMIT 1"
@@ -150,6 +151,13 @@ PAGES = (
     Page("copy-write", "owner", _fixed(f"{COPY}help-centre-template/write/")),
     Page("copy-write, answers", "owner", _fixed(f"{COPY}help-centre-answers/write/")),
     Page("copy-version", "oncall", _fixed(f"{COPY}help-centre-outage/versions/1/")),
+    Page("corpora", "oncall", _fixed("/corpora/")),
+    Page("corpus", "oncall", _fixed(CORPUS)),
+    Page("corpus, as an auditor", "auditor", _fixed(f"{CORPUS}?key=parcel-lost")),
+    Page("corpus-numbers", "oncall", _fixed(f"{CORPUS}numbers/")),
+    Page("corpus-policies", "oncall", _fixed("/corpora/policies/")),
+    Page("corpus-policies-new", "oncall", _fixed("/corpora/policies/new/")),
+    Page("corpus-policy", "auditor", _fixed("/corpora/policies/1/")),
     Page("routing", "oncall", _fixed("/routing/")),
     Page("routing-new", "oncall", _fixed("/routing/new/")),
     Page("routing-table", "oncall", _fixed("/routing/tables/1/")),

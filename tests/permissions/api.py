@@ -39,6 +39,18 @@ def ladder_change(side):
     return {"pk": side.ladder_change.pk}
 
 
+def corpora_change(side):
+    return {"pk": side.corpora_change.pk}
+
+
+def corpus(side):
+    return {"slug": "help-centre"}
+
+
+def namespace(side):
+    return {"slug": "help-centre", "number": 2}
+
+
 def redrive_change(side):
     return {"pk": side.redrive_change.pk}
 
@@ -235,11 +247,13 @@ TABLE = Table(
         Row("GET", "api:change", SEEN, GONE, GONE, policy_change, label="policy"),
         Row("GET", "api:change", SEEN, GONE, GONE, copy_change, label="copy"),
         Row("GET", "api:change", SEEN, GONE, GONE, ladder_change, label="ladder"),
+        Row("GET", "api:change", SEEN, GONE, GONE, corpora_change, label="corpora"),
         Row("POST", "api:change-sign-off", "-+-++--.", "-+-++--.", GONE, change),
         Row("POST", "api:change-sign-off", "-+----+.", GONE, GONE, routing_change, label="routing"),
         Row("POST", "api:change-sign-off", "-+----+.", GONE, GONE, policy_change, label="policy"),
         Row("POST", "api:change-sign-off", "---++--.", GONE, GONE, copy_change, label="copy"),
         Row("POST", "api:change-sign-off", "-+--+-+.", GONE, GONE, ladder_change, label="ladder"),
+        Row("POST", "api:change-sign-off", "-+----+.", GONE, GONE, corpora_change, label="corpora"),
         Row("POST", "api:change-reject", "-+-++--.", "-+-++--.", GONE, change),
         Row("POST", "api:change-reject", "---++--.", GONE, GONE, copy_change, label="copy"),
         Row("POST", "api:change-reject", "-+----+.", GONE, GONE, routing_change, label="routing"),
@@ -249,6 +263,7 @@ TABLE = Table(
         Row("POST", "api:change-apply", "-+----+.", GONE, GONE, routing_change, label="routing"),
         Row("POST", "api:change-apply", "---++--.", GONE, GONE, copy_change, label="copy"),
         Row("POST", "api:change-apply", "-+--+-+.", GONE, GONE, ladder_change, label="ladder"),
+        Row("POST", "api:change-apply", "-+----+.", GONE, GONE, corpora_change, label="corpora"),
         Row("GET", "api:change-trials", SEEN, SEEN, GONE, change),
         Row("GET", "api:change-trials", SEEN, GONE, GONE, routing_change, label="routing"),
         Row("POST", "api:change-trials", "-+-++--.", "-+-++--.", GONE, change),
@@ -261,6 +276,7 @@ TABLE = Table(
         Row("POST", "api:change-break-glass", "-------.", GONE, GONE, copy_change, label="copy"),
         Row("POST", "api:change-break-glass", "--+----.", GONE, GONE, routing_change, label="routing"),
         Row("POST", "api:change-break-glass", "--+----.", GONE, GONE, ladder_change, label="ladder"),
+        Row("POST", "api:change-break-glass", "--+----.", GONE, GONE, corpora_change, label="corpora"),
         Row("POST", "api:change-break-glass", "-------.", GONE, GONE, policy_change, label="policy"),
         Row("GET", "api:debts", ALL, ALL, ALL),
         Row("GET", "api:debt", SEEN, SEEN, GONE, debt),
@@ -281,6 +297,24 @@ TABLE = Table(
         Row("GET", "api:ladder-policy", SEEN, GONE, GONE, number),
         Row("POST", "api:ladder-policy-propose", "--+---+.", GONE, GONE, number),
         Row("POST", "api:ladder-policy-return-to", "--+---+.", GONE, GONE, number),
+        # corpora: held on everything or not at all
+        Row("GET", "api:corpora", READER, REFUSED, REFUSED),
+        Row("GET", "api:corpus", SEEN, GONE, GONE, corpus),
+        Row("GET", "api:corpus-minutes", SEEN, GONE, GONE, corpus),
+        *(
+            Row("POST", f"api:corpus-{act}", "--+---+.", GONE, GONE, corpus)
+            for act in (
+                *("pause", "resume", "pin", "unpin", "rebuild", "switch", "drop-namespace"),
+                "reconcile-store",
+            )
+        ),
+        Row("GET", "api:corpus-policies", READER, REFUSED, REFUSED),
+        Row("POST", "api:corpus-policies", "--+---+-", REFUSED, REFUSED),
+        Row("GET", "api:corpus-policy", SEEN, GONE, GONE, number),
+        Row("POST", "api:corpus-policy-propose", "--+---+.", GONE, GONE, number),
+        Row("POST", "api:corpus-policy-return-to", "--+---+.", GONE, GONE, number),
+        Row("GET", "api:corpus-thresholds", SEEN, GONE, GONE, corpus),
+        Row("PATCH", "api:corpus-thresholds", "--+---+.", GONE, GONE, corpus),
         Row("GET", "api:ladder-thresholds", SEEN, GONE, GONE, surface),
         Row("PATCH", "api:ladder-thresholds", "--+---+.", GONE, GONE, surface),
         Row("POST", "api:ladder-preview", SEEN, GONE, GONE, surface),

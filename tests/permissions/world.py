@@ -14,6 +14,8 @@ from controlplane.alerts.models import ChannelKind
 from controlplane.approvals import operations as approvals
 from controlplane.approvals.models import BreakGlass, ChangeRequest
 from controlplane.approvals.policy_kind import propose_policy
+from controlplane.corpora.namespaces import switch
+from controlplane.corpora.policies import corpus_policies
 from controlplane.deadletters import redrive, retention
 from controlplane.deadletters.models import DeadLetter, RedrivePlan
 from controlplane.deadletters.payloads import ConfiguredStore
@@ -40,7 +42,7 @@ from controlplane.shadows.operations import policy_in_force
 from controlplane.telemetry.shadows import ShadowSample, record_shadows
 from controlplane.trials.models import ValidatorTrial
 from controlplane.verdicts.models import ReplayPair
-from tests.corpora.kept_corpora import make_corpus, make_namespace
+from tests.corpora.kept_corpora import make_corpus, make_namespace, policy_document
 from tests.deadletters.letters import make_letter
 from tests.deadletters.redrives import fail_task, know_task, plan_for
 from tests.deliveries.parcels import promise
@@ -93,6 +95,7 @@ class Side:
     policy_change: ChangeRequest
     copy_change: ChangeRequest
     ladder_change: ChangeRequest
+    corpora_change: ChangeRequest
     activation: RungActivation
     redrive_change: ChangeRequest
     release: Release
@@ -129,6 +132,7 @@ def make_world() -> World:
     make_ladder(ladder_document(rungs={"1": rungs()["1"]}, triggers={}))
     other_ladder = ladder_policies.submit(document=ladder_document(), rationale="r", actor=SETUP, now=NOW)
     ladder_change = ladder_policies.propose(version=other_ladder, reason="r", actor=SETUP, now=NOW)
+    corpora_change = _make_corpora()
     token = accounts.issue_token(operator=crew.admin, name="t", actor=crew.admin, now=NOW).row
     grant = accounts.grant_role(
         operator=make_operator("grantee"), role=Role.APPROVER, target=None, actor=SETUP, now=NOW
@@ -159,6 +163,7 @@ def make_world() -> World:
         "policy_change": policy_change,
         "copy_change": copy_change,
         "ladder_change": ladder_change,
+        "corpora_change": corpora_change,
         "activation": engage(1),
         "token": token,
         "grant": grant,
@@ -168,6 +173,17 @@ def make_world() -> World:
         make_live_version(prompt)
     sides = {slug: _make_side(prompt, shared) for slug, prompt in prompts.items()}
     return World(sides["mine"], sides["theirs"], _make_operators(sides["mine"]))
+
+
+def _make_corpora() -> ChangeRequest:
+    """A corpus with two namespaces, the first of which serves, and a change of its policy that waits."""
+    corpus = make_corpus()
+    for _ in range(2):
+        namespace = make_namespace(corpus)
+        if namespace.number == 1:
+            switch(corpus=corpus, namespace=namespace, reason="r", actor=SETUP, now=NOW)
+    other = corpus_policies.submit(document=policy_document(title="Another"), rationale="r", actor=SETUP, now=NOW)
+    return corpus_policies.propose(version=other, reason="r", actor=SETUP, now=NOW)
 
 
 # What is kept of a version that could not be asked.

@@ -21,12 +21,13 @@ from controlplane.console.corpus_content import (
     corpus_charts,
     corpus_rows,
 )
+from controlplane.console.corpus_words import found_words
 from controlplane.console.requests import actor_of, reason_given, refused_as_message
 from controlplane.console.timeline import timeline
 from controlplane.corpora import operations
 from controlplane.corpora.access import access_corpora, access_corpus, access_namespace, visible_corpora
 from controlplane.corpora.finding import Found, find_document
-from controlplane.corpora.models import MAX_KEY_CHARACTERS, Corpus, Dump
+from controlplane.corpora.models import MAX_KEY_CHARACTERS, Corpus
 from controlplane.corpora.standing import standings
 from controlplane.ladder.checks import signed_words
 from dataplane.retrieval.tables import Snapshot
@@ -79,8 +80,11 @@ def corpus_page(request: HttpRequest, slug: str) -> HttpResponse:
         "banner": banner_sample(row.promised, lag, now=now) if row.promised else None,
         "key": key,
         "found": _find(corpus, key),
-        "reconciliations": corpus.reconciliations.select_related("namespace")[:_MOST_RECORDS],
-        "dumps": Dump.objects.filter(namespace__corpus=corpus).select_related("namespace")[:_MOST_RECORDS],
+        "reconciliations": [
+            {"row": one, "found": found_words(one.counts)}
+            for one in corpus.reconciliations.select_related("namespace")[:_MOST_RECORDS]
+        ],
+        "dumps": corpus.dumps.all()[:_MOST_RECORDS],
         "drills": corpus.drills.defer("steps", "report", "report_signature")[:_MOST_RECORDS],
         "events": timeline(events),
         "may_operate": may_operate,
