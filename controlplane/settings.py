@@ -209,6 +209,8 @@ CELERY_BEAT_SCHEDULE = {
     "expire-dumps": {"task": "corpora.expire_dumps", "schedule": timedelta(hours=1)},
     "forget-repairs": {"task": "ledger.forget_repairs", "schedule": timedelta(minutes=10)},
     "reconcile-corpora": {"task": "corpora.reconcile_nightly", "schedule": timedelta(hours=1)},
+    "sample-corpora": {"task": "corpora.sample", "schedule": timedelta(seconds=15)},
+    "collect-corpora": {"task": "corpora.collect", "schedule": timedelta(minutes=10)},
 }
 # What a tenant may have in the queue; whatever is handed in again counts like the rest.
 JOB_LIMIT = env.whole("BALLAST_JOB_LIMIT", 10_000, most=1_000_000)

@@ -14,7 +14,14 @@ from rest_framework.views import set_rollback
 from controlplane.accounts.errors import AccessError, RoleDoesNotFit
 from controlplane.alerts.errors import AlertError, InvalidChannel
 from controlplane.approvals.errors import ApprovalError, MalformedPolicy, NotAllowedToSign, NotApproved, NotPrepared
-from controlplane.corpora.errors import CorpusError, InvalidCorpora, UnknownCorpus, VaultUnavailable
+from controlplane.corpora.errors import (
+    CorpusError,
+    InvalidChanges,
+    InvalidCorpora,
+    TooManyChanges,
+    UnknownCorpus,
+    VaultUnavailable,
+)
 from controlplane.corpora.errors import InvalidThreshold as InvalidCorpusThreshold
 from controlplane.corpora.listing_reconciling import InvalidListing
 from controlplane.deadletters.errors import (
@@ -94,6 +101,8 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (UnknownShadow, status.HTTP_404_NOT_FOUND),
     (FleetUnreachable, status.HTTP_503_SERVICE_UNAVAILABLE),
     (InvalidListing, status.HTTP_400_BAD_REQUEST),
+    (InvalidChanges, status.HTTP_400_BAD_REQUEST),
+    (TooManyChanges, status.HTTP_400_BAD_REQUEST),
     (NotAllowedToSign, status.HTTP_403_FORBIDDEN),
     (SigningKeyMissing, status.HTTP_503_SERVICE_UNAVAILABLE),
     (AccessError, status.HTTP_409_CONFLICT),
@@ -175,6 +184,12 @@ def _details(exc: Exception) -> dict[str, Any]:
         return {"problems": [{"path": path, "message": message} for path, message in exc.problems]}
     if isinstance(exc, BadRows):
         return {"problems": [{"path": f"line {line}", "message": message} for line, message in exc.problems]}
+    if isinstance(exc, InvalidChanges):
+        return {
+            "problems": [
+                {"path": f"changes[{at}].{member}".rstrip("."), "message": what} for at, member, what in exc.problems
+            ]
+        }
     if isinstance(exc, InvalidChannel):
         return {"fields": {exc.field: [str(exc)]}}
     if isinstance(exc, NotApproved):

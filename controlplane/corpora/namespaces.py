@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import Max
 
 from controlplane.accounts.models import Operator
@@ -54,10 +54,11 @@ ON CONFLICT (namespace_id, document_id) DO NOTHING
 """
 
 
+@transaction.atomic
 def create_namespace(
     corpus: Corpus, promised: Promised, *, now: datetime, purpose: Purpose = Purpose.SERVING, fill: bool = True
 ) -> Namespace:
-    """Make an empty namespace by what is promised of the corpus now. In a transaction of the caller's.
+    """Make an empty namespace by what is promised of the corpus now.
 
     Args:
         fill: Whether every document is to be indexed into it; else whoever asks fills it.

@@ -3,7 +3,7 @@
 from celery import shared_task
 from django.utils import timezone
 
-from controlplane.corpora import dump_keeping, reconciling_work
+from controlplane.corpora import collecting, dump_keeping, reconciling_work, sampling
 
 
 @shared_task(name="corpora.dump_due", expires=60)
@@ -24,3 +24,16 @@ def expire_dumps() -> int:
 def reconcile_nightly() -> int:
     """Have every namespace that serves compared with its documents, unless that was asked for today."""
     return reconciling_work.ask_nightly(now=timezone.now())
+
+
+@shared_task(name="corpora.sample", expires=15)
+def sample() -> int:
+    """Write down how corpora stand."""
+    return sampling.sample(timezone.now())
+
+
+@shared_task(name="corpora.collect", expires=600)
+def collect() -> int:
+    """Let go of what nobody can read any more."""
+    now = timezone.now()
+    return collecting.collect(now=now) + sampling.forget_minutes(now=now)

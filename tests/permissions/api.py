@@ -167,6 +167,14 @@ def shadow(side):
     return {"slug": "trial"}
 
 
+def corpus(side):
+    return {"slug": "help-centre"}
+
+
+def document(side):
+    return {"slug": "help-centre", "key": "faq/refunds"}
+
+
 def checklist(side):
     return {"pk": side.checklist.pk}
 
@@ -456,6 +464,9 @@ TABLE = Table(
         Row("GET", "api:judge-version", EVAL, GONE, GONE, judge_version),
         Row("GET", "api:judge-calibrations", EVAL, GONE, GONE, judge_version),
         Row("POST", "api:judge-calibrations", MANAGING_EVAL, GONE, GONE, judge_version),
+        # corpora: held on everything or not at all
+        Row("POST", "api:corpus-changes", "+-----+.", GONE, GONE, corpus),
+        Row("GET", "api:corpus-document", SEEN, GONE, GONE, document),
         # shadows: held on everything or not at all
         Row("GET", "api:shadows", SEEN, GONE, GONE),
         Row("GET", "api:shadow", SEEN, GONE, GONE, shadow),

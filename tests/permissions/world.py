@@ -42,6 +42,7 @@ from controlplane.shadows.operations import policy_in_force
 from controlplane.telemetry.shadows import ShadowSample, record_shadows
 from controlplane.trials.models import ValidatorTrial
 from controlplane.verdicts.models import ReplayPair
+from tests.corpora.changes import accept, upsert
 from tests.corpora.kept_corpora import make_corpus, make_namespace, policy_document
 from tests.deadletters.letters import make_letter
 from tests.deadletters.redrives import fail_task, know_task, plan_for
@@ -132,7 +133,7 @@ def make_world() -> World:
     make_ladder(ladder_document(rungs={"1": rungs()["1"]}, triggers={}))
     other_ladder = ladder_policies.submit(document=ladder_document(), rationale="r", actor=SETUP, now=NOW)
     ladder_change = ladder_policies.propose(version=other_ladder, reason="r", actor=SETUP, now=NOW)
-    corpora_change = _make_corpora()
+    corpora_change, dump = _make_corpora()
     token = accounts.issue_token(operator=crew.admin, name="t", actor=crew.admin, now=NOW).row
     grant = accounts.grant_role(
         operator=make_operator("grantee"), role=Role.APPROVER, target=None, actor=SETUP, now=NOW
@@ -148,10 +149,6 @@ def make_world() -> World:
     asked = PromptSubject("mine", 1, "0" * 64)
     eval_run = begin_run(subject=asked, set_version=held_out, judges=["grounded@1"], actor=SETUP, now=NOW)
     # Two years ago, so that it holds nothing: what is asked of it now is only whether one may.
-    dumped = make_namespace(make_corpus())
-    dump = Dump.objects.create(
-        corpus=dumped.corpus, namespace=dumped, name="help-centre-half-written", actor=SETUP, began_at=NOW
-    )
     drill = drills.start_drill(provider="openai", minutes=5, reason="r", actor=SETUP, now=NOW - timedelta(days=700))
     shared = {
         "drill": drill,
@@ -175,15 +172,22 @@ def make_world() -> World:
     return World(sides["mine"], sides["theirs"], _make_operators(sides["mine"]))
 
 
-def _make_corpora() -> ChangeRequest:
-    """A corpus with two namespaces, the first of which serves, and a change of its policy that waits."""
+def _make_corpora() -> tuple[ChangeRequest, Dump]:
+    """A corpus of one document with two namespaces, the first of which serves; a change of its policy that waits, and
+    a dump that is being written.
+    """
     corpus = make_corpus()
+    accept(corpus, upsert("faq/refunds", 1))
     for _ in range(2):
         namespace = make_namespace(corpus)
         if namespace.number == 1:
             switch(corpus=corpus, namespace=namespace, reason="r", actor=SETUP, now=NOW)
     other = corpus_policies.submit(document=policy_document(title="Another"), rationale="r", actor=SETUP, now=NOW)
-    return corpus_policies.propose(version=other, reason="r", actor=SETUP, now=NOW)
+    change = corpus_policies.propose(version=other, reason="r", actor=SETUP, now=NOW)
+    dump = Dump.objects.create(
+        corpus=corpus, namespace=namespace, name="help-centre-half-written", actor=SETUP, began_at=NOW
+    )
+    return change, dump
 
 
 # What is kept of a version that could not be asked.

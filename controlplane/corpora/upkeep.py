@@ -1,0 +1,79 @@
+"""See that every corpus of the policy in force has a namespace to serve from: made, built, and for the first time
+switched to.
+"""
+
+from datetime import datetime
+from typing import Final
+
+from django.db import transaction
+
+from controlplane.corpora.models import Corpus, Namespace, NamespaceState, Purpose
+from controlplane.corpora.namespaces import build_index, create_namespace, mark_ready, switch
+from dataplane.retrieval.policy import REPLICATE
+from dataplane.retrieval.policy import Corpus as Promised
+
+ACTOR: Final = "ballast"
+
+
+def matches(namespace: Namespace, promised: Promised) -> bool:
+    """Whether a namespace is made as the policy in force wants it."""
+    cut = promised.chunking
+    return (
+        namespace.store == promised.store
+        and namespace.model == promised.embedding.model
+        and namespace.dimensions == promised.embedding.dimensions
+        and namespace.chunking
+        == {
+            "version": cut.version,
+            "max_characters": cut.max_characters,
+            "overlap_characters": cut.overlap_characters,
+        }
+    )
+
+
+def serving_namespaces(corpus: Corpus) -> list[Namespace]:
+    """Those that changes are indexed into by the process that does: what serves before what is being built."""
+    rows = corpus.namespaces.filter(purpose=Purpose.SERVING).exclude(state=NamespaceState.DROPPED)
+    return sorted(rows.select_related("corpus"), key=lambda one: (one.pk != corpus.live_namespace_id, one.pk))
+
+
+@transaction.atomic
+def ensure_namespaces(corpus: Corpus, promised: Promised, *, now: datetime) -> Namespace | None:
+    """Make a namespace for a corpus that has none, or a warm second one where that is how it comes back. None: there is
+    as much as there is to be. After a change of the policy people say when a new one is built.
+    """
+    row = Corpus.objects.select_for_update().get(pk=corpus.pk)
+    there = serving_namespaces(row)
+    fit = [one for one in there if matches(one, promised)]
+    is_second_wanted = promised.recovery.strategy == REPLICATE and row.live_namespace_id is not None and len(fit) == 1
+    if there and not is_second_wanted:
+        return None
+    return create_namespace(row, promised, now=now)
+
+
+@transaction.atomic
+def finish_building(namespace: Namespace, *, now: datetime) -> bool:
+    """Build the index of a namespace that has caught up, and have it ready; False: it has not, or is not built now."""
+    # Others do it, or index into it at this moment: then there will be another look.
+    row = (
+        Namespace.objects.select_for_update(no_key=True, skip_locked=True)
+        .filter(pk=namespace.pk, state=NamespaceState.BUILDING)
+        .first()
+    )
+    if row is None or row.pending.filter(is_poisoned=False).exists():
+        return False
+    build_index(row)
+    return mark_ready(row, now=now)
+
+
+def begin_serving(corpus: Corpus, promised: Promised, *, now: datetime) -> bool:
+    """Have a corpus that serves nothing served from its first namespace that is ready and as the policy wants it; a
+    later one waits for people to switch. False: it serves, or there is none.
+    """
+    if Corpus.objects.filter(pk=corpus.pk, live_namespace__isnull=False).exists():
+        return False
+    ready = [one for one in serving_namespaces(corpus) if one.state == NamespaceState.READY and matches(one, promised)]
+    if not ready:
+        return False
+    switch(corpus=corpus, namespace=ready[0], reason="its first namespace is built", actor=ACTOR, now=now)
+    return True

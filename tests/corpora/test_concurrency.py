@@ -1,0 +1,67 @@
+"""Several who accept and several who index at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from random import Random
+from threading import Semaphore
+
+import pytest
+from django.db import connection, transaction
+
+from controlplane.corpora.indexing import index_pending
+from controlplane.corpora.namespaces import drop_namespace
+from tests.corpora.changes import HashEmbedder, accept
+from tests.corpora.convergence import CHUNKING, Model, arrivals, histories
+from tests.corpora.kept_corpora import make_corpus, make_namespace
+from tests.factories import NOW, make_deployment
+
+
+@pytest.fixture
+def model(transactional_db: None) -> Iterator[Model]:
+    """A corpus with two namespaces, committed; their tables are nobody's to flush."""
+    make_deployment()
+    corpus = make_corpus(chunking=CHUNKING)
+    made = Model(corpus, make_namespace(corpus), make_namespace(corpus))
+    yield made
+    for namespace in made.namespaces:
+        with transaction.atomic():
+            drop_namespace(namespace, now=NOW)
+
+
+def test_two_who_accept_and_two_who_index_at_the_same_time_converge(model: Model) -> None:
+    """Each with a connection of his own, on the same few documents: nobody waits in a circle, nothing is lost."""
+    history = histories(Random(3), 12, 10)
+    accepting = Semaphore(0)  # one for whoever has handed in all that he has
+
+    def feed(seed: int) -> None:
+        rng = Random(seed)
+        coming = arrivals(rng, history)
+        while coming:
+            size = rng.randint(1, 20)
+            accept(model.corpus, *rng.sample(coming[:size], len(coming[:size])))
+            coming = coming[size:]
+
+    def work(name: str) -> None:
+        while not accepting.acquire(blocking=False):
+            for namespace in model.namespaces:
+                index_pending(namespace=namespace, embedder=HashEmbedder(), owner=name, now=NOW, limit=4)
+
+    def with_connection(run: Callable[..., None], *given: object) -> None:
+        try:
+            run(*given)
+        finally:
+            accepting.release()
+            connection.close()
+
+    with ThreadPoolExecutor(4) as threads:
+        begun = [
+            threads.submit(with_connection, run, one) for run, one in ((feed, 1), (feed, 2), (work, "a"), (work, "b"))
+        ]
+    for one in begun:
+        one.result()
+
+    model.heads = {key: run[-1].order for key, run in history.items()}
+    model.look(Random(1))
+    model.require_converged()
