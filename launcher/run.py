@@ -34,7 +34,7 @@ DEMO_ONLY = frozenset({"simulator", "embedder", "traffic"})
 AFTER_READY = frozenset({"traffic"})  # traffic that nobody can answer yet would only paint errors on the first screen
 # Who asks stops before who answers: traffic, jobs, gateways (they drain), what they hand on to, console, databases.
 STOP_RANKS: Mapping[str, int] = {
-    **dict.fromkeys(("traffic", "beat", "jobs"), 0),
+    **dict.fromkeys(("traffic", "beat", "jobs", "indexer"), 0),
     "gateway": 1,
     **dict.fromkeys(("shadow", "simulator", "embedder", "agent"), 2),
 }

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from random import Random
-from threading import Semaphore
+from threading import Event, Semaphore
 
 import pytest
 from django.db import connection, transaction
 
 from controlplane.corpora.indexing import index_pending
+from controlplane.corpora.management.commands.index import Indexer
+from controlplane.corpora.models import Pending
 from controlplane.corpora.namespaces import drop_namespace
 from tests.corpora.changes import HashEmbedder, accept
-from tests.corpora.convergence import CHUNKING, Model, arrivals, histories
+from tests.corpora.convergence import CHUNKING, Model, arrivals, histories, write
 from tests.corpora.kept_corpora import make_corpus, make_namespace
 from tests.factories import NOW, make_deployment
 
@@ -65,3 +69,34 @@ def test_two_who_accept_and_two_who_index_at_the_same_time_converge(model: Model
     model.heads = {key: run[-1].order for key, run in history.items()}
     model.look(Random(1))
     model.require_converged()
+
+
+def test_indexer_hears_of_changes_and_stops_when_it_is_told_to(model: Model) -> None:
+    """As a process runs it: it listens, indexes what comes in, and ends."""
+    stop, embedder = Event(), HashEmbedder()
+
+    def run() -> None:
+        try:
+            Indexer(owner="t", stop=stop, open_with=lambda corpus: nullcontext(embedder), now=lambda: NOW).run()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(run)
+        try:
+            for rev in (1, 2):
+                model.take(write("a", rev))
+                wait_until(lambda: not Pending.objects.exists())
+        finally:
+            stop.set()
+    running.result()
+
+    model.require_converged()
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Look again and again; a minute only ends a test that has failed."""
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        Event().wait(0.05)
