@@ -14,7 +14,7 @@ from django.db import connection, transaction
 
 from controlplane.corpora.indexing import index_pending
 from controlplane.corpora.management.commands.index import Indexer
-from controlplane.corpora.models import Pending
+from controlplane.corpora.models import Corpus, Pending
 from controlplane.corpora.namespaces import drop_namespace
 from tests.corpora.changes import HashEmbedder, accept
 from tests.corpora.convergence import CHUNKING, Model, arrivals, histories, write
@@ -29,6 +29,7 @@ def model(transactional_db: None) -> Iterator[Model]:
     corpus = make_corpus(chunking=CHUNKING)
     made = Model(corpus, make_namespace(corpus), make_namespace(corpus))
     yield made
+    Corpus.objects.update(live_namespace=None)
     for namespace in made.namespaces:
         with transaction.atomic():
             drop_namespace(namespace, now=NOW)
