@@ -114,7 +114,6 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (DeadLetterError, status.HTTP_409_CONFLICT),
     (LadderError, status.HTTP_409_CONFLICT),
     (EvalError, status.HTTP_409_CONFLICT),
-    (CorpusError, status.HTTP_409_CONFLICT),
     (PayloadUnavailable, status.HTTP_503_SERVICE_UNAVAILABLE),
     (PayloadError, status.HTTP_409_CONFLICT),
     (PromptError, status.HTTP_409_CONFLICT),

@@ -167,10 +167,6 @@ def shadow(side):
     return {"slug": "trial"}
 
 
-def corpus(side):
-    return {"slug": "help-centre"}
-
-
 def document(side):
     return {"slug": "help-centre", "key": "faq/refunds"}
 
@@ -185,10 +181,6 @@ def eval_run(side):
 
 def judge_version(side):
     return {"slug": "grounded", "number": 1}
-
-
-def corpus(side):
-    return {"slug": side.dump.corpus.slug}
 
 
 def dump(side):

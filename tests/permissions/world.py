@@ -14,6 +14,7 @@ from controlplane.alerts.models import ChannelKind
 from controlplane.approvals import operations as approvals
 from controlplane.approvals.models import BreakGlass, ChangeRequest
 from controlplane.approvals.policy_kind import propose_policy
+from controlplane.corpora.models import Dump
 from controlplane.corpora.namespaces import switch
 from controlplane.corpora.policies import corpus_policies
 from controlplane.deadletters import redrive, retention
@@ -32,7 +33,6 @@ from controlplane.ledger.streams import record_streams
 from controlplane.prompts.models import Prompt
 from controlplane.releases.models import Release
 from controlplane.rollouts.models import Canary
-from controlplane.corpora.models import Dump
 from controlplane.routing import drills
 from controlplane.routing.models import Drill
 from controlplane.routing.operations import routing_tables
