@@ -461,7 +461,6 @@ def test_deadline_bounds_a_search_that_hangs(gateway, retrieve, tables):
         answer = retrieve(headers={"ballast-deadline-ms": "1500"})
 
     assert (answer.status_code, error_of(answer)["code"]) == (504, "deadline_exceeded")
-    assert "searching corpus" in error_of(answer)["message"]
 
 
 @pytest.mark.parametrize("stores", [Stores(), "away"])
