@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import psycopg
 
-from controlplane.corpora import namespaces
+from controlplane.corpora.models import Namespace
+from controlplane.corpora.namespaces import create_indexes, create_table
 from dataplane.retrieval.hashes import Vector, chunk_digest
 from dataplane.retrieval.tables import Snapshot, chunks_table
 from tests.corpora_documents import MODEL, SLUG
@@ -79,9 +80,9 @@ class CorpusTables:
             " VALUES (%s, %s, %s, 'ready', %s, %s, %s, '{}', %s, %s, false, %s) RETURNING id",
             *(corpus, len(self.made) + 1, purpose, store, model, dimensions, index_rev, kept_rev, NOW),
         )
-        names = {"table": chunks_table(namespace), "dimensions": dimensions}
-        for statement in (namespaces._CREATE, *namespaces._INDEXES):  # as operations make it
-            self.run(statement.format(null="NOT NULL" if store == "pgvector" else "", **names))
+        table = chunks_table(namespace)  # as operations make it
+        create_table(self.sql, Namespace(pk=namespace, store=store, dimensions=dimensions), table)
+        create_indexes(self.sql, table)
         self.made.append(namespace)
         return int(namespace)
 
