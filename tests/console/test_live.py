@@ -194,7 +194,7 @@ async def test_a_topic_that_is_not_watched_any_more_stays_quiet():
         assert (await page.hear())["topic"] == "reviews"
 
 
-OF_THE_HOUSE = ("lanes", "quotas", "answers", "ladders", "dead-letters")
+OF_THE_HOUSE = ("lanes", "quotas", "answers", "ladders", "corpora", "dead-letters")
 
 
 @pytest.mark.parametrize(
