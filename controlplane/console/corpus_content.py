@@ -12,7 +12,14 @@ from django.db.models import QuerySet
 from controlplane.audit.models import AuditEvent
 from controlplane.console.charts import Moment, Series, line_chart
 from controlplane.console.charts import Threshold as Line
-from controlplane.console.corpus_words import MAX_LAG, accepted_sentence, breach_sentence, span, tier_words
+from controlplane.console.corpus_words import (
+    MAX_LAG,
+    accepted_sentence,
+    breach_sentence,
+    span,
+    strategy_words,
+    tier_words,
+)
 from controlplane.console.templatetags.ballast import in_words
 from controlplane.console.threshold_content import SPAN, Chart, narrow
 from controlplane.console.threshold_words import chart_id
@@ -72,10 +79,15 @@ class CorpusRow:
         return self.corpus.live_namespace
 
     @property
+    def is_stale(self) -> bool:
+        """Whether what is served is older than promised; before anything is, there is nothing to be old."""
+        return self.standing is not None and self.live is not None and self.standing.is_stale
+
+    @property
     def tone(self) -> Tone:
         if self.standing is None:
             return "off"
-        if self.corpus.paused_at or self.standing.is_stale:
+        if self.corpus.paused_at or self.is_stale:
             return "bad"
         if self.live is None or self.corpus.pinned or self.standing.poisoned:
             return "watch"
@@ -90,11 +102,11 @@ class CorpusRow:
             return "paused"
         if self.live is None:
             return "being built" if self.is_building else "not searchable"
-        if self.standing.is_stale:
+        if self.is_stale:
             return "stale"
         if self.corpus.pinned:
             return "pinned"
-        return "with poisoned documents" if self.standing.poisoned else "fresh"
+        return "incomplete" if self.standing.poisoned else "fresh"
 
     @property
     def sentence(self) -> str:
@@ -113,7 +125,7 @@ class CorpusRow:
             first = "its first namespace is being built" if self.is_building else "no namespace is being built"
             return f"Nothing of it is searchable yet: {first}, {waits}"
         lag, bound = age_in_words(self.standing.lag_seconds), span(promised.freshness.max_lag_seconds.value)
-        if self.standing.is_stale:
+        if self.is_stale:
             carried = promised.on_breach == BANNER or (self.corpus.pinned is not None and promised.is_banner_signed)
             what = "its answers carry a banner" if carried else "nothing is answered from it"
             return f"Behind by {lag}, promised within {bound}: {what}"
@@ -146,6 +158,10 @@ class CorpusRow:
     @property
     def tier(self) -> str:
         return tier_words(self.promised.recovery) if self.promised else "no tier"
+
+    @property
+    def strategy(self) -> str:
+        return strategy_words(self.promised.recovery) if self.promised else ""
 
     @property
     def accepted(self) -> str:

@@ -102,10 +102,15 @@ def tier_words(recovery: Recovery) -> str:
     return f"{TIERS[recovery.tier]}: RPO {rpo}, RTO {rto}"
 
 
+def strategy_words(recovery: Recovery) -> str:
+    """How it comes back: 'restored from the last dump'."""
+    return _STRATEGIES[recovery.strategy]
+
+
 def recovery_sentences(recovery: Recovery) -> Iterator[str]:
     """How it comes back, what that may lose and how long it may take."""
     rpo, rto = span(recovery.rpo_seconds.value), span(recovery.rto_seconds.value)
-    yield f"After a loss it is {_STRATEGIES[recovery.strategy]}, and searchable again within {rto}"
+    yield f"After a loss it is {strategy_words(recovery)}, and searchable again within {rto}"
     yield f"What changed within {rpo} before the loss may be missing then, until it is captured again"
     yield accepted_sentence(recovery)
     if recovery.dump_hours:

@@ -181,13 +181,13 @@ def reconcile_now(*, corpus: Corpus, reason: str, actor: Operator, now: datetime
     row = _lock(corpus)
     if row.live_namespace_id is None:
         raise NamespaceNotReady(f"nothing of {row} is searchable yet, so there is nothing to compare")
-    task = _enqueue_reconciliation(row, audit.name_of(actor), now=now)
+    task = _enqueue_reconciliation(row, row.live_namespace_id, audit.name_of(actor), now=now)
     audit.record("corpus.reconcile_asked", actor=actor, target=row, at=now, data={"reason": reason})
     return task
 
 
-def _enqueue_reconciliation(corpus: Corpus, actor: str, *, now: datetime) -> UUID:
-    arguments = {"corpus": corpus.slug, "actor": actor, "repair": True}
+def _enqueue_reconciliation(corpus: Corpus, namespace: int, actor: str, *, now: datetime) -> UUID:
+    arguments = {"corpus": corpus.slug, "namespace": namespace, "source": "", "actor": actor, "repair": True}
     return work.enqueue(kind=RECONCILE, arguments=arguments, now=now)
 
 

@@ -38,7 +38,8 @@ WHY = {"reason": "it burns"}
 def promised(deployment, lasting):
     """Two corpora that are promised."""
     with lasting():
-        make_policy(policy_document() | policy_document(slug="wiki", title="Wiki", tenants=["acme"]))
+        sources = {"cms": {"dsn_variable": "CMS_DATABASE_URL"}}
+        make_policy(policy_document(sources=sources) | policy_document(slug="wiki", title="Wiki", tenants=["acme"]))
 
 
 @pytest.fixture
@@ -94,9 +95,10 @@ def test_list_says_in_one_look_how_corpora_stand(corpus, signed_in):
     assert "Behind by 2 min, within the 5 min that is promised. 1 document could not be indexed" in text
     assert "Waiting 1 document, 3 at its sources; 1 poisoned" in text
     assert "Serves namespace 1 at revision 0, by text-embedding-3-small" in text
-    assert "Standard: RPO 1 h, RTO 15 min; restore. We accept 30 minutes of re-embed" in text
+    assert "Standard: RPO 1 h, RTO 15 min; restored from the last dump. We accept 30 minutes of re-embed" in text
     assert "never proven" in text
     assert "Nothing of it is searchable yet: no namespace is being built, no document is here yet" in text  # of wiki
+    assert page.context["sentence"].startswith("help-centre is incomplete. wiki is not searchable.")
     assert page.context["tone"] == "watch"
 
 

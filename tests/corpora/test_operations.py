@@ -180,9 +180,11 @@ def test_comparison_is_handed_in_as_work(reconciled: Callable[[], list[dict[str,
     corpus = make_corpus()
     with pytest.raises(NamespaceNotReady, match="nothing to compare"):
         operations.reconcile_now(corpus=corpus, actor=crew.oncall, **WHY)
-    make_live(corpus)
+    live = make_live(corpus)
 
     operations.reconcile_now(corpus=corpus, actor=crew.oncall, **WHY)
 
-    assert reconciled() == [{"corpus": "help-centre", "actor": "oncall", "repair": True}]
+    assert reconciled() == [
+        {"corpus": "help-centre", "namespace": live.pk, "source": "", "actor": "oncall", "repair": True}
+    ]
     assert actions(corpus)[-1] == "corpus.reconcile_asked"

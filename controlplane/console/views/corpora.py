@@ -26,7 +26,7 @@ from controlplane.console.requests import actor_of, reason_given, refused_as_mes
 from controlplane.console.timeline import timeline
 from controlplane.corpora import operations
 from controlplane.corpora.access import access_corpora, access_corpus, access_namespace, visible_corpora
-from controlplane.corpora.finding import Found, find_document
+from controlplane.corpora.documents import searchable
 from controlplane.corpora.models import MAX_KEY_CHARACTERS, Corpus
 from controlplane.corpora.standing import standings
 from controlplane.ladder.checks import signed_words
@@ -70,6 +70,7 @@ def corpus_page(request: HttpRequest, slug: str) -> HttpResponse:
     lag = row.standing.lag_seconds if row.standing else 0.0
     may_operate = may(operator, OPERATE)
     key = request.GET.get("key", "").strip()[:MAX_KEY_CHARACTERS]
+    document = corpus.documents.filter(source_key=key).first() if key else None
     context: dict[str, Any] = {
         "row": row,
         "corpus": corpus,
@@ -79,7 +80,8 @@ def corpus_page(request: HttpRequest, slug: str) -> HttpResponse:
         "acts": list(acts(row, documents=living_documents(corpus))) if may_operate else [],
         "banner": banner_sample(row.promised, lag, now=now) if row.promised else None,
         "key": key,
-        "found": _find(corpus, key),
+        "document": document,
+        "searchable": searchable(document) if document else [],
         "reconciliations": [
             {"row": one, "found": found_words(one.counts)}
             for one in corpus.reconciliations.select_related("namespace")[:_MOST_RECORDS]
@@ -222,10 +224,6 @@ def _row(corpus: Corpus, request: HttpRequest, *, now: Any) -> CorpusRow:
     promises = access_corpora(actor_of(request)).corpora.with_words(signed_words())
     (row,) = corpus_rows([corpus], promises, standings(now=now), now=now)
     return row
-
-
-def _find(corpus: Corpus, key: str) -> Found | None:
-    return find_document(corpus, key) if key else None
 
 
 def _tiles(row: CorpusRow) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ from controlplane.console.palette import entries
 from controlplane.console.requests import actor_of
 from controlplane.console.status import status_of
 from controlplane.corpora.access import VIEW as VIEW_CORPORA
+from controlplane.corpora.models import Corpus
 from controlplane.corpora.standing import standings
 from controlplane.deadletters.access import tenants_with
 from controlplane.deadletters.burn import burns
@@ -133,9 +134,8 @@ def _surfaces(now: datetime) -> list[SurfaceNow]:
 def _corpora(now: datetime) -> list[CorpusRow]:
     found = standings(now=now)
     promises = {slug: one.promised for slug, one in found.items()}
-    return corpus_rows(
-        (one.corpus for one in found.values()), Corpora(promises).with_words(signed_words()), found, now=now
-    )
+    corpora = Corpus.objects.select_related("live_namespace").filter(slug__in=found)
+    return corpus_rows(corpora, Corpora(promises).with_words(signed_words()), found, now=now)
 
 
 def _opened(now: datetime) -> list[OpenLane]:
