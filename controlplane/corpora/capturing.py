@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import NAMESPACE_URL, uuid5
 
@@ -37,6 +37,7 @@ TAKE_AGAIN: Final = "corpora.capture"
 ROWS_AT_ONCE: Final = 500
 # What one batch should hold: rows have whole documents in them.
 BATCH_BYTES: Final = 8 * 1024 * 1024
+NOTED_EVERY: Final = timedelta(seconds=1)
 UPSERT: Final = "upsert"
 DELETE: Final = "delete"
 
@@ -86,11 +87,15 @@ def capture_all(
         psycopg.Error: the source is away, or has no outbox; what was taken is taken.
     """
     rows = refused = 0
+    noted_at: datetime | None = None
     while not stop():
         looked_at = now()
         some = capture_some(source, address, now=looked_at)
         rows, refused = rows + some.rows, refused + some.refused
-        note_standing(source, address, now=looked_at)
+        # All that waits is counted for it, which in the middle of a backfill is worth no more than once in a while.
+        if not some.rows or noted_at is None or looked_at - noted_at >= NOTED_EVERY:
+            note_standing(source, address, now=looked_at)
+            noted_at = looked_at
         if not some.rows:
             break
     return Captured(rows, refused)

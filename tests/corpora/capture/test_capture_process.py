@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from itertools import count
 from random import Random
 
 import psycopg
@@ -116,6 +118,27 @@ def test_tap_of_a_source_that_is_away_writes_so_and_stops_when_told(corpus):
     row = Source.objects.get(corpus=corpus)
     assert (row.name, row.checked_at) == ("nowhere", NOW)
     assert "'env:NO_SUCH_VARIABLE' is not set here" in row.error
+
+
+def test_tap_takes_what_there_is_and_what_comes_until_it_is_told_to_stop(corpus, writer):
+    """One row is there when it begins, another comes once it has found nothing more."""
+    add, looks = "INSERT INTO articles (id, title) VALUES (%s, 'T')", count(1)
+
+    def look() -> datetime:
+        number = next(looks)
+        if number == 3:  # after the first was taken, and nothing found
+            writer.execute(add, [2])
+        if number == 5:
+            tap.stop.set()
+        return NOW
+
+    tap = Tap(ADDRESS, rng=Random(1), now=look, poll=0.01)
+    writer.execute(add, [1])
+
+    tap.run()
+
+    assert set(Document.objects.values_list("source_key", flat=True)) == {"1", "2"}
+    assert Source.objects.get(corpus=corpus).error == ""
 
 
 def test_process_without_a_policy_has_no_taps(corpus):

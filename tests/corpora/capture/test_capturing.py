@@ -8,6 +8,7 @@ from itertools import count
 
 import psycopg
 import pytest
+from django.core.management import CommandError, call_command
 
 from controlplane.corpora import capturing
 from controlplane.corpora.accepting import Change, accept_changes
@@ -245,3 +246,17 @@ def test_change_handed_in_by_hand_and_captured_change_meet_in_one_document(corpu
     capture_all(tap, ADDRESS, now=later())
 
     assert heads(corpus) == {"1": ("By hand", {})}
+
+
+def test_command_fills_the_outbox_with_every_row_and_says_how_far_it_is(corpus, writer, tap, outbox, capsys):
+    """A source that no policy names is refused by its name."""
+    writer.execute("INSERT INTO articles (id, title) SELECT n, 'T' || n FROM generate_series(1, 4) n")
+    writer.execute("DELETE FROM ballast_outbox")
+
+    call_command("corpus_backfill", "--corpus", ADDRESS.corpus, "--source", SOURCE, "--parallel", "2")
+    said = capsys.readouterr().out
+
+    assert sorted(key for key, _, _ in outbox()) == ["1", "2", "3", "4"]
+    assert "100 %: 4 of 4 rows" in said
+    with pytest.raises(CommandError, match="names no source 'nowhere'"):
+        call_command("corpus_backfill", "--corpus", ADDRESS.corpus, "--source", "nowhere")
