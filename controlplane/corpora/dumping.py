@@ -173,8 +173,8 @@ def _write(dump: Dump, namespace: Namespace, place: Vault, progress: Progress) -
                 chunks = f"FROM {namespace.table} c JOIN {_VECTORS} USING (id) WHERE c.died IS NULL"
                 columns[-1] = "v AS embedding"
             queries = {
-                DOCUMENTS: f"SELECT {', '.join(COLUMNS[DOCUMENTS])} {documents}",  # noqa: S608 - names of ours
-                CHUNKS: f"SELECT {', '.join(columns)} {chunks}",  # noqa: S608 - names of ours
+                DOCUMENTS: f"SELECT {', '.join(COLUMNS[DOCUMENTS])} {documents}",
+                CHUNKS: f"SELECT {', '.join(columns)} {chunks}",
             }
             streams = {name: copy_out(reader, query, name, keep=keep, done=told) for name, query in queries.items()}
     return streams, index_rev, high_water
@@ -187,7 +187,7 @@ def _fetch_vectors(reader: Any, store: ExternalVectors, namespace: Namespace, ch
         ValueError: some are not there, although their chunks are.
     """
     with reader.cursor() as cursor:
-        ids = [number for (number,) in cursor.execute(f"SELECT c.id {chunks} ORDER BY c.id").fetchall()]  # noqa: S608 - names of ours
+        ids = [number for (number,) in cursor.execute(f"SELECT c.id {chunks} ORDER BY c.id").fetchall()]
         missing: list[int] = []
         with cursor.copy(f"COPY {_VECTORS} FROM STDIN (FORMAT binary)") as copy:
             copy.write(HEADER)

@@ -1,4 +1,4 @@
-"""Objects that S3 itself keeps until a date: put with the headers of Object Lock, which the library of stores cannot send.
+"""Objects that S3 itself keeps until a date: put with headers of Object Lock, which the library of stores cannot send.
 
 A put is signed here (AWS Signature Version 4), with the credentials that stand in the usual variables. Mode COMPLIANCE:
 nobody can shorten it, the owner of the account neither. The bucket must have been made with Object Lock.

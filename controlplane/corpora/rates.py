@@ -8,6 +8,7 @@ from statistics import median
 from typing import Final
 
 from controlplane.corpora.models import Corpus, Namespace, RecoveryRate
+from controlplane.corpora.records import RecoveryWay
 from controlplane.routing.operations import routing_tables
 from dataplane.retrieval.policy import Corpus as Promised
 from dataplane.routing import RoutingTable
@@ -42,7 +43,7 @@ def note_rebuild(
     """Note how long it took to embed a corpus again. `at`: when it was begun."""
     return RecoveryRate.objects.create(
         corpus=namespace.corpus,
-        way=RecoveryRate.Way.REBUILD,
+        way=RecoveryWay.REBUILD,
         namespace_id_then=namespace.pk,
         dimensions=namespace.dimensions,
         rows=chunks,
@@ -54,7 +55,7 @@ def note_rebuild(
     )
 
 
-def measured(corpus: Corpus, way: RecoveryRate.Way, *, dimensions: int) -> Sequence[RecoveryRate]:
+def measured(corpus: Corpus, way: RecoveryWay, *, dimensions: int) -> Sequence[RecoveryRate]:
     """The newest measures that count, of this corpus; those of others with as many dimensions where it has none."""
     alike = RecoveryRate.objects.filter(way=way, dimensions=dimensions, rows__gt=0).order_by("-id")
     return list(alike.filter(corpus=corpus)[:COUNTED]) or list(alike[:COUNTED])
@@ -65,7 +66,7 @@ def predict_restore_seconds(corpus: Corpus, *, rows: int, bytes: int, dimensions
 
     Loading goes by bytes. Indexing goes by rows, each a little dearer the more there are.
     """
-    known = measured(corpus, RecoveryRate.Way.RESTORE, dimensions=dimensions)
+    known = measured(corpus, RecoveryWay.RESTORE, dimensions=dimensions)
     if not known:
         return None
     per_byte = median(_above(one.load_seconds) / max(one.bytes, 1) for one in known)
@@ -76,7 +77,7 @@ def predict_rebuild(
     corpus: Corpus, promised: Promised, *, chunks: int, tokens: int, dimensions: int
 ) -> Rebuilding | None:
     """What it takes to embed so many chunks of so many tokens again; None: nothing was measured."""
-    known = measured(corpus, RecoveryRate.Way.REBUILD, dimensions=dimensions)
+    known = measured(corpus, RecoveryWay.REBUILD, dimensions=dimensions)
     if not known:
         return None
     per_token = median(_above(one.load_seconds) / max(one.tokens, 1) for one in known)

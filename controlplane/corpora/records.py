@@ -104,15 +104,18 @@ class Dump(models.Model):
         return self.name
 
 
+class RecoveryWay(models.TextChoices):
+    """How a namespace came to be again."""
+
+    RESTORE = "restore", "Restored from a dump"
+    REBUILD = "rebuild", "Embedded again"
+
+
 class RecoveryRate(models.Model):
     """How fast a namespace came to be, once: what predictions of the next time go by. Written when it was there."""
 
-    class Way(models.TextChoices):
-        RESTORE = "restore", "Restored from a dump"
-        REBUILD = "rebuild", "Embedded again"
-
     corpus = models.ForeignKey("corpora.Corpus", on_delete=models.PROTECT, related_name="recovery_rates")
-    way = models.CharField(max_length=10, choices=Way)
+    way = models.CharField(max_length=10, choices=RecoveryWay)
     dump = models.ForeignKey(Dump, null=True, blank=True, on_delete=models.PROTECT, related_name="restores")
     namespace_id_then = models.BigIntegerField(help_text="Into which")
     dimensions = models.PositiveIntegerField()

@@ -20,7 +20,7 @@ from controlplane.corpora.dump_checks import read_block, read_manifest, trusted_
 from controlplane.corpora.errors import DumpDoesNotFit, DumpRefused, NamespaceNotReady
 from controlplane.corpora.models import Corpus, Dump, Namespace, NamespaceState, Purpose, RecoveryRate
 from controlplane.corpora.namespaces import create_approximate, create_indexes, create_table, put_in_place
-from controlplane.corpora.records import DumpState
+from controlplane.corpora.records import DumpState, RecoveryWay
 from controlplane.corpora.vault import Vault, vault
 from controlplane.corpora.vectors import ExternalVectors, external
 from dataplane.retrieval.dump_format import CHUNKS, DOCUMENTS, DumpFlawed, Manifest, checked_blocks
@@ -125,8 +125,9 @@ def restore_dump(
     clock: Callable[[], float] = time.monotonic,
 ) -> Restored:
     """Fill a namespace that nobody is served from with what a dump holds, in the place of what it holds now, and index
-    it. What differs from the documents is marked as pending in a namespace for serving; for a drill it is told. Not in a
-    transaction of the caller's: what that has not committed is not seen.
+    it. What differs from the documents is marked as pending in a namespace for serving; for a drill it is told.
+
+    Not in a transaction of the caller's: what that has not committed is not seen.
 
     Args:
         progress: Told of chunks.
@@ -170,7 +171,7 @@ def restore_dump(
     )
     RecoveryRate.objects.create(
         corpus=corpus,
-        way=RecoveryRate.Way.RESTORE,
+        way=RecoveryWay.RESTORE,
         dump=dump,
         namespace_id_then=namespace.pk,
         dimensions=namespace.dimensions,
@@ -294,10 +295,10 @@ def _catch_up(corpus: Corpus, namespace: Namespace, now: datetime) -> tuple[int,
     A transaction of its own: whoever accepts changes holds pending rows and may wait for the table.
     """
     differing = _DIFFERING.format(table=namespace.table, documents=DOCUMENT_TABLE)
-    asked = {"corpus": corpus.pk, "namespace": namespace.pk, "now": now}
+    asked: dict[str, Any] = {"corpus": corpus.pk, "namespace": namespace.pk, "now": now}
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT count(*) FILTER (WHERE c.source_rev IS NOT NULL), count(*) FILTER (WHERE c.source_rev IS NULL)"  # noqa: S608 - names of ours; the values are parameters
+            "SELECT count(*) FILTER (WHERE c.source_rev IS NOT NULL), count(*) FILTER (WHERE c.source_rev IS NULL)"
             f" {differing}",
             asked,
         )

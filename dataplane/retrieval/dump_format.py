@@ -1,7 +1,7 @@
-"""How a dump of a namespace is written down: blocks of rows as PostgreSQL copies them, and a signed manifest of them all.
+"""How a dump of a namespace is written down: blocks of rows as PostgreSQL copies them, and a signed manifest.
 
 A block is a run of whole rows of `COPY … (FORMAT binary)`, without what stands before the first and after the last row
-of a stream: so every block can be counted and checked by itself, and put one behind the other they are the stream again.
+of a stream: every block can be counted and checked by itself, and put one behind the other they are the stream again.
 The manifest names each with its length and SHA-256. It is signed with the key of releases, and written last: a folder
 without one was never finished. Its own SHA-256 is the root of the dump. Pure.
 """

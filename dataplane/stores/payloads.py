@@ -239,7 +239,7 @@ def open_objects(url: str, *, allow_http: bool = False, region: str | None = Non
         return S3Store(
             parts.netloc,
             prefix=parts.path.strip("/") or None,
-            **({} if region is None else {"region": region}),
+            config=None if region is None else {"region": region},
             client_options={"timeout": f"{TIMEOUT_SECONDS}s", "allow_http": allow_http},
             retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=TIMEOUT_SECONDS)},
         )

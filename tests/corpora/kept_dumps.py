@@ -48,7 +48,7 @@ def add_document(corpus: Corpus, key: str, *, rev: int = 1, text: str = "", is_d
 
 def add_chunks(namespace: Namespace, head: Document, *, count: int = 2, seed: int = 0) -> dict[int, Vector]:
     """Chunks of a head in a batch of their own, in the place of those it had; returns their vectors by their ids."""
-    rng, made = Random(f"{seed}/{head.source_key}/{head.source_rev}"), {}  # noqa: S311 - data, not a secret
+    rng, made = Random(f"{seed}/{head.source_key}/{head.source_rev}"), {}
     is_beside = namespace.store == "pgvector"
     with connection.cursor() as cursor:
         cursor.execute(

@@ -102,8 +102,8 @@ def replace_all(namespace: Namespace, corpus: Corpus) -> None:
         )
         rev, _ = cursor.fetchone()
         cursor.execute(
-            f"INSERT INTO {namespace.table} SELECT nextval('corpora_chunk_id'), id, source_key, source_rev, 0, %s, NULL,"  # noqa: S608 - names of ours
-            " event_at, event_at, content, metadata, '', %s, array_fill(0.5, ARRAY[%s])::vector"
+            f"INSERT INTO {namespace.table} SELECT nextval('corpora_chunk_id'), id, source_key, source_rev, 0, %s, NULL"  # noqa: S608 - names of ours
+            ", event_at, event_at, content, metadata, '', %s, array_fill(0.5, ARRAY[%s])::vector"
             " FROM corpora_document WHERE corpus_id = %s",
             [rev, namespace.model, namespace.dimensions, corpus.pk],
         )
@@ -194,8 +194,8 @@ def test_dump_shows_one_moment_whatever_is_written_meanwhile(corpus: Corpus, nam
                 restore_dump(dump, namespace=other, now=NOW, kept=kept)
                 with connection.cursor() as cursor:
                     cursor.execute(
-                        f"SELECT count(*), min(born), max(born), min(source_rev), max(source_rev) FROM {other.table}"
-                    )  # noqa: S608, E501 - a name of ours
+                        f"SELECT count(*), min(born), max(born), min(source_rev), max(source_rev) FROM {other.table}"  # noqa: S608 - a name of ours
+                    )
                     count, *seen = cursor.fetchone()
                 if count != documents or seen[0] != seen[1] or seen[2] != seen[3] or seen[1] != dump.index_rev:
                     wrong.append((count, *seen, dump.index_rev))
@@ -288,11 +288,14 @@ def test_restore_refuses_a_dump_with_a_flipped_byte_and_changes_nothing(
     before = chunk_rows(other), index_names(other)
     altered = AlteredVault(kept, lambda name, data: flipped(data) if name == stream else data)
 
-    with pytest.raises(DumpRefused, match=rf"is not restored: {stream}: "):
+    def restore() -> None:
         if stream.startswith("documents"):
             restore_heads(dump, corpus=corpus, kept=altered)
         else:
             restore_dump(dump, namespace=other, now=NOW, kept=altered)
+
+    with pytest.raises(DumpRefused, match=rf"is not restored: {stream}: "):
+        restore()
     found = verify_dump(dump, now=NOW, kept=altered)
 
     assert found.flaw is not None
@@ -302,7 +305,7 @@ def test_restore_refuses_a_dump_with_a_flipped_byte_and_changes_nothing(
 
 
 def test_half_written_dump_is_none(corpus: Corpus, namespace: Namespace, kept: Vault) -> None:
-    """The store goes away after the first block: the row says so, the folder has no manifest, and nobody restores it."""
+    """The store goes away after the first block: the row says so, the folder has no manifest, nobody restores it."""
     fill(corpus, namespace)
     broken = BreakingVault(kept, after=1)
 
@@ -325,7 +328,7 @@ def test_dump_of_another_model_or_chunker_is_not_restored(corpus: Corpus, namesp
     other = make_namespace(corpus, is_ready=False, fill=False)
     Namespace.objects.filter(pk=other.pk).update(model="another")
 
-    with pytest.raises(DumpDoesNotFit, match="has model 'text-embedding-3-small', and .* has 'another'"):
+    with pytest.raises(DumpDoesNotFit, match=r"has model 'text-embedding-3-small', and .* has 'another'"):
         restore_dump(dump, namespace=Namespace.objects.get(pk=other.pk), now=NOW, kept=kept)
 
 
@@ -368,8 +371,15 @@ def test_in_another_database_documents_are_found_by_their_keys(
     Document.objects.all().delete()
     Document.objects.bulk_create(
         Document(
-            **{"id": head.pk, "corpus": corpus, "source_key": f"other/{head.pk}", "source_rev": 1, "is_deleted": False},
-            **{"content": "x", "event_at": NOW, "accepted_at": NOW, "seq": head.seq},
+            id=head.pk,
+            corpus=corpus,
+            source_key=f"other/{head.pk}",
+            source_rev=1,
+            is_deleted=False,
+            content="x",
+            event_at=NOW,
+            accepted_at=NOW,
+            seq=head.seq,
         )
         for head in heads
     )

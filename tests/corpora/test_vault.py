@@ -105,7 +105,7 @@ def locked(answers: list[httpx.Response], asked: list[httpx.Request]) -> LockedP
         prefix="prod",
         region="eu-central-1",
         endpoint="",
-        credentials=Credentials("AKIAEXAMPLE", "secret", token="lent"),  # noqa: S106 - nobody's
+        credentials=Credentials("AKIAEXAMPLE", "secret", token="lent"),
         http=httpx.Client(transport=httpx.MockTransport(answer)),
         clock=lambda: NOW,
     )
