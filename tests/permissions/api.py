@@ -297,10 +297,16 @@ TABLE = Table(
         Row("GET", "api:ladder-policy", SEEN, GONE, GONE, number),
         Row("POST", "api:ladder-policy-propose", "--+---+.", GONE, GONE, number),
         Row("POST", "api:ladder-policy-return-to", "--+---+.", GONE, GONE, number),
-        # corpora: held on everything or not at all
         Row("GET", "api:corpora", READER, REFUSED, REFUSED),
         Row("GET", "api:corpus", SEEN, GONE, GONE, corpus),
         Row("GET", "api:corpus-minutes", SEEN, GONE, GONE, corpus),
+        Row("GET", "api:corpus-dumps", SEEN, GONE, GONE, corpus),
+        Row("POST", "api:corpus-dumps", "--+---+.", GONE, GONE, corpus),
+        Row("GET", "api:corpus-dump", SEEN, GONE, GONE, dump),
+        Row("POST", "api:corpus-dump-verify", "--+---+.", GONE, GONE, dump),
+        Row("POST", "api:corpus-changes", "+-----+.", GONE, GONE, corpus),
+        Row("GET", "api:corpus-document", SEEN, GONE, GONE, document),
+        Row("POST", "api:corpus-reconcile", "+-----+.", GONE, GONE, corpus),
         *(
             Row("POST", f"api:corpus-{act}", "--+---+.", GONE, GONE, corpus)
             for act in (
@@ -363,10 +369,6 @@ TABLE = Table(
         Row("POST", "api:drill-end", "--+---+.", GONE, GONE, drill),
         Row("POST", "api:drill-propose-values", "--+---+.", GONE, GONE, drill),
         Row("POST", "api:drill-propose-leaving", "--+---+.", GONE, GONE, drill),
-        Row("GET", "api:corpus-dumps", SEEN, GONE, GONE, corpus),
-        Row("POST", "api:corpus-dumps", "--+---+.", GONE, GONE, corpus),
-        Row("GET", "api:corpus-dump", SEEN, GONE, GONE, dump),
-        Row("POST", "api:corpus-dump-verify", "--+---+.", GONE, GONE, dump),
         Row("GET", "api:policies", READER, REFUSED, REFUSED),
         Row("POST", "api:policies", "------+-", REFUSED, REFUSED),
         Row("GET", "api:policy", SEEN, GONE, GONE, number),
@@ -456,9 +458,6 @@ TABLE = Table(
         Row("GET", "api:judge-version", EVAL, GONE, GONE, judge_version),
         Row("GET", "api:judge-calibrations", EVAL, GONE, GONE, judge_version),
         Row("POST", "api:judge-calibrations", MANAGING_EVAL, GONE, GONE, judge_version),
-        # corpora: held on everything or not at all
-        Row("POST", "api:corpus-changes", "+-----+.", GONE, GONE, corpus),
-        Row("GET", "api:corpus-document", SEEN, GONE, GONE, document),
         # shadows: held on everything or not at all
         Row("GET", "api:shadows", SEEN, GONE, GONE),
         Row("GET", "api:shadow", SEEN, GONE, GONE, shadow),
