@@ -1,4 +1,9 @@
+from typing import Final
+
 from django.apps import AppConfig
+
+# What goes through all of a corpus, however large it is.
+HOURS: Final = 6 * 3600.0
 
 
 class CorporaConfig(AppConfig):
@@ -17,13 +22,18 @@ class CorporaConfig(AppConfig):
         handlers.register(
             handlers.Handler(indexing.INDEX_AGAIN, indexing.run_again, work=indexing.WORK, is_atomic=True)
         )
-        handlers.register(handlers.Handler(dump_keeping.DUMP, dump_keeping.run_dump, max_attempts=3))
-        handlers.register(handlers.Handler(dump_keeping.VERIFY, dump_keeping.run_verification, max_attempts=3))
+        handlers.register(
+            handlers.Handler(dump_keeping.DUMP, dump_keeping.run_dump, max_attempts=3, limit_seconds=HOURS)
+        )
+        handlers.register(
+            handlers.Handler(dump_keeping.VERIFY, dump_keeping.run_verification, max_attempts=3, limit_seconds=HOURS)
+        )
         handlers.register(handlers.Handler(capturing.TAKE_AGAIN, capturing.take_again, work=capturing.LETTER))
         reconcile = handlers.Handler(
             reconciling_work.RECONCILE,
             reconciling_work.run_work,
             work="reconcile",
+            limit_seconds=HOURS,
             max_attempts=reconciling_work.MAX_ATTEMPTS,
         )
         handlers.register(reconcile)

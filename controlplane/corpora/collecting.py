@@ -13,7 +13,7 @@ from django.db.models import Max
 from controlplane.accounts.models import Operator
 from controlplane.audit import operations as audit
 from controlplane.corpora.errors import MarkNotProven
-from controlplane.corpora.models import Corpus, Namespace, NamespaceState, Purpose, Reconciliation
+from controlplane.corpora.models import Corpus, Namespace, NamespaceState, Purpose, Reconciliation, Source
 from controlplane.corpora.namespaces import drop_namespace
 from controlplane.corpora.policies import promised as promised_of
 from controlplane.corpora.policies import promises
@@ -46,6 +46,7 @@ DELETE FROM {DOCUMENTS} WHERE id IN (
 def collect(*, now: datetime) -> int:
     """Let go of all that of every corpus of the policy in force. Returns how many chunks, tombstones and namespaces."""
     gone = 0
+    forget_sources()
     for slug, promised in promises().items():
         corpus = Corpus.objects.filter(slug=slug).first()
         if corpus is None:
@@ -55,6 +56,17 @@ def collect(*, now: datetime) -> int:
             gone += _until_few(partial(collect_chunks, namespace, promised, now=now))
         gone += _until_few(partial(_collect_tombstones, corpus, promised))
     return gone
+
+
+def forget_sources() -> None:
+    """Forget how far those sources were read that the policy in force names no more: nobody reads them, so their age
+    would grow in every answer.
+    """
+    promised = promises()
+    for source in Source.objects.select_related("corpus"):
+        named = promised.get(source.corpus.slug)
+        if named is None or source.name not in named.sources:
+            source.delete()
 
 
 def _until_few(collect_some: Any) -> int:

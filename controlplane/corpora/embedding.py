@@ -16,7 +16,8 @@ from dataplane.deadletters import Category, category_of
 from dataplane.retrieval.hashes import Vector
 from dataplane.retrieval.policy import Corpus as Promised
 
-MAX_TEXTS: Final = 64
+# Of one request: a small model takes seconds for more, and questions wait behind them.
+MAX_TEXTS: Final = 16
 # A number of an answer takes so many bytes at most, and an answer may have so many; see `asking.MAX_ANSWER_BYTES`.
 _NUMBER_BYTES: Final = 26
 _ANSWER_BYTES: Final = 3 * 1024 * 1024

@@ -34,7 +34,7 @@ CONCURRENCY: Final = 4
 MAX_ATTEMPTS: Final = 3
 BASE_SECONDS: Final = 1.0
 CAP_SECONDS: Final = 15.0
-# Who was not answered for so long is not asked again: a worker is given 300 s for a piece of work.
+# Who was not answered for so long is not asked again: see `handlers.LIMIT_SECONDS`.
 ASKED_AGAIN_SECONDS: Final = 45.0
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 MAX_MESSAGE_CHARACTERS: Final = 300

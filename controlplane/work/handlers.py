@@ -8,6 +8,10 @@ from uuid import UUID
 from controlplane.work.errors import UnknownKind
 
 MAX_ATTEMPTS: Final = 8
+# So long an attempt may take where its handler says nothing else.
+LIMIT_SECONDS: Final = 300.0
+# And so long any: a transfer of all there is. Whoever hangs for longer is ended by Celery, whatever it does.
+LONGEST_SECONDS: Final = 24 * 3600
 TASK: Final = "task"
 
 
@@ -41,6 +45,7 @@ class Handler:
         max_attempts: Counts the first.
         is_atomic: `run` and the note that it is done are one transaction, so its writes to the database happen exactly
             once. Otherwise it may happen again after a crash, and must not mind.
+        limit_seconds: An attempt that takes longer ends with its process, as if that had died: it hangs, or will.
         is_urgent: It is soon done and somebody waits for it: processes of its own do it, so that it never stands behind
             what takes long.
     """
@@ -50,6 +55,7 @@ class Handler:
     work: str = TASK
     max_attempts: int = MAX_ATTEMPTS
     is_atomic: bool = False
+    limit_seconds: float = LIMIT_SECONDS
     is_urgent: bool = False
 
 
@@ -76,3 +82,9 @@ def find(kind: str) -> Handler:
     if handler is None:
         raise UnknownKind(kind)
     return handler
+
+
+def limit_of(kind: str) -> float:
+    """How long an attempt at work of a kind may take, in seconds; of an unknown one, as long as most."""
+    handler = _handlers.get(kind)
+    return LIMIT_SECONDS if handler is None else handler.limit_seconds

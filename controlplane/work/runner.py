@@ -2,8 +2,10 @@
 
 import logging
 import os
+import signal
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from datetime import datetime
@@ -24,14 +26,31 @@ RENEW_SECONDS: Final = 10.0
 BUSY_SECONDS: Final = 5.0
 
 
+def end_process() -> None:
+    """End this process as if it had been killed: what hangs cannot be asked to stop. The pool starts another one."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 class Holding:
     """Holds on to a piece of work while it is being done, from a thread with a connection of its own; one that is soon
-    done never needs it.
+    done never needs it. One that takes longer than it may is let go of, and `end` is called.
     """
 
-    def __init__(self, taken: Taken, *, seconds: float = RENEW_SECONDS) -> None:
+    def __init__(
+        self,
+        taken: Taken,
+        *,
+        limit_seconds: float = handlers.LIMIT_SECONDS,
+        seconds: float = RENEW_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+        end: Callable[[], None] = end_process,
+    ) -> None:
+        """`clock` is monotonic seconds."""
         self._taken = taken
         self._seconds = seconds
+        self._clock = clock
+        self._end = end
+        self._until = clock() + limit_seconds
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._hold, name=f"work-{taken.id}", daemon=True)
 
@@ -48,6 +67,10 @@ class Holding:
     def _hold(self) -> None:
         renewed = False
         while not self._is_over.wait(self._seconds):
+            if self._clock() >= self._until:
+                logger.error("work %s of kind %r takes longer than it may", self._taken.id, self._taken.kind)
+                self._end()
+                break
             renewed = True
             try:
                 if not operations.renew(self._taken):
@@ -71,7 +94,7 @@ def run_next(*, owner: str, rng: Random, now: Callable[[], datetime], is_urgent:
     if taken is None:
         return False
     try:
-        with Holding(taken):
+        with Holding(taken, limit_seconds=handlers.limit_of(taken.kind)):
             _do(taken)
     except LeaseLost as exc:
         logger.warning("%s; drop what it did", exc)

@@ -6,18 +6,19 @@ from random import Random
 from celery import shared_task
 from django.utils import timezone
 
-from controlplane.work import operations, runner
+from controlplane.work import handlers, operations, runner
 
 
 # Word is acknowledged when it comes, not when the work is done: what a worker had when it died comes back by its lease,
 # and a worker that lost its broker while it was busy could not acknowledge any more, and might stay deaf afterwards.
-@shared_task(name=operations.RUN_TASK, acks_late=False)
+# How long each piece may take is for its handler to say.
+@shared_task(name=operations.RUN_TASK, acks_late=False, time_limit=handlers.LONGEST_SECONDS)
 def run_due() -> int:
     """Do what is due."""
     return runner.run_due(rng=Random(), now=timezone.now, clock=time.monotonic)  # noqa: S311 - jitter, not a secret
 
 
-@shared_task(name=operations.RUN_URGENT_TASK, acks_late=False)
+@shared_task(name=operations.RUN_URGENT_TASK, acks_late=False, time_limit=handlers.LONGEST_SECONDS)
 def run_urgent() -> int:
     """Do what is due of what is urgent."""
     return runner.run_due(rng=Random(), now=timezone.now, clock=time.monotonic, is_urgent=True)  # noqa: S311 - as above

@@ -11,7 +11,7 @@ from django.db import connection
 from controlplane.audit.models import AuditEvent
 from controlplane.corpora.collecting import collect, raise_low_water
 from controlplane.corpora.errors import MarkNotProven
-from controlplane.corpora.models import Corpus, Document, Namespace, NamespaceState, Reconciliation
+from controlplane.corpora.models import Corpus, Document, Namespace, NamespaceState, Reconciliation, Source
 from controlplane.corpora.namespaces import switch
 from tests.corpora.changes import accept, delete, index, searchable, upsert
 from tests.corpora.kept_corpora import crew, make_corpus, make_namespace
@@ -158,3 +158,14 @@ def test_mark_is_not_raised_over_what_nobody_has_seen(
         raise_to(corpus, to, now=later(hours=3))
 
     assert Corpus.objects.get(pk=corpus.pk).low_water == 0
+
+
+def test_source_that_the_policy_names_no_more_is_forgotten() -> None:
+    """Nobody reads it, so that it would make every answer older; those that are named stay."""
+    corpus = make_corpus(sources=SOURCES)
+    for name in ("shop", "old-shop"):
+        Source.objects.create(corpus=corpus, name=name, checked_at=NOW)
+
+    collect(now=NOW)
+
+    assert list(Source.objects.values_list("name", flat=True)) == ["shop"]

@@ -92,7 +92,8 @@ def test_vector_that_is_not_what_its_digest_says_is_embedded_again(namespace: Na
 
 def test_texts_of_several_documents_are_embedded_together(namespace: Namespace) -> None:
     """Up to so many in one request, and the same words once."""
-    accept(namespace.corpus, *(upsert(f"k{at}", 1, f"words {at}") for at in range(60)), upsert("same", 1, "words 1"))
+    many = [upsert(f"k{at}", 1, f"words {at}") for at in range(MAX_TEXTS - 4)]
+    accept(namespace.corpus, *many, upsert("same", 1, "words 1"))
     accept(namespace.corpus, upsert("long", 1, "\n\n".join(f"{at:03}" * 60 for at in range(10))))
     embedder = HashEmbedder()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from django.db import IntegrityError
 
@@ -263,3 +265,16 @@ def test_what_is_urgent_does_not_stand_behind_the_rest(world):
     assert not world.run_next(is_urgent=True)
 
     assert [one["n"] for one in world.done] == [2, 1, 3]
+
+
+def test_work_that_takes_longer_than_its_handler_allows_ends_with_its_process(world):
+    """What hangs cannot be asked to stop: its process goes, and its lease is for whoever comes next."""
+    world.enqueue()
+    taken = operations.take(owner="w1")
+    seconds, ended = iter([0.0, 100.0]), threading.Event()
+
+    with runner.Holding(taken, limit_seconds=60, seconds=0.001, clock=lambda: next(seconds), end=ended.set):
+        was_ended = ended.wait(60)
+
+    assert was_ended
+    assert handlers.limit_of(KIND) == handlers.limit_of("nobody.knows") == handlers.LIMIT_SECONDS
