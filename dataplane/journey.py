@@ -106,9 +106,10 @@ class Attempt:
 
     `kind` is primary (the first), retry (the same lane again), fallback (another lane), or, for an answer that a
     provider broke off, continue or regenerate, or, for what is asked about an answer, one of ASIDE; `cause` is the
-    error code of the attempt before. `dropped` and `adjusted` are the request's fields that were not sent to the lane,
-    or not as they were asked for. `waited_seconds` is the time spent waiting for the provider after the first token.
-    `cost_micros` is what it cost, in millionths of a US dollar, once it has ended.
+    error code of the attempt before. `number` counts all attempts of a request, `place` those at one thing that was to
+    be had: the embedding by which passages are found, or all the rest; whoever counts first attempts counts both.
+    `dropped` and `adjusted` are the request's fields that were not sent to the lane, or not as they were asked for.
+    `waited_seconds` is the time spent waiting for the provider after the first token. `cost_micros` is what it cost, in millionths of a US dollar, once it has ended.
     """
 
     __slots__ = (
@@ -120,10 +121,10 @@ class Attempt:
         "ended",
         "error",
         "kind",
-        "knowledge",
         "lane",
         "number",
         "outcome",
+        "place",
         "sent_bytes",
         "started",
         "ttft_ms",
@@ -131,9 +132,12 @@ class Attempt:
         "waited_seconds",
     )
 
-    def __init__(self, lane: Lane, *, number: int, kind: str, cause: str, started: float) -> None:
+    def __init__(
+        self, lane: Lane, *, number: int, kind: str, cause: str, started: float, place: int | None = None
+    ) -> None:
         self.lane = lane
         self.number = number
+        self.place = number if place is None else place
         self.kind = kind
         self.cause = cause
         self.started = started
@@ -330,7 +334,8 @@ class Journey:
         kind = self.kind if before is None else "retry" if before.lane is lane else "fallback"
         kind = self.aside or self.taking_up or kind
         cause = "" if before is None else before.outcome
-        attempt = Attempt(lane, number=len(self.attempts) + 1, kind=kind, cause=cause, started=now)
+        number, place = len(self.attempts) + 1, self.tries + 1
+        attempt = Attempt(lane, number=number, kind=kind, cause=cause, started=now, place=place)
         self.attempts.append(attempt)
         return attempt
 
@@ -478,7 +483,7 @@ class Journey:
             "canary": self.canary,
             "cohort": self.cohort,
             "kind": attempt.kind if self.admission is None else EVAL,
-            "attempt": attempt.number,
+            "attempt": attempt.place,
             "cause": attempt.cause,
             "outcome": attempt.outcome,
             "status": attempt.status,
