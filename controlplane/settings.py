@@ -36,6 +36,11 @@ PAYLOAD_KEYS_FILE = Path(env.text("BALLAST_PAYLOAD_KEYS_FILE", str(DATA_DIR / "k
 DUMP_STORE = env.store("BALLAST_DUMP_STORE", (DATA_DIR / "dumps").as_uri())
 DUMP_COPY_STORE = env.store("BALLAST_DUMP_COPY_STORE", "")
 DUMP_COPY_REGION = env.text("BALLAST_DUMP_COPY_REGION", "")
+# A Qdrant beside PostgreSQL, for namespaces whose vectors are there; the reference of its key: env:NAME or file:/path.
+QDRANT_URL = env.url("BALLAST_QDRANT_URL", "", schemes={"http", "https"})
+QDRANT_KEY = env.text("BALLAST_QDRANT_KEY", "")
+QDRANT_PREFIX = env.text("BALLAST_QDRANT_PREFIX", "ballast")
+QDRANT_ON_DISK = env.flag("BALLAST_QDRANT_ON_DISK", False)
 # The public keys that dumps are verified with beside the signing key's own: those that it was before.
 TRUSTED_KEYS_FILE = Path(env.text("BALLAST_TRUSTED_KEYS_FILE", str(DATA_DIR / "keys" / "trusted-keys.json")))
 PAYLOAD_OVER_HTTP = env.flag("AWS_ALLOW_HTTP", False)
@@ -208,6 +213,7 @@ CELERY_BEAT_SCHEDULE = {
     "dump-corpora": {"task": "corpora.dump_due", "schedule": timedelta(minutes=1)},
     "expire-dumps": {"task": "corpora.expire_dumps", "schedule": timedelta(hours=1)},
     "forget-repairs": {"task": "ledger.forget_repairs", "schedule": timedelta(minutes=10)},
+    "collect-leftover-vectors": {"task": "corpora.collect_leftovers", "schedule": timedelta(hours=1)},
     "reconcile-corpora": {"task": "corpora.reconcile_nightly", "schedule": timedelta(hours=1)},
     "sample-corpora": {"task": "corpora.sample", "schedule": timedelta(seconds=15)},
     "collect-corpora": {"task": "corpora.collect", "schedule": timedelta(minutes=10)},

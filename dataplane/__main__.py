@@ -19,6 +19,7 @@ from dataplane.ladder.errors import CommandRefused
 from dataplane.settings import (
     AgentSettings,
     GatewaySettings,
+    QdrantSettings,
     ReportSettings,
     RunnerSettings,
     ShadowSettings,
@@ -128,6 +129,17 @@ def _report_settings(environment: Environment) -> ReportSettings:
     )
 
 
+def _qdrant_settings(environment: Environment) -> QdrantSettings | None:
+    url = environment.url("BALLAST_QDRANT_URL", schemes=HTTP_SCHEMES)
+    if url is None:
+        return None
+    return QdrantSettings(
+        url=url,
+        key=environment.text("BALLAST_QDRANT_KEY", ""),
+        prefix=environment.text("BALLAST_QDRANT_PREFIX", "ballast"),
+    )
+
+
 def gateway_settings(environment: Environment, *, slot: int) -> GatewaySettings:
     """Settings of the gateway process in `slot`.
 
@@ -149,6 +161,7 @@ def gateway_settings(environment: Environment, *, slot: int) -> GatewaySettings:
         job_limit=environment.integer("BALLAST_JOB_LIMIT", 10_000, minimum=1, maximum=1_000_000),
         public_url=(environment.url("BALLAST_GATEWAY_PUBLIC_URL", schemes=HTTP_SCHEMES) or "").rstrip("/"),
         fairness_url=environment.url("BALLAST_FAIRNESS_URL", schemes=HTTP_SCHEMES) or "",
+        qdrant=_qdrant_settings(environment),
     )
 
 

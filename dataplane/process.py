@@ -9,7 +9,8 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -22,11 +23,12 @@ from dataplane.evidence import Evidence
 from dataplane.gateway import Gateway
 from dataplane.release import Release
 from dataplane.reports import ReportShipper
-from dataplane.settings import GatewaySettings
+from dataplane.retrieval.policy import QDRANT
+from dataplane.settings import GatewaySettings, QdrantSettings
 from dataplane.shadow.counting import ShadowCounting
 from dataplane.shadow.offering import Offering
 from dataplane.stores.breakers import RedisBreakerStore
-from dataplane.stores.corpora import PostgresCorpusStore
+from dataplane.stores.corpora import NearestIds, PostgresCorpusStore
 from dataplane.stores.cursor_keys import read_cursor_keys
 from dataplane.stores.idempotency import PostgresIdempotencyStore
 from dataplane.stores.jobs import PostgresJobStore
@@ -83,6 +85,7 @@ def run_gateway(settings: GatewaySettings, *, secrets: Secrets, listener: socket
     Raises:
         OSError: the spool directory, or the file of the keys that sign cursors, cannot be used.
         BadCursorKeys: that file holds something else.
+        SecretUnavailable: the key of a store that its settings name cannot be had.
     """
     aggregation, evidence, shadows = Aggregation(), Evidence(), ShadowCounting()
     reports = ReportShipper(
@@ -114,7 +117,11 @@ def run_gateway(settings: GatewaySettings, *, secrets: Secrets, listener: socket
         aggregation=aggregation,
         evidence=evidence,
         secrets=secrets,
-        stores=_open_stores(redis_url=settings.reports.redis_url, database_url=settings.database_url),
+        stores=_open_stores(
+            redis_url=settings.reports.redis_url,
+            database_url=settings.database_url,
+            beside=_open_beside(settings.qdrant, secrets),
+        ),
         cursors=read_cursor_keys(settings.cursor_keys_file),
         trusted_keys=watcher.trusted_keys,
         shadows=None if settings.shadow_socket is None else Offering(settings.shadow_socket, counting=shadows),
@@ -132,7 +139,21 @@ def run_gateway(settings: GatewaySettings, *, secrets: Secrets, listener: socket
     DrainingServer(config, reports=reports, interrupt=parts.interrupt_streams).run(sockets=[listener])
 
 
-def _open_stores(*, redis_url: str | None, database_url: str | None) -> Stores:
+def _open_beside(settings: QdrantSettings | None, secrets: Secrets) -> dict[str, NearestIds]:
+    """The stores of vectors beside PostgreSQL, by the names that namespaces have for them.
+
+    Raises:
+        SecretUnavailable: a key that one of them wants cannot be had.
+    """
+    if settings is None:
+        return {}
+    from dataplane.stores import qdrant  # some 80 MiB, which only who has one is to pay
+
+    key = secrets.resolve(settings.key, now=time.monotonic()) if settings.key else None
+    return {QDRANT: qdrant.connect(settings.url, key=key, prefix=settings.prefix)}
+
+
+def _open_stores(*, redis_url: str | None, database_url: str | None, beside: Mapping[str, NearestIds]) -> Stores:
     """What the gateway keeps in Redis and in PostgreSQL; without an address it goes without."""
     stores = (
         Stores()
@@ -151,7 +172,7 @@ def _open_stores(*, redis_url: str | None, database_url: str | None) -> Stores:
         idempotency=PostgresIdempotencyStore(database_url),
         jobs=PostgresJobStore(database_url),
         repairs=PostgresRepairStore(database_url),
-        corpora=PostgresCorpusStore(database_url),
+        corpora=PostgresCorpusStore(database_url, beside=beside),
     )
 
 

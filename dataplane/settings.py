@@ -26,11 +26,23 @@ class ReportSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class QdrantSettings:
+    """A Qdrant server beside PostgreSQL. `key` refers to its API key, as `env:NAME` or `file:/path`; empty: it asks for
+    none. `prefix` is what names of its collections begin with.
+    """
+
+    url: str
+    key: str
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
 class GatewaySettings:
     """One gateway process. `slot` counts processes on this host from 0. `database_url` None: no idempotency keys and
     no jobs; a tenant may have `job_limit` jobs in the queue. `shadow_socket` is where the shadow process listens; None:
     there is none. `public_url` is where users reach the gateway, without a slash at its end; empty: nobody said.
-    `fairness_url` is the page that status pages link to, of who is promised what when capacity runs short.
+    `fairness_url` is the page that status pages link to, of who is promised what when capacity runs short. `qdrant`
+    None: all vectors are beside their chunks.
 
     The worker id is `<host_name>/gateway-<slot>`.
     """
@@ -52,6 +64,7 @@ class GatewaySettings:
     job_limit: int = 10_000
     public_url: str = ""
     fairness_url: str = ""
+    qdrant: QdrantSettings | None = None
 
     @property
     def worker(self) -> str:

@@ -21,6 +21,7 @@ from controlplane.corpora.errors import (
     TooManyChanges,
     UnknownCorpus,
     VaultUnavailable,
+    VectorsUnavailable,
 )
 from controlplane.corpora.errors import InvalidThreshold as InvalidCorpusThreshold
 from controlplane.corpora.listing_reconciling import InvalidListing
@@ -110,6 +111,7 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (ApprovalError, status.HTTP_409_CONFLICT),
     (CopyError, status.HTTP_409_CONFLICT),
     (VaultUnavailable, status.HTTP_503_SERVICE_UNAVAILABLE),
+    (VectorsUnavailable, status.HTTP_503_SERVICE_UNAVAILABLE),
     (CorpusError, status.HTTP_409_CONFLICT),
     (DeadLetterError, status.HTTP_409_CONFLICT),
     (LadderError, status.HTTP_409_CONFLICT),

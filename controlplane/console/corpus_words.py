@@ -33,6 +33,7 @@ _FINDINGS: Final = {
     "wrong_model": "of the wrong model",
     "corrupt": "corrupt",
     "extra": "too many",
+    "leftover": "left-over vectors",
 }
 _DAY: Final = 86_400
 

@@ -21,7 +21,7 @@ from django.db import connection, transaction
 from controlplane.corpora.errors import InvalidChanges, TooManyChanges
 from controlplane.corpora.models import MAX_KEY_CHARACTERS, Corpus, Namespace, NamespaceState, Purpose
 from controlplane.corpora.policies import promises
-from controlplane.corpora.vectors import external
+from controlplane.corpora.vectors import forget
 from dataplane.release import canonical
 from dataplane.retrieval.hashes import content_digest
 from dataplane.retrieval.policy import GLOBAL, PGVECTOR
@@ -250,13 +250,8 @@ def forget_chunks(namespace: Namespace, documents: Sequence[int]) -> int:
     gone = [row[0] for row in _run(_FORGET.format(table=namespace.table), {"documents": list(documents)})]
     if gone and namespace.store != PGVECTOR:
         # Without its row in PostgreSQL no vector is ever found, so one that stays for now harms nobody.
-        transaction.on_commit(partial(_remove_vectors, namespace, gone), robust=True)
+        transaction.on_commit(partial(forget, namespace, gone), robust=True)
     return len(gone)
-
-
-def _remove_vectors(namespace: Namespace, ids: Sequence[int]) -> None:
-    if (store := external(namespace.store)) is not None:
-        store.remove(namespace, ids)
 
 
 def _run(statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:

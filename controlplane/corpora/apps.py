@@ -1,6 +1,7 @@
 from typing import Final
 
 from django.apps import AppConfig
+from django.conf import settings
 
 # What goes through all of a corpus, however large it is.
 HOURS: Final = 6 * 3600.0
@@ -12,11 +13,16 @@ class CorporaConfig(AppConfig):
 
     def ready(self) -> None:
         from controlplane.approvals.kinds import register
-        from controlplane.corpora import capturing, dump_keeping, indexing, policies, reconciling_work
+        from controlplane.corpora import capturing, dump_keeping, indexing, policies, reconciling_work, vectors
         from controlplane.releases.sections import Section
         from controlplane.releases.sections import register as register_section
         from controlplane.work import handlers
+        from dataplane.retrieval.policy import QDRANT
 
+        if settings.QDRANT_URL:
+            from controlplane.corpora import qdrant  # some 80 MiB, which only who has one is to pay
+
+            vectors.register(QDRANT, qdrant.from_settings)
         register(policies.KIND)
         register_section(Section("corpora", policies.corpus_policies.compile, policies.corpus_policies.restore))
         handlers.register(

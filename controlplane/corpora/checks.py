@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from controlplane.accounts.models import Tenant
+from controlplane.corpora.errors import VectorsNowhere
 from controlplane.corpora.vectors import external
 from controlplane.ladder.checks import Library, library
 from controlplane.routing.operations import routing_tables
@@ -51,7 +52,7 @@ def _problems(
             yield Problem(f"{path}.tenants[{index}]", f"there is no tenant {tenant!r}", is_error=False)
     try:
         external(corpus.store)
-    except LookupError as exc:
+    except VectorsNowhere as exc:
         yield Problem(f"{path}.store", str(exc), is_error=False)
 
 

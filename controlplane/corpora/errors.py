@@ -98,6 +98,18 @@ class MarkNotProven(CorpusError):
     code = "mark_not_proven"
 
 
+class VectorsNowhere(CorpusError, LookupError):
+    """Nobody here keeps vectors under the name that a namespace or the policy has for them."""
+
+    code = "vectors_nowhere"
+
+
+class VectorsUnavailable(CorpusError):
+    """The store that keeps vectors beside PostgreSQL cannot be asked now, or has lost what it was given."""
+
+    code = "vectors_unavailable"
+
+
 class VaultUnavailable(CorpusError):
     """The store of dumps, or an object in it, cannot be had now."""
 

@@ -23,11 +23,14 @@ class Difference(StrEnum):
     STALE = "stale"  # another revision, or other words, and nothing is on its way
     WRONG_MODEL = "wrong_model"  # embedded by another model than the rest: never near anything
     CORRUPT = "corrupt"  # not what it was when it was written
+    LEFTOVER = "leftover"  # of no document: a vector in its store whose chunk is gone, which nobody can find
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One document that differs. `detail` says what stands where, in no words of the document."""
+    """One document that differs. `detail` says what stands where, in no words of the document; `source_key` is empty
+    for what is of none.
+    """
 
     kind: Difference
     source_key: str

@@ -24,7 +24,7 @@ from controlplane.corpora.chunks import Chunk, Head, cut_head, draw_ids, end_chu
 from controlplane.corpora.embedding import MAX_TEXTS, Embedder
 from controlplane.corpora.errors import NotEmbedded
 from controlplane.corpora.models import Namespace, NamespaceState
-from controlplane.corpora.vectors import external
+from controlplane.corpora.vectors import external, forget
 from controlplane.work import deaths
 from controlplane.work.handlers import Attempt
 from dataplane.deadletters import Category, Failure, category_of
@@ -238,8 +238,8 @@ class _Batch:
         try:
             kept = self._apply(heads, chunks)
         finally:
-            if store is not None and (unused := [one.id for one in chunks if one.head.document not in kept]):
-                store.remove(self._namespace, unused)
+            if store is not None:
+                forget(self._namespace, [one.id for one in chunks if one.head.document not in kept])
         made = sum(chunk.head.document in kept for chunk in chunks)
         return Indexed(documents=len(kept), chunks=made)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from django.db import connection, transaction
@@ -62,7 +63,10 @@ def create_namespace(
 
     Args:
         fill: Whether every document is to be indexed into it; else whoever asks fills it.
+    Raises:
+        VectorsNowhere, VectorsUnavailable: its vectors are to be kept where there is nobody to do it.
     """
+    store = external(promised.store)
     # Whoever takes changes in holds the corpus too: what he took in is seen below, or he sees this namespace.
     Corpus.objects.select_for_update().get(pk=corpus.pk)
     newest = corpus.namespaces.aggregate(newest=Max("number"))["newest"] or 0
@@ -86,7 +90,7 @@ def create_namespace(
         create_indexes(cursor, namespace.table)
         if fill:
             cursor.execute(_MARK_ALL, {"namespace": namespace.pk, "corpus": corpus.pk, "now": now})
-    if (store := external(namespace.store)) is not None:
+    if store is not None:
         store.create(namespace)
     return namespace
 
@@ -150,9 +154,15 @@ def drop_namespace(namespace: Namespace, *, now: datetime) -> bool:
     namespace.pending.all().delete()
     with connection.cursor() as cursor:
         cursor.execute(f"DROP TABLE IF EXISTS {namespace.table}")
+    if namespace.store != PGVECTOR:
+        # Not before: whoever finds nothing there looks here whether it was dropped. What stays is `leftovers`' to find.
+        transaction.on_commit(partial(_drop_vectors, namespace), robust=True)
+    return True
+
+
+def _drop_vectors(namespace: Namespace) -> None:
     if (store := external(namespace.store)) is not None:
         store.drop(namespace)
-    return True
 
 
 def _move(namespace: Namespace, event: str, **fields: Any) -> bool:

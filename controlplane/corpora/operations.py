@@ -124,6 +124,7 @@ def rebuild(*, corpus: Corpus, reason: str, actor: Operator, now: datetime) -> N
     Raises:
         UnknownCorpus: no policy in force names the corpus.
         AlreadyBuilding: another one for serving is being built.
+        VectorsNowhere, VectorsUnavailable: as `namespaces.create_namespace`.
     """
     # Whoever accepts a change holds the row in share mode: each change is in the namespace from its beginning, or is
     # marked as pending for it.

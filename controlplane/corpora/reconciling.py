@@ -18,6 +18,7 @@ from controlplane.accounts.models import Operator
 from controlplane.corpora import findings as record
 from controlplane.corpora.errors import NamespaceNotReady
 from controlplane.corpora.findings import Difference, Finding, Findings
+from controlplane.corpora.leftovers import find_leftovers
 from controlplane.corpora.models import Corpus, Namespace, NamespaceState, Reconciliation
 from controlplane.corpora.outbox import BUCKETS, bucket_sql
 from controlplane.corpora.repairing import Differing, repair_documents
@@ -106,7 +107,8 @@ def reconcile_store(
     """Compare a namespace with its corpus' documents. Returns what was found, as it is written down.
 
     To repair: ghosts are deleted, of snapshots too; what is corrupt or of another model is taken out of the search at
-    once; and every document that is not shown as it should be is indexed again, and is pending until then.
+    once; and every document that is not shown as it should be is indexed again, and is pending until then. Vectors
+    whose chunks are gone are removed from their store.
 
     Args:
         clock: Monotonic seconds, for when it ended.
@@ -123,6 +125,9 @@ def reconcile_store(
             found.add(one.finding for one in differing)
             if repair:
                 found.repaired += repair_documents(namespace, differing, now=now)
+        for ids in find_leftovers(namespace, now=now, is_to_go=repair):
+            found.add(Finding(Difference.LEFTOVER, "", f"vector {one} has no chunk") for one in ids)
+            found.repaired += len(ids) if repair else 0
     except Exception as exc:
         record.end(row, found, now=now + timedelta(seconds=clock() - begun), error=str(exc) or type(exc).__name__)
         raise

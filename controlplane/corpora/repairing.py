@@ -10,7 +10,7 @@ from django.db import connection, transaction
 
 from controlplane.corpora.findings import Difference, Finding
 from controlplane.corpora.models import Namespace
-from controlplane.corpora.vectors import external
+from controlplane.corpora.vectors import forget
 from dataplane.retrieval.policy import PGVECTOR
 from dataplane.retrieval.tables import CHANNEL, DOCUMENTS, NAMESPACES, PENDING
 
@@ -68,10 +68,5 @@ def repair_documents(namespace: Namespace, differing: Sequence[Differing], *, no
             cursor.execute(_INDEX_AGAIN, told | {"documents": again, "taken_out": taken_out})
             cursor.execute(_TELL, told)
         if gone and namespace.store != PGVECTOR:
-            transaction.on_commit(partial(_remove_vectors, namespace, gone), robust=True)
+            transaction.on_commit(partial(forget, namespace, gone), robust=True)
     return len(differing)
-
-
-def _remove_vectors(namespace: Namespace, ids: Sequence[int]) -> None:
-    if (store := external(namespace.store)) is not None:
-        store.remove(namespace, ids)

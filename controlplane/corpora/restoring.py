@@ -22,7 +22,7 @@ from controlplane.corpora.models import Corpus, Dump, Namespace, NamespaceState,
 from controlplane.corpora.namespaces import create_approximate, create_indexes, create_table, put_in_place
 from controlplane.corpora.records import DumpState, RecoveryWay
 from controlplane.corpora.vault import Vault, vault
-from controlplane.corpora.vectors import ExternalVectors, external
+from controlplane.corpora.vectors import VECTORS_LOCK, ExternalVectors, external, forget
 from dataplane.retrieval.dump_format import CHUNKS, DOCUMENTS, DumpFlawed, Manifest, checked_blocks
 from dataplane.retrieval.hashes import Vector
 from dataplane.retrieval.tables import CHUNK_COLUMNS, NAMESPACES
@@ -157,8 +157,7 @@ def restore_dump(
     except DumpFlawed as flaw:
         raise DumpRefused(f"dump {dump.name!r} is not restored: {flaw}") from flaw
     namespace.refresh_from_db()
-    if store is not None and removed:
-        store.remove(namespace, removed)
+    forget(namespace, removed)
     stale, missing = _catch_up(corpus, namespace, now)
     stream = manifest.streams[CHUNKS]
     restored = Restored(
@@ -225,9 +224,13 @@ def _load(cursor: Any, manifest: Manifest, place: Vault, namespace: Namespace, p
 
 
 def _hand_over(cursor: Any, namespace: Namespace, store: ExternalVectors) -> None:
-    """Give the vectors to the store that keeps them, and let the table have none."""
+    """Give the vectors to the store that keeps them, and let the table have none.
+
+    What it has of the namespace stays until then, for as long as its chunks do; afterwards it is found as left over.
+    """
     table = _beside(namespace)
-    store.drop(namespace)
+    # Until the table takes its place, these vectors have no chunks that anybody else sees.
+    cursor.execute(VECTORS_LOCK, {"namespace": namespace.pk})
     store.create(namespace)
     after = 0
     while True:

@@ -3,7 +3,7 @@
 from celery import shared_task
 from django.utils import timezone
 
-from controlplane.corpora import collecting, dump_keeping, reconciling_work, sampling
+from controlplane.corpora import collecting, dump_keeping, leftovers, reconciling_work, sampling
 
 
 @shared_task(name="corpora.dump_due", expires=60)
@@ -18,6 +18,12 @@ def expire_dumps() -> int:
     now = timezone.now()
     dump_keeping.copy_uncopied(now=now)
     return dump_keeping.expire_dumps(now=now)
+
+
+@shared_task(name="corpora.collect_leftovers", expires=600)
+def collect_leftovers() -> int:
+    """Let go of vectors whose chunks are gone; returns how many."""
+    return leftovers.collect_leftovers(now=timezone.now())
 
 
 @shared_task(name="corpora.reconcile_nightly", expires=600)

@@ -2,22 +2,33 @@
 
 What of a corpus is alive always stands in PostgreSQL; such a store only says which chunks are near. It may hold more
 than is alive, never less: vectors are put there before the transaction that makes their chunks searchable commits, and
-taken away after the one that ends them.
+taken away after the one that ends them. What stays there longer than it should, `leftovers` finds.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
+from controlplane.corpora.errors import VectorsNowhere, VectorsUnavailable
 from controlplane.corpora.models import Namespace
 from dataplane.retrieval.hashes import Vector
 from dataplane.retrieval.policy import PGVECTOR
 
+logger = logging.getLogger(__name__)
+
+# Held, to the end of the transaction, by who puts vectors of a namespace before their chunks can be seen, for longer
+# than `leftovers` takes them to be on their way; and by who removes what has no chunk.
+VECTORS_LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('ballast.vectors', %(namespace)s))"
+TRY_VECTORS_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtextextended('ballast.vectors', %(namespace)s))"
+
 
 class ExternalVectors(Protocol):
-    """The vectors of namespaces, by the ids of their chunks. Every method may be called again."""
+    """The vectors of namespaces, by the ids of their chunks. Every method may be called again, and raises
+    VectorsUnavailable when there is nobody to do it, or no room for the namespace.
+    """
 
     def create(self, namespace: Namespace) -> None:
-        """Make room for a namespace."""
+        """Make room for a namespace; what is there already stays."""
 
     def put(self, namespace: Namespace, vectors: Mapping[int, Vector]) -> None:
         """Keep vectors; they can be found when this returns."""
@@ -34,6 +45,9 @@ class ExternalVectors(Protocol):
     def drop(self, namespace: Namespace) -> None:
         """Let go of a namespace."""
 
+    def namespaces(self) -> Sequence[int]:
+        """The ids of those that it has room for."""
+
 
 _stores: dict[str, Callable[[], ExternalVectors]] = {}
 
@@ -47,10 +61,26 @@ def external(store: str) -> ExternalVectors | None:
     """Where the vectors of a store's namespaces are; None: beside their chunks.
 
     Raises:
-        LookupError: nobody keeps vectors under this name here.
+        VectorsNowhere: nobody keeps vectors under this name here.
     """
     if store == PGVECTOR:
         return None
     if store not in _stores:
-        raise LookupError(f"no vector store {store!r} is set up here; see docs/corpora.md")
+        raise VectorsNowhere(f"no vector store {store!r} is set up here; see docs/corpora.md")
     return _stores[store]()
+
+
+def external_stores() -> dict[str, ExternalVectors]:
+    """All that keep vectors elsewhere, by name."""
+    return {name: make() for name, make in _stores.items()}
+
+
+def forget(namespace: Namespace, ids: Sequence[int]) -> None:
+    """Let go of the vectors of chunks that nobody can find any more; where that fails they stay, and harm nobody."""
+    if not ids:
+        return
+    try:
+        if (store := external(namespace.store)) is not None:
+            store.remove(namespace, ids)
+    except (VectorsNowhere, VectorsUnavailable) as exc:
+        logger.warning("%d vectors of %s stay for now: %s", len(ids), namespace, exc)

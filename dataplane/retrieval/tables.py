@@ -50,6 +50,14 @@ def chunks_table(namespace: int) -> str:
     return f"corpora_chunks_{namespace:d}"
 
 
+def vectors_collection(prefix: str, namespace: int) -> str:
+    """The collection of a namespace's vectors in a store beside PostgreSQL, by the ids of their chunks.
+
+    `prefix` tells deployments apart that share such a store.
+    """
+    return f"{prefix}_ns_{namespace:d}"
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Snapshot:
     """A corpus as one namespace had it at one index revision."""

@@ -7,8 +7,8 @@ it is the other one's turn. So a query never sees two namespaces, and a switch l
 Which chunks are near, the statement asks pgvector; or it is told by a `NearestIds`, whose answer it takes for no more
 than a proposal: of those ids, it returns what is alive and passes the filters. Such a store holds no less than is alive
 (see `controlplane.corpora.vectors`), so what it proposes is asked for again, and more of it, when too little of it
-lives. A delete is as strong there as here; a document that is made searchable anew between proposal and statement may
-be missing from one answer.
+lives. A delete is as strong there as here. What became searchable between proposal and statement was not proposed; so
+where the index revision is another one than before the proposal, there is another.
 """
 
 from __future__ import annotations
@@ -58,8 +58,12 @@ class NearestIds(Protocol):
         """The ids of up to `limit` chunks with their cosine distances, the nearest first; dead ones may be among them.
 
         Raises:
-            CorpusUnavailable: it cannot be asked.
+            CorpusUnavailable: it cannot be asked. VectorsGone: it has nothing of the namespace, not even room.
         """
+
+
+class VectorsGone(CorpusUnavailable):
+    """A store beside has no such namespace. It was dropped since it was looked up; or that store has lost it."""
 
 
 class CorpusStore(Protocol):
@@ -120,6 +124,8 @@ class PostgresCorpusStore:
         self._beside = dict(beside or {})
         # Where each corpus was last seen to serve from. A hint: every search compares it with what is so.
         self._serving: dict[str, Place] = {}
+        # At which index revision each namespace was last seen to be; none is ever ahead of what is so.
+        self._revs: dict[int, int] = {}
         self._pool = make_pool(
             url, name=SEARCHING, connections=connections, timeout_seconds=timeout_seconds, configure=_configure
         )
@@ -157,15 +163,23 @@ class PostgresCorpusStore:
         for _ in range(MAX_LOOKS):
             if place.model != model:
                 raise ModelMoved(place)
-            proposed = await self._propose(place, vector, limit=ids_wanted)
+            rev_before = self._revs.get(place.namespace)
+            try:
+                proposed = await self._propose(place, vector, limit=ids_wanted)
+            except VectorsGone:
+                place = await self._go_after(slug, place, mode)
+                continue
             rows = await self._look(slug, place, vector, proposed, k=k, mode=mode, filters=filters, now=now)
             if rows is None:  # its table went between the two
-                place = await self._look_up(slug) if mode.snapshot is None else await self.place(slug, mode.snapshot)
+                place = await self.place(slug, mode.snapshot, anew=True)
                 continue
             moved = self._check(slug, place, mode, rows)
             if moved is not None:
                 place = moved
                 continue
+            self._revs[place.namespace] = rows[0]["index_rev"]
+            if proposed is not None and place.rev is None and rev_before != rows[0]["index_rev"]:
+                continue  # what was born since may be nearer than all that was proposed
             chunks = tuple(_chunk(row) for row in rows if row["id"] is not None)
             is_short = proposed is not None and len(chunks) < k and len(proposed) == ids_wanted < MAX_IDS
             if not is_short:
@@ -195,6 +209,18 @@ class PostgresCorpusStore:
             raise CorpusUnavailable(f"what its operators pinned, {snapshot_of(place, index_rev=0)}, is no longer kept")
         return None
 
+    async def _go_after(self, slug: str, place: Place, mode: Mode) -> Place:
+        """Where to look instead of a place whose vectors are gone.
+
+        Raises:
+            VectorsGone: there is no other; they were lost.
+        """
+        instead = await self.place(slug, mode.snapshot, anew=True)
+        if instead == place:
+            log.error("the vectors of %s are lost from store %r", snapshot_of(place, index_rev=0), place.store)
+            raise VectorsGone(f"the vectors of namespace {place.namespace} are gone from their store")
+        return instead
+
     async def _look_up(self, slug: str) -> Place:
         """Where the corpus serves from now."""
         self._serving.pop(slug, None)
@@ -204,6 +230,7 @@ class PostgresCorpusStore:
         if rows[0]["is_paused"]:
             raise CorpusPaused(slug)
         self._serving[slug] = found = _place(rows[0], rev=rows[0]["pinned_rev"])
+        self._revs[found.namespace] = rows[0]["index_rev"]
         return found
 
     async def _propose(self, place: Place, vector: Vector, *, limit: int) -> Sequence[tuple[int, float]] | None:

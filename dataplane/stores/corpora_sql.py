@@ -14,7 +14,8 @@ MOST_COUNTED: Final = 1_000
 _MAY_SERVE: Final = "n.state = 'ready' AND n.purpose = 'serving'"
 
 PLACE: Final = f"""
-SELECT s.id AS serving, s.model, s.dimensions, s.store, c.pinned_rev, c.paused_at IS NOT NULL AS is_paused
+SELECT s.id AS serving, s.model, s.dimensions, s.store, s.index_rev, c.pinned_rev,
+    c.paused_at IS NOT NULL AS is_paused
 FROM {CORPORA} c LEFT JOIN {NAMESPACES} s ON s.id = coalesce(c.pinned_namespace_id, c.live_namespace_id)
 WHERE c.slug = %(slug)s
 """  # noqa: S608 - names of ours; the values are parameters

@@ -9,6 +9,7 @@ import pytest
 from dataplane.retrieval.modes import ANY
 from dataplane.stores.corpora import PostgresCorpusStore
 from tests.corpora_documents import MODEL, SLUG
+from tests.qdrant_local import LocalQdrant
 
 from .corpus_tables import NOW, CorpusTables, corpus_tables, unit
 
@@ -16,16 +17,23 @@ QUESTION = unit(1, 0.1)
 
 
 @pytest.fixture
-def tables(keys_url) -> Iterator[CorpusTables]:
+def qdrant() -> LocalQdrant | None:
+    """A Qdrant beside PostgreSQL, where vectors are; None: they are beside their chunks."""
+    return None
+
+
+@pytest.fixture
+def tables(keys_url, qdrant) -> Iterator[CorpusTables]:
     """The tables, empty."""
-    with corpus_tables(keys_url) as tables:
+    with corpus_tables(keys_url, None if qdrant is None else qdrant.vectors()) as tables:
         yield tables
 
 
 @pytest.fixture
-async def store(keys_url):
+async def store(keys_url, qdrant):
     """A store on the run's PostgreSQL."""
-    store = PostgresCorpusStore(keys_url, timeout_seconds=60)
+    beside = {} if qdrant is None else {"qdrant": qdrant.nearest_ids()}
+    store = PostgresCorpusStore(keys_url, beside=beside, timeout_seconds=60)
     await store.start()
     yield store
     await store.close()

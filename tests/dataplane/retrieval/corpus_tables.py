@@ -14,6 +14,7 @@ import psycopg
 
 from controlplane.corpora.models import Namespace
 from controlplane.corpora.namespaces import create_indexes, create_table
+from controlplane.corpora.qdrant import QdrantVectors
 from dataplane.retrieval.hashes import Vector, chunk_digest
 from dataplane.retrieval.tables import Snapshot, chunks_table
 from tests.corpora_documents import MODEL, SLUG
@@ -37,9 +38,12 @@ def unit(*numbers: float, dimensions: int = DIMENSIONS) -> Vector:
 
 @dataclass
 class CorpusTables:
-    """Writes to the tables, one committed statement after the other."""
+    """Writes to the tables, one committed statement after the other. Vectors of namespaces whose store is qdrant go to
+    `beside`, where there is one.
+    """
 
     sql: psycopg.Connection[Any]
+    beside: QdrantVectors | None = None
     made: list[int] = field(default_factory=list)
     documents: dict[tuple[int, str], int] = field(default_factory=dict)
 
@@ -68,12 +72,13 @@ class CorpusTables:
         *,
         model: str = MODEL,
         dimensions: int = DIMENSIONS,
-        store: str = "pgvector",
+        store: str | None = None,
         purpose: str = "serving",
         index_rev: int = 1,
         kept_rev: int = 0,
     ) -> int:
-        """A ready namespace of a corpus, with an empty table."""
+        """A ready namespace of a corpus, with an empty table; its vectors in `beside` unless `store` says otherwise."""
+        store = store or ("pgvector" if self.beside is None else "qdrant")
         ((namespace,),) = self.run(
             "INSERT INTO corpora_namespace (corpus_id, number, purpose, state, store, model, dimensions, chunking,"
             " index_rev, kept_rev, is_indexed, created_at)"
@@ -81,8 +86,11 @@ class CorpusTables:
             *(corpus, len(self.made) + 1, purpose, store, model, dimensions, index_rev, kept_rev, NOW),
         )
         table = chunks_table(namespace)  # as operations make it
-        create_table(self.sql, Namespace(pk=namespace, store=store, dimensions=dimensions), table)
+        row = Namespace(pk=namespace, store=store, dimensions=dimensions)
+        create_table(self.sql, row, table)
         create_indexes(self.sql, table)
+        if self.beside is not None and store == "qdrant":
+            self.beside.create(row)
         self.made.append(namespace)
         return int(namespace)
 
@@ -128,15 +136,20 @@ class CorpusTables:
         metadata: dict[str, Any] | None = None,
     ) -> int:
         """A chunk of a document's revision; returns its id."""
-        ((corpus, model),) = self.run("SELECT corpus_id, model FROM corpora_namespace WHERE id = %s", namespace)
+        ((corpus, model, store, dimensions),) = self.run(
+            "SELECT corpus_id, model, store, dimensions FROM corpora_namespace WHERE id = %s", namespace
+        )
+        is_elsewhere = vector is None or (self.beside is not None and store == "qdrant")
         stored = unit(1) if vector is None else vector
         digest = chunk_digest(source_key=key, source_rev=rev, ordinal=ordinal, text=text, model=model, vector=stored)
         ((chunk,),) = self.run(
             f"INSERT INTO {chunks_table(namespace)} VALUES ("  # noqa: S608 - a table of ours
             "nextval('corpora_chunk_id'), %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
             *(self.document(corpus, key), key, rev, ordinal, born, died, event_at, NOW, text),
-            *(json.dumps(metadata or {}), digest, model, None if vector is None else str(vector.tolist())),
+            *(json.dumps(metadata or {}), digest, model, None if is_elsewhere else str(stored.tolist())),
         )
+        if self.beside is not None and store == "qdrant":
+            self.beside.put(Namespace(pk=namespace, dimensions=dimensions), {chunk: stored})
         return int(chunk)
 
     def pending(
@@ -162,14 +175,16 @@ class CorpusTables:
         """Drop a namespace's table, as operators do."""
         self.run("UPDATE corpora_namespace SET state = 'dropped', dropped_at = %s WHERE id = %s", NOW, namespace)
         self.run(f"DROP TABLE IF EXISTS {chunks_table(namespace)}")
+        if self.beside is not None:
+            self.beside.drop(Namespace(pk=namespace))
 
 
 @contextmanager
-def corpus_tables(url: str) -> Iterator[CorpusTables]:
+def corpus_tables(url: str, beside: QdrantVectors | None = None) -> Iterator[CorpusTables]:
     """Empty tables; what is left there goes."""
     with psycopg.connect(url, autocommit=True) as sql:
         sql.execute(EMPTY)
-        tables = CorpusTables(sql)
+        tables = CorpusTables(sql, beside)
         yield tables
         for namespace in tables.made:
             tables.run(f"DROP TABLE IF EXISTS {chunks_table(namespace)}")

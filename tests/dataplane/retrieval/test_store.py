@@ -13,11 +13,18 @@ from dataplane.retrieval.modes import ANY, Mode
 from dataplane.retrieval.tables import Snapshot
 from dataplane.stores.corpora import PostgresCorpusStore
 from tests.corpora_documents import MODEL, SLUG
+from tests.qdrant_local import LocalQdrant
 
 from .conftest import QUESTION, fill, keys, namespace_of, search
 from .corpus_tables import NOW, ago, unit
 
 pytestmark = pytest.mark.django_db  # asks for the tables; what is written there is committed
+
+
+@pytest.fixture(params=[None, LocalQdrant], ids=["pgvector", "qdrant"])
+def qdrant(request):
+    """All of it holds wherever vectors are."""
+    return request.param and request.param()
 
 
 async def test_nearest_chunks_come_first_and_say_what_they_are(store, tables, corpus):
