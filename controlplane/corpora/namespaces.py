@@ -12,7 +12,7 @@ from controlplane.accounts.models import Operator
 from controlplane.audit import operations as audit
 from controlplane.corpora.errors import NamespaceNotReady
 from controlplane.corpora.models import NAMESPACE_TRANSITIONS, Corpus, Namespace, NamespaceState, Purpose
-from controlplane.corpora.vectors import external
+from controlplane.corpora.vectors import external, forget_namespace
 from dataplane.retrieval.policy import PGVECTOR
 from dataplane.retrieval.policy import Corpus as Promised
 
@@ -156,13 +156,8 @@ def drop_namespace(namespace: Namespace, *, now: datetime) -> bool:
         cursor.execute(f"DROP TABLE IF EXISTS {namespace.table}")
     if namespace.store != PGVECTOR:
         # Not before: whoever finds nothing there looks here whether it was dropped. What stays is `leftovers`' to find.
-        transaction.on_commit(partial(_drop_vectors, namespace), robust=True)
+        transaction.on_commit(partial(forget_namespace, namespace))
     return True
-
-
-def _drop_vectors(namespace: Namespace) -> None:
-    if (store := external(namespace.store)) is not None:
-        store.drop(namespace)
 
 
 def _move(namespace: Namespace, event: str, **fields: Any) -> bool:

@@ -77,10 +77,18 @@ def external_stores() -> dict[str, ExternalVectors]:
 
 def forget(namespace: Namespace, ids: Sequence[int]) -> None:
     """Let go of the vectors of chunks that nobody can find any more; where that fails they stay, and harm nobody."""
-    if not ids:
-        return
+    if ids:
+        _forget(namespace, lambda store: store.remove(namespace, ids))
+
+
+def forget_namespace(namespace: Namespace) -> None:
+    """Let go of all vectors of a namespace that was dropped; where that fails they stay, as above."""
+    _forget(namespace, lambda store: store.drop(namespace))
+
+
+def _forget(namespace: Namespace, act: Callable[[ExternalVectors], None]) -> None:
     try:
         if (store := external(namespace.store)) is not None:
-            store.remove(namespace, ids)
+            act(store)
     except (VectorsNowhere, VectorsUnavailable) as exc:
-        logger.warning("%d vectors of %s stay for now: %s", len(ids), namespace, exc)
+        logger.warning("vectors of %s stay for now: %s", namespace, exc)
