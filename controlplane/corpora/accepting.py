@@ -250,7 +250,7 @@ def forget_chunks(namespace: Namespace, documents: Sequence[int]) -> int:
     gone = [row[0] for row in _run(_FORGET.format(table=namespace.table), {"documents": list(documents)})]
     if gone and namespace.store != PGVECTOR:
         # Without its row in PostgreSQL no vector is ever found, so one that stays for now harms nobody.
-        transaction.on_commit(partial(forget, namespace, gone), robust=True)
+        transaction.on_commit(partial(forget, namespace, gone))
     return len(gone)
 
 

@@ -17,8 +17,8 @@ from controlplane.corpora.models import Corpus, Namespace, NamespaceState, Purpo
 from controlplane.corpora.namespaces import drop_namespace
 from controlplane.corpora.policies import promised as promised_of
 from controlplane.corpora.policies import promises
-from controlplane.corpora.vectors import external
-from dataplane.retrieval.policy import GLOBAL, REPLICATE
+from controlplane.corpora.vectors import forget
+from dataplane.retrieval.policy import GLOBAL, PGVECTOR, REPLICATE
 from dataplane.retrieval.policy import Corpus as Promised
 from dataplane.retrieval.tables import DOCUMENTS
 
@@ -94,9 +94,8 @@ def collect_chunks(namespace: Namespace, promised: Promised, *, now: datetime) -
     if rows:
         kept = max(row.kept_rev, *(died for _, died in rows))
         Namespace.objects.filter(pk=row.pk).update(kept_rev=kept)
-        if (store := external(row.store)) is not None:
-            ids = [chunk for chunk, _ in rows]
-            transaction.on_commit(partial(store.remove, row, ids), robust=True)
+        if row.store != PGVECTOR:
+            transaction.on_commit(partial(forget, row, [chunk for chunk, _ in rows]))
     return len(rows)
 
 

@@ -68,5 +68,5 @@ def repair_documents(namespace: Namespace, differing: Sequence[Differing], *, no
             cursor.execute(_INDEX_AGAIN, told | {"documents": again, "taken_out": taken_out})
             cursor.execute(_TELL, told)
         if gone and namespace.store != PGVECTOR:
-            transaction.on_commit(partial(forget, namespace, gone), robust=True)
+            transaction.on_commit(partial(forget, namespace, gone))
     return len(differing)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from django.db import transaction
+
 from controlplane.audit import operations as audit
 from controlplane.corpora.models import Corpus, CorpusPolicy, Namespace
 from controlplane.corpora.namespaces import create_namespace, mark_ready
@@ -43,7 +45,8 @@ def make_corpus(*, slug: str = SLUG, now: datetime = NOW, **changes: Any) -> Cor
 
 def make_namespace(corpus: Corpus, *, is_ready: bool = True, now: datetime = NOW, **asked: Any) -> Namespace:
     """A namespace of a corpus, for every document that it has."""
-    namespace = create_namespace(corpus, promised(corpus.slug), now=now, **asked)
+    with transaction.atomic():
+        namespace = create_namespace(corpus, promised(corpus.slug), now=now, **asked)
     if is_ready:
         mark_ready(namespace, now=now)
     return namespace

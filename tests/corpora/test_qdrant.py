@@ -138,7 +138,7 @@ def test_collection_that_was_lost_is_not_made_anew_by_the_way() -> None:
     row = unit_rows(1, WIDE.dimensions)[0]
 
     for act in (lambda: store.put(WIDE, {1: row}), lambda: store.fetch(WIDE, [1])):
-        with pytest.raises(VectorsUnavailable, match="'tests_ns_7'.*it was lost"):
+        with pytest.raises(VectorsUnavailable, match=r"'tests_ns_7': it was lost"):
             act()
     assert store.namespaces() == []
 
@@ -168,7 +168,7 @@ def test_store_that_is_not_set_up_is_said_before_anything_rests_on_it(monkeypatc
     corpus = make_corpus(store="qdrant")
 
     problems = [problem for problem in policy_problems(policy_document(store="qdrant")) if "store" in problem.path]
-    with pytest.raises(VectorsNowhere, match="no vector store 'qdrant' is set up here; see docs/corpora.md"):
+    with pytest.raises(VectorsNowhere, match=r"no vector store 'qdrant' is set up here; see docs/corpora\.md"):
         operations.rebuild(corpus=corpus, reason="larger", actor=crew.oncall, now=NOW)
 
     assert [(problem.path, problem.is_error) for problem in problems] == [('$["help-centre"].store', False)]

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import count, cycle
+from itertools import count, cycle, pairwise
 from pathlib import Path
 
 import pytest
@@ -97,7 +97,7 @@ def test_dump_goes_from_store_to_store_and_loses_no_bit(qdrant: LocalQdrant, cor
     back = namespace_in("pgvector", corpus, is_filled=False)
     path = [beside, *there, back]
 
-    for origin, target in zip(path, path[1:], strict=False):
+    for origin, target in pairwise(path):
         dump = make_dump(namespace=origin, actor="tests", now=NOW, kept=kept)
         restore_dump(dump, namespace=target, now=NOW, kept=kept)
 

@@ -10,6 +10,7 @@ from random import Random
 import pytest
 
 from controlplane.audit.models import AuditEvent
+from controlplane.corpora import vectors
 from controlplane.corpora.embedding import Embedder
 from controlplane.corpora.management.commands.index import Indexer
 from controlplane.corpora.models import Corpus, Namespace, NamespaceState, Pending, Purpose
@@ -17,6 +18,7 @@ from dataplane.retrieval.policy import Corpus as Promised
 from tests.corpora.changes import HashEmbedder, accept, searchable, upsert
 from tests.corpora.kept_corpora import make_corpus, make_namespace, make_policy, policy_document
 from tests.factories import NOW
+from tests.qdrant_local import LocalQdrant
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deployment")]
 
@@ -194,3 +196,28 @@ def test_indexer_that_is_told_to_stop_goes_no_further() -> None:
     process.indexer.run()
 
     assert not Namespace.objects.exists()
+
+
+def test_corpus_whose_vectors_nobody_keeps_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried again now and then, and has its namespace once there is somebody."""
+    monkeypatch.setattr(vectors, "_stores", {})
+    make_policy(policy_document(store="qdrant") | policy_document(slug="manuals"))
+    corpora = [Corpus.objects.get(slug=slug) for slug in ("help-centre", "manuals")]
+    for corpus in corpora:
+        accept(corpus, upsert("a", 1))
+    process = Process()
+
+    process.rounds()
+    without = [live(corpus) is not None for corpus in corpora]
+    qdrant = LocalQdrant()
+    vectors.register("qdrant", qdrant.vectors)
+    qdrant.is_away = True
+    process.seconds += 60
+    process.rounds()
+    away = live(corpora[0])
+    qdrant.is_away = False
+    process.seconds += 60
+    process.rounds()
+
+    assert (without, away) == ([False, True], None)
+    assert [live(corpus) is not None for corpus in corpora] == [True, True]

@@ -24,7 +24,7 @@ from django.utils import timezone
 
 from controlplane.corpora import upkeep
 from controlplane.corpora.embedding import Embedder, open_embedder
-from controlplane.corpora.errors import NotEmbedded
+from controlplane.corpora.errors import NotEmbedded, VectorsNowhere, VectorsUnavailable
 from controlplane.corpora.indexing import index_pending
 from controlplane.corpora.models import Corpus, Namespace, NamespaceState
 from controlplane.corpora.policies import promises
@@ -47,7 +47,7 @@ Open = Callable[[Promised], AbstractContextManager[Embedder]]
 
 @dataclass(slots=True)
 class Trouble:
-    """Of a namespace that cannot be indexed now."""
+    """Of a namespace that cannot be indexed now, or a corpus that cannot be given one."""
 
     failures: int = 0
     again_at: float = 0.0
@@ -76,7 +76,7 @@ class Indexer:
         self._now = now
         self._monotonic = monotonic
         self._rng = rng or Random()  # noqa: S311 - jitter, not a secret
-        self._troubles: dict[int, Trouble] = {}
+        self._troubles: dict[Corpus | Namespace, Trouble] = {}
         self._outages = 0
 
     def run(self) -> None:
@@ -100,7 +100,8 @@ class Indexer:
         promised = promises()
         for corpus in Corpus.objects.filter(slug__in=list(promised)):
             one = promised[corpus.slug]
-            upkeep.ensure_namespaces(corpus, one, now=self._now())
+            if self._is_due(corpus):
+                self._ensure_namespaces(corpus, one)
             for namespace in upkeep.serving_namespaces(corpus):
                 if self._stop.is_set():
                     return taken
@@ -109,6 +110,15 @@ class Indexer:
             if corpus.live_namespace_id is None:
                 upkeep.begin_serving(corpus, one, now=self._now())
         return taken
+
+    def _ensure_namespaces(self, corpus: Corpus, promised: Promised) -> None:
+        """Have a corpus given what it lacks; what it has is indexed whether that can be or not."""
+        try:
+            upkeep.ensure_namespaces(corpus, promised, now=self._now())
+        except (VectorsNowhere, VectorsUnavailable) as exc:
+            self._wait_out(corpus, f"{exc.code}: {exc}")
+        else:
+            self._troubles.pop(corpus, None)
 
     def _turn(self, namespace: Namespace, promised: Promised) -> int:
         # A namespace keeps the model that it was made for, whatever the policy wants by now.
@@ -122,12 +132,15 @@ class Indexer:
         except NotEmbedded as exc:
             self._wait_out(namespace, f"{exc.why}: {exc}")
             return 0
+        except (VectorsNowhere, VectorsUnavailable) as exc:
+            self._wait_out(namespace, f"{exc.code}: {exc}")
+            return 0
         except Exception as exc:
             # Whatever it is, other corpora are none of its business.
             logger.exception("%s cannot be indexed", namespace)
             self._wait_out(namespace, type(exc).__name__)
             return 0
-        if self._troubles.pop(namespace.pk, None) is not None:
+        if self._troubles.pop(namespace, None) is not None:
             logger.warning("%s can be indexed again", namespace)
         return taken
 
@@ -152,15 +165,15 @@ class Indexer:
         for _ in connection.connection.notifies(timeout=POLL_SECONDS, stop_after=1):
             pass
 
-    def _is_due(self, namespace: Namespace) -> bool:
-        trouble = self._troubles.get(namespace.pk)
+    def _is_due(self, whose: Corpus | Namespace) -> bool:
+        trouble = self._troubles.get(whose)
         return trouble is None or self._monotonic() >= trouble.again_at
 
-    def _wait_out(self, namespace: Namespace, why: str) -> None:
-        trouble = self._troubles.setdefault(namespace.pk, Trouble())
+    def _wait_out(self, whose: Corpus | Namespace, why: str) -> None:
+        trouble = self._troubles.setdefault(whose, Trouble())
         trouble.failures += 1
         if trouble.failures == 1:
-            logger.warning("%s waits: %s", namespace, why)
+            logger.warning("%s waits: %s", whose, why)
         wait = backoff(min(trouble.failures, 10), base=1.0, cap=MAX_BACKOFF_SECONDS, rng=self._rng)
         trouble.again_at = self._monotonic() + wait
 
