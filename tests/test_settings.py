@@ -95,6 +95,8 @@ def test_missing_variable_is_named(read, name, value):
         ("BALLAST_PAYLOAD_STORE", "s3:///prefix"),
         ("BALLAST_DUMP_STORE", "var/dumps"),
         ("BALLAST_DUMP_COPY_STORE", "s3:///prefix"),
+        ("BALLAST_QDRANT_URL", ":memory:"),
+        ("BALLAST_QDRANT_ON_DISK", "sometimes"),
         ("AWS_ENDPOINT_URL", "127.0.0.1:9000"),
         ("AWS_ALLOW_HTTP", "perhaps"),
         ("BALLAST_SAMPLE_DAYS", "366"),

@@ -7,6 +7,7 @@ from django.utils import timezone
 
 from controlplane.approvals.models import ChangeRequest
 from controlplane.approvals.operations import apply_change
+from controlplane.corpora import vectors
 from controlplane.corpora.models import Corpus, CorpusMinute, CorpusPolicy, Document, NamespaceState, Pending
 from controlplane.corpora.namespaces import mark_ready, switch
 from controlplane.corpora.operations import RECONCILE
@@ -15,6 +16,7 @@ from controlplane.work import handlers
 from tests.corpora.kept_corpora import make_corpus, make_namespace, policy_document
 from tests.corpora_documents import SLUG
 from tests.factories import crew, sign
+from tests.qdrant_local import LocalQdrant
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deployment")]
 
@@ -161,6 +163,25 @@ def test_oncall_rebuilds_switches_and_drops(as_operator):
     assert serving.status == 409
     assert [row["state"] for row in dropped.body["namespaces"]] == [NamespaceState.READY, NamespaceState.DROPPED]
     assert oncall.post(f"{PATH}/switch", WHY | {"namespace": 9}).status == 404
+
+
+def test_rebuild_is_refused_where_nobody_keeps_the_vectors(as_operator, monkeypatch):
+    """None is set up under the policy's name, or it is away, which may pass."""
+    monkeypatch.setattr(vectors, "_stores", {})
+    make_corpus(store="qdrant")
+    oncall = as_operator(crew.oncall)
+
+    nowhere = oncall.post(f"{PATH}/rebuild", WHY)
+    qdrant = LocalQdrant()
+    qdrant.is_away = True
+    vectors.register("qdrant", qdrant.vectors)
+    away = oncall.post(f"{PATH}/rebuild", WHY)
+    qdrant.is_away = False
+    built = oncall.post(f"{PATH}/rebuild", WHY)
+
+    assert (nowhere.status, nowhere.body["error"]["code"]) == (409, "vectors_nowhere")
+    assert (away.status, away.body["error"]["code"]) == (503, "vectors_unavailable")
+    assert built.status == 201
 
 
 def test_comparison_is_handed_in_as_work(as_operator):

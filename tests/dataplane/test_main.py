@@ -16,6 +16,9 @@ from dataplane.__main__ import (
     runner_settings,
     supervisor_settings,
 )
+from dataplane.credentials import SecretStore, SecretUnavailable
+from dataplane.process import _open_beside
+from dataplane.settings import QdrantSettings
 
 AGENT = {"REDIS_URL": "redis://127.0.0.1:6379/0", "BALLAST_AGENT_TOKEN": "t", "BALLAST_HOST_NAME": "h"}
 
@@ -95,6 +98,21 @@ def test_status_pages_link_to_no_promises_unless_it_is_told_where_they_are():
     assert gateway_settings(Environment(told), slot=0).fairness_url == "https://console.example/fairness/"
     with pytest.raises(BadVariable, match="BALLAST_FAIRNESS_URL"):
         gateway_settings(Environment({"BALLAST_FAIRNESS_URL": "/fairness/"}), slot=0)
+
+
+def test_gateway_asks_a_qdrant_only_if_it_is_told_where_one_is():
+    """Its key is referred to, and had when the gateway starts; what is no web address stops the start."""
+    told = {"BALLAST_QDRANT_URL": "https://qdrant:6333", "BALLAST_QDRANT_KEY": "env:KEY"}
+    settings = gateway_settings(Environment(told), slot=0).qdrant
+
+    assert gateway_settings(Environment({}), slot=0).qdrant is None
+    assert settings == QdrantSettings(url="https://qdrant:6333", key="env:KEY", prefix="ballast")
+    assert _open_beside(None, SecretStore({})) == {}
+    assert set(_open_beside(settings, SecretStore({"KEY": "k"}))) == {"qdrant"}
+    with pytest.raises(SecretUnavailable, match="'env:KEY'"):
+        _open_beside(settings, SecretStore({}))
+    with pytest.raises(BadVariable, match="BALLAST_QDRANT_URL"):
+        gateway_settings(Environment({"BALLAST_QDRANT_URL": ":memory:"}), slot=0)
 
 
 def test_runner_of_jobs_asks_the_gateway_of_its_machine_unless_told():
