@@ -109,7 +109,8 @@ class Attempt:
     error code of the attempt before. `number` counts all attempts of a request, `place` those at one thing that was to
     be had: the embedding by which passages are found, or all the rest; whoever counts first attempts counts both.
     `dropped` and `adjusted` are the request's fields that were not sent to the lane, or not as they were asked for.
-    `waited_seconds` is the time spent waiting for the provider after the first token. `cost_micros` is what it cost, in millionths of a US dollar, once it has ended.
+    `waited_seconds` is the time spent waiting for the provider after the first token. `cost_micros` is what it cost, in
+    millionths of a US dollar, once it has ended.
     """
 
     __slots__ = (
