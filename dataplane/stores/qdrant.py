@@ -13,9 +13,10 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from qdrant_client import AsyncQdrantClient
+import httpx
+from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException
-from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
+from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
 from dataplane.retrieval.errors import CorpusUnavailable
 from dataplane.retrieval.hashes import Vector
@@ -26,6 +27,7 @@ log = logging.getLogger("ballast.corpora")
 
 TIMEOUT_SECONDS: Final = 5.0
 _NOT_FOUND: Final = 404
+_HUNG_UP: Final = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 
 
 class QdrantNearestIds:
@@ -48,14 +50,13 @@ class QdrantNearestIds:
         """As `NearestIds.nearest`."""
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                # Never `indexed_only`: what was put there a moment ago is in no graph yet, and must be found.
-                found = await self._client.query_points(
-                    vectors_collection(self._prefix, namespace),
-                    query=vector.tolist(),
-                    limit=limit,
-                    with_payload=False,
-                    with_vectors=False,
-                )
+                try:
+                    found = await self._ask(namespace, vector, limit)
+                except ResponseHandlingException as exc:
+                    if not isinstance(exc.source, _HUNG_UP):
+                        raise
+                    # A connection that was closed since it was last used, as a rule; the next one is new.
+                    found = await self._ask(namespace, vector, limit)
         except UnexpectedResponse as exc:
             if exc.status_code == _NOT_FOUND:
                 raise VectorsGone(f"its vector store has no namespace {namespace}") from exc
@@ -63,6 +64,16 @@ class QdrantNearestIds:
         except (ApiException, QdrantException, TimeoutError) as exc:
             raise _unavailable(exc) from exc
         return [(int(point.id), 1.0 - point.score) for point in found.points]
+
+    async def _ask(self, namespace: int, vector: Vector, limit: int) -> models.QueryResponse:
+        # Never `indexed_only`: what was put there a moment ago is in no graph yet, and must be found.
+        return await self._client.query_points(
+            vectors_collection(self._prefix, namespace),
+            query=vector.tolist(),
+            limit=limit,
+            with_payload=False,
+            with_vectors=False,
+        )
 
 
 def connect(url: str, *, key: str | None, prefix: str, timeout_seconds: float = TIMEOUT_SECONDS) -> QdrantNearestIds:
