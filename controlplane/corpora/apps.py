@@ -13,7 +13,16 @@ class CorporaConfig(AppConfig):
 
     def ready(self) -> None:
         from controlplane.approvals.kinds import register
-        from controlplane.corpora import capturing, dump_keeping, indexing, policies, reconciling_work, vectors
+        from controlplane.corpora import (
+            capturing,
+            drilling,
+            drills,
+            dump_keeping,
+            indexing,
+            policies,
+            reconciling_work,
+            vectors,
+        )
         from controlplane.releases.sections import Section
         from controlplane.releases.sections import register as register_section
         from controlplane.work import handlers
@@ -34,6 +43,7 @@ class CorporaConfig(AppConfig):
         handlers.register(
             handlers.Handler(dump_keeping.VERIFY, dump_keeping.run_verification, max_attempts=3, limit_seconds=HOURS)
         )
+        handlers.register(handlers.Handler(drills.KIND, drilling.run_work, max_attempts=3, limit_seconds=HOURS))
         handlers.register(handlers.Handler(capturing.TAKE_AGAIN, capturing.take_again, work=capturing.LETTER))
         reconcile = handlers.Handler(
             reconciling_work.RECONCILE,

@@ -144,3 +144,39 @@ class DumpFailed(CorpusError):
     """The dump could not be made; what is in the store of it has no manifest, and nobody takes it for a dump."""
 
     code = "dump_failed"
+
+
+class UnknownScenario(CorpusError):
+    """No drill has a scenario of this name."""
+
+    code = "unknown_scenario"
+
+
+class DrillUnderWay(CorpusError):
+    """Another drill of the corpus has not ended; what two measure at a time says nothing of either."""
+
+    code = "drill_under_way"
+
+
+class DrillNotPossible(CorpusError):
+    """What the scenario needs is not there: a namespace that serves, or dumps enough."""
+
+    code = "drill_not_possible"
+
+
+class WordsNotTyped(CorpusError):
+    """A drill on what serves needs its words typed, by each of the two people."""
+
+    code = "words_not_typed"
+
+
+class SamePerson(CorpusError):
+    """Who asked for a drill on what serves cannot confirm it; somebody else has to."""
+
+    code = "same_person"
+
+
+class DrillOver(CorpusError):
+    """The drill has ended, or is not where this could happen to it."""
+
+    code = "drill_over"

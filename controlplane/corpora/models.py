@@ -16,6 +16,7 @@ from controlplane.corpora.records import Dump as Dump
 from controlplane.corpora.records import Reconciliation as Reconciliation
 from controlplane.corpora.records import RecoveryDrill as RecoveryDrill
 from controlplane.corpora.records import RecoveryRate as RecoveryRate
+from controlplane.corpora.records import Sandbox as Sandbox
 from controlplane.versioned.models import DocumentActivation, DocumentVersion
 from dataplane.retrieval.policy import MAX_SLUG_CHARACTERS, Corpora
 from dataplane.retrieval.tables import CORPORA, DOCUMENTS, NAMESPACES, PENDING, SOURCES, Snapshot, chunks_table

@@ -134,6 +134,15 @@ def reconcile_store(
     return record.end(row, found, now=now + timedelta(seconds=clock() - begun))
 
 
+def find_differing(*, corpus: Corpus, namespace: Namespace) -> tuple[int, list[Differing]]:
+    """As `reconcile_store`, and nothing is written down or repaired. Returns how many documents were compared, and all
+    that differ.
+    """
+    found = Findings(buckets=BUCKETS)
+    differing = [one for some in _compare(corpus, namespace, found) for one in some]
+    return found.compared, differing
+
+
 def _compare(corpus: Corpus, namespace: Namespace, found: Findings) -> Iterator[list[Differing]]:
     """The documents that differ, some at a time; `found` is told how much was compared."""
     parameters: Row = {"corpus": corpus.pk, "namespace": namespace.pk, "model": namespace.model}
@@ -232,6 +241,25 @@ def _odd(namespace: Namespace, store: ExternalVectors, chunks: Sequence[Row]) ->
             vector=vector,
         )
     ]
+
+
+def sample_corrupt(namespace: Namespace, n: int = 299) -> tuple[int, int]:
+    """Draw so many chunks that can be found at random. Returns how many there were, and how many of them are not what
+    they were when they were written.
+    """
+    if (store := external(namespace.store)) is not None:
+        drawn = _read(
+            f"SELECT id FROM {namespace.table} WHERE died IS NULL ORDER BY random() LIMIT %(n)s",  # noqa: S608 - a name of ours
+            {"n": n},
+        )
+        chunks = _chunks(namespace, ids=[row["id"] for row in drawn]) if drawn else []
+        return len(chunks), len(_odd(namespace, store, chunks))
+    statement = f"""
+        SELECT count(*) AS drawn, count(*) FILTER (WHERE c.chunk_sha256 IS DISTINCT FROM {CHUNK_DIGEST_SQL}) AS bad
+        FROM (SELECT * FROM {namespace.table} WHERE died IS NULL ORDER BY random() LIMIT %(n)s) c
+    """  # noqa: S608 - names of ours; the values are parameters
+    [row] = _read(statement, {"n": n})
+    return int(row["drawn"]), int(row["bad"])
 
 
 # --- ghosts ----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """What is written down about corpora: how they stood, what was compared, dumps, and drills."""
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import pgtrigger
 from django.db import models
@@ -150,6 +150,29 @@ class DrillState(models.TextChoices):
     CANCELLED = "cancelled", "Cancelled"
 
 
+class DrillEvent(models.TextChoices):
+    """What happens to a drill."""
+
+    CONFIRMED = "confirmed", "A second person agreed"
+    BEGUN = "begun", "Somebody began it"
+    PASSED = "passed", "It came back whole"
+    FAILED = "failed", "It did not"
+    CANCELLED = "cancelled", "Somebody called it off"
+
+
+DRILL_TRANSITIONS: Final = {
+    (DrillState.WAITING, DrillEvent.CONFIRMED): DrillState.QUEUED,
+    (DrillState.WAITING, DrillEvent.CANCELLED): DrillState.CANCELLED,
+    (DrillState.QUEUED, DrillEvent.BEGUN): DrillState.RUNNING,
+    (DrillState.QUEUED, DrillEvent.FAILED): DrillState.FAILED,
+    (DrillState.QUEUED, DrillEvent.CANCELLED): DrillState.CANCELLED,
+    (DrillState.RUNNING, DrillEvent.PASSED): DrillState.PASSED,
+    (DrillState.RUNNING, DrillEvent.FAILED): DrillState.FAILED,
+    (DrillState.RUNNING, DrillEvent.CANCELLED): DrillState.CANCELLED,
+}
+UNENDED: Final = (DrillState.WAITING, DrillState.QUEUED, DrillState.RUNNING)
+
+
 class RecoveryDrill(models.Model):
     """One game day: a loss on purpose in a sandbox namespace, and how long it took to come back from it.
 
@@ -192,6 +215,10 @@ class RecoveryDrill(models.Model):
                 | (Q(confirmed_at__isnull=False) & ~Q(confirmed_by="") & ~Q(confirmed_by=models.F("actor"))),
                 name="live_drill_has_two_people",
             ),
+            # What two measure at a time says nothing of either.
+            models.UniqueConstraint(
+                fields=["corpus"], condition=Q(state__in=UNENDED), name="one_drill_of_a_corpus_at_a_time"
+            ),
         ]
         triggers: ClassVar = [
             pgtrigger.Protect(
@@ -210,3 +237,33 @@ class RecoveryDrill(models.Model):
     @property
     def audit_name(self) -> str:
         return f"recovery-drill:{self.pk}"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it changes any more."""
+        return self.state not in UNENDED
+
+
+class Sandbox(models.Model):
+    """Where a drill takes place: what is lost, what comes back, and which of the two is searched. It is to a drill what
+    its row is to a corpus.
+
+    Of a live drill `lost` is what serves, which nobody harms; otherwise both are the drill's own and go with it.
+    """
+
+    drill = models.OneToOneField(RecoveryDrill, on_delete=models.PROTECT, related_name="sandbox")
+    lost = models.ForeignKey("corpora.Namespace", on_delete=models.PROTECT, related_name="+")
+    recovered = models.ForeignKey(
+        "corpora.Namespace", null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    live_namespace = models.ForeignKey(
+        "corpora.Namespace", null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    facts = models.JSONField(default=dict, help_text="What was found on the way: see `drilling`")
+    cleared_at = models.DateTimeField(null=True, blank=True, help_text="Set: nothing of it is left")
+
+    class Meta:
+        verbose_name_plural = "sandboxes"
+
+    def __str__(self) -> str:
+        return f"sandbox of {self.drill_id}"

@@ -311,6 +311,18 @@ def _catch_up(corpus: Corpus, namespace: Namespace, now: datetime) -> tuple[int,
     return stale, missing
 
 
+def mark_differing(namespace: Namespace, *, now: datetime) -> None:
+    """Mark every document as pending that a namespace, of a drill too, does not show as it is. In a transaction of the
+    caller's.
+    """
+    differing = _DIFFERING.format(table=namespace.table, documents=DOCUMENT_TABLE)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _MARK.format(differing=differing),
+            {"corpus": namespace.corpus_id, "namespace": namespace.pk, "now": now},
+        )
+
+
 def restore_heads(dump: Dump, *, corpus: Corpus, progress: Progress = quiet, kept: Vault | None = None) -> int:
     """Bring back the documents of a corpus whose table was lost, tombstones too, from a dump. Only keys that have no
     head are: never is a newer one, or any, replaced. Returns how many those are.

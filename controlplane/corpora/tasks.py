@@ -3,7 +3,7 @@
 from celery import shared_task
 from django.utils import timezone
 
-from controlplane.corpora import collecting, dump_keeping, leftovers, reconciling_work, sampling
+from controlplane.corpora import collecting, drills, dump_keeping, leftovers, reconciling_work, sampling
 
 
 @shared_task(name="corpora.dump_due", expires=60)
@@ -43,3 +43,10 @@ def collect() -> int:
     """Let go of what nobody can read any more."""
     now = timezone.now()
     return collecting.collect(now=now) + sampling.forget_minutes(now=now)
+
+
+@shared_task(name="corpora.drill_due", expires=60)
+def drill_due() -> int:
+    """End drills that nobody goes on with, and begin those whose time has come; returns how many of both."""
+    now = timezone.now()
+    return drills.sweep_drills(now=now) + drills.ask_due(now=now)
