@@ -20,7 +20,9 @@ WHERE d.corpus_id = %s AND d.seq <= %s
 
 
 class HalfWritten(Vault):
-    """A store in which a dump was never finished; or, with its manifest, its last block of chunks breaks off. Nothing in it is changed."""
+    """A store in which a dump was never finished; or it has its manifest, and its last block of chunks breaks off.
+    Nothing in it is changed.
+    """
 
     def __init__(self, kept: Vault, *, is_finished: bool) -> None:
         self.url = kept.url

@@ -25,15 +25,21 @@ class ReportRefused(Exception):
     code = "report_refused"
 
 
-def write_report(drill: RecoveryDrill, *, scenario: Scenario, promised: Promised, rows: int) -> dict[str, Any]:
-    """Everything that a drill showed, when it is over. `rows`: chunks that came back.
+def write_report(
+    drill: RecoveryDrill, *, scenario: Scenario, promised: Promised, way: str, rows: int
+) -> dict[str, Any]:
+    """Everything that a drill showed, when it is over.
+
+    Args:
+        way: How it came back: restore, rebuild or replicate; empty: that was not decided.
+        rows: Chunks that were lost.
 
     Shape: {"format": FORMAT, "drill": int, "corpus", "scenario", "title", "loss", "detection", "state", "error": str,
     "targets_live": bool, "people": {"asked_by", "confirmed_by", "reason": str}, "times": {"asked_at", "confirmed_at",
     "began_at", "ended_at": ISO-8601 or null}, "promised": {"tier", "strategy": str, "rto_seconds", "rpo_seconds",
-    "reembed_minutes": number}, "policy": {"number": int, "digest": str} or null, "release": int or null, "namespace":
-    {"number", "dimensions": int, "model", "store": str} or null, "rows": int, "dump": {"name", "root_sha256",
-    "as_of": str} or null, "steps": [as `RecoveryDrill.steps`], "seconds": {phase: number}, "predicted_seconds",
+    "reembed_minutes": number}, "way": str, "policy": {"number": int, "digest": str} or null, "release": int or null,
+    "namespace": {"number", "dimensions": int, "model", "store": str} or null, "rows": int, "dump": {"name",
+    "root_sha256", "as_of": str} or null, "steps": [as `RecoveryDrill.steps`], "seconds": {phase: number}, "predicted_seconds",
     "rto_seconds", "rpo_seconds": number or null, "keeps_rto", "keeps_rpo": bool or null, "tokens", "cost_micros": int,
     "acceptance": [{"name": str, "passed": bool, "words": str}]}.
     """
@@ -64,6 +70,7 @@ def write_report(drill: RecoveryDrill, *, scenario: Scenario, promised: Promised
             "rpo_seconds": rpo,
             "reembed_minutes": recovery.reembed_minutes.value,
         },
+        "way": way,
         "policy": None if policy is None else {"number": policy.number, "digest": policy.digest},
         "release": None if release is None else release.revision,
         "namespace": None if drill.namespace is None else _namespace(drill.namespace),

@@ -351,9 +351,8 @@ class _Run:
         drill.state, drill.ended_at, drill.error = DRILL_TRANSITIONS[origin, event], ended_at, error
         found: dict[str, Any] = {name: getattr(drill, name) for name in _FOUND}
         try:
-            report = write_report(
-                drill, scenario=self._scenario, promised=self._promised, rows=self._facts.get("rows", 0)
-            )
+            way, rows = self._facts.get("way", ""), self._facts.get("rows", 0)
+            report = write_report(drill, scenario=self._scenario, promised=self._promised, way=way, rows=rows)
             found |= {"report": report, "report_signature": sign_report(report).to_mapping()}
         except SigningKeyMissing as exc:  # which was there when it began
             logger.warning("the report of drill %s is not signed: %s", drill.pk, exc)

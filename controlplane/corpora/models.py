@@ -16,7 +16,6 @@ from controlplane.corpora.records import Dump as Dump
 from controlplane.corpora.records import Reconciliation as Reconciliation
 from controlplane.corpora.records import RecoveryDrill as RecoveryDrill
 from controlplane.corpora.records import RecoveryRate as RecoveryRate
-from controlplane.corpora.records import Sandbox as Sandbox
 from controlplane.versioned.models import DocumentActivation, DocumentVersion
 from dataplane.retrieval.policy import MAX_SLUG_CHARACTERS, Corpora
 from dataplane.retrieval.tables import CORPORA, DOCUMENTS, NAMESPACES, PENDING, SOURCES, Snapshot, chunks_table
@@ -257,3 +256,24 @@ class Source(models.Model):
     def lag_since(self) -> datetime:
         """Since when a change may stand there that nobody took."""
         return self.checked_at if self.oldest_at is None else min(self.oldest_at, self.checked_at)
+
+
+class Sandbox(models.Model):
+    """Where a drill takes place: what is lost, what comes back, and which of the two is searched. It is to a drill what
+    its row is to a corpus.
+
+    Of a live drill `lost` is what serves, which nobody harms; otherwise both are the drill's own and go with it.
+    """
+
+    drill = models.OneToOneField(RecoveryDrill, on_delete=models.PROTECT, related_name="sandbox")
+    lost = models.ForeignKey(Namespace, on_delete=models.PROTECT, related_name="+")
+    recovered = models.ForeignKey(Namespace, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
+    live_namespace = models.ForeignKey(Namespace, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
+    facts = models.JSONField(default=dict, help_text="What was found on the way: see `drilling`")
+    cleared_at = models.DateTimeField(null=True, blank=True, help_text="Set: nothing of it is left")
+
+    class Meta:
+        verbose_name_plural = "sandboxes"
+
+    def __str__(self) -> str:
+        return f"sandbox of {self.drill_id}"

@@ -242,28 +242,3 @@ class RecoveryDrill(models.Model):
     def is_over(self) -> bool:
         """Whether nothing of it changes any more."""
         return self.state not in UNENDED
-
-
-class Sandbox(models.Model):
-    """Where a drill takes place: what is lost, what comes back, and which of the two is searched. It is to a drill what
-    its row is to a corpus.
-
-    Of a live drill `lost` is what serves, which nobody harms; otherwise both are the drill's own and go with it.
-    """
-
-    drill = models.OneToOneField(RecoveryDrill, on_delete=models.PROTECT, related_name="sandbox")
-    lost = models.ForeignKey("corpora.Namespace", on_delete=models.PROTECT, related_name="+")
-    recovered = models.ForeignKey(
-        "corpora.Namespace", null=True, blank=True, on_delete=models.PROTECT, related_name="+"
-    )
-    live_namespace = models.ForeignKey(
-        "corpora.Namespace", null=True, blank=True, on_delete=models.PROTECT, related_name="+"
-    )
-    facts = models.JSONField(default=dict, help_text="What was found on the way: see `drilling`")
-    cleared_at = models.DateTimeField(null=True, blank=True, help_text="Set: nothing of it is left")
-
-    class Meta:
-        verbose_name_plural = "sandboxes"
-
-    def __str__(self) -> str:
-        return f"sandbox of {self.drill_id}"

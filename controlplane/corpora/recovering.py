@@ -25,6 +25,8 @@ from dataplane.retrieval.policy import Corpus as Promised
 
 # Where nobody has counted what a model makes of these words.
 _CHARACTERS_PER_TOKEN: Final = 4
+_MEASURED: Final = 500
+_OTHER_BYTES: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +64,17 @@ class Plan:
 
 
 def size_of(namespace: Namespace) -> Size:
-    """One query, over everything that can be found."""
+    """One query: every chunk is counted, and the words of some are measured for all."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT count(*), coalesce(sum(length(text)), 0), coalesce(sum(octet_length(text) + length(source_key)), 0)"  # noqa: S608 - a name of ours
-            f" FROM {namespace.table} WHERE died IS NULL"
+            f"SELECT (SELECT count(*) FROM {namespace.table} WHERE died IS NULL), avg(length(text)),"  # noqa: S608 - a name of ours
+            " avg(octet_length(text) + octet_length(source_key) + octet_length(metadata::text))"
+            f" FROM (SELECT * FROM {namespace.table} WHERE died IS NULL LIMIT {_MEASURED}) c"
         )
         chunks, characters, size = cursor.fetchone()
-    # Beside the words a row has its vector and some numbers.
-    return Size(chunks, characters, int(size) + chunks * (4 * namespace.dimensions + 200), namespace.dimensions)
+    # Beside its words a row has its vector, a digest and some numbers.
+    row = int(size or 0) + 4 * namespace.dimensions + _OTHER_BYTES
+    return Size(chunks, chunks * int(characters or 0), chunks * row, namespace.dimensions)
 
 
 def make_plan(corpus: Corpus, promised: Promised, scenario: Scenario | None, *, size: Size) -> Plan:
@@ -117,7 +121,7 @@ def _by_dump(corpus: Corpus, size: Size, dumps: Sequence[Dump], why: str) -> Pla
 
 
 def _by_rebuilding(corpus: Corpus, promised: Promised, size: Size, why: str) -> Plan:
-    tokens = _tokens(corpus, size)
+    tokens = tokens_of(corpus, size)
     found = predict_rebuild(corpus, promised, chunks=size.chunks, tokens=tokens, dimensions=size.dimensions)
     seconds = None if found is None else found.seconds
     cost = embedding_cost_micros(promised, tokens=tokens)
@@ -130,7 +134,7 @@ def _chunk_bytes(dump: Dump, size: Size) -> int:
     return size.bytes if known is None else known.bytes
 
 
-def _tokens(corpus: Corpus, size: Size) -> int:
+def tokens_of(corpus: Corpus, size: Size) -> int:
     """What a model would count in these words: as it did the last time, for as many chunks."""
     for rate in measured(corpus, RecoveryRate.Way.REBUILD, dimensions=size.dimensions):
         if rate.corpus_id == corpus.pk and rate.tokens:

@@ -51,7 +51,7 @@ def nothing_left(corpus: Corpus) -> bool:
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_every_scenario_is_seen_and_comes_back_from_its_dump(scenario):
-    """Each loss is seen by its check, the corpus comes back whole, what serves is as it was, and the sandbox is gone."""
+    """Each loss is seen, the corpus comes back whole, what serves is as it was, and no sandbox is left."""
     corpus = serving_corpus()
     before = searchable(corpus.live_namespace)
     for at in (0, 10):
@@ -95,7 +95,7 @@ def test_a_replica_is_switched_to_as_it_is():
 
 
 def test_an_old_dump_is_caught_up_with_what_changed_since():
-    """The oldest dump is restored; what was written after it is indexed, and what was deleted after it stays deleted."""
+    """The oldest dump is restored; what was written since is indexed, and what was deleted since stays deleted."""
     corpus = serving_corpus()
     oldest = dump_of(corpus)
     accept(corpus, upsert("page/1", 2, "Other words."), upsert("page/new", 1, "New words."), delete("page/2", 2))
@@ -112,7 +112,7 @@ def test_an_old_dump_is_caught_up_with_what_changed_since():
 
 
 def test_a_half_written_dump_is_refused_and_the_one_before_it_restored():
-    """Neither a dump without its manifest nor one that breaks off is used; the report names what was wrong with each."""
+    """Neither a dump without its manifest nor one that breaks off is used; the drill tells what was wrong with each."""
     corpus = serving_corpus()
     before = dump_of(corpus)
     newest = dump_of(corpus, at=NOW + timedelta(minutes=1))

@@ -1,0 +1,119 @@
+"""Whether what is promised of a corpus' recovery would be kept today, by what was measured; each in words."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+from django.db.models import QuerySet
+
+from controlplane.corpora.drills import EVERY, EVERY_BY_TIER
+from controlplane.corpora.dump_keeping import good_dumps
+from controlplane.corpora.models import Corpus, RecoveryDrill, RecoveryRate
+from controlplane.corpora.rates import Rebuilding, measured, predict_rebuild
+from controlplane.corpora.records import DrillState
+from controlplane.corpora.recovering import Plan, Size, make_plan, size_of, tokens_of
+from dataplane.retrieval.policy import REBUILD, RESTORE
+from dataplane.retrieval.policy import Corpus as Promised
+
+# The clock begins the next one when the time is over; so long it may take until somebody has to ask why it did not.
+_LATE: Final = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """One thing that was promised, and whether it would be kept: bad is broken, watch is that nobody knows."""
+
+    name: Literal["rto", "reembed", "rpo", "proven"]
+    tone: Literal["good", "watch", "bad"]
+    words: str
+
+
+def proven(corpus: Corpus) -> RecoveryDrill | None:
+    """The newest drill in which it really came back, restored or rebuilt; None: none ever."""
+    return proven_drills().filter(corpus=corpus).first()
+
+
+def proven_drills() -> QuerySet[RecoveryDrill]:
+    """Drills that prove a way back: passed, and something was restored or rebuilt. The newest first."""
+    return RecoveryDrill.objects.filter(state=DrillState.PASSED, report__way__in=[RESTORE, REBUILD])
+
+
+def clauses(corpus: Corpus, promised: Promised, *, now: datetime) -> list[Clause]:
+    """Everything that is promised of a corpus' recovery; nothing while nothing serves. Some queries."""
+    if corpus.live_namespace is None:
+        return []
+    size = size_of(corpus.live_namespace)
+    return [
+        _rto(make_plan(corpus, promised, None, size=size), promised),
+        _reembed(corpus, promised, size),
+        *_rpo(corpus, promised, now),
+        _proven(corpus, promised, now),
+    ]
+
+
+def _rto(plan: Plan, promised: Promised) -> Clause:
+    within = promised.recovery.rto_seconds.value
+    if plan.predicted_seconds is None:
+        words = f"Nobody measured yet how long it takes to {plan.way}; {_span(within)} is promised"
+        return Clause("rto", "watch", words)
+    words = f"To {plan.way} it is predicted to take {_span(plan.predicted_seconds)}; {_span(within)} is promised"
+    return Clause("rto", "good" if plan.predicted_seconds <= within else "bad", words)
+
+
+def _reembed(corpus: Corpus, promised: Promised, size: Size) -> Clause:
+    accepted = promised.recovery.reembed_minutes.value
+    tokens = tokens_of(corpus, size)
+    found = predict_rebuild(corpus, promised, chunks=size.chunks, tokens=tokens, dimensions=size.dimensions)
+    accept = f"We accept {accepted:,.10g} minutes of re-embed"
+    if found is None:
+        return Clause("reembed", "watch", f"{accept}; nobody measured yet what {size.chunks:,} chunks would take")
+    words = f"{accept}; {size.chunks:,} chunks would take {_span(found.seconds)}{_measured(corpus, size)}{_cost(found)}"
+    return Clause("reembed", "good" if found.seconds <= accepted * 60 else "bad", words)
+
+
+def _measured(corpus: Corpus, size: Size) -> str:
+    """The rate behind it, of the newest measure."""
+    newest = measured(corpus, RecoveryRate.Way.REBUILD, dimensions=size.dimensions)[0]
+    return f" at the {newest.rows / max(newest.seconds, 0.001):,.0f} chunks/s that were measured"
+
+
+def _cost(found: Rebuilding) -> str:
+    return f", {found.tokens:,} tokens and ${found.cost_micros / 1e6:,.2f}"
+
+
+def _rpo(corpus: Corpus, promised: Promised, now: datetime) -> Iterator[Clause]:
+    """Of what is restored from dumps; what is rebuilt or replicated is as old as its documents."""
+    if promised.recovery.strategy != RESTORE:
+        return
+    within = promised.recovery.rpo_seconds.value
+    dumps = good_dumps(corpus)
+    verified = dumps.filter(verified_at__isnull=False).first()
+    dump = verified or dumps.first()
+    if dump is None or dump.as_of is None:
+        yield Clause("rpo", "bad", f"There is no good dump; one of the last {_span(within)} is promised")
+        return
+    age = (now - dump.as_of).total_seconds()
+    which = "verified dump" if verified else "dump, which nobody verified yet,"
+    words = f"The newest {which} is {_span(age)} old; {_span(within)} is promised"
+    yield Clause("rpo", "bad" if age > within else "good" if verified else "watch", words)
+
+
+def _proven(corpus: Corpus, promised: Promised, now: datetime) -> Clause:
+    newest = proven(corpus)
+    if newest is None or newest.ended_at is None:
+        return Clause("proven", "watch", "It never came back in a drill, so all of this is a guess")
+    every = EVERY_BY_TIER.get(promised.recovery.tier, EVERY)
+    age = now - newest.ended_at
+    words = f"The last proven restore was {_span(age.total_seconds())} ago; one in {every.days} days is asked for"
+    return Clause("proven", "bad" if age > every + _LATE else "good", words)
+
+
+def _span(seconds: float) -> str:
+    """A length of time for reading: '0.8 s', '45 s', '10 min', '3 h', '2 d'."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.0f} {unit}"
+    return f"{seconds:.0f} s"
