@@ -32,6 +32,7 @@ from controlplane.api.views import (
     policies,
     prompts,
     quotas,
+    recovery_drills,
     redrives,
     releases,
     repairs,
@@ -155,6 +156,15 @@ v1 = [
     path("corpora/<slug:slug>/dumps", dumps.Dumps.as_view(), name="corpus-dumps"),
     path("corpora/<slug:slug>/dumps/<str:name>", dumps.OneDump.as_view(), name="corpus-dump"),
     path("corpora/<slug:slug>/dumps/<str:name>/verify", dumps.VerifyDump.as_view(), name="corpus-dump-verify"),
+    path("corpora/<slug:slug>/drills", recovery_drills.RecoveryDrills.as_view(), name="recovery-drills"),
+    path("corpora/drills/<int:pk>", recovery_drills.OneRecoveryDrill.as_view(), name="recovery-drill"),
+    path(
+        "corpora/drills/<int:pk>/confirm",
+        recovery_drills.ConfirmRecoveryDrill.as_view(),
+        name="recovery-drill-confirm",
+    ),
+    path("corpora/drills/<int:pk>/cancel", recovery_drills.CancelRecoveryDrill.as_view(), name="recovery-drill-cancel"),
+    path("corpora/drills/<int:pk>/report", recovery_drills.RecoveryDrillReport.as_view(), name="recovery-drill-report"),
     path("corpora/<slug:slug>/thresholds", corpus_policies.CorpusThresholds.as_view(), name="corpus-thresholds"),
     # routing and policy
     *_versions("routing-tables", routing.TABLES, many="routing-tables", one="routing-table"),

@@ -25,7 +25,7 @@ from controlplane.console.threshold_content import SPAN, Chart, narrow
 from controlplane.console.threshold_words import chart_id
 from controlplane.console.wording import listed
 from controlplane.corpora.models import Corpus, CorpusMinute, Namespace, NamespaceState, Purpose, RecoveryDrill
-from controlplane.corpora.records import DrillState
+from controlplane.corpora.promise import proven_drills
 from controlplane.corpora.standing import CorpusStanding
 from controlplane.ladder.models import CopyActivation, CopyKind
 from controlplane.telemetry.models import MINUTE
@@ -196,7 +196,7 @@ def corpus_rows(
             "corpus", flat=True
         )
     )
-    passed = RecoveryDrill.objects.filter(state=DrillState.PASSED).order_by("corpus_id", "-id").distinct("corpus_id")
+    passed = proven_drills().order_by("corpus_id", "-id").distinct("corpus_id")
     proven = {drill.corpus_id: drill for drill in passed.defer("steps", "acceptance", "report", "report_signature")}
     rows = [
         CorpusRow(

@@ -39,9 +39,9 @@ def write_report(
     "began_at", "ended_at": ISO-8601 or null}, "promised": {"tier", "strategy": str, "rto_seconds", "rpo_seconds",
     "reembed_minutes": number}, "way": str, "policy": {"number": int, "digest": str} or null, "release": int or null,
     "namespace": {"number", "dimensions": int, "model", "store": str} or null, "rows": int, "dump": {"name",
-    "root_sha256", "as_of": str} or null, "steps": [as `RecoveryDrill.steps`], "seconds": {phase: number}, "predicted_seconds",
-    "rto_seconds", "rpo_seconds": number or null, "keeps_rto", "keeps_rpo": bool or null, "tokens", "cost_micros": int,
-    "acceptance": [{"name": str, "passed": bool, "words": str}]}.
+    "root_sha256", "as_of": str} or null, "steps": [as `RecoveryDrill.steps`], "seconds": {phase: number},
+    "predicted_seconds", "rto_seconds", "rpo_seconds": number or null, "keeps_rto", "keeps_rpo": bool or null, "tokens",
+    "cost_micros": int, "acceptance": [{"name": str, "passed": bool, "words": str}]}.
     """
     recovery, dump, policy, release = promised.recovery, drill.dump, corpus_policies.active(), current_release()
     rto, rpo = recovery.rto_seconds.value, recovery.rpo_seconds.value

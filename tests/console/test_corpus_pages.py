@@ -78,6 +78,7 @@ def write_minutes(corpus, count=5, **facts):
 def make_drill(corpus, *, rto_seconds=480.0, **facts):
     now = timezone.now()
     facts = {"state": "passed", "ended_at": now - timedelta(days=3), "asked_at": now} | facts
+    facts.setdefault("report", {"way": "restore"})
     return RecoveryDrill.objects.create(
         corpus=corpus, scenario="index_dropped", reason="r", actor="oncall", rto_seconds=rto_seconds, **facts
     )

@@ -183,6 +183,10 @@ def judge_version(side):
     return {"slug": "grounded", "number": 1}
 
 
+def recovery_drill(side):
+    return {"pk": side.recovery_drill.pk}
+
+
 def dump(side):
     return {"slug": side.dump.corpus.slug, "name": side.dump.name}
 
@@ -369,6 +373,12 @@ TABLE = Table(
         Row("POST", "api:drill-end", "--+---+.", GONE, GONE, drill),
         Row("POST", "api:drill-propose-values", "--+---+.", GONE, GONE, drill),
         Row("POST", "api:drill-propose-leaving", "--+---+.", GONE, GONE, drill),
+        Row("GET", "api:recovery-drills", SEEN, GONE, GONE, corpus),
+        Row("POST", "api:recovery-drills", "--+---+.", GONE, GONE, corpus),
+        Row("GET", "api:recovery-drill", SEEN, GONE, GONE, recovery_drill),
+        Row("POST", "api:recovery-drill-confirm", "--+---+.", GONE, GONE, recovery_drill),
+        Row("POST", "api:recovery-drill-cancel", "--+---+.", GONE, GONE, recovery_drill),
+        Row("GET", "api:recovery-drill-report", SEEN, GONE, GONE, recovery_drill),
         Row("GET", "api:policies", READER, REFUSED, REFUSED),
         Row("POST", "api:policies", "------+-", REFUSED, REFUSED),
         Row("GET", "api:policy", SEEN, GONE, GONE, number),

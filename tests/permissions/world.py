@@ -14,9 +14,10 @@ from controlplane.alerts.models import ChannelKind
 from controlplane.approvals import operations as approvals
 from controlplane.approvals.models import BreakGlass, ChangeRequest
 from controlplane.approvals.policy_kind import propose_policy
-from controlplane.corpora.models import Dump
+from controlplane.corpora.models import Corpus, Dump, RecoveryDrill
 from controlplane.corpora.namespaces import switch
 from controlplane.corpora.policies import corpus_policies
+from controlplane.corpora.records import DrillState
 from controlplane.deadletters import redrive, retention
 from controlplane.deadletters.models import DeadLetter, RedrivePlan
 from controlplane.deadletters.payloads import ConfiguredStore
@@ -102,6 +103,7 @@ class Side:
     release: Release
     drill: Drill
     dump: Dump
+    recovery_drill: RecoveryDrill
     grant: RoleGrant
     token: OperatorToken
 
@@ -153,6 +155,7 @@ def make_world() -> World:
     shared = {
         "drill": drill,
         "dump": dump,
+        "recovery_drill": _make_recovery_drill(dump.corpus),
         "routing_change": routing_change,
         "trial": ValidatorTrial.objects.get(),
         "eval_run": eval_run,
@@ -188,6 +191,20 @@ def _make_corpora() -> tuple[ChangeRequest, Dump]:
         corpus=corpus, namespace=namespace, name="help-centre-half-written", actor=SETUP, began_at=NOW
     )
     return change, dump
+
+
+def _make_recovery_drill(corpus: Corpus) -> RecoveryDrill:
+    """One that has ended, with a report that somebody signed."""
+    return RecoveryDrill.objects.create(
+        corpus=corpus,
+        scenario="index_dropped",
+        state=DrillState.PASSED,
+        reason="r",
+        actor=SETUP,
+        asked_at=NOW,
+        report={"way": "restore"},
+        report_signature={"document": "{}", "digest": "", "key_id": "", "signature": ""},
+    )
 
 
 # What is kept of a version that could not be asked.

@@ -28,6 +28,7 @@ from controlplane.corpora import operations
 from controlplane.corpora.access import access_corpora, access_corpus, access_namespace, visible_corpora
 from controlplane.corpora.documents import searchable
 from controlplane.corpora.models import MAX_KEY_CHARACTERS, Corpus
+from controlplane.corpora.promise import clauses
 from controlplane.corpora.standing import standings
 from controlplane.ladder.checks import signed_words
 from dataplane.retrieval.tables import Snapshot
@@ -90,6 +91,8 @@ def corpus_page(request: HttpRequest, slug: str) -> HttpResponse:
         "drills": corpus.drills.defer("steps", "report", "report_signature")[:_MOST_RECORDS],
         "events": timeline(events),
         "may_operate": may_operate,
+        "may_drill": may(operator, "corpora.drill_corpus"),
+        "clauses": clauses(corpus, row.promised, now=now) if row.promised else [],
         "generated_at": now,
     }
     return render(request, "corpora/corpus.html", context)
