@@ -56,7 +56,7 @@ logger = logging.getLogger(__name__)
 PREPARE: Final = "prepare"
 # What a loss costs.
 PHASES: Final = ("detect", "decide", "restore", "verify", "switch")
-# After that nothing more is begun in this piece: a worker is given 300 s.
+# After that nothing more is begun in this piece, so that others' work gets its turn.
 BEGIN_SECONDS: Final = 60.0
 # That an acceptance makes of a store that PostgreSQL searches.
 _CHECKS: Final = 4

@@ -9,9 +9,9 @@ from django.db.models import QuerySet
 
 from controlplane.corpora.drills import EVERY, EVERY_BY_TIER
 from controlplane.corpora.dump_keeping import good_dumps
-from controlplane.corpora.models import Corpus, RecoveryDrill, RecoveryRate
+from controlplane.corpora.models import Corpus, RecoveryDrill
 from controlplane.corpora.rates import Rebuilding, measured, predict_rebuild
-from controlplane.corpora.records import DrillState
+from controlplane.corpora.records import DrillState, RecoveryWay
 from controlplane.corpora.recovering import Plan, Size, make_plan, size_of, tokens_of
 from dataplane.retrieval.policy import REBUILD, RESTORE
 from dataplane.retrieval.policy import Corpus as Promised
@@ -74,7 +74,7 @@ def _reembed(corpus: Corpus, promised: Promised, size: Size) -> Clause:
 
 def _measured(corpus: Corpus, size: Size) -> str:
     """The rate behind it, of the newest measure."""
-    newest = measured(corpus, RecoveryRate.Way.REBUILD, dimensions=size.dimensions)[0]
+    newest = measured(corpus, RecoveryWay.REBUILD, dimensions=size.dimensions)[0]
     return f" at the {newest.rows / max(newest.seconds, 0.001):,.0f} chunks/s that were measured"
 
 

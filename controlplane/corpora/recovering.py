@@ -9,7 +9,7 @@ from django.db import connection
 
 from controlplane.corpora.dump_keeping import good_dumps
 from controlplane.corpora.errors import DrillNotPossible
-from controlplane.corpora.models import Corpus, Dump, Namespace, RecoveryDrill, RecoveryRate
+from controlplane.corpora.models import Corpus, Dump, Namespace, RecoveryDrill
 from controlplane.corpora.rates import (
     COUNTED,
     FIXED_SECONDS,
@@ -18,7 +18,7 @@ from controlplane.corpora.rates import (
     predict_rebuild,
     predict_restore_seconds,
 )
-from controlplane.corpora.records import DrillState
+from controlplane.corpora.records import DrillState, RecoveryWay
 from controlplane.corpora.scenarios import Left, Scenario
 from dataplane.retrieval.policy import REBUILD, REPLICATE, RESTORE
 from dataplane.retrieval.policy import Corpus as Promised
@@ -136,7 +136,7 @@ def _chunk_bytes(dump: Dump, size: Size) -> int:
 
 def tokens_of(corpus: Corpus, size: Size) -> int:
     """What a model would count in these words: as it did the last time, for as many chunks."""
-    for rate in measured(corpus, RecoveryRate.Way.REBUILD, dimensions=size.dimensions):
+    for rate in measured(corpus, RecoveryWay.REBUILD, dimensions=size.dimensions):
         if rate.corpus_id == corpus.pk and rate.tokens:
             return round(rate.tokens / rate.rows * size.chunks)
     return size.characters // _CHARACTERS_PER_TOKEN

@@ -10,6 +10,7 @@ from django.db import connection
 
 from controlplane.corpora import drilling, drills
 from controlplane.corpora.models import Corpus, Purpose, RecoveryDrill, RecoveryRate
+from controlplane.corpora.records import RecoveryWay
 from controlplane.corpora.scenarios import SCENARIOS
 from controlplane.work import operations as work
 from controlplane.work.models import Task
@@ -80,7 +81,7 @@ def test_rebuilding_embeds_every_document_and_says_what_it_cost(scenario):
     assert drill.state == "passed", drill.error
     assert len(watch.embedder.texts) == drill.tokens == drill.cost_micros == DOCUMENTS
     assert drill.rpo_seconds == 0
-    assert RecoveryRate.objects.get().way == RecoveryRate.Way.REBUILD
+    assert RecoveryRate.objects.get().way == RecoveryWay.REBUILD
 
 
 def test_a_replica_is_switched_to_as_it_is():
