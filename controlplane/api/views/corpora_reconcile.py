@@ -57,7 +57,7 @@ class ListingBody(Strict):
     )
 
 
-class DifferenceRow(serializers.Serializer[Any]):
+class ListingFindingRow(serializers.Serializer[Any]):
     kind = serializers.ChoiceField(choices=[kind.value for kind in Difference])
     key = serializers.CharField(source="source_key")
     detail = serializers.CharField()
@@ -66,7 +66,7 @@ class DifferenceRow(serializers.Serializer[Any]):
 class ListingAnswer(serializers.Serializer[Any]):
     compared = serializers.IntegerField(source="findings.compared")
     counts = serializers.DictField(source="findings.counts", child=serializers.IntegerField(), help_text="By kind")
-    findings = DifferenceRow(source="findings.named", many=True, help_text=f"The first {NAMED} of each kind")
+    findings = ListingFindingRow(source="findings.named", many=True, help_text=f"The first {NAMED} of each kind")
     repaired = serializers.IntegerField(source="findings.repaired")
     token = serializers.CharField(allow_null=True, help_text="For a listing that is made after this answer")
 

@@ -38,7 +38,7 @@ class RecoveryDrillRow(serializers.ModelSerializer[RecoveryDrill]):
         return list(drill.acceptance.get("checks", []))
 
 
-class StepRow(serializers.Serializer[Any]):
+class DrillStepRow(serializers.Serializer[Any]):
     name = serializers.CharField()
     began_at = serializers.DateTimeField()
     ended_at = serializers.DateTimeField(allow_null=True)
@@ -49,7 +49,7 @@ class StepRow(serializers.Serializer[Any]):
 
 
 class RecoveryDrillWhole(RecoveryDrillRow):
-    steps = StepRow(many=True)
+    steps = DrillStepRow(many=True)
 
     class Meta(RecoveryDrillRow.Meta):
         fields: ClassVar = [*RecoveryDrillRow.Meta.fields, "steps"]
