@@ -180,7 +180,7 @@ def signature_verdict(drill: RecoveryDrill) -> tuple[Tone, str]:
         return "bad", str(exc)
     if report != drill.report:
         return "bad", "The report that is kept is not the one that was signed"
-    return "good", f"The signature holds; digest {digest[:8]}"
+    return "good", f"Signature holds: {digest[:8]}"
 
 
 def verdict_sentence(drill: RecoveryDrill, recovery: Recovery) -> tuple[Tone, str]:

@@ -90,6 +90,7 @@ DRILL = "SELECT id FROM routing_drill ORDER BY id DESC LIMIT 1"
 COPY = "/ladder/copy/"
 SURFACE = "/ladder/surfaces/web-chat/"
 CORPUS = "/corpora/help-centre/"
+GAME_DAY = "SELECT id FROM corpora_recoverydrill ORDER BY id DESC LIMIT 1"
 EPISODE = "SELECT floor(extract(epoch FROM since))::bigint FROM ladder_rungactivation ORDER BY id LIMIT 1"
 LADDER_CHANGE = "SELECT id FROM approvals_changerequest WHERE kind = 'ladder.policy' ORDER BY id LIMIT 1"
 REQUEST = "SELECT request_id FROM ledger_usagerow ORDER BY attempt DESC, at DESC LIMIT 1"
@@ -154,6 +155,9 @@ PAGES = (
     Page("corpora", "oncall", _fixed("/corpora/")),
     Page("corpus", "oncall", _fixed(CORPUS)),
     Page("corpus, as an auditor", "auditor", _fixed(f"{CORPUS}?key=parcel-lost")),
+    Page("recovery-drill-new", "oncall", _fixed(f"{CORPUS}drills/new/")),
+    Page("recovery-drill", "oncall", _latest(GAME_DAY, "/corpora/drills/{}/")),
+    Page("recovery-drill-confirm", "admin", _latest(GAME_DAY, "/corpora/drills/{}/confirm/")),
     Page("corpus-numbers", "oncall", _fixed(f"{CORPUS}numbers/")),
     Page("corpus-policies", "oncall", _fixed("/corpora/policies/")),
     Page("corpus-policies-new", "oncall", _fixed("/corpora/policies/new/")),

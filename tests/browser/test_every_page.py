@@ -24,6 +24,7 @@ from datetime import datetime, timedelta, UTC
 from controlplane.ledger.streams import record_streams
 from controlplane.telemetry.operations import merge_rollups, record_events, record_quota_states
 from tests.alerts.channels import furnish as furnish_alerts
+from tests.corpora.game_days import furnish as furnish_game_days
 from tests.deadletters.redrives import furnish as furnish_letters
 from tests.repair_rows import make_repair
 from tests.shadows.promotions import furnish as furnish_shadows
@@ -38,6 +39,7 @@ furnish_shadows(now)  # first, since what is proposed then is of the table in fo
 furnish(now)
 furnish_letters(now)
 furnish_alerts(now)
+furnish_game_days(now)
 make_repair(at=now, tenant="globex", why='/topic: "' + "x" * 200 + '" is not one of "orders" or "refunds"')
 """
 COLOURS = ["color-contrast"]

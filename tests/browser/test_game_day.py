@@ -41,7 +41,7 @@ def test_game_day_from_the_corpus_page_to_the_signed_report(enter, stack, tmp_pa
     oncall.sees("Game day")
     expect(oncall.page.locator("#drill")).to_contain_text("It came back, verified, in", timeout=600_000)
     expect(oncall.page.locator("#acceptance")).to_contain_text("recall@10")
-    expect(oncall.page.locator("#signature")).to_contain_text("The signature holds")
+    expect(oncall.page.locator("#signature")).to_contain_text("Signature holds")
     oncall.photograph("game-day-passed")
     with oncall.page.expect_download() as taken:
         oncall.press("Download the signed report")

@@ -154,7 +154,7 @@ def test_passed_one_stands_against_the_promise_with_its_signed_report(corpus, si
 
     assert "It came back, verified, in 2.50 s, predicted 2.00 s; 15 min is promised" in page
     assert "4 of 4 chunks" in page
-    assert "The signature holds" in page
+    assert "Signature holds" in page
     assert read_report(file.content, trusted=trusted_keys())[0] == report
 
 

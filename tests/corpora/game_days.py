@@ -6,19 +6,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from django.db import transaction
 
+from controlplane.corpora.drill_reports import sign_report
 from controlplane.corpora.drilling import run_piece
 from controlplane.corpora.drills import start_drill
 from controlplane.corpora.dumping import make_dump
 from controlplane.corpora.embedding import Embedder
 from controlplane.corpora.models import Corpus, Dump, Namespace, RecoveryDrill
 from controlplane.corpora.namespaces import build_index, switch
-from controlplane.corpora.vault import Vault, open_vault
 from dataplane.retrieval.policy import Corpus as Promised
 from tests.corpora.changes import HashEmbedder, accept, index, upsert
 from tests.corpora.kept_corpora import make_corpus, make_namespace
@@ -95,11 +94,32 @@ def words(drill: RecoveryDrill) -> dict[str, str]:
     return {step["name"]: step["words"] for step in drill.steps}
 
 
-def own_vault(path: Path) -> Vault:
-    """A store of dumps of the test's own."""
-    return open_vault(path.as_uri())
-
-
 def kept_namespaces(corpus: Corpus) -> list[Namespace]:
     """Those that are not dropped."""
     return list(corpus.namespaces.exclude(state="dropped"))
+
+
+def furnish(now: datetime) -> None:
+    """A game day of the demo's corpus that failed, with every step and check, for whoever looks at its page."""
+    steps = [
+        {"name": name, "began_at": now.isoformat(), "ended_at": now.isoformat(), "seconds": 1.5, "done": 8, "of": 8}
+        | {"words": f"What was found at the step {name}"}
+        for name in ("prepare", "detect", "decide", "restore", "verify")
+    ]
+    report = {"drill": 0, "way": "restore", "rows": 56}
+    RecoveryDrill.objects.create(
+        corpus=Corpus.objects.get(slug="help-centre"),
+        scenario="old_dump",
+        state="failed",
+        reason="the quarter",
+        actor="oncall",
+        asked_at=now,
+        began_at=now,
+        ended_at=now,
+        steps=steps,
+        seconds={"detect": 1.5, "decide": 0.1, "restore": 240.0, "verify": 1.5},
+        acceptance={"checks": [{"name": "counts", "passed": False, "words": "55 of 56 chunks"}]},
+        error="what came back is not accepted: 55 of 56 chunks",
+        report=report,
+        report_signature=sign_report(report).to_mapping(),
+    )
