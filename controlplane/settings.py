@@ -217,6 +217,7 @@ CELERY_BEAT_SCHEDULE = {
     "collect-leftover-vectors": {"task": "corpora.collect_leftovers", "schedule": timedelta(hours=6)},
     "reconcile-corpora": {"task": "corpora.reconcile_nightly", "schedule": timedelta(hours=1)},
     "sample-corpora": {"task": "corpora.sample", "schedule": timedelta(seconds=15)},
+    "sample-ghosts": {"task": "corpora.sample_ghosts", "schedule": timedelta(hours=1)},
     "collect-corpora": {"task": "corpora.collect", "schedule": timedelta(minutes=10)},
 }
 # What a tenant may have in the queue; whatever is handed in again counts like the rest.

@@ -27,6 +27,24 @@ class CorpusMinute(models.Model):
         return f"{self.corpus_id} {self.minute:%H:%M}"
 
 
+class GhostSample(models.Model):
+    """How many of some chunks of what serves, drawn at random, were of documents that were deleted or never were."""
+
+    corpus = models.ForeignKey("corpora.Corpus", on_delete=models.PROTECT, related_name="ghost_samples")
+    namespace = models.ForeignKey("corpora.Namespace", on_delete=models.PROTECT, related_name="+")
+    at = models.DateTimeField()
+    sampled = models.PositiveIntegerField()
+    ghosts = models.PositiveIntegerField()
+    most = models.FloatField(help_text="With 95 % confidence no greater share of all chunks are ghosts")
+
+    class Meta:
+        ordering: ClassVar = ["-id"]
+        indexes: ClassVar = [models.Index(fields=["corpus", "-id"], name="ghosts_newest")]
+
+    def __str__(self) -> str:
+        return f"{self.ghosts} of {self.sampled} at {self.at:%Y-%m-%d %H:%M}"
+
+
 class Reconciliation(models.Model):
     """One comparison, by digests: of a namespace with the documents, or of the documents with their source.
 

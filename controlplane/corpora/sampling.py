@@ -1,11 +1,12 @@
-"""Write down how corpora stand, the worst of each minute, and forget it in time."""
+"""Write down how corpora stand, the worst of each minute, and how many ghosts there may be; forget it in time."""
 
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from django.db import connection
 
-from controlplane.corpora.models import CorpusMinute
+from controlplane.corpora.models import Corpus, CorpusMinute, GhostSample
+from controlplane.corpora.reconciling import sample_ghosts
 from controlplane.corpora.standing import standings
 
 KEPT: Final = timedelta(days=35)
@@ -48,7 +49,31 @@ def sample(now: datetime) -> int:
     return len(found)
 
 
+def sample_served(now: datetime) -> int:
+    """Look for ghosts among some chunks of every namespace that serves. Returns how many were found.
+
+    Each is read once from end to end, by whoever does this and not by whoever asks how many ghosts there are.
+    """
+    found = 0
+    for corpus in Corpus.objects.filter(live_namespace__isnull=False).select_related("live_namespace"):
+        namespace = corpus.live_namespace
+        if namespace is None:
+            continue
+        ghosts = sample_ghosts(namespace)
+        found += ghosts.ghosts
+        GhostSample.objects.create(
+            corpus=corpus,
+            namespace=namespace,
+            at=now,
+            sampled=ghosts.sampled,
+            ghosts=ghosts.ghosts,
+            most=ghosts.most,
+        )
+    return found
+
+
 def forget_minutes(*, now: datetime) -> int:
-    """Delete the minutes that nobody draws any more. Returns how many."""
-    deleted, _ = CorpusMinute.objects.filter(minute__lt=now - KEPT).delete()
-    return deleted
+    """Delete the minutes and samples that nobody looks at any more. Returns how many."""
+    minutes, _ = CorpusMinute.objects.filter(minute__lt=now - KEPT).delete()
+    samples, _ = GhostSample.objects.filter(at__lt=now - KEPT).delete()
+    return minutes + samples

@@ -38,6 +38,12 @@ def sample() -> int:
     return sampling.sample(timezone.now())
 
 
+@shared_task(name="corpora.sample_ghosts", expires=600)
+def sample_ghosts() -> int:
+    """Look for ghosts in what serves; returns how many were found."""
+    return sampling.sample_served(timezone.now())
+
+
 @shared_task(name="corpora.collect", expires=600)
 def collect() -> int:
     """Let go of what nobody can read any more."""

@@ -9,9 +9,9 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from controlplane.corpora.models import Corpus, CorpusMinute, Namespace, Pending, Source
+from controlplane.corpora.models import Corpus, CorpusMinute, GhostSample, Namespace, Pending, Source
 from controlplane.corpora.namespaces import switch
-from controlplane.corpora.sampling import forget_minutes, sample
+from controlplane.corpora.sampling import forget_minutes, sample, sample_served
 from controlplane.corpora.standing import CorpusStanding, standings
 from dataplane.retrieval.tables import Snapshot
 from tests.corpora.changes import accept, index, upsert
@@ -154,3 +154,20 @@ def test_old_minutes_are_forgotten() -> None:
 
     assert forget_minutes(now=later(days=35, hours=1)) == 1
     assert CorpusMinute.objects.get().minute == later(days=1)
+
+
+def test_ghosts_are_looked_for_in_what_serves_and_the_newest_sample_is_told() -> None:
+    """How many of how many, and what that cannot rule out; samples go with the minutes of their time."""
+    namespace = served()
+    accept(namespace.corpus, *(upsert(f"k{at}", 1) for at in range(4)))
+    index(namespace)
+    sample_served(NOW)
+    namespace.corpus.documents.filter(source_key="k0").update(is_deleted=True)
+
+    found = sample_served(later(hours=1))
+
+    newest = GhostSample.objects.filter(corpus=namespace.corpus).first()
+    assert newest is not None
+    assert (found, newest.ghosts, newest.sampled, newest.namespace) == (1, 1, 4, namespace)
+    assert 0.25 < newest.most < 1
+    assert forget_minutes(now=later(days=35, minutes=30)) == 1

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Final
 
 from django.utils import timezone
-from drf_spectacular.utils import OpenApiParameter
+from drf_spectacular.utils import OpenApiParameter, extend_schema_field
 from rest_framework import serializers
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
@@ -18,7 +18,7 @@ from controlplane.api.csv_files import CsvRenderer
 from controlplane.api.filters import asked_period, period_parameters
 from controlplane.corpora import operations
 from controlplane.corpora.access import access_corpora, access_corpus, access_namespace, visible_corpora
-from controlplane.corpora.models import Corpus, CorpusMinute, Namespace
+from controlplane.corpora.models import Corpus, CorpusMinute, GhostSample, Namespace
 from controlplane.corpora.standing import CorpusStanding, standings
 from controlplane.ladder.checks import signed_words
 from dataplane.retrieval.policy import Corpora as Promises
@@ -122,8 +122,20 @@ class CorporaAnswer(serializers.Serializer[Any]):
     results = CorpusRow(many=True)
 
 
+class GhostsRow(serializers.ModelSerializer[GhostSample]):
+    class Meta:
+        model = GhostSample
+        fields: ClassVar = ["at", "sampled", "ghosts", "most"]
+
+
 class CorpusWhole(CorpusRow):
+    ghosts = serializers.SerializerMethodField(help_text="The newest sample of what serves; null: none yet")
     namespaces = NamespaceRow(many=True, help_text="The newest first, those that were dropped too")
+
+    @extend_schema_field(GhostsRow(allow_null=True))
+    def get_ghosts(self, corpus: Corpus) -> dict[str, Any] | None:
+        newest = corpus.ghost_samples.first()
+        return None if newest is None else dict(GhostsRow(newest).data)
 
 
 class PinAsked(Reason):

@@ -251,4 +251,14 @@ def _tiles(row: CorpusRow) -> list[dict[str, Any]]:
             "value": f"{live.index_rev:,}" if live else "–",
             "note": f"of namespace {live.number}" if live else "",
         },
+        _ghosts(row.corpus),
     ]
+
+
+def _ghosts(corpus: Corpus) -> dict[str, Any]:
+    """What the newest sample says of chunks whose documents are gone."""
+    newest = corpus.ghost_samples.first()
+    if newest is None:
+        return {"label": "Ghosts", "value": "–", "note": "sampled once an hour; not yet"}
+    note = f"of {newest.sampled:,} sampled chunks; at most {newest.most:.1%} of all"
+    return {"label": "Ghosts", "value": f"{newest.ghosts:,}", "note": note}
