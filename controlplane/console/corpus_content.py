@@ -25,7 +25,7 @@ from controlplane.console.threshold_content import SPAN, Chart, narrow
 from controlplane.console.threshold_words import chart_id
 from controlplane.console.wording import listed
 from controlplane.corpora.models import Corpus, CorpusMinute, Namespace, NamespaceState, Purpose, RecoveryDrill
-from controlplane.corpora.promise import proven_drills
+from controlplane.corpora.promise import broken, proven_drills
 from controlplane.corpora.standing import CorpusStanding
 from controlplane.ladder.models import CopyActivation, CopyKind
 from controlplane.telemetry.models import MINUTE
@@ -57,6 +57,7 @@ class CorpusRow:
         standing: None with it.
         is_building: Whether a namespace that may serve once is being built.
         proven: The newest drill that it came back from; None: none ever.
+        broken: What is promised of its recovery and is not kept, in words.
     """
 
     corpus: Corpus
@@ -65,6 +66,7 @@ class CorpusRow:
     is_building: bool
     proven: RecoveryDrill | None
     now: datetime
+    broken: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -190,7 +192,7 @@ def corpus_rows(
     *,
     now: datetime,
 ) -> list[CorpusRow]:
-    """Each corpus with what is promised of it and how it stands, those that no policy names last; two queries."""
+    """Each corpus with what is promised of it and how it stands, those that no policy names last; four queries."""
     building = set(
         Namespace.objects.filter(state=NamespaceState.BUILDING, purpose=Purpose.SERVING).values_list(
             "corpus", flat=True
@@ -198,6 +200,8 @@ def corpus_rows(
     )
     passed = proven_drills().order_by("corpus_id", "-id").distinct("corpus_id")
     proven = {drill.corpus_id: drill for drill in passed.defer("steps", "acceptance", "report", "report_signature")}
+    found = list(corpora)
+    amiss = broken(found, promises, proven, now=now)
     rows = [
         CorpusRow(
             corpus=corpus,
@@ -206,8 +210,9 @@ def corpus_rows(
             is_building=corpus.pk in building,
             proven=proven.get(corpus.pk),
             now=now,
+            broken=amiss.get(corpus.pk, ()),
         )
-        for corpus in corpora
+        for corpus in found
     ]
     return sorted(rows, key=lambda row: (row.promised is None, row.corpus.slug))
 
