@@ -1,6 +1,5 @@
 """Chunks of documents as rows: cut, compared with what is there, and put where they are searched."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,11 +7,14 @@ from typing import Any, Final
 
 import numpy as np
 from django.db import connection
+from pgvector.psycopg import register_vector
+from psycopg.types.json import Jsonb
 
 from controlplane.corpora.models import Namespace
 from controlplane.corpora.vectors import external
 from dataplane.retrieval.chunking import cut
 from dataplane.retrieval.hashes import CHUNK_DIGEST_SQL, Vector, chunk_digest
+from dataplane.retrieval.tables import CHUNK_COLUMNS
 
 # What pgvector sends of a vector is two numbers of 16 bits and its floats; so they come bit by bit as they are.
 _ALIVE: Final = """
@@ -24,18 +26,24 @@ _ALIVE_ELSEWHERE: Final = """
 SELECT c.document_id, c.text, c.id, c.source_key, c.source_rev, c.ordinal, c.chunk_sha256
 FROM {table} c WHERE c.document_id = ANY(%(documents)s::bigint[]) AND c.died IS NULL AND c.model = %(model)s
 """
-_INSERT: Final = """
-INSERT INTO {table} (
-    id, document_id, source_key, source_rev, ordinal, born, died, event_at, changed_at, text, metadata, chunk_sha256,
-    model, embedding
-)
-SELECT c.id, c.document, c.key, c.rev, c.ordinal, %(born)s, NULL, c.event_at, %(now)s, c.text, c.metadata::jsonb,
-       c.digest, %(model)s, c.embedding::vector
-FROM unnest(
-    %(ids)s::bigint[], %(documents)s::bigint[], %(keys)s::varchar[], %(revs)s::bigint[], %(ordinals)s::int[],
-    %(events)s::timestamptz[], %(texts)s::text[], %(metadata)s::text[], %(digests)s::bytea[], %(vectors)s::text[]
-) AS c (id, document, key, rev, ordinal, event_at, text, metadata, digest, embedding)
-"""
+# Binary, since a vector written out in digits takes longer to write, and to read, than all else that is done with it.
+_COPY: Final = f"COPY {{table}} ({', '.join(CHUNK_COLUMNS)}) FROM STDIN (FORMAT BINARY)"
+_TYPES: Final[Mapping[str, str]] = {
+    "id": "int8",
+    "document_id": "int8",
+    "source_key": "varchar",
+    "source_rev": "int8",
+    "ordinal": "int4",
+    "born": "int8",
+    "died": "int8",
+    "event_at": "timestamptz",
+    "changed_at": "timestamptz",
+    "text": "text",
+    "metadata": "jsonb",
+    "chunk_sha256": "bytea",
+    "model": "varchar",
+    "embedding": "vector",
+}
 _END: Final = """
 UPDATE {table} SET died = %(rev)s, changed_at = %(now)s
 WHERE document_id = ANY(%(documents)s::bigint[]) AND died IS NULL
@@ -116,33 +124,50 @@ def put_chunks(namespace: Namespace, chunks: Sequence[Chunk], *, index_rev: int,
     if not chunks:
         return
     has_vectors = external(namespace.store) is None
-    parameters: dict[str, Any] = {
-        "born": index_rev,
-        "now": now,
-        "model": namespace.model,
-        "ids": [one.id for one in chunks],
-        "documents": [one.head.document for one in chunks],
-        "keys": [one.head.source_key for one in chunks],
-        "revs": [one.head.source_rev for one in chunks],
-        "ordinals": [one.ordinal for one in chunks],
-        "events": [one.head.event_at for one in chunks],
-        "texts": [one.text for one in chunks],
-        "metadata": [json.dumps(one.head.metadata) for one in chunks],
-        "digests": [
-            chunk_digest(
-                source_key=one.head.source_key,
-                source_rev=one.head.source_rev,
-                ordinal=one.ordinal,
-                text=one.text,
-                model=namespace.model,
-                vector=one.vector,
-            )
-            for one in chunks
-        ],
-        "vectors": [written(one.vector) if has_vectors else None for one in chunks],
-    }
-    with connection.cursor() as cursor:
-        cursor.execute(_INSERT.format(table=namespace.table), parameters)
+    # What the driver finds wrong with a row is an error of the database's, as if that had found it.
+    with connection.wrap_database_errors:
+        _know_vectors()
+    command = _COPY.format(table=namespace.table)
+    with connection.wrap_database_errors, connection.cursor() as cursor, cursor.copy(command) as copy:
+        copy.set_types([_TYPES[column] for column in CHUNK_COLUMNS])
+        for one in chunks:
+            copy.write_row(_row(namespace, one, has_vectors, index_rev=index_rev, now=now))
+
+
+def _know_vectors() -> None:
+    """Have this connection's cursors, from the next one on, write vectors; once for each connection."""
+    connection.ensure_connection()
+    if connection.connection.adapters.types.get("vector") is None:
+        register_vector(connection.connection)
+
+
+def _row(namespace: Namespace, one: Chunk, has_vector: bool, *, index_rev: int, now: datetime) -> tuple[Any, ...]:
+    """A chunk as CHUNK_COLUMNS have it."""
+    head, model = one.head, namespace.model
+    digest = chunk_digest(
+        source_key=head.source_key,
+        source_rev=head.source_rev,
+        ordinal=one.ordinal,
+        text=one.text,
+        model=model,
+        vector=one.vector,
+    )
+    return (
+        one.id,
+        head.document,
+        head.source_key,
+        head.source_rev,
+        one.ordinal,
+        index_rev,
+        None,
+        head.event_at,
+        now,
+        one.text,
+        Jsonb(head.metadata),
+        digest,
+        model,
+        one.vector if has_vector else None,
+    )
 
 
 def written(vector: Iterable[np.float32]) -> str:

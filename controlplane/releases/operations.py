@@ -108,13 +108,15 @@ def cut_release(*, reason: str, actor: Any, now: datetime, restores: int | None 
     return release
 
 
-# Evals are nobody's customers, in nobody's canary, and on no ladder, whose routes a candidate table may lack.
+# Evals are nobody's customers, in nobody's canary, on no ladder and ask no corpus, whose routes a candidate table may
+# lack; what their rows rest on, they bring along.
 _NOT_FOR_EVALS: Mapping[str, Any] = {
     "access": {"tenants": {}, "keys": {}},
     "canaries": {},
     "ladder": {},
     "activations": {},
     "emergency": {},
+    "corpora": {},
 }
 
 

@@ -48,6 +48,7 @@ NOT_PAGES = frozenset(
         "mfa_view_recovery_codes",
         "mfa_generate_recovery_codes",
         "mfa_download_recovery_codes",
+        "recovery-drill-report",
         "openid_connect_login",  # these three exist where an issuer is set
         "openid_connect_callback",
         "socialaccount_login_cancelled",

@@ -10,7 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataplane.documents import MalformedRelease, Node
-from dataplane.signed_copy import KINDS, MAX_ANSWERS, CopyBook, SignedCopy, Words, choose_locale, normalise, parse_copy
+from dataplane.signed_copy import (
+    FRESHNESS_PLACEHOLDERS,
+    KINDS,
+    MAX_ANSWERS,
+    PLACEHOLDERS,
+    CopyBook,
+    SignedCopy,
+    Words,
+    choose_locale,
+    normalise,
+    parse_copy,
+)
 from tests.dataplane.conftest import copy_document
 
 JSON = st.recursive(
@@ -155,7 +166,7 @@ def spoiled(kind: str, path: Path, value: Any) -> Any:
             ("kind",),
             "apology",
             "$.kind",
-            "'apology' is not one of answers, escalation, outage, rung, template",
+            "'apology' is not one of answers, escalation, freshness, outage, rung, template",
         ),
         ("outage", ("default_locale",), "fr", "$.default_locale", "'fr' is not among the locales given"),
         ("outage", ("locales",), {}, "$.default_locale", "'en' is not among"),
@@ -215,7 +226,7 @@ def test_any_json_is_accepted_or_refused_as_malformed(value: Any, kind: str, pat
 
     assert copy is not None or refused_at.startswith("$")
     if copy is not None:
-        values = dict.fromkeys(("eta_seconds", "eta_minutes", "request_id", "route"), "1")
+        values = dict.fromkeys(PLACEHOLDERS | FRESHNESS_PLACEHOLDERS, "1")
         assert all(json.dumps(words.filled(values).json) for words in copy.words.values())
 
 

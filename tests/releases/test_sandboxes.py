@@ -12,6 +12,7 @@ from controlplane.releases.operations import current_release, sandbox_document
 from controlplane.releases.signing import mint_eval_token, sign_sandbox
 from dataplane.eval_tokens import EvalClaims, read
 from dataplane.release import BadSignature, digest_of, parse_trusted_keys, verify, verify_sandbox
+from tests.corpora.kept_corpora import make_corpus
 from tests.factories import EVERYBODY, NOW, run_canary
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deployment")]
@@ -89,3 +90,15 @@ def test_section_that_no_release_has_is_a_mistake():
     """Rather than one that is left unread."""
     with pytest.raises(ValueError, match="no section of a release is called 'prompt'"):
         sandbox_document({"prompt": {}})
+
+
+def test_sandbox_of_a_table_that_no_corpus_could_be_embedded_by_is_served():
+    """A candidate is tried with one lane, whatever the corpora of the live release are embedded by."""
+    make_corpus()
+    table = current_release().content["sections"]["routing"]
+    alone = table | {"routes": {"chat": table["routes"]["chat"]}}
+
+    envelope = sign_sandbox(sandbox_document({"routing": alone, "prompts": {}}))
+
+    sandbox = verify_sandbox(envelope, trusted=trusted(), current=live())
+    assert (list(sandbox.routing.routes), sandbox.corpora) == (["chat"], {})
