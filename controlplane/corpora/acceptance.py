@@ -4,13 +4,12 @@ Documents that changed after a namespace was brought up to date are no part of i
 writing, and no mistake of whoever restored.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
 from django.db import connection, transaction
 
-from controlplane.corpora.chunks import written
 from controlplane.corpora.models import Corpus, Document, Namespace
 from controlplane.corpora.reconciling import find_differing, sample_corrupt
 from controlplane.corpora.vectors import external
@@ -24,6 +23,7 @@ from dataplane.retrieval.acceptance import (
     check_samples,
     recall,
 )
+from dataplane.retrieval.hashes import read_sent
 from dataplane.retrieval.tables import DOCUMENTS, PENDING
 
 QUESTIONS: Final = 50
@@ -139,11 +139,16 @@ def measure_recall(namespace: Namespace, *, questions: int = QUESTIONS, seed: in
 def _questions(namespace: Namespace, count: int, seed: int) -> list[str]:
     with connection.cursor() as cursor:
         cursor.execute(_DRAW.format(table=namespace.table), {"n": count})
-        sent = [np.frombuffer(bytes(row[0]), dtype=">f4", offset=4) for row in cursor.fetchall()]
+        sent = [read_sent(bytes(row[0])) for row in cursor.fetchall()]
     rng = np.random.default_rng(seed)
     # As many as were asked for, however few chunks there are.
     drawn = [sent[at % len(sent)] for at in range(count)] if sent else []
-    return [written(vector + NOISE * _direction(rng, len(vector))) for vector in drawn]
+    return [_written(vector + NOISE * _direction(rng, len(vector))) for vector in drawn]
+
+
+def _written(vector: Iterable[np.float32]) -> str:
+    """A vector as pgvector reads it, to the bit."""
+    return f"[{','.join(map(repr, np.asarray(vector, dtype=np.float32).tolist()))}]"
 
 
 def _direction(rng: np.random.Generator, dimensions: int) -> Any:

@@ -1,5 +1,5 @@
-"""The only way a face gets a corpus, a corpus policy, or what is promised. All permissions on them are held on
-everything or not at all; who may look at the policy may look at all of it.
+"""The only way a face gets a corpus, its dumps and drills, a corpus policy, or what is promised. All permissions on
+them are held on everything or not at all; who may look at the policy may look at all of it.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from django.http import Http404
 
 from controlplane.accounts.access import access, require
 from controlplane.accounts.models import Operator
-from controlplane.corpora.models import Corpus, CorpusPolicy, Namespace
+from controlplane.corpora.models import Corpus, CorpusPolicy, Dump, Namespace, RecoveryDrill
 from controlplane.corpora.policies import corpus_policies
 from dataplane.retrieval.policy import Corpora
 from dataplane.retrieval.policy import Corpus as Promised
@@ -72,6 +72,28 @@ def access_namespace(
         Http404, PermissionDenied: as `accounts.access.access`.
     """
     found = Namespace.objects.select_related("corpus").filter(corpus__slug=slug, number=number).first()
+    return access(operator, found, view=VIEW, permission=f"corpora.{permission}")
+
+
+def access_dump(operator: Operator, slug: str, name: str, permission: CorpusPermission = "view_corpuspolicy") -> Dump:
+    """One dump of a corpus.
+
+    Raises:
+        Http404, PermissionDenied: as `accounts.access.access`.
+    """
+    dump = Dump.objects.select_related("corpus", "namespace").filter(corpus__slug=slug, name=name).first()
+    return access(operator, dump, view=VIEW, permission=f"corpora.{permission}")
+
+
+def access_recovery_drill(
+    operator: Operator, pk: int, permission: CorpusPermission = "view_corpuspolicy"
+) -> RecoveryDrill:
+    """One drill, with its corpus and what it restored.
+
+    Raises:
+        Http404, PermissionDenied: as `accounts.access.access`.
+    """
+    found = RecoveryDrill.objects.select_related("corpus__live_namespace", "namespace", "dump").filter(pk=pk).first()
     return access(operator, found, view=VIEW, permission=f"corpora.{permission}")
 
 

@@ -1,11 +1,10 @@
 """Chunks of documents as rows: cut, compared with what is there, and put where they are searched."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-import numpy as np
 from django.db import connection
 from pgvector.psycopg import register_vector
 from psycopg.types.json import Jsonb
@@ -13,12 +12,11 @@ from psycopg.types.json import Jsonb
 from controlplane.corpora.models import Namespace
 from controlplane.corpora.vectors import external
 from dataplane.retrieval.chunking import cut
-from dataplane.retrieval.hashes import CHUNK_DIGEST_SQL, Vector, chunk_digest
+from dataplane.retrieval.hashes import CHUNK_DIGEST_SQL, Vector, chunk_digest, read_sent
 from dataplane.retrieval.tables import CHUNK_COLUMNS
 
-# What pgvector sends of a vector is two numbers of 16 bits and its floats; so they come bit by bit as they are.
 _ALIVE: Final = """
-SELECT c.document_id, c.text, substring(vector_send(c.embedding) FROM 5)
+SELECT c.document_id, c.text, vector_send(c.embedding)
 FROM {table} c WHERE c.document_id = ANY(%(documents)s::bigint[]) AND c.died IS NULL AND c.model = %(model)s
   AND c.chunk_sha256 = {digest}
 """
@@ -94,7 +92,7 @@ def known_vectors(namespace: Namespace, documents: Sequence[int]) -> dict[tuple[
     store = external(namespace.store)
     if store is None:
         rows = _fetch(_ALIVE.format(table=namespace.table, digest=CHUNK_DIGEST_SQL), given)
-        return {(row[0], row[1]): np.frombuffer(row[2], dtype=">f4").astype(np.float32) for row in rows}
+        return {(row[0], row[1]): read_sent(row[2]) for row in rows}
     rows = _fetch(_ALIVE_ELSEWHERE.format(table=namespace.table), given)
     vectors = store.fetch(namespace, [row[2] for row in rows]) if rows else {}
     found = {}
@@ -168,11 +166,6 @@ def _row(namespace: Namespace, one: Chunk, has_vector: bool, *, index_rev: int, 
         model,
         one.vector if has_vector else None,
     )
-
-
-def written(vector: Iterable[np.float32]) -> str:
-    """A vector as pgvector reads it, to the bit."""
-    return f"[{','.join(map(repr, np.asarray(vector, dtype=np.float32).tolist()))}]"
 
 
 def _fetch(statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:

@@ -18,7 +18,7 @@ from controlplane.corpora.namespaces import drop_namespace
 from controlplane.corpora.policies import promised as promised_of
 from controlplane.corpora.policies import promises
 from controlplane.corpora.vectors import forget
-from dataplane.retrieval.policy import GLOBAL, PGVECTOR, REPLICATE
+from dataplane.retrieval.policy import GLOBAL, PGVECTOR, REPLICATE, Corpora
 from dataplane.retrieval.policy import Corpus as Promised
 from dataplane.retrieval.tables import DOCUMENTS
 
@@ -46,8 +46,9 @@ DELETE FROM {DOCUMENTS} WHERE id IN (
 def collect(*, now: datetime) -> int:
     """Let go of all that of every corpus of the policy in force. Returns how many chunks, tombstones and namespaces."""
     gone = 0
-    forget_sources()
-    for slug, promised in promises().items():
+    in_force = promises()
+    forget_sources(in_force)
+    for slug, promised in in_force.items():
         corpus = Corpus.objects.filter(slug=slug).first()
         if corpus is None:
             continue
@@ -58,13 +59,12 @@ def collect(*, now: datetime) -> int:
     return gone
 
 
-def forget_sources() -> None:
+def forget_sources(in_force: Corpora) -> None:
     """Forget how far those sources were read that the policy in force names no more: nobody reads them, so their age
     would grow in every answer.
     """
-    promised = promises()
     for source in Source.objects.select_related("corpus"):
-        named = promised.get(source.corpus.slug)
+        named = in_force.get(source.corpus.slug)
         if named is None or source.name not in named.sources:
             source.delete()
 

@@ -23,6 +23,7 @@ from controlplane.corpora.models import Corpus, Namespace, NamespaceState, Recon
 from controlplane.corpora.outbox import BUCKETS, bucket_sql
 from controlplane.corpora.repairing import Differing, repair_documents
 from controlplane.corpora.vectors import ExternalVectors, external
+from dataplane.retrieval.acceptance import SAMPLES, upper_bound
 from dataplane.retrieval.chunking import cut
 from dataplane.retrieval.hashes import CHUNK_DIGEST_SQL, chunk_digest
 from dataplane.retrieval.tables import DOCUMENTS, PENDING
@@ -243,7 +244,7 @@ def _odd(namespace: Namespace, store: ExternalVectors, chunks: Sequence[Row]) ->
     ]
 
 
-def sample_corrupt(namespace: Namespace, n: int = 299) -> tuple[int, int]:
+def sample_corrupt(namespace: Namespace, n: int = SAMPLES) -> tuple[int, int]:
     """Draw so many chunks that can be found at random. Returns how many there were, and how many of them are not what
     they were when they were written.
     """
@@ -277,7 +278,7 @@ class Ghosts:
     most: float
 
 
-def sample_ghosts(namespace: Namespace, n: int = 299) -> Ghosts:
+def sample_ghosts(namespace: Namespace, n: int = SAMPLES) -> Ghosts:
     """Look at so many chunks that can be found, drawn at random. 299 without a ghost leave less than 1 %."""
     statement = f"""
         SELECT count(*) AS sampled, count(*) FILTER (WHERE d.id IS NULL) AS ghosts
@@ -287,32 +288,6 @@ def sample_ghosts(namespace: Namespace, n: int = 299) -> Ghosts:
     [row] = _read(statement, {"n": n, "corpus": namespace.corpus_id})
     sampled, ghosts = int(row["sampled"]), int(row["ghosts"])
     return Ghosts(sampled, ghosts, ghosts / sampled if sampled else 0.0, upper_bound(ghosts, sampled))
-
-
-def upper_bound(hits: int, of: int, *, confidence: float = 0.95) -> float:
-    """The share that is not exceeded with so much confidence, of which a sample had so many hits; 1.0 without one.
-
-    Source: Clopper and Pearson, "The Use of Confidence or Fiducial Limits", Biometrika 26, 1934 (one-sided).
-    """
-    if hits >= of:
-        return 1.0
-    low, high = hits / of, 1.0
-    for _ in range(60):  # halves it to less than a float can tell
-        middle = (low + high) / 2
-        if _at_most(hits, of, middle) > 1 - confidence:
-            low = middle
-        else:
-            high = middle
-    return high
-
-
-def _at_most(hits: int, of: int, share: float) -> float:
-    """The probability of so many hits or fewer, each with this share."""
-    term = total = (1 - share) ** of
-    for number in range(1, hits + 1):
-        term *= (of - number + 1) / number * share / (1 - share)
-        total += term
-    return total
 
 
 def _read(statement: str, parameters: Mapping[str, Any]) -> list[Row]:

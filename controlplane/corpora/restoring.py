@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-import numpy as np
 from django.db import connection
 from psycopg import OperationalError
 
@@ -24,7 +23,7 @@ from controlplane.corpora.records import DumpState, RecoveryWay
 from controlplane.corpora.vault import Vault, vault
 from controlplane.corpora.vectors import VECTORS_LOCK, ExternalVectors, external, forget
 from dataplane.retrieval.dump_format import CHUNKS, DOCUMENTS, DumpFlawed, Manifest, checked_blocks
-from dataplane.retrieval.hashes import Vector
+from dataplane.retrieval.hashes import Vector, read_sent
 from dataplane.retrieval.tables import CHUNK_COLUMNS, NAMESPACES
 from dataplane.retrieval.tables import DOCUMENTS as DOCUMENT_TABLE
 
@@ -241,9 +240,7 @@ def _hand_over(cursor: Any, namespace: Namespace, store: ExternalVectors) -> Non
         found = cursor.fetchall()
         if not found:
             break
-        vectors: dict[int, Vector] = {
-            number: np.frombuffer(bytes(sent), dtype=">f4", offset=4).astype(np.float32) for number, sent in found
-        }
+        vectors: dict[int, Vector] = {number: read_sent(bytes(sent)) for number, sent in found}
         store.put(namespace, vectors)
         after = found[-1][0]
     cursor.execute(f"ALTER TABLE {table} ALTER COLUMN embedding TYPE vector({namespace.dimensions:d}) USING NULL")

@@ -33,6 +33,32 @@ def rate_ruled_out(samples: int, *, confidence: float = CONFIDENCE) -> float:
     return 1.0 if samples < 1 else 1 - (1 - confidence) ** (1 / samples)
 
 
+def upper_bound(hits: int, of: int, *, confidence: float = CONFIDENCE) -> float:
+    """The share that is not exceeded with so much confidence, of which a sample had so many hits; 1.0 without one.
+
+    Source: Clopper and Pearson, "The Use of Confidence or Fiducial Limits", Biometrika 26, 1934 (one-sided).
+    """
+    if hits >= of:
+        return 1.0
+    low, high = hits / of, 1.0
+    for _ in range(60):  # halves it to less than a float can tell
+        middle = (low + high) / 2
+        if _at_most(hits, of, middle) > 1 - confidence:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _at_most(hits: int, of: int, share: float) -> float:
+    """The probability of so many hits or fewer, each with this share."""
+    term = total = (1 - share) ** of
+    for number in range(1, hits + 1):
+        term *= (of - number + 1) / number * share / (1 - share)
+        total += term
+    return total
+
+
 def recall(found: Sequence[Collection[int]], exact: Sequence[Collection[int]]) -> float:
     """The mean share of what is nearest that an approximate search found, over questions; 1 where nothing is near.
 

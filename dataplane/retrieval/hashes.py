@@ -15,6 +15,11 @@ Vector = NDArray[np.float32]
 _SEPARATOR: Final = b"\x00"
 
 
+def read_sent(sent: bytes) -> Vector:
+    """A vector as pgvector's `vector_send` writes it, to the bit: two numbers of 16 bits, and then its floats."""
+    return np.frombuffer(sent, dtype=">f4", offset=4).astype(np.float32)
+
+
 def content_digest(content: str, metadata: Mapping[str, Any]) -> str:
     """SHA-256 hex of what a document says.
 

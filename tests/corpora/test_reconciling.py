@@ -14,7 +14,8 @@ from controlplane.corpora import reconciling, vectors
 from controlplane.corpora.errors import NamespaceNotReady
 from controlplane.corpora.models import Namespace, Pending, Reconciliation
 from controlplane.corpora.namespaces import drop_namespace
-from controlplane.corpora.reconciling import reconcile_store, sample_ghosts, upper_bound
+from controlplane.corpora.reconciling import reconcile_store, sample_ghosts
+from dataplane.retrieval.acceptance import upper_bound
 from tests.corpora.changes import accept, index, searchable, upsert
 from tests.corpora.kept_corpora import crew, make_corpus, make_namespace
 from tests.factories import NOW

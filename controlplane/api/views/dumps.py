@@ -8,7 +8,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from controlplane.api.base import Nothing, OperatorView, describe, read
-from controlplane.corpora.dump_access import access_dump, access_dumped
+from controlplane.corpora.access import access_corpus, access_dump
 from controlplane.corpora.dump_keeping import ask_for_dump, ask_for_verification
 from controlplane.corpora.models import Dump
 
@@ -41,7 +41,7 @@ class AskedRow(serializers.Serializer[Any]):
 class Dumps(OperatorView):
     @describe("dumps_list", "The dumps of a corpus, newest first", tag=TAG, pages_of=DumpRow)
     def get(self, request: Request, slug: str) -> Response:
-        corpus = access_dumped(self.operator, slug)
+        corpus = access_corpus(self.operator, slug)
         return self.page(corpus.dumps.select_related("namespace"), DumpRow)
 
     @describe(
@@ -54,7 +54,7 @@ class Dumps(OperatorView):
     )
     def post(self, request: Request, slug: str) -> Response:
         now = timezone.now()
-        corpus = access_dumped(self.operator, slug, "drill_corpus")
+        corpus = access_corpus(self.operator, slug, "drill_corpus")
         read(Nothing, request)
         asked = ask_for_dump(corpus=corpus, actor=self.operator, now=now)
         return Response(AskedRow({"work": asked}).data, status=202)

@@ -10,8 +10,7 @@ from rest_framework.response import Response
 
 from controlplane.api.base import OperatorView, Reason, Strict, describe, read
 from controlplane.corpora import drills
-from controlplane.corpora.access import access_corpus
-from controlplane.corpora.drill_access import access_recovery_drill
+from controlplane.corpora.access import access_corpus, access_recovery_drill
 from controlplane.corpora.models import RecoveryDrill
 from controlplane.corpora.scenarios import SCENARIOS
 

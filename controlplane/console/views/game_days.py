@@ -24,8 +24,7 @@ from controlplane.console.game_day_content import (
 from controlplane.console.requests import actor_of, reason_given, refused_into_form, went_through
 from controlplane.console.timeline import timeline
 from controlplane.corpora import drills
-from controlplane.corpora.access import access_corpus
-from controlplane.corpora.drill_access import access_recovery_drill
+from controlplane.corpora.access import access_corpus, access_recovery_drill
 from controlplane.corpora.errors import CorpusError
 from controlplane.corpora.models import Corpus
 from controlplane.corpora.policies import promised
