@@ -35,23 +35,33 @@ CENTRES = 200
 AT_A_TIME = 100
 WORDS = ("order", "parcel", "refund", "invoice", "address", "customs", "voucher", "return", "delay", "account")
 
+Row = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+
 
 class Drawn:
-    """Embeds by what is drawn for a text's digest, around some centres, as meanings are."""
+    """Embeds by what is drawn for a text's digest, around some centres, as meanings are; drawn once, for drawing takes
+    longer than all that is measured beside it.
+    """
 
     def __init__(self, dimensions: int, seed: int) -> None:
         self._centres = np.random.default_rng(seed).standard_normal((CENTRES, dimensions))
+        self._drawn: dict[str, Row] = {}
 
     def embed(self, texts: Sequence[str]) -> Embedded:
         """As `Embedder`; a token for four characters."""
         rows = [self._row(text) for text in texts]
-        found = np.stack(rows).astype(np.float32) if rows else np.empty((0, self._centres.shape[1]), np.float32)
+        found = np.stack(rows) if rows else np.empty((0, self._centres.shape[1]), np.float32)
         return Embedded(found, sum(len(text) for text in texts) // 4, 0)
 
-    def _row(self, text: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    def _row(self, text: str) -> Row:
+        if text not in self._drawn:
+            self._drawn[text] = self._draw(text)
+        return self._drawn[text]
+
+    def _draw(self, text: str) -> Row:
         drawn = np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
         vector = self._centres[drawn.integers(CENTRES)] + 0.5 * drawn.standard_normal(self._centres.shape[1])
-        return np.asarray(vector / np.linalg.norm(vector))
+        return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
 
 
 class Fields:

@@ -23,6 +23,7 @@ from tests.end_to_end.stack import Stack, make_data_dir
 if TYPE_CHECKING:
     from controlplane.corpora.models import RecoveryDrill
 
+HEADINGS = ("chunks", "way", "round", "predicted s", "drilled s", "deviation", "of it restoring s")
 CALIBRATION = 1_000
 CALIBRATING_DRILLS = 2
 
@@ -59,15 +60,14 @@ def measure(options: argparse.Namespace) -> None:
     for _ in range(CALIBRATING_DRILLS):
         for strategy in ("restore", "rebuild"):
             fields.drill(calibration, strategy)
-    rows: list[tuple[str, ...]] = [
-        ("chunks", "way", "round", "predicted s", "drilled s", "deviation", "of it restoring s")
-    ]
+    rows: list[tuple[str, ...]] = [HEADINGS]
     rates: list[tuple[str, ...]] = [("chunks", "rebuild rows/s", "raw COPY + index rows/s", "share")]
     for slug, size in sizes.items():
         corpus = fields.lay(slug, size)
         for number in range(options.rounds):
             for strategy in ("restore", "rebuild"):
                 rows.append(_row(fields.drill(corpus, strategy), strategy, number + 1))
+                print("drilled:", *rows[-1], flush=True)
         chunks, rebuilt, raw = fields.rebuild_rates(corpus)
         rates.append((f"{chunks:,}", f"{rebuilt:,.0f}", f"{raw:,.0f}", f"{100 * rebuilt / raw:.0f} %"))
     print(table(rows))

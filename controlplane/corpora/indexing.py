@@ -38,6 +38,10 @@ logger = logging.getLogger(__name__)
 INDEX_AGAIN: Final = "corpora.index_again"
 WORK: Final = "index"
 MAX_DOCUMENTS: Final = 64
+# Of what is being built: nobody waits for the first of them to be found, and each batch costs its round trips.
+MAX_DOCUMENTS_BUILDING: Final = 256
+# A batch that has so much text takes no further document, lest it outlives its lease.
+MAX_OCTETS: Final = 512 * 1024
 # Whoever had it is held dead after so long. Two who have the same document do no harm: one of them comes too late.
 LEASE: Final = timedelta(seconds=120)
 MAX_FAILURES: Final = 3
@@ -48,13 +52,18 @@ _CONTROL: Final = "Hello"
 
 _STANDING: Final = f"SELECT state FROM {NAMESPACES} WHERE id = %(namespace)s FOR SHARE"  # noqa: S608 - a name of ours
 _TAKE: Final = f"""
-UPDATE {PENDING} SET owner = %(owner)s, leased_until = %(until)s WHERE id IN (
-    SELECT id FROM {PENDING}
+WITH due AS (
+    SELECT id, document_id, due_at FROM {PENDING}
     WHERE namespace_id = %(namespace)s AND NOT is_poisoned AND due_at <= %(now)s
       AND (leased_until IS NULL OR leased_until <= %(now)s)
     ORDER BY due_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+), measured AS (
+    SELECT u.id, sum(octet_length(d.content)) OVER (ORDER BY u.due_at, u.id) - octet_length(d.content) AS before
+    FROM due u JOIN {DOCUMENTS} d ON d.id = u.document_id
 )
-RETURNING document_id
+UPDATE {PENDING} p SET owner = %(owner)s, leased_until = %(until)s FROM measured m
+WHERE m.id = p.id AND m.before < %(octets)s
+RETURNING p.document_id
 """  # noqa: S608 - names of ours; the values are parameters
 _READ: Final = f"""
 SELECT id, source_key, source_rev, seq, content, metadata, event_at FROM {DOCUMENTS}
@@ -140,7 +149,7 @@ def index_all(
     owner: str,
     now: Callable[[], datetime] = timezone.now,
     progress: Callable[[int, int], None] = lambda done, of: None,
-    limit: int = MAX_DOCUMENTS,
+    limit: int | None = None,
 ) -> Indexed:
     """Index until nothing is due. `progress` is told how many documents are done, and of how many.
 
@@ -158,15 +167,18 @@ def index_all(
 
 
 def index_pending(
-    *, namespace: Namespace, embedder: Embedder, owner: str, now: datetime, limit: int = MAX_DOCUMENTS
+    *, namespace: Namespace, embedder: Embedder, owner: str, now: datetime, limit: int | None = None
 ) -> Indexed:
     """Index one batch of what is due, the oldest first; it is one index revision.
 
     Args:
         owner: Who asks; no two at a time under one name.
+        limit: Documents at most; more of a namespace that is built than of one that serves, unless told.
     Raises:
         NotEmbedded: nobody embeds at the moment; nothing is leased to `owner` any more.
     """
+    if limit is None:
+        limit = MAX_DOCUMENTS_BUILDING if namespace.state == NamespaceState.BUILDING else MAX_DOCUMENTS
     heads = _take(namespace, owner=owner, now=now, limit=limit)
     if heads is None:
         return Indexed()
@@ -180,7 +192,14 @@ def index_pending(
 
 def _take(namespace: Namespace, *, owner: str, now: datetime, limit: int) -> list[Head] | None:
     """Lease what is due, and read it; None: nothing is, or the namespace is gone."""
-    asked = {"namespace": namespace.pk, "owner": owner, "until": now + LEASE, "now": now, "limit": limit}
+    asked = {
+        "namespace": namespace.pk,
+        "owner": owner,
+        "until": now + LEASE,
+        "now": now,
+        "limit": limit,
+        "octets": MAX_OCTETS,
+    }
     while True:
         with transaction.atomic():
             state = _run(_STANDING, asked)

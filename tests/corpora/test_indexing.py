@@ -12,7 +12,15 @@ from django.db import connection, transaction
 from controlplane.corpora import indexing
 from controlplane.corpora.embedding import MAX_TEXTS
 from controlplane.corpora.errors import NotEmbedded
-from controlplane.corpora.indexing import INDEX_AGAIN, LEASE, Indexed, index_again, index_pending
+from controlplane.corpora.indexing import (
+    INDEX_AGAIN,
+    LEASE,
+    MAX_DOCUMENTS,
+    MAX_OCTETS,
+    Indexed,
+    index_again,
+    index_pending,
+)
 from controlplane.corpora.models import Namespace, Pending
 from controlplane.corpora.namespaces import drop_namespace
 from controlplane.deadletters.models import DeadLetter
@@ -100,6 +108,26 @@ def test_texts_of_several_documents_are_embedded_together(namespace: Namespace) 
     index(namespace, embedder)
 
     assert [len(texts) for texts in embedder.asked] == [MAX_TEXTS, 6]
+
+
+def test_batch_is_larger_while_a_namespace_is_built_than_when_it_serves(namespace: Namespace) -> None:
+    """Nobody waits for the first of what is being built; of what serves, changes are found batch by batch."""
+    accept(namespace.corpus, *(upsert(f"k{at}", 1, "words") for at in range(MAX_DOCUMENTS + 1)))
+    built = make_namespace(namespace.corpus, is_ready=False)
+
+    serving = index_pending(namespace=namespace, embedder=HashEmbedder(), owner="t", now=NOW)
+    building = index_pending(namespace=built, embedder=HashEmbedder(), owner="t", now=NOW)
+
+    assert (serving.taken, building.taken) == (MAX_DOCUMENTS, MAX_DOCUMENTS + 1)
+
+
+def test_batch_that_has_much_text_takes_no_further_document(namespace: Namespace) -> None:
+    """One that is longer than that is taken all the same, alone."""
+    accept(namespace.corpus, upsert("a", 1, "\n" * MAX_OCTETS), upsert("b", 1, "\n" * MAX_OCTETS), upsert("c", 1, "c"))
+
+    taken = [index_pending(namespace=namespace, embedder=HashEmbedder(), owner="t", now=NOW).taken for _ in range(4)]
+
+    assert taken == [1, 1, 1, 0]
 
 
 def test_change_that_comes_while_its_document_is_embedded_is_not_lost(namespace: Namespace) -> None:
