@@ -49,11 +49,11 @@ SELECT
 _DRAW: Final = """
 SELECT vector_send(embedding) FROM {table} WHERE died IS NULL AND embedding IS NOT NULL ORDER BY random() LIMIT %(n)s
 """
+# The questions are read as vectors here, and not in the inner query, which would read them again for every chunk.
 _NEAREST: Final = """
 SELECT ARRAY(
-    SELECT c.embedding <=> q.asked::vector FROM {table} c WHERE c.died IS NULL
-    ORDER BY c.embedding <=> q.asked::vector LIMIT %(limit)s
-) FROM unnest(%(asked)s::text[]) WITH ORDINALITY q (asked, place) ORDER BY q.place
+    SELECT c.embedding <=> q.asked FROM {table} c WHERE c.died IS NULL ORDER BY c.embedding <=> q.asked LIMIT %(limit)s
+) FROM unnest(%(asked)s::text[]::vector[]) WITH ORDINALITY q (asked, place) ORDER BY q.place
 """
 
 
