@@ -13,7 +13,7 @@ from controlplane.console.corpus_content import CorpusRow, Tone
 from controlplane.console.wording import listed
 from controlplane.corpora.models import Corpus, Document, Namespace, NamespaceState, Pending, Purpose
 
-# The newest; of what was dropped long ago the record tells.
+# The newest.
 MOST_NAMESPACES: Final = 12
 
 
@@ -154,15 +154,13 @@ class NamespaceRow:
 
     @property
     def kept(self) -> str:
-        """The revisions that are readable: 'from 3 to 12'."""
-        if self.namespace.state == NamespaceState.DROPPED:
-            return "none"
+        """The revisions that are readable: '3 to 12'."""
         return f"{self.namespace.kept_rev:,} to {self.namespace.index_rev:,}"
 
 
 def namespace_rows(corpus: Corpus) -> list[NamespaceRow]:
-    """The newest namespaces; two queries however many."""
-    found = list(corpus.namespaces.all()[:MOST_NAMESPACES])
+    """The newest namespaces that there are; two queries however many."""
+    found = list(corpus.namespaces.exclude(state=NamespaceState.DROPPED)[:MOST_NAMESPACES])
     good, bad = Count("id", filter=Q(is_poisoned=False)), Count("id", filter=Q(is_poisoned=True))
     counts = Pending.objects.filter(namespace__in=found).order_by().values("namespace").annotate(good=good, bad=bad)
     waiting = {row["namespace"]: (row["good"], row["bad"]) for row in counts}
@@ -181,7 +179,7 @@ def namespace_rows(corpus: Corpus) -> list[NamespaceRow]:
 
 def _acts_with(corpus: Corpus, namespace: Namespace, pending: int) -> Iterator[Act]:
     """What can be done with a namespace that does not serve."""
-    if namespace.pk == corpus.live_namespace_id or namespace.state == NamespaceState.DROPPED:
+    if namespace.pk == corpus.live_namespace_id:
         return
     number, live = namespace.number, corpus.live_namespace
     address = [corpus.slug, number]
@@ -210,6 +208,11 @@ def _acts_with(corpus: Corpus, namespace: Namespace, pending: int) -> Iterator[A
             "Nothing brings it back: rebuild, or restore a dump.",
             "danger",
         )
+
+
+def dropped_namespaces(corpus: Corpus) -> int:
+    """How many namespaces it had besides, those of drills too; one query."""
+    return corpus.namespaces.filter(state=NamespaceState.DROPPED).count()
 
 
 def living_documents(corpus: Corpus) -> int:

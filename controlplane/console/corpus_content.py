@@ -19,6 +19,7 @@ from controlplane.console.corpus_words import (
     span,
     strategy_words,
     tier_words,
+    took_words,
 )
 from controlplane.console.templatetags.ballast import in_words
 from controlplane.console.threshold_content import SPAN, Chart, narrow
@@ -181,7 +182,7 @@ class CorpusRow:
         """When it last came back in a drill, and how long that took."""
         if self.proven is None or self.proven.ended_at is None:
             return "never proven"
-        took = "" if self.proven.rto_seconds is None else f", in {span(self.proven.rto_seconds)}"
+        took = "" if self.proven.rto_seconds is None else f", in {took_words(self.proven.rto_seconds)}"
         return f"proven {in_words(self.proven.ended_at - self.now)}{took}"
 
 

@@ -56,6 +56,13 @@ def span(seconds: float) -> str:
     return f"{days} d {rest // 3600} h" if rest >= 3600 else f"{days} d"
 
 
+def took_words(seconds: float | None) -> str:
+    """The same of what was measured, short ones to the hundredth; '–' of what was not."""
+    if seconds is None:
+        return "–"
+    return f"{seconds:.2f} s" if seconds < 60 else span(seconds)
+
+
 def found_words(counts: Mapping[str, int]) -> str:
     """What a comparison found: '2 missing, 1 stale'; empty where nothing differs."""
     return ", ".join(f"{counts[kind]:,} {words}" for kind, words in _FINDINGS.items() if counts.get(kind))

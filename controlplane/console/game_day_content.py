@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from controlplane.console.corpus_words import span
+from controlplane.console.corpus_words import span, took_words
 from controlplane.corpora.drill_reports import ReportRefused, read_report
 from controlplane.corpora.drills import report_file
 from controlplane.corpora.dump_checks import trusted_keys
@@ -76,13 +76,6 @@ def predicted_words(seconds: float | None, recovery: Recovery) -> str:
     return f"From the loss to verified, {took_words(seconds)} is predicted; {within} is promised."
 
 
-def took_words(seconds: float | None) -> str:
-    """Seconds for reading, short ones to the hundredth."""
-    if seconds is None:
-        return "–"
-    return f"{seconds:.2f} s" if seconds < 60 else span(seconds)
-
-
 # --- while it runs, and after -----------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class StepRow:
@@ -111,6 +104,28 @@ def step_rows(drill: RecoveryDrill, recovery: Recovery) -> list[StepRow]:
         share = min(100.0, 100 * seconds / within) if seconds else 0.0
         rows.append(StepRow(title, state, step["words"] if step else "", took, share))
     return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What was promised, predicted and measured, for reading; None: there is none yet."""
+
+    back: str
+    age: str
+    predicted: str | None
+    took: str | None
+    aged: str | None
+
+
+def figures(drill: RecoveryDrill, recovery: Recovery) -> Figures:
+    """How soon and how old it has to come back, and how it did."""
+    return Figures(
+        back=span(recovery.rto_seconds.value),
+        age=span(recovery.rpo_seconds.value),
+        predicted=None if drill.predicted_seconds is None else took_words(drill.predicted_seconds),
+        took=None if drill.rto_seconds is None else took_words(drill.rto_seconds),
+        aged=None if drill.rpo_seconds is None else span(drill.rpo_seconds),
+    )
 
 
 @dataclass(frozen=True, slots=True)

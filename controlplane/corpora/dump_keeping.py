@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 DUMP: Final = "corpora.dump"
 VERIFY: Final = "corpora.verify_dump"
 CLOCK: Final = "ballast"
+# What lies in a store can rot there; a store tells nobody.
+VERIFY_EVERY: Final = timedelta(days=7)
 # Whoever wrote a dump for so long does not any more.
 GIVEN_UP: Final = timedelta(days=2)
 
@@ -92,6 +94,19 @@ def ask_for_due(*, now: datetime) -> int:
             # The slots of the clock: of all who ask within one, the first is heard.
             slot = int(now.timestamp()) // (hours * 3600)
             ask_for_dump(corpus=corpus, actor=CLOCK, now=now, key=f"{slug}/{hours}/{slot}")
+            asked += 1
+    return asked
+
+
+def ask_to_verify(*, now: datetime) -> int:
+    """Have the newest good dump of each corpus read whole: when it is made, and again whenever that was VERIFY_EVERY
+    ago. Where it could not be read, it is tried again a day later. Returns of how many corpora.
+    """
+    asked = 0
+    for corpus in Corpus.objects.all():
+        dump = good_dumps(corpus).first()
+        if dump is not None and (dump.verified_at is None or dump.verified_at <= now - VERIFY_EVERY):
+            work.enqueue(kind=VERIFY, arguments={"dump": dump.pk}, key=f"{dump.pk}/{now:%Y-%m-%d}", now=now)
             asked += 1
     return asked
 

@@ -143,7 +143,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         Scenario(
             slug="index_dropped",
             title="Index dropped",
-            loss="Somebody drops the index: no chunk of it and no vector is left. Documents and dumps are.",
+            loss="Somebody drops the index: its chunks and vectors are gone; documents and dumps are left.",
             detection="Chunks are counted against what was there.",
             detected_by="counts",
             damage=lose_index,

@@ -8,8 +8,9 @@ from controlplane.corpora import collecting, drills, dump_keeping, leftovers, re
 
 @shared_task(name="corpora.dump_due", expires=60)
 def dump_due() -> int:
-    """Have every dump made whose time has come; returns how many."""
-    return dump_keeping.ask_for_due(now=timezone.now())
+    """Have every dump made whose time has come, and the newest ones verified; returns how many of both."""
+    now = timezone.now()
+    return dump_keeping.ask_for_due(now=now) + dump_keeping.ask_to_verify(now=now)
 
 
 @shared_task(name="corpora.expire_dumps", expires=600)

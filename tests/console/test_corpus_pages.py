@@ -21,7 +21,9 @@ from controlplane.corpora.models import (
     RecoveryDrill,
     Source,
 )
+from controlplane.corpora.namespaces import drop_namespace
 from controlplane.work import handlers
+from controlplane.work.models import Task
 from tests.console.conftest import said, words
 from tests.corpora.kept_corpora import make_namespace, make_policy, policy_document
 from tests.corpora_documents import BANNER, SLUG
@@ -32,6 +34,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("promised")]
 LIST = "/corpora/"
 PAGE = f"/corpora/{SLUG}/"
 WHY = {"reason": "it burns"}
+WHOLE_AND_BROKEN = (("d-whole", "complete"), ("d-broken", "failed"))
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +76,11 @@ def write_minutes(corpus, count=5, **facts):
     for ago in range(count):
         at = minute - timedelta(minutes=ago)
         CorpusMinute.objects.create(corpus=corpus, minute=at, index_rev=10 - ago, **facts)
+
+
+def make_dump(corpus, **facts):
+    told = {"state": "complete", "actor": "ballast", "began_at": timezone.now()} | facts
+    return Dump.objects.create(corpus=corpus, namespace=corpus.live_namespace, **told)
 
 
 def make_drill(corpus, *, rto_seconds=480.0, **facts):
@@ -255,6 +263,37 @@ def test_comparison_is_asked_for_and_what_others_found_stands_below(corpus, sign
     assert "12 k" in text
 
 
+def test_dump_is_made_and_read_whole_by_a_press_each(corpus, signed_in):
+    """By who may drill; workers do both, and a dump that is not whole cannot be read."""
+    whole, broken = (make_dump(corpus, name=name, state=state) for name, state in WHOLE_AND_BROKEN)
+    owner, oncall = signed_in(crew.owner), signed_in(crew.oncall)
+
+    page = oncall.get(PAGE).content.decode()
+    asked = oncall.post(f"{PAGE}dumps/new/")
+    read = oncall.post(f"{PAGE}dumps/{whole.name}/verify/")
+    refused = oncall.post(f"{PAGE}dumps/{broken.name}/verify/")
+
+    assert f"{PAGE}dumps/{whole.name}/verify/" in page
+    assert f"{PAGE}dumps/{broken.name}/verify/" not in page
+    assert "dumps/" not in owner.get(PAGE).content.decode()
+    assert said(asked)[0] == "The dump is queued; it stands below once it is begun"
+    assert said(read)[-1] == "d-whole is being read whole; what is found stands beside it"
+    assert said(refused)[-1] == "dump 'd-broken' is failed"
+    assert [one.kind for one in Task.objects.order_by("id")] == ["corpora.dump", "corpora.verify_dump"]
+
+
+def test_namespaces_that_are_gone_are_only_counted(corpus, signed_in):
+    """Every game day leaves two; those that are there stay in sight."""
+    for _ in range(2):
+        drop_namespace(make_namespace(corpus), now=timezone.now())
+    make_drill(corpus)
+
+    text = words(signed_in(crew.oncall).get(PAGE))
+
+    assert "2 more were dropped." in text
+    assert "Index dropped passed 8 min" in text
+
+
 def test_document_is_found_by_its_key(corpus, signed_in):
     """Its newest revision, where which one is searchable, and what waits; an unknown key says so."""
     document = make_document(corpus, 7, source_rev=3)
@@ -330,16 +369,9 @@ def test_corpus_pages_take_as_many_queries_for_much_as_for_little(corpus, signed
     make_policy(policy_document() | {f"c-{at}": policy_document()[SLUG] for at in range(4)})
     for at in range(2, 6):
         leave_pending(corpus, make_document(corpus, at))
-        namespace = make_namespace(Corpus.objects.get(slug=SLUG))
+        make_namespace(Corpus.objects.get(slug=SLUG))
         make_drill(corpus)
-        Dump.objects.create(
-            corpus=corpus,
-            namespace=namespace,
-            name=f"d-{at}",
-            state="complete",
-            actor="ballast",
-            began_at=timezone.now(),
-        )
+        make_dump(corpus, name=f"d-{at}")
         Reconciliation.objects.create(corpus=corpus, scope="store", actor="ballast", began_at=timezone.now())
     write_minutes(corpus, 20)
 

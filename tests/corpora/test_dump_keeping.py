@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from controlplane.corpora.dump_keeping import ask_for_due, ask_for_dump, delete_dump, expire_dumps, good_dumps
+from controlplane.corpora.dump_keeping import (
+    VERIFY_EVERY,
+    ask_for_due,
+    ask_for_dump,
+    ask_to_verify,
+    delete_dump,
+    expire_dumps,
+    good_dumps,
+)
 from controlplane.corpora.errors import DumpRetained, NamespaceNotReady
 from controlplane.corpora.models import Corpus, Dump, Namespace
 from controlplane.corpora.namespaces import switch
@@ -63,6 +72,22 @@ def test_dump_is_made_when_the_last_is_as_old_as_the_policy_says(namespace: Name
 
     assert (early, due, again) == (0, [1, 1, 1], 0)
     assert len(handed_in()) == 1
+
+
+def test_newest_dump_is_read_whole_when_it_is_made_and_weekly(namespace: Namespace) -> None:
+    """Once a day at most, however often the clock asks; one that is damaged gives its place to the one before."""
+    older, newer = dumped(namespace, at=NOW), dumped(namespace, at=NOW + HOUR)
+
+    made = [ask_to_verify(now=NOW + 2 * HOUR + timedelta(minutes=minute)) for minute in range(2)]
+    Dump.objects.filter(pk=newer.pk).update(verified_at=NOW + 3 * HOUR)
+    verified = ask_to_verify(now=NOW + VERIFY_EVERY)
+    weekly = ask_to_verify(now=NOW + VERIFY_EVERY + 3 * HOUR)
+    Dump.objects.filter(pk=newer.pk).update(verify_error="block chunks-000000: its digest is another")
+    damaged = ask_to_verify(now=NOW + VERIFY_EVERY + 4 * HOUR)
+
+    assert (made, verified, weekly, damaged) == ([1, 1], 0, 1, 1)
+    work = Task.objects.filter(kind="corpora.verify_dump").order_by("id")
+    assert [json.loads(one.arguments)["dump"] for one in work] == [newer.pk, newer.pk, older.pk]
 
 
 def test_no_dump_is_made_of_what_serves_nobody_or_is_not_to_be_dumped() -> None:

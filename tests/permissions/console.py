@@ -38,6 +38,7 @@ from tests.permissions.api import (
     corpus,
     debt,
     drill,
+    dump,
     eval_run,
     eval_version,
     key,
@@ -189,8 +190,9 @@ TABLE = Table(
         Row("GET", "corpus", SEEN, GONE, GONE, corpus),
         *(
             Row("POST", f"corpus-{act}", "--+---+.", GONE, GONE, corpus)
-            for act in ("pause", "resume", "pin", "unpin", "rebuild", "reconcile")
+            for act in ("pause", "resume", "pin", "unpin", "rebuild", "reconcile", "dump-new")
         ),
+        Row("POST", "corpus-dump-verify", "--+---+.", GONE, GONE, dump),
         *(Row("POST", f"corpus-{act}", "--+---+.", GONE, GONE, namespace) for act in ("switch", "drop")),
         Row("GET", "corpus-policies", READER, REFUSED, REFUSED),
         *(Row(method, "corpus-policies-new", "--+---+-", REFUSED, REFUSED) for method in METHODS),

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from controlplane.accounts.access import may
 from controlplane.audit.models import AuditEvent
-from controlplane.console.corpus_acts import acts, living_documents, namespace_rows
+from controlplane.console.corpus_acts import acts, dropped_namespaces, living_documents, namespace_rows
 from controlplane.console.corpus_content import (
     CorpusRow,
     banner_sample,
@@ -21,7 +21,7 @@ from controlplane.console.corpus_content import (
     corpus_charts,
     corpus_rows,
 )
-from controlplane.console.corpus_words import found_words
+from controlplane.console.corpus_records import drill_rows, dump_rows, reconciliation_rows
 from controlplane.console.requests import actor_of, reason_given, refused_as_message
 from controlplane.console.timeline import timeline
 from controlplane.corpora import operations
@@ -35,8 +35,6 @@ from dataplane.retrieval.tables import Snapshot
 
 OPERATE: Final = "corpora.operate_corpus"
 _MOST_EVENTS: Final = 12
-# Of what stays of the past, so many; of the audit record so many are looked at for lines in the charts.
-_MOST_RECORDS: Final = 8
 
 
 @login_required
@@ -78,17 +76,15 @@ def corpus_page(request: HttpRequest, slug: str) -> HttpResponse:
         "tiles": _tiles(row),
         "charts": corpus_charts(corpus, row.promised, events, now=now),
         "namespaces": namespace_rows(corpus),
+        "dropped": dropped_namespaces(corpus),
         "acts": list(acts(row, documents=living_documents(corpus))) if may_operate else [],
         "banner": banner_sample(row.promised, lag, now=now) if row.promised else None,
         "key": key,
         "document": document,
         "searchable": searchable(document) if document else [],
-        "reconciliations": [
-            {"row": one, "found": found_words(one.counts)}
-            for one in corpus.reconciliations.select_related("namespace")[:_MOST_RECORDS]
-        ],
-        "dumps": corpus.dumps.all()[:_MOST_RECORDS],
-        "drills": corpus.drills.defer("steps", "report", "report_signature")[:_MOST_RECORDS],
+        "reconciliations": reconciliation_rows(corpus),
+        "dumps": dump_rows(corpus),
+        "drills": drill_rows(corpus),
         "events": timeline(events),
         "may_operate": may_operate,
         "may_drill": may(operator, "corpora.drill_corpus"),

@@ -14,6 +14,7 @@ from controlplane.audit.models import AuditEvent
 from controlplane.console.forms.game_days import ConfirmForm, GameDayForm
 from controlplane.console.game_day_content import (
     check_rows,
+    figures,
     pill_of,
     plan_sentences,
     signature_verdict,
@@ -90,7 +91,7 @@ def drill_page(request: HttpRequest, pk: int) -> HttpResponse:
         "steps": step_rows(drill, recovery),
         "under_way": under_way(drill, now=now),
         "checks": check_rows(drill),
-        "recovery": recovery,
+        "figures": figures(drill, recovery),
         "signature": {"tone": signature_tone, "text": signature},
         "may_cancel": may_drill and not drill.is_over,
         "may_confirm": may_drill and drill.state == DrillState.WAITING and operator.username != drill.actor,
