@@ -4,7 +4,7 @@ Documents that changed after a namespace was brought up to date are no part of i
 writing, and no mistake of whoever restored.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -23,7 +23,7 @@ from dataplane.retrieval.acceptance import (
     check_samples,
     recall,
 )
-from dataplane.retrieval.hashes import read_sent
+from dataplane.retrieval.hashes import Vector, read_sent
 from dataplane.retrieval.tables import DOCUMENTS, PENDING
 
 QUESTIONS: Final = 50
@@ -49,6 +49,7 @@ SELECT
 _DRAW: Final = """
 SELECT vector_send(embedding) FROM {table} WHERE died IS NULL AND embedding IS NOT NULL ORDER BY random() LIMIT %(n)s
 """
+_DRAW_IDS: Final = "SELECT id FROM {table} WHERE died IS NULL ORDER BY random() LIMIT %(n)s"
 # The questions are read as vectors here, and not in the inner query, which would read them again for every chunk.
 _NEAREST: Final = """
 SELECT ARRAY(
@@ -90,10 +91,8 @@ def accept(corpus: Corpus, namespace: Namespace, *, peer: Namespace, seq: int) -
     yield check_digests(compared=compared - len(later), differing=len(differing) - len(later))
     drawn, bad = sample_corrupt(namespace, SAMPLES)
     yield check_samples(drawn=drawn, bad=bad, population=count_chunks(namespace))
-    # What another store finds it alone can say, and it keeps no table to compare that with.
-    if external(namespace.store) is None:
-        measured, questions = measure_recall(namespace)
-        yield check_recall(measured=measured, questions=questions)
+    measured, questions = measure_recall(namespace)
+    yield check_recall(measured=measured, questions=questions)
 
 
 def count_chunks(namespace: Namespace) -> int:
@@ -120,9 +119,12 @@ def _changed_after(corpus: Corpus, documents: Sequence[int], seq: int) -> set[in
 
 def measure_recall(namespace: Namespace, *, questions: int = QUESTIONS, seed: int = 0) -> tuple[float, int]:
     """Recall@10 of the approximate index against exact search, over questions near to what is there; and how many
-    those were. 1.0 of none.
+    those were. 1.0 of none. Both are asked of whoever searches the namespace's vectors.
 
     Chunks that are equally near stand for each other, so ranks are compared and not ids.
+
+    Raises:
+        VectorsNowhere, VectorsUnavailable: nobody can be asked.
     """
     asked = _questions(namespace, questions, seed)
     if not asked:
@@ -136,19 +138,33 @@ def measure_recall(namespace: Namespace, *, questions: int = QUESTIONS, seed: in
     return recall(hits, [range(len(near)) for near in exact]), len(asked)
 
 
-def _questions(namespace: Namespace, count: int, seed: int) -> list[str]:
-    with connection.cursor() as cursor:
-        cursor.execute(_DRAW.format(table=namespace.table), {"n": count})
-        sent = [read_sent(bytes(row[0])) for row in cursor.fetchall()]
+def _questions(namespace: Namespace, count: int, seed: int) -> list[Vector]:
+    """Of length 1, as those of searches."""
+    there = _draw(namespace, count)
     rng = np.random.default_rng(seed)
     # As many as were asked for, however few chunks there are.
-    drawn = [sent[at % len(sent)] for at in range(count)] if sent else []
-    return [_written(vector + NOISE * _direction(rng, len(vector))) for vector in drawn]
+    drawn = [there[at % len(there)] for at in range(count)] if there else []
+    return [_unit(vector + NOISE * _direction(rng, len(vector))) for vector in drawn]
 
 
-def _written(vector: Iterable[np.float32]) -> str:
+def _draw(namespace: Namespace, count: int) -> list[Vector]:
+    """The vectors of so many chunks that can be found, at random."""
+    store = external(namespace.store)
+    with connection.cursor() as cursor:
+        cursor.execute((_DRAW if store is None else _DRAW_IDS).format(table=namespace.table), {"n": count})
+        rows = cursor.fetchall()
+    if store is None:
+        return [read_sent(bytes(sent)) for (sent,) in rows]
+    return list(store.fetch(namespace, [number for (number,) in rows]).values())
+
+
+def _written(vector: Vector) -> str:
     """A vector as pgvector reads it, to the bit."""
-    return f"[{','.join(map(repr, np.asarray(vector, dtype=np.float32).tolist()))}]"
+    return f"[{','.join(map(repr, vector.tolist()))}]"
+
+
+def _unit(vector: Any) -> Vector:
+    return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
 
 
 def _direction(rng: np.random.Generator, dimensions: int) -> Any:
@@ -156,8 +172,11 @@ def _direction(rng: np.random.Generator, dimensions: int) -> Any:
     return vector / np.linalg.norm(vector)
 
 
-def _nearest(namespace: Namespace, asked: Sequence[str], *, is_exact: bool) -> list[list[float]]:
+def _nearest(namespace: Namespace, asked: Sequence[Vector], *, is_exact: bool) -> list[list[float]]:
     """The distances of what is nearest to each question, the nearest first."""
+    if (store := external(namespace.store)) is not None:
+        near = store.nearest(namespace, asked, limit=RECALL_AT, is_exact=is_exact)
+        return [[distance for _, distance in one] for one in near]
     with transaction.atomic(), connection.cursor() as cursor:
         if is_exact:
             cursor.execute("SET LOCAL enable_indexscan = off")
@@ -166,7 +185,8 @@ def _nearest(namespace: Namespace, asked: Sequence[str], *, is_exact: bool) -> l
             cursor.execute("SET LOCAL hnsw.iterative_scan = strict_order")
             cursor.execute("SET LOCAL enable_seqscan = off")
             cursor.execute("SET LOCAL enable_sort = off")
-        cursor.execute(_NEAREST.format(table=namespace.table), {"asked": list(asked), "limit": RECALL_AT})
+        questions: dict[str, Any] = {"asked": [_written(one) for one in asked], "limit": RECALL_AT}
+        cursor.execute(_NEAREST.format(table=namespace.table), questions)
         found = [list(row[0]) for row in cursor.fetchall()]
         cursor.execute("SET LOCAL enable_indexscan = on")
         cursor.execute("SET LOCAL enable_seqscan = on")

@@ -33,6 +33,8 @@ TIMEOUT_SECONDS: Final = 60
 _REQUEST_BYTES: Final = 8 * 2**20
 _NUMBER_BYTES: Final = 22
 MOST_AT_ONCE: Final = 512
+# To answer one exactly, the server reads every vector.
+_QUESTIONS_AT_ONCE: Final = 10
 # Qdrant's own defaults, said here so that a server set up otherwise builds the same graphs.
 _GRAPH: Final = models.HnswConfigDiff(m=16, ef_construct=100)
 _NOT_FOUND: Final = 404
@@ -106,6 +108,39 @@ class QdrantVectors:
         with _asked(name):
             points, _ = self._client.scroll(name, offset=after + 1, limit=limit, with_payload=False, with_vectors=False)
         return [int(point.id) for point in points]
+
+    def nearest(
+        self, namespace: Namespace, questions: Sequence[Vector], *, limit: int, is_exact: bool
+    ) -> Sequence[Sequence[tuple[int, float]]]:
+        """As `ExternalVectors.nearest`."""
+        name = self._name(namespace)
+        # Searches name none either: the server's own hold.
+        params = models.SearchParams(exact=True) if is_exact else None
+        found: list[list[tuple[int, float]]] = []
+        for first in range(0, len(questions), _QUESTIONS_AT_ONCE):
+            requests = [
+                models.QueryRequest(query=models.NearestQuery(nearest=one.tolist()), limit=limit, params=params)
+                for one in questions[first : first + _QUESTIONS_AT_ONCE]
+            ]
+            with _asked(name):
+                answers = self._client.query_batch_points(name, requests=requests)
+            found += [[(int(point.id), 1.0 - point.score) for point in answer.points] for answer in answers]
+        return found
+
+    def is_built(self, namespace: Namespace) -> bool:
+        """As `ExternalVectors.is_built`.
+
+        Source: Qdrant, "Collections", on the status of one and on its grey.
+        """
+        name = self._name(namespace)
+        with _asked(name):
+            status = self._client.get_collection(name).status
+            if status is models.CollectionStatus.GREY:
+                # It was started again while it was not done, and goes on with the next write.
+                self._client.update_collection(name, optimizers_config=models.OptimizersConfigDiff())
+        if status is models.CollectionStatus.RED:
+            raise VectorsUnavailable(f"Qdrant says that something of {name!r} failed (status red); see its log")
+        return status is models.CollectionStatus.GREEN
 
     def drop(self, namespace: Namespace) -> None:
         """As `ExternalVectors.drop`."""

@@ -6,6 +6,7 @@ taken away after the one that ends them. What stays there longer than it should,
 """
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
@@ -20,6 +21,9 @@ logger = logging.getLogger(__name__)
 # than `leftovers` takes them to be on their way; and by who removes what has no chunk.
 VECTORS_LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('ballast.vectors', %(namespace)s))"
 TRY_VECTORS_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtextextended('ballast.vectors', %(namespace)s))"
+# So often whoever waits for a store looks, and for no longer than that, which is less than work may last.
+LOOK_SECONDS: Final = 1.0
+BUILT_WITHIN_SECONDS: Final = 4 * 3600.0
 
 
 class ExternalVectors(Protocol):
@@ -41,6 +45,16 @@ class ExternalVectors(Protocol):
 
     def ids(self, namespace: Namespace, *, after: int, limit: int) -> Sequence[int]:
         """The next ids that are there, ascending."""
+
+    def nearest(
+        self, namespace: Namespace, questions: Sequence[Vector], *, limit: int, is_exact: bool
+    ) -> Sequence[Sequence[tuple[int, float]]]:
+        """For each question, a vector of length 1, the ids of up to `limit` vectors with their cosine distances, the
+        nearest first: as searches find them; or, `is_exact`, by comparing it with every one.
+        """
+
+    def is_built(self, namespace: Namespace) -> bool:
+        """Whether all that was put is in what the store searches by; what is not yet is found too, and slower."""
 
     def drop(self, namespace: Namespace) -> None:
         """Let go of a namespace."""
@@ -73,6 +87,32 @@ def external(store: str) -> ExternalVectors | None:
 def external_stores() -> dict[str, ExternalVectors]:
     """All that keep vectors elsewhere, by name."""
     return {name: make() for name, make in _stores.items()}
+
+
+def await_built(
+    namespace: Namespace, *, told: Callable[[], object] = lambda: None, wait: Callable[[float], object] = time.sleep
+) -> bool:
+    """Wait until the store of a namespace's vectors has built what it searches by; at once where they are beside their
+    chunks. False: it has not within BUILT_WITHIN_SECONDS, or cannot tell. It is searched as it is then, which finds no
+    less.
+
+    Args:
+        told: Called before each further look.
+        wait: Waits so many seconds.
+    """
+    waited = 0.0
+    try:
+        store = external(namespace.store)
+        while store is not None and not store.is_built(namespace):
+            if waited >= BUILT_WITHIN_SECONDS:
+                raise VectorsUnavailable(f"it was waited for {waited:.0f} s")
+            told()
+            wait(LOOK_SECONDS)
+            waited += LOOK_SECONDS
+    except (VectorsNowhere, VectorsUnavailable) as exc:
+        logger.warning("%s is searched although its index in %r may not be built: %s", namespace, namespace.store, exc)
+        return False
+    return True
 
 
 def forget(namespace: Namespace, ids: Sequence[int]) -> None:

@@ -137,7 +137,12 @@ def test_collection_that_was_lost_is_not_made_anew_by_the_way() -> None:
     store = LocalQdrant().vectors()
     row = unit_rows(1, WIDE.dimensions)[0]
 
-    for act in (lambda: store.put(WIDE, {1: row}), lambda: store.fetch(WIDE, [1])):
+    for act in (
+        lambda: store.put(WIDE, {1: row}),
+        lambda: store.fetch(WIDE, [1]),
+        lambda: store.nearest(WIDE, [row], limit=1, is_exact=True),
+        lambda: store.is_built(WIDE),
+    ):
         with pytest.raises(VectorsUnavailable, match=r"'tests_ns_7': it was lost"):
             act()
     assert store.namespaces() == []
@@ -153,6 +158,8 @@ def test_server_that_nobody_reaches_is_unavailable() -> None:
         lambda: away.put(WIDE, {1: row}),
         lambda: away.fetch(WIDE, [1]),
         lambda: away.ids(WIDE, after=0, limit=1),
+        lambda: away.nearest(WIDE, [row], limit=1, is_exact=False),
+        lambda: away.is_built(WIDE),
         lambda: away.remove(WIDE, [1]),
         lambda: away.drop(WIDE),
         away.namespaces,

@@ -23,11 +23,29 @@ from dataplane.stores.corpora import VectorsGone
 from dataplane.stores.qdrant import connect
 
 SOME = Namespace(pk=3, dimensions=4)
+# What a server says of a collection beside its status.
+INFO = {
+    "optimizer_status": "ok",
+    "indexed_vectors_count": 0,
+    "points_count": 200,
+    "segments_count": 2,
+    "payload_schema": {},
+    "config": {
+        "params": {"vectors": {"size": 4, "distance": "Dot"}},
+        "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10_000},
+        "optimizer_config": {
+            "deleted_threshold": 0.2,
+            "vacuum_min_vector_number": 1_000,
+            "default_segment_number": 0,
+            "flush_interval_sec": 5,
+        },
+    },
+}
 
 
 class StandIn(ThreadingHTTPServer):
     """Keeps points of one collection, as numbers of 32 bits that it writes with as few digits as tell them apart. The
-    next `hung_up` requests get no answer.
+    next `hung_up` requests get no answer. `status` is the collection's, and `bodies` what it was sent.
     """
 
     daemon_threads = True
@@ -36,6 +54,8 @@ class StandIn(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Answer)
         self.points: dict[int, np.ndarray] = {}
         self.asked: list[str] = []
+        self.bodies: list[Any] = []
+        self.status = "green"
         self.hung_up = 0
         self.keys: set[str | None] = set()
 
@@ -47,6 +67,12 @@ class StandIn(ThreadingHTTPServer):
 class _Answer(BaseHTTPRequestHandler):
     server: StandIn
 
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_PATCH(self) -> None:
+        self._answer()
+
     def do_PUT(self) -> None:
         self._answer()
 
@@ -54,8 +80,9 @@ class _Answer(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"] or 0)) or "null")
         self.server.asked.append(f"{self.command} {self.path}")
+        self.server.bodies.append(body)
         self.server.keys.add(self.headers["api-key"])
         if self.server.hung_up:
             self.server.hung_up -= 1
@@ -69,14 +96,22 @@ class _Answer(BaseHTTPRequestHandler):
 
     def _result(self, what: list[str], body: dict[str, Any]) -> Any:
         points = self.server.points
+        if not what:
+            return True if self.command == "PATCH" else INFO | {"status": self.server.status}
         if self.command == "PUT":
             points.update(zip(body["batch"]["ids"], np.array(body["batch"]["vectors"], dtype=np.float32), strict=True))
             return {"operation_id": 1, "status": "completed"}
         if what == ["points"]:
             return [{"id": one, "vector": points[one]} for one in body["ids"] if one in points]
+        if what == ["points", "query", "batch"]:
+            return [self._near(one) for one in body["searches"]]
         assert what == ["points", "query"]
-        scores = {one: points[one] @ np.array(body["query"]["nearest"], dtype=np.float32) for one in points}
-        near = sorted(scores, key=lambda one: -scores[one])[: body["limit"]]
+        return self._near(body)
+
+    def _near(self, asked: dict[str, Any]) -> Any:
+        points = self.server.points
+        scores = {one: points[one] @ np.array(asked["query"]["nearest"], dtype=np.float32) for one in points}
+        near = sorted(scores, key=lambda one: -scores[one])[: asked["limit"]]
         return {"points": [{"id": one, "version": 1, "score": scores[one]} for one in near]}
 
     def _send(self, status: int, answer: dict[str, Any]) -> None:
@@ -156,6 +191,40 @@ def test_gateway_is_told_ids_and_distances_the_nearest_first(server: StandIn) ->
     assert distances == sorted(distances)
     assert len(found) == 5
     assert server.keys == {"k"}
+
+
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_neighbours_are_asked_for_exactly_or_as_searches_do(
+    server: StandIn, written: qdrant.QdrantVectors, is_exact: bool
+) -> None:
+    """Some questions in one request: each says `exact`, or nothing, as a gateway's does; the nearest come first."""
+    server.points = vectors()
+    del server.points[1]
+    questions = [server.points[one] for one in range(10, 33)]
+
+    found = written.nearest(SOME, questions, limit=5, is_exact=is_exact)
+
+    assert [near[0] for near in found] == [(one, pytest.approx(0, abs=1e-6)) for one in range(10, 33)]
+    assert all(len(near) == 5 and near == sorted(near, key=lambda one: one[1]) for near in found)
+    assert server.asked == ["POST /collections/ballast_ns_3/points/query/batch"] * 3
+    sent = [one for body in server.bodies for one in body["searches"]]
+    assert len(sent) == len(questions)
+    assert all(one.get("params") == ({"exact": True} if is_exact else None) for one in sent)
+
+
+def test_graph_is_built_when_the_collection_is_green(server: StandIn, written: qdrant.QdrantVectors) -> None:
+    """Grey is one that was started anew in the middle, and is told to go on; red is a failure."""
+    found = {}
+    for server.status in ("yellow", "grey", "green"):
+        found[server.status] = written.is_built(SOME)
+    server.status = "red"
+
+    with pytest.raises(VectorsUnavailable, match=r"'ballast_ns_3' failed \(status red\)"):
+        written.is_built(SOME)
+
+    assert found == {"yellow": False, "grey": False, "green": True}
+    told = [(asked, body) for asked, body in zip(server.asked, server.bodies, strict=True) if "GET" not in asked]
+    assert told == [("PATCH /collections/ballast_ns_3", {"optimizers_config": {}})]
 
 
 def test_connection_that_was_closed_meanwhile_is_no_failure_yet(server: StandIn) -> None:
