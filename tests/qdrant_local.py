@@ -8,7 +8,7 @@ from functools import wraps
 from typing import Any
 
 from httpx import ConnectError, Headers
-from qdrant_client import QdrantClient
+from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from controlplane.corpora.qdrant import QdrantVectors
@@ -19,11 +19,14 @@ PREFIX = "tests"
 
 class LocalQdrant:
     """Answers as a server does: what is not there is a 404, and while `is_away` nobody can reach it. One at a time,
-    since local mode is made for one thread.
+    since local mode is made for one thread. `before` is called with the name of what is asked. The next
+    `looks_until_built` looks at a collection find that its graph is still being built.
     """
 
     def __init__(self) -> None:
         self.is_away = False
+        self.before: Callable[[str], object] = lambda name: None
+        self.looks_until_built = 0
         self._client = QdrantClient(":memory:")
         self._alone = threading.Lock()
 
@@ -32,6 +35,7 @@ class LocalQdrant:
 
         @wraps(method)
         def asked(*args: Any, **kwargs: Any) -> Any:
+            self.before(name)
             if self.is_away:
                 raise ResponseHandlingException(ConnectError("connection refused"))
             try:
@@ -43,6 +47,14 @@ class LocalQdrant:
                 raise UnexpectedResponse(404, "Not Found", str(exc).encode(), Headers()) from exc
 
         return asked
+
+    def get_collection(self, name: str) -> models.CollectionInfo:
+        """As `QdrantClient.get_collection`."""
+        found: models.CollectionInfo = self.__getattr__("get_collection")(name)
+        if self.looks_until_built:
+            self.looks_until_built -= 1
+            found.status = models.CollectionStatus.YELLOW
+        return found
 
     def vectors(self) -> QdrantVectors:
         """It, for whoever writes."""

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
-from time import monotonic
+from functools import partial
+from time import monotonic, sleep
 from typing import Any, Final, Protocol
 
 from django.db import Error, transaction
@@ -44,6 +45,7 @@ from controlplane.corpora.sandboxes import (
 )
 from controlplane.corpora.scenarios import scenario_of
 from controlplane.corpora.vault import vault
+from controlplane.corpora.vectors import await_built
 from controlplane.releases.errors import SigningKeyMissing
 from controlplane.releases.signing import signing_key
 from controlplane.work.handlers import Attempt
@@ -58,7 +60,7 @@ PREPARE: Final = "prepare"
 PHASES: Final = ("detect", "decide", "restore", "verify", "switch")
 # After that nothing more is begun in this piece, so that others' work gets its turn.
 BEGIN_SECONDS: Final = 60.0
-# That an acceptance makes of a store that PostgreSQL searches.
+# That an acceptance makes.
 _CHECKS: Final = 4
 # What is known of a drill at its end only.
 _FOUND: Final = (
@@ -100,18 +102,20 @@ def run_piece(
     now: Callable[[], datetime],
     clock: Callable[[], float],
     open_embedder: OpenEmbedder = open_embedder,
+    wait: Callable[[float], object] = sleep,
 ) -> bool:
     """Go on with a drill, and have the rest done by another piece, or end it. Returns whether it is over.
 
     Args:
         is_again: Whoever had this piece before was gone before it ended.
         clock: Monotonic seconds.
+        wait: Waits so many of them.
     """
     drill = RecoveryDrill.objects.select_related("corpus", "namespace", "dump").get(pk=pk)
     if is_again and not drill.is_over:
         drills.end_failed(drill, error=drills.GONE, now=now())
     if not drill.is_over:
-        run = _Run(drill, now=now, clock=clock, open_embedder=open_embedder)
+        run = _Run(drill, now=now, clock=clock, open_embedder=open_embedder, wait=wait)
         try:
             if not run.go_on():
                 drills.enqueue_piece(drill, piece + 1, now=now())
@@ -138,6 +142,7 @@ class _Run:
         now: Callable[[], datetime],
         clock: Callable[[], float],
         open_embedder: OpenEmbedder,
+        wait: Callable[[float], object],
     ) -> None:
         self._drill = drill
         self._corpus = drill.corpus
@@ -147,6 +152,7 @@ class _Run:
         self._now = now
         self._clock = clock
         self._open_embedder = open_embedder
+        self._wait = wait
         self._began = clock()
         self._sandbox: Sandbox | None = Sandbox.objects.filter(drill=drill).first()
 
@@ -202,6 +208,7 @@ class _Run:
         seq = mark_all_differing(replica, now=self._now())
         if not self._index(replica):
             raise _NotShown("the second namespace is not as fresh as the first within the time of one piece")
+        self._await_built(replica)
         return seq
 
     def _detect(self) -> str:
@@ -254,7 +261,8 @@ class _Run:
         dumps = Dump.objects.in_bulk(self._facts["dumps"])
         *flawed, good = (dumps[pk] for pk in self._facts["dumps"])
         refused = [self._refused(dump, recovered, is_finished=one) for dump in flawed for one in (False, True)]
-        restore_dump(good, namespace=recovered, now=self._now(), progress=self._log.tell, clock=self._clock)
+        told: dict[str, Any] = {"progress": self._log.tell, "clock": self._clock, "wait": self._wait}
+        restore_dump(good, namespace=recovered, now=self._now(), **told)
         # What changed since is indexed from its documents; where those are lost too, it is no part of what is back.
         is_lost = self._scenario.is_source_lost
         seq = good.high_water_seq if is_lost else mark_all_differing(recovered, now=self._now())
@@ -271,6 +279,7 @@ class _Run:
     def _build_index(self, recovered: Namespace) -> None:
         load = self._log.seconds
         namespaces.build_index(recovered)
+        self._await_built(recovered)
         note_rebuild(
             namespace=recovered,
             chunks=count_chunks(recovered),
@@ -280,6 +289,10 @@ class _Run:
             index_seconds=self._log.seconds - load,
             at=self._log.began_at,
         )
+
+    def _await_built(self, namespace: Namespace) -> None:
+        chunks = count_chunks(namespace)
+        await_built(namespace, told=partial(self._log.tell, chunks, chunks), wait=self._wait)
 
     def _index(self, namespace: Namespace) -> bool:
         """Index what is pending in a namespace; False: the time of this piece is over before it is done."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from django.db import connection
@@ -21,7 +22,7 @@ from controlplane.corpora.models import Corpus, Dump, Namespace, NamespaceState,
 from controlplane.corpora.namespaces import create_approximate, create_indexes, create_table, put_in_place
 from controlplane.corpora.records import DumpState, RecoveryWay
 from controlplane.corpora.vault import Vault, vault
-from controlplane.corpora.vectors import VECTORS_LOCK, ExternalVectors, external, forget
+from controlplane.corpora.vectors import VECTORS_LOCK, ExternalVectors, await_built, external, forget
 from dataplane.retrieval.dump_format import CHUNKS, DOCUMENTS, DumpFlawed, Manifest, checked_blocks
 from dataplane.retrieval.hashes import Vector, read_sent
 from dataplane.retrieval.tables import CHUNK_COLUMNS, NAMESPACES
@@ -103,7 +104,8 @@ class Restored:
 
     Attributes:
         rows, bytes: Of the dump's chunks.
-        load_seconds: Until they stood in their table; `index_seconds`: from there until they were indexed.
+        load_seconds: Until they stood in their table, and their vectors where those are kept; `index_seconds`: from
+            there until they were indexed, there too.
     """
 
     rows: int
@@ -122,6 +124,7 @@ def restore_dump(
     progress: Progress = quiet,
     kept: Vault | None = None,
     clock: Callable[[], float] = time.monotonic,
+    wait: Callable[[float], object] = time.sleep,
 ) -> Restored:
     """Fill a namespace that nobody is served from with what a dump holds, in the place of what it holds now, and index
     it. What differs from the documents is marked as pending in a namespace for serving; for a drill it is told.
@@ -132,11 +135,14 @@ def restore_dump(
         progress: Told of chunks.
         kept: The store to take it from; None: the one that the settings name.
         clock: Monotonic seconds.
+        wait: Waits so many seconds, for a store of vectors that builds its index by itself.
     Raises:
         DumpRefused: it is not what was signed; the message names the block. Nothing was changed.
         DumpDoesNotFit: it was made by another model, dimensions or chunker than the namespace, or of another corpus.
         NamespaceNotReady: the namespace serves, is pinned or was dropped.
         VaultUnavailable: the store is away. Nothing was changed.
+        VectorsNowhere, VectorsUnavailable: the store of the namespace's vectors is away, or not set up. Nothing was
+            changed, but for vectors that nobody can find.
     """
     began = clock()
     place, store = kept or vault(), external(namespace.store)
@@ -146,9 +152,10 @@ def restore_dump(
         _require_fit(manifest, namespace)
         _require_out_of_service(namespace)
         with own_session() as session, session.transaction(), session.cursor() as cursor:
-            unknown = _load(cursor, manifest, place, namespace, progress)
+            of_loading, of_handing_over = (progress, quiet) if store is None else _halves(progress)
+            unknown = _load(cursor, manifest, place, namespace, of_loading)
             if store is not None:
-                _hand_over(cursor, namespace, store)
+                _hand_over(cursor, namespace, store, of_handing_over)
             loaded = clock()
             _index(cursor, manifest, namespace)
             indexed = clock()
@@ -159,6 +166,9 @@ def restore_dump(
     forget(namespace, removed)
     stale, missing = _catch_up(corpus, namespace, now)
     stream = manifest.streams[CHUNKS]
+    if store is not None:
+        await_built(namespace, told=partial(progress, stream.rows, stream.rows), wait=wait)
+        indexed = clock()
     restored = Restored(
         rows=stream.rows,
         bytes=stream.bytes,
@@ -222,7 +232,12 @@ def _load(cursor: Any, manifest: Manifest, place: Vault, namespace: Namespace, p
     return int(cursor.rowcount)
 
 
-def _hand_over(cursor: Any, namespace: Namespace, store: ExternalVectors) -> None:
+def _halves(progress: Progress) -> tuple[Progress, Progress]:
+    """Of chunks that are loaded first, and whose vectors are handed over then, each counts half for either."""
+    return (lambda done, of: progress(done // 2, of)), (lambda done, of: progress((of + done) // 2, of))
+
+
+def _hand_over(cursor: Any, namespace: Namespace, store: ExternalVectors, progress: Progress) -> None:
     """Give the vectors to the store that keeps them, and let the table have none.
 
     What it has of the namespace stays until then, for as long as its chunks do; afterwards it is found as left over.
@@ -231,7 +246,9 @@ def _hand_over(cursor: Any, namespace: Namespace, store: ExternalVectors) -> Non
     # Until the table takes its place, these vectors have no chunks that anybody else sees.
     cursor.execute(VECTORS_LOCK, {"namespace": namespace.pk})
     store.create(namespace)
-    after = 0
+    cursor.execute(f"SELECT count(*) FROM {table}")  # noqa: S608 - a name of ours
+    (total,) = cursor.fetchone()
+    after = done = 0
     while True:
         cursor.execute(
             f"SELECT id, vector_send(embedding) FROM {table} WHERE id > %s ORDER BY id LIMIT %s",  # noqa: S608 - a name of ours
@@ -242,7 +259,8 @@ def _hand_over(cursor: Any, namespace: Namespace, store: ExternalVectors) -> Non
             break
         vectors: dict[int, Vector] = {number: read_sent(bytes(sent)) for number, sent in found}
         store.put(namespace, vectors)
-        after = found[-1][0]
+        after, done = found[-1][0], done + len(found)
+        progress(done, total)
     cursor.execute(f"ALTER TABLE {table} ALTER COLUMN embedding TYPE vector({namespace.dimensions:d}) USING NULL")
 
 

@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 
 from controlplane.corpora.drill_reports import sign_report
 from controlplane.corpora.drilling import run_piece
 from controlplane.corpora.drills import start_drill
 from controlplane.corpora.dumping import make_dump
 from controlplane.corpora.embedding import Embedder
-from controlplane.corpora.models import Corpus, Dump, Namespace, RecoveryDrill
+from controlplane.corpora.models import Corpus, Dump, Namespace, Purpose, RecoveryDrill
 from controlplane.corpora.namespaces import build_index, switch
 from dataplane.retrieval.policy import Corpus as Promised
 from tests.corpora.changes import HashEmbedder, accept, index, upsert
@@ -70,11 +70,17 @@ def begin(corpus: Corpus, scenario: str, *, now: datetime = NOW, **asked: Any) -
     return start_drill(corpus=corpus, scenario=scenario, now=now, **told)
 
 
-def run(drill: RecoveryDrill, watch: Watch | None = None, *, clock: Callable[[], float] = monotonic) -> RecoveryDrill:
+def run(
+    drill: RecoveryDrill,
+    watch: Watch | None = None,
+    *,
+    clock: Callable[[], float] = monotonic,
+    wait: Callable[[float], object] = sleep,
+) -> RecoveryDrill:
     """Run a drill to its end, piece by piece."""
     watch = watch or Watch()
     piece = 1
-    while not run_piece(drill.pk, piece, now=watch.now, clock=clock, open_embedder=watch.open_embedder):
+    while not run_piece(drill.pk, piece, now=watch.now, clock=clock, open_embedder=watch.open_embedder, wait=wait):
         piece += 1
     return RecoveryDrill.objects.select_related("corpus", "sandbox", "namespace", "dump").get(pk=drill.pk)
 
@@ -97,6 +103,15 @@ def words(drill: RecoveryDrill) -> dict[str, str]:
 def kept_namespaces(corpus: Corpus) -> list[Namespace]:
     """Those that are not dropped."""
     return list(corpus.namespaces.exclude(state="dropped"))
+
+
+def nothing_left(corpus: Corpus) -> bool:
+    """Whether no namespace of a drill is kept, and no table of one."""
+    kept, made = kept_namespaces(corpus), [one.table for one in corpus.namespaces.all()]
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT tablename FROM pg_tables WHERE tablename = ANY(%s)", [made])
+        tables = {name for (name,) in cursor.fetchall()}
+    return tables == {one.table for one in kept} and not any(one.purpose == Purpose.DRILL for one in kept)
 
 
 def furnish(now: datetime) -> None:

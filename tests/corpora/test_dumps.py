@@ -82,6 +82,9 @@ class KeptElsewhere:
     def ids(self, namespace: Namespace, *, after: int, limit: int) -> Sequence[int]:
         return [number for number in sorted(self.kept[namespace.pk]) if number > after][:limit]
 
+    def is_built(self, namespace: Namespace) -> bool:
+        return True
+
     def drop(self, namespace: Namespace) -> None:
         self.kept.pop(namespace.pk, None)
 

@@ -6,10 +6,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from django.db import connection
 
 from controlplane.corpora import drilling, drills
-from controlplane.corpora.models import Corpus, Purpose, RecoveryDrill, RecoveryRate
+from controlplane.corpora.models import Purpose, RecoveryDrill, RecoveryRate
 from controlplane.corpora.records import RecoveryWay
 from controlplane.corpora.scenarios import SCENARIOS
 from controlplane.work import operations as work
@@ -24,6 +23,7 @@ from tests.corpora.game_days import (
     dump_of,
     game_day,
     kept_namespaces,
+    nothing_left,
     run,
     serving_corpus,
     words,
@@ -39,15 +39,6 @@ def dumps(settings, tmp_path: Path) -> None:
     """A store of dumps of each test's own."""
     settings.DUMP_STORE = (tmp_path / "dumps").as_uri()
     settings.DUMP_COPY_STORE = ""
-
-
-def nothing_left(corpus: Corpus) -> bool:
-    """Whether no namespace of a drill is kept, and no table of one."""
-    kept, made = kept_namespaces(corpus), [one.table for one in corpus.namespaces.all()]
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT tablename FROM pg_tables WHERE tablename = ANY(%s)", [made])
-        tables = {name for (name,) in cursor.fetchall()}
-    return tables == {one.table for one in kept} and not any(one.purpose == Purpose.DRILL for one in kept)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)

@@ -14,6 +14,7 @@ from django.db import connection, transaction
 
 from controlplane.corpora import vectors
 from controlplane.corpora.dumping import make_dump
+from controlplane.corpora.errors import DumpRefused
 from controlplane.corpora.leftovers import ON_THE_WAY, collect_leftovers
 from controlplane.corpora.models import Corpus, Namespace, Pending
 from controlplane.corpora.namespaces import create_namespace, mark_ready, switch
@@ -24,7 +25,7 @@ from dataplane.retrieval.modes import ANY, Mode
 from dataplane.stores.corpora import PostgresCorpusStore
 from tests.corpora.changes import accept, delete, index, searchable, upsert, vector_of
 from tests.corpora.kept_corpora import make_corpus
-from tests.corpora.kept_dumps import chunk_rows, directory_vault
+from tests.corpora.kept_dumps import AlteredVault, chunk_rows, directory_vault
 from tests.corpora_documents import SLUG
 from tests.factories import NOW, make_deployment
 from tests.qdrant_local import LocalQdrant
@@ -108,6 +109,39 @@ def test_dump_goes_from_store_to_store_and_loses_no_bit(qdrant: LocalQdrant, cor
         assert {pk: vector.astype(">f4").tobytes().hex() for pk, vector in found.items()} == {
             row[0]: row[-1].removeprefix("00080000") for row in chunk_rows(beside)
         }
+
+
+def test_dump_needs_no_qdrant_and_one_flipped_byte_of_a_vector_is_refused(
+    qdrant: LocalQdrant, corpus: Corpus, tmp_path: Path
+) -> None:
+    """It comes back where the collection that it was made of is lost, and whoever restores is told chunk by chunk, of
+    rows and of vectors. With a byte of one vector changed nothing is put there, and what a namespace held stays.
+    """
+    kept, store = directory_vault(tmp_path / "dumps"), qdrant.vectors()
+    origin = namespace_in("qdrant", corpus)
+    dump = make_dump(namespace=origin, actor="tests", now=NOW, kept=kept)
+    before = store.fetch(origin, [row[0] for row in chunk_rows(origin)])
+    store.drop(origin)
+    back, empty = (namespace_in("qdrant", corpus, is_filled=False) for _ in range(2))
+    told: list[tuple[int, int]] = []
+
+    restore_dump(dump, namespace=back, now=NOW, kept=kept, progress=lambda done, of: told.append((done, of)))
+
+    def held() -> tuple[object, dict[int, bytes]]:
+        found = store.fetch(back, list(before))
+        return chunk_rows(back), {pk: vector.tobytes() for pk, vector in found.items()}
+
+    vector = vector_of("Words of page/3").astype(">f4").tobytes()
+    altered = AlteredVault(kept, lambda name, data: data.replace(vector, vector[:-1] + bytes([vector[-1] ^ 1])))
+    restored = held()
+    for namespace in (back, empty):
+        with pytest.raises(DumpRefused, match="is not restored: chunks-000000: "):
+            restore_dump(dump, namespace=namespace, now=NOW, kept=altered)
+    assert restored[1] == {pk: one.tobytes() for pk, one in before.items()}
+    assert len(restored[1]) == len(KEYS)
+    assert told == [(len(KEYS) // 2, len(KEYS)), (len(KEYS), len(KEYS))]
+    assert held() == restored
+    assert (chunk_rows(empty), list(store.ids(empty, after=0, limit=9))) == ([], [])
 
 
 def test_restore_leaves_what_it_does_not_replace_and_that_is_let_go_of(
