@@ -19,12 +19,13 @@ from controlplane.corpora.models import (
     Sandbox,
 )
 from controlplane.corpora.restoring import mark_differing
-from controlplane.corpora.vectors import ExternalVectors, external
+from controlplane.corpora.vectors import ExternalVectors, external, forget_namespace
 from dataplane.retrieval.policy import Corpus as Promised
 from dataplane.retrieval.tables import CHUNK_COLUMNS, DOCUMENTS, NAMESPACES
 
 _AT_A_TIME: Final = 1_000
 _COPY: Final = "INSERT INTO {after} ({columns}) SELECT {columns} FROM {before} WHERE died IS NULL"
+_NEXT: Final = "SELECT id FROM {table} WHERE id > %s ORDER BY id LIMIT %s"
 _DROP_DELETED: Final = "DELETE FROM {after} c USING {documents} d WHERE d.id = c.document_id AND d.is_deleted"
 
 
@@ -102,10 +103,16 @@ def copy_alive(before: Namespace, after: Namespace) -> int:
 
 
 def _copy_vectors(store: ExternalVectors, before: Namespace, after: Namespace) -> None:
+    """Of the chunks that were copied: the store may have others too, such as those that only snapshots show."""
     last = 0
-    while ids := store.ids(before, after=last, limit=_AT_A_TIME):
-        last = ids[-1]
-        store.put(after, store.fetch(before, ids))
+    with connection.cursor() as cursor:
+        while True:
+            cursor.execute(_NEXT.format(table=after.table), [last, _AT_A_TIME])
+            ids = [number for (number,) in cursor.fetchall()]
+            if not ids:
+                return
+            store.put(after, store.fetch(before, ids))
+            last = ids[-1]
 
 
 # --- the alias -------------------------------------------------------------------------------------------------------
@@ -117,7 +124,8 @@ def switch_sandbox(sandbox: Sandbox, namespace: Namespace) -> None:
 
 # --- the end ---------------------------------------------------------------------------------------------------------
 def clear_sandbox(drill: RecoveryDrill, *, now: datetime, switch_back: Callable[[Namespace], None]) -> bool:
-    """Drop all that a drill made; False: nothing of it was left. Called again, it goes on where it broke off.
+    """Drop all that a drill made; False: nothing of it was left, or the store of its vectors is away and may have some
+    still. Called again, it goes on where it broke off.
 
     Args:
         switch_back: Has the corpus served from a namespace again, where the drill's own still serves.
@@ -132,6 +140,9 @@ def clear_sandbox(drill: RecoveryDrill, *, now: datetime, switch_back: Callable[
         if namespace.state != NamespaceState.DROPPED:
             with transaction.atomic():
                 namespaces.drop_namespace(namespace, now=now)
+    # Each was told to when its namespace was dropped. What it says now, it says of that too.
+    if not all(forget_namespace(namespace) for namespace in own_namespaces(sandbox)):
+        return False
     Sandbox.objects.filter(pk=sandbox.pk).update(cleared_at=now)
     return True
 

@@ -7,7 +7,7 @@ for the corpus' strategy to say, where the loss leaves it the choice.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from django.db import connection, transaction
@@ -15,7 +15,7 @@ from django.db import connection, transaction
 from controlplane.corpora.errors import UnknownScenario
 from controlplane.corpora.models import Namespace
 from controlplane.corpora.vectors import ExternalVectors, external
-from dataplane.retrieval.hashes import CHUNK_DIGEST_SQL, Vector
+from dataplane.retrieval.hashes import CHUNK_DIGEST_SQL, Vector, chunk_digest
 
 # One chunk in so many is changed: a share that a sample of 299 misses less than once in 10^13.
 CHANGED_EVERY: Final = 10
@@ -30,12 +30,19 @@ WHERE d.id = c.id AND d.place %% %(every)s = 1
 """
 # Correlated, or it would be drawn once for all of them.
 _OTHER_VECTORS: Final = """
-UPDATE {table} c SET model = %(model)s, embedding = CASE WHEN c.embedding IS NULL THEN NULL ELSE l2_normalize((
+UPDATE {table} c SET model = %(model)s, embedding = l2_normalize((
     SELECT array_agg(random() - 0.5) FROM generate_series(1, {dimensions:d}) WHERE c.id IS NOT NULL
-)::vector) END
+)::vector)
 """
 # Whoever embeds by the wrong model writes checksums that hold.
-_OTHER_DIGESTS: Final = "UPDATE {table} c SET chunk_sha256 = {digest} WHERE c.embedding IS NOT NULL"
+_OTHER_DIGESTS: Final = "UPDATE {table} c SET chunk_sha256 = {digest}"
+_NEXT: Final = """
+SELECT id, source_key, source_rev, ordinal, text FROM {table} WHERE id > %(after)s ORDER BY id LIMIT %(limit)s
+"""
+_OTHERS_ELSEWHERE: Final = """
+UPDATE {table} c SET model = %(model)s, chunk_sha256 = o.digest
+FROM unnest(%(ids)s::bigint[], %(digests)s::bytea[]) AS o (id, digest) WHERE c.id = o.id
+"""
 
 
 class Left(StrEnum):
@@ -101,7 +108,7 @@ def lose_index(namespace: Namespace) -> None:
 def corrupt_vectors(namespace: Namespace) -> None:
     """Change one vector in CHANGED_EVERY, and nothing else of its chunk."""
     if (store := external(namespace.store)) is not None:
-        _change(namespace, store, every=CHANGED_EVERY, how=lambda vector: -vector)
+        _turn_round(namespace, store)
         return
     with connection.cursor() as cursor:
         cursor.execute(_TURN_ROUND.format(table=namespace.table), {"every": CHANGED_EVERY})
@@ -109,26 +116,48 @@ def corrupt_vectors(namespace: Namespace) -> None:
 
 def mix_models(namespace: Namespace) -> None:
     """Have every vector be another model's, as if somebody had embedded by the wrong one: checksums hold."""
+    if (store := external(namespace.store)) is not None:
+        _embed_otherwise(namespace, store)
+        return
     with transaction.atomic(), connection.cursor() as cursor:
         others = _OTHER_VECTORS.format(table=namespace.table, dimensions=namespace.dimensions)
         cursor.execute(others, {"model": OTHER_MODEL})
         cursor.execute(_OTHER_DIGESTS.format(table=namespace.table, digest=CHUNK_DIGEST_SQL))
-    if (store := external(namespace.store)) is not None:
-        rng = np.random.default_rng(namespace.pk)
-        _change(namespace, store, every=1, how=lambda vector: _drawn(rng, len(vector)))
 
 
 def harm_nothing(namespace: Namespace) -> None:
     """The index is whole: what is lost lies elsewhere."""
 
 
-def _change(namespace: Namespace, store: ExternalVectors, *, every: int, how: Callable[[Vector], Vector]) -> None:
+# --- where vectors are kept elsewhere --------------------------------------------------------------------------------
+def _turn_round(namespace: Namespace, store: ExternalVectors) -> None:
     after, place = 0, 0
     while ids := store.ids(namespace, after=after, limit=_AT_A_TIME):
         after = ids[-1]
-        chosen = [one for at, one in enumerate(ids, start=place) if at % every == 0]
+        chosen = [one for at, one in enumerate(ids, start=place) if at % CHANGED_EVERY == 0]
         place += len(ids)
-        store.put(namespace, {one: how(vector) for one, vector in store.fetch(namespace, chosen).items()})
+        store.put(namespace, {one: -vector for one, vector in store.fetch(namespace, chosen).items()})
+
+
+def _embed_otherwise(namespace: Namespace, store: ExternalVectors) -> None:
+    rng, after = np.random.default_rng(namespace.pk), 0
+    with connection.cursor() as cursor:
+        while True:
+            cursor.execute(_NEXT.format(table=namespace.table), {"after": after, "limit": _AT_A_TIME})
+            rows = cursor.fetchall()
+            if not rows:
+                return
+            vectors = {row[0]: _drawn(rng, namespace.dimensions) for row in rows}
+            store.put(namespace, vectors)
+            digests = [
+                chunk_digest(
+                    source_key=key, source_rev=rev, ordinal=ordinal, text=text, model=OTHER_MODEL, vector=vectors[one]
+                )
+                for one, key, rev, ordinal, text in rows
+            ]
+            others: dict[str, Any] = {"model": OTHER_MODEL, "ids": list(vectors), "digests": digests}
+            cursor.execute(_OTHERS_ELSEWHERE.format(table=namespace.table), others)
+            after = rows[-1][0]
 
 
 def _drawn(rng: np.random.Generator, dimensions: int) -> Vector:

@@ -121,14 +121,19 @@ def forget(namespace: Namespace, ids: Sequence[int]) -> None:
         _forget(namespace, lambda store: store.remove(namespace, ids))
 
 
-def forget_namespace(namespace: Namespace) -> None:
-    """Let go of all vectors of a namespace that was dropped; where that fails they stay, as above."""
-    _forget(namespace, lambda store: store.drop(namespace))
+def forget_namespace(namespace: Namespace) -> bool:
+    """Let go of all vectors of a namespace that was dropped; where that fails they stay, as above. False: its store is
+    away, and may have them still.
+    """
+    return _forget(namespace, lambda store: store.drop(namespace))
 
 
-def _forget(namespace: Namespace, act: Callable[[ExternalVectors], None]) -> None:
+def _forget(namespace: Namespace, act: Callable[[ExternalVectors], None]) -> bool:
     try:
         if (store := external(namespace.store)) is not None:
             act(store)
     except (VectorsNowhere, VectorsUnavailable) as exc:
         logger.warning("vectors of %s stay for now: %s", namespace, exc)
+        # Who is told of no such store has none to wait for.
+        return isinstance(exc, VectorsNowhere)
+    return True
