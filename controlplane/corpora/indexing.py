@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from random import Random
+from time import monotonic
 from typing import Any, Final
 from uuid import UUID
 
@@ -79,9 +80,15 @@ UPDATE {NAMESPACES} SET index_rev = index_rev + 1 WHERE id = %(namespace)s AND s
 _STILL: Final = f"""
 SELECT document_id FROM {PENDING} WHERE namespace_id = %(namespace)s AND document_id = ANY(%(documents)s::bigint[])
 """  # noqa: S608 - as above
-_DONE: Final = (
-    f"DELETE FROM {PENDING} WHERE namespace_id = %(namespace)s AND document_id = ANY(%(documents)s::bigint[])"  # noqa: S608 - as above
+# What the batch took is noted in the same step, of a namespace that is being built: a rebuild is predicted by that.
+_DONE: Final = f"""
+WITH noted AS (
+    UPDATE {NAMESPACES} SET build_seconds = build_seconds + %(seconds)s, build_chunks = build_chunks + %(chunks)s,
+        build_tokens = build_tokens + %(tokens)s, build_cost_micros = build_cost_micros + %(cost_micros)s
+    WHERE id = %(namespace)s AND state = %(building)s
 )
+DELETE FROM {PENDING} WHERE namespace_id = %(namespace)s AND document_id = ANY(%(documents)s::bigint[])
+"""  # noqa: S608 - as above
 _LET_GO: Final = f"""
 UPDATE {PENDING} SET owner = '', leased_until = NULL
 WHERE namespace_id = %(namespace)s AND document_id = ANY(%(documents)s::bigint[]) AND owner = %(owner)s
@@ -167,22 +174,30 @@ def index_all(
 
 
 def index_pending(
-    *, namespace: Namespace, embedder: Embedder, owner: str, now: datetime, limit: int | None = None
+    *,
+    namespace: Namespace,
+    embedder: Embedder,
+    owner: str,
+    now: datetime,
+    limit: int | None = None,
+    clock: Callable[[], float] = monotonic,
 ) -> Indexed:
     """Index one batch of what is due, the oldest first; it is one index revision.
 
     Args:
         owner: Who asks; no two at a time under one name.
         limit: Documents at most; more of a namespace that is built than of one that serves, unless told.
+        clock: Monotonic seconds.
     Raises:
         NotEmbedded: nobody embeds at the moment; nothing is leased to `owner` any more.
     """
+    began = clock()
     if limit is None:
         limit = MAX_DOCUMENTS_BUILDING if namespace.state == NamespaceState.BUILDING else MAX_DOCUMENTS
     heads = _take(namespace, owner=owner, now=now, limit=limit)
     if heads is None:
         return Indexed()
-    batch = _Batch(namespace, embedder, owner, now)
+    batch = _Batch(namespace, embedder, owner, now, began=began, clock=clock)
     try:
         return batch.index(heads)
     except Exception:
@@ -217,13 +232,25 @@ def _take(namespace: Namespace, *, owner: str, now: datetime, limit: int) -> lis
 class _Batch:
     """What one process has taken of one namespace."""
 
-    def __init__(self, namespace: Namespace, embedder: Embedder, owner: str, now: datetime) -> None:
+    def __init__(
+        self,
+        namespace: Namespace,
+        embedder: Embedder,
+        owner: str,
+        now: datetime,
+        *,
+        began: float,
+        clock: Callable[[], float],
+    ) -> None:
         self._namespace = namespace
         self._embedder = embedder
         self._owner = owner
         self._now = now
+        self._clock = clock
         self._tokens = 0
         self._cost_micros = 0
+        # What of it is noted: until when, and after how many tokens and microdollars.
+        self._noted = (began, 0, 0)
 
     def index(self, heads: Sequence[Head]) -> Indexed:
         """Index all of them together; if one of them spoils it, each alone."""
@@ -326,9 +353,21 @@ class _Batch:
             end_chunks(self._namespace, documents, index_rev=index_rev, now=self._now)
             alive = [chunk for chunk in chunks if chunk.head.document in kept]
             put_chunks(self._namespace, alive, index_rev=index_rev, now=self._now)
-            _run(_DONE, {**here, "documents": documents})
+            _run(_DONE, {**here, "documents": documents, **self._spent(len(alive))})
         self.let_go([head for head in heads if head.document not in kept])
         return kept
+
+    def _spent(self, chunks: int) -> dict[str, Any]:
+        """What was spent since this was asked last, for `_DONE`."""
+        (since, tokens, cost_micros), now = self._noted, self._clock()
+        self._noted = (now, self._tokens, self._cost_micros)
+        return {
+            "building": NamespaceState.BUILDING,
+            "seconds": now - since,
+            "chunks": chunks,
+            "tokens": self._tokens - tokens,
+            "cost_micros": self._cost_micros - cost_micros,
+        }
 
     @transaction.atomic
     def _fail(self, head: Head, failure: Failure) -> Indexed:

@@ -154,6 +154,15 @@ class Namespace(models.Model):
     index_rev = models.BigIntegerField(default=0, help_text="Counts batches of changes that became searchable")
     kept_rev = models.BigIntegerField(default=0, help_text="Snapshots before it are gone")
     is_indexed = models.BooleanField(default=False, help_text="Whether its approximate index is built")
+    is_filled_apart = models.BooleanField(
+        default=False, db_default=False, help_text="Whoever made it fills it and says when it is ready; not indexers"
+    )
+    build_seconds = models.FloatField(
+        default=0, db_default=0, help_text="That batches took while it was being built, whoever indexed them"
+    )
+    build_chunks = models.BigIntegerField(default=0, db_default=0, help_text="That these batches made")
+    build_tokens = models.BigIntegerField(default=0, db_default=0, help_text="That were embedded for them")
+    build_cost_micros = models.BigIntegerField(default=0, db_default=0)
     created_at = models.DateTimeField()
     built_at = models.DateTimeField(null=True, blank=True)
     dropped_at = models.DateTimeField(null=True, blank=True)

@@ -57,12 +57,19 @@ ON CONFLICT (namespace_id, document_id) DO NOTHING
 
 @transaction.atomic
 def create_namespace(
-    corpus: Corpus, promised: Promised, *, now: datetime, purpose: Purpose = Purpose.SERVING, fill: bool = True
+    corpus: Corpus,
+    promised: Promised,
+    *,
+    now: datetime,
+    purpose: Purpose = Purpose.SERVING,
+    fill: bool = True,
+    apart: bool = False,
 ) -> Namespace:
     """Make an empty namespace by what is promised of the corpus now.
 
     Args:
         fill: Whether every document is to be indexed into it; else whoever asks fills it.
+        apart: Whether whoever asks says when it is ready; until then indexers leave it alone.
     Raises:
         VectorsNowhere, VectorsUnavailable: its vectors are to be kept where there is nobody to do it.
     """
@@ -83,6 +90,7 @@ def create_namespace(
             "max_characters": cut.max_characters,
             "overlap_characters": cut.overlap_characters,
         },
+        is_filled_apart=apart,
         created_at=now,
     )
     with connection.cursor() as cursor:

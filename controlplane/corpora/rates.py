@@ -40,7 +40,13 @@ def note_rebuild(
     index_seconds: float,
     at: datetime,
 ) -> RecoveryRate:
-    """Note how long it took to embed a corpus again. `at`: when it was begun."""
+    """Note how long it took to embed all of a corpus, for the first time or again.
+
+    Args:
+        load_seconds: Of work: who waits for changes, or for a gateway that is away, embeds nothing. Where several
+            indexed at a time it is the sum of theirs, since one alone is predicted; that is never too short.
+        at: When it was begun.
+    """
     return RecoveryRate.objects.create(
         corpus=namespace.corpus,
         way=RecoveryWay.REBUILD,

@@ -56,7 +56,7 @@ def make_namespace(
     """
     with transaction.atomic():
         # Its row is held by whoever takes changes in too, so that none of them is half taken in now.
-        namespace = namespaces.create_namespace(corpus, promised, purpose=purpose, fill=fill, now=now)
+        namespace = namespaces.create_namespace(corpus, promised, purpose=purpose, fill=fill, apart=True, now=now)
         return namespace, newest_change(corpus)
 
 

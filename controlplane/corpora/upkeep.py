@@ -2,13 +2,16 @@
 switched to.
 """
 
+from collections.abc import Callable
 from datetime import datetime
+from time import monotonic
 from typing import Final
 
 from django.db import transaction
 
 from controlplane.corpora.models import Corpus, Namespace, NamespaceState, Purpose
 from controlplane.corpora.namespaces import build_index, create_namespace, mark_ready, switch
+from controlplane.corpora.rates import note_rebuild
 from dataplane.retrieval.policy import REPLICATE
 from dataplane.retrieval.policy import Corpus as Promised
 
@@ -32,9 +35,16 @@ def matches(namespace: Namespace, promised: Promised) -> bool:
 
 
 def serving_namespaces(corpus: Corpus) -> list[Namespace]:
-    """Those that changes are indexed into by the process that does: what serves before what is being built."""
+    """Those that serve, or may once: what serves before the others."""
     rows = corpus.namespaces.filter(purpose=Purpose.SERVING).exclude(state=NamespaceState.DROPPED)
     return sorted(rows.select_related("corpus"), key=lambda one: (one.pk != corpus.live_namespace_id, one.pk))
+
+
+def namespaces_to_index(corpus: Corpus) -> list[Namespace]:
+    """Of those, the ones that the process indexes changes into: what somebody fills apart is his until it is ready."""
+    return [
+        one for one in serving_namespaces(corpus) if one.state != NamespaceState.BUILDING or not one.is_filled_apart
+    ]
 
 
 @transaction.atomic
@@ -52,17 +62,33 @@ def ensure_namespaces(corpus: Corpus, promised: Promised, *, now: datetime) -> N
 
 
 @transaction.atomic
-def finish_building(namespace: Namespace, *, now: datetime) -> bool:
-    """Build the index of a namespace that has caught up, and have it ready; False: it has not, or is not built now."""
+def finish_building(namespace: Namespace, *, now: datetime, clock: Callable[[], float] = monotonic) -> bool:
+    """Build the index of a namespace that has caught up, note what building it took, and have it ready; False: it has
+    not caught up, or is not for indexers to finish now.
+
+    Args:
+        clock: Monotonic seconds.
+    """
     # Others do it, or index into it at this moment: then there will be another look.
     row = (
         Namespace.objects.select_for_update(no_key=True, skip_locked=True)
-        .filter(pk=namespace.pk, state=NamespaceState.BUILDING)
+        .filter(pk=namespace.pk, state=NamespaceState.BUILDING, is_filled_apart=False)
         .first()
     )
     if row is None or row.pending.filter(is_poisoned=False).exists():
         return False
+    began = clock()
     build_index(row)
+    if row.build_chunks:
+        note_rebuild(
+            namespace=row,
+            chunks=row.build_chunks,
+            tokens=row.build_tokens,
+            cost_micros=row.build_cost_micros,
+            load_seconds=row.build_seconds,
+            index_seconds=clock() - began,
+            at=row.created_at,
+        )
     return mark_ready(row, now=now)
 
 

@@ -8,12 +8,16 @@ from contextlib import contextmanager
 from random import Random
 
 import pytest
+from django.db import transaction
 
 from controlplane.audit.models import AuditEvent
 from controlplane.corpora import vectors
 from controlplane.corpora.embedding import Embedder
 from controlplane.corpora.management.commands.index import Indexer
-from controlplane.corpora.models import Corpus, Namespace, NamespaceState, Pending, Purpose
+from controlplane.corpora.models import Corpus, Namespace, NamespaceState, Pending, Purpose, RecoveryRate
+from controlplane.corpora.namespaces import create_namespace, mark_ready
+from controlplane.corpora.policies import promised
+from controlplane.corpora.promise import clauses
 from dataplane.retrieval.policy import Corpus as Promised
 from tests.corpora.changes import HashEmbedder, accept, searchable, upsert
 from tests.corpora.kept_corpora import make_corpus, make_namespace, make_policy, policy_document
@@ -221,3 +225,97 @@ def test_corpus_whose_vectors_nobody_keeps_holds_up_no_other(monkeypatch: pytest
 
     assert (without, away) == ([False, True], None)
     assert [live(corpus) is not None for corpus in corpora] == [True, True]
+
+
+# --- what building took -----------------------------------------------------------------------------------------------
+def slow(process: Process, seconds: float) -> Process:
+    """Whose embedder takes so long for each request, by the process' own clock."""
+
+    def take_time(texts: object) -> None:
+        process.seconds += seconds
+
+    process.embedder.before = take_time
+    return process
+
+
+def rates() -> list[tuple[str, int, int, int, float]]:
+    """What was measured of each rebuild: of which corpus, chunks, tokens, microdollars and seconds of loading."""
+    fields = ("corpus__slug", "rows", "tokens", "cost_micros", "load_seconds")
+    return list(RecoveryRate.objects.filter(way="rebuild").order_by("id").values_list(*fields))
+
+
+def test_first_build_is_the_first_measure_of_a_rebuild() -> None:
+    """What its batches took counts, and neither the waits between them nor what is indexed once it is ready."""
+    corpus = make_corpus()
+    accept(corpus, *(upsert(f"page/{at}", 1, f"Words of {at}.") for at in range(70)))
+    process = slow(Process(), 3.0)  # 64 and 6 documents, so 4 requests and 1
+
+    process.rounds(1)
+    process.seconds += 900
+    process.rounds()
+    accept(corpus, upsert("page/0", 2, "Other words."))
+    process.rounds()
+
+    assert rates() == [("help-centre", 70, 70, 70, 15.0)]
+    assert Namespace.objects.get().build_seconds == 15.0
+    found = {one.name: one for one in clauses(Corpus.objects.get(pk=corpus.pk), promised("help-centre"), now=NOW)}
+    assert found["reembed"].tone == "good"
+    assert "70 chunks would take" in found["reembed"].words
+
+
+def test_what_several_took_for_one_build_adds_up() -> None:
+    """One alone, by which a rebuild is predicted, would do the work of both."""
+    corpus = make_corpus()
+    make_namespace(corpus, is_ready=False)
+    one, other = slow(Process(), 3.0), slow(Process(), 5.0)
+
+    accept(corpus, upsert("a", 1))
+    one.rounds(1)
+    accept(corpus, upsert("b", 1, "Two."))
+    other.rounds()
+
+    assert rates() == [("help-centre", 2, 2, 2, 8.0)]
+
+
+def test_outage_of_the_gateway_is_no_part_of_what_a_build_takes() -> None:
+    """What was asked in vain made nothing searchable."""
+    corpus = make_corpus()
+    accept(corpus, upsert("a", 1))
+    process = slow(Process(HashEmbedder(away=True)), 3.0)
+    process.rounds()
+    process.embedder.away = False
+
+    process.seconds += 60
+    process.rounds()
+
+    assert rates() == [("help-centre", 1, 1, 1, 3.0)]
+
+
+def test_build_of_an_empty_corpus_measures_nothing() -> None:
+    """It was ready before there was anything to embed."""
+    corpus = make_corpus()
+    process = Process()
+    process.rounds()
+    accept(corpus, upsert("a", 1))
+
+    process.rounds()
+
+    assert rates() == []
+
+
+def test_what_somebody_fills_apart_is_left_to_him_until_it_is_ready() -> None:
+    """Half restored it neither serves nor is measured; afterwards what changed meanwhile is indexed into it."""
+    corpus = make_corpus()
+    with transaction.atomic():
+        namespace = create_namespace(corpus, promised("help-centre"), now=NOW, fill=False, apart=True)
+    accept(corpus, upsert("a", 1))
+    process = Process()
+
+    process.rounds()
+    namespace.refresh_from_db()
+    before = (namespace.state, namespace.pending.count(), live(corpus))
+    mark_ready(namespace, now=NOW)
+    process.rounds()
+
+    assert before == (NamespaceState.BUILDING, 1, None)
+    assert (searchable(namespace), live(corpus), rates()) == ({"a": (1, "Words.")}, namespace, [])

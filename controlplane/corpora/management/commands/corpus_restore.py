@@ -57,5 +57,5 @@ class Command(BaseCommand):
 def _make(dump: Dump, purpose: Purpose) -> Namespace:
     with transaction.atomic():
         return create_namespace(
-            dump.corpus, promised(dump.corpus.slug), now=timezone.now(), purpose=purpose, fill=False
+            dump.corpus, promised(dump.corpus.slug), now=timezone.now(), purpose=purpose, fill=False, apart=True
         )

@@ -102,7 +102,7 @@ class Indexer:
             one = promised[corpus.slug]
             if self._is_due(corpus):
                 self._ensure_namespaces(corpus, one)
-            for namespace in upkeep.serving_namespaces(corpus):
+            for namespace in upkeep.namespaces_to_index(corpus):
                 if self._stop.is_set():
                     return taken
                 if self._is_due(namespace):
@@ -126,7 +126,7 @@ class Indexer:
         try:
             taken = self._index_some(namespace, replace(promised, embedding=embedding))
             if not taken and namespace.state == NamespaceState.BUILDING:
-                upkeep.finish_building(namespace, now=self._now())
+                upkeep.finish_building(namespace, now=self._now(), clock=self._monotonic)
         except _AWAY:
             raise
         except NotEmbedded as exc:
@@ -148,7 +148,13 @@ class Indexer:
         total = 0
         with self._open(promised) as embedder:
             for _ in range(BATCHES_AT_ONCE):
-                done = index_pending(namespace=namespace, embedder=embedder, owner=self._owner, now=self._now())
+                done = index_pending(
+                    namespace=namespace,
+                    embedder=embedder,
+                    owner=self._owner,
+                    now=self._now(),
+                    clock=self._monotonic,
+                )
                 total += done.taken
                 if not done.taken or self._stop.is_set():
                     break
