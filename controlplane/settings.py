@@ -213,6 +213,7 @@ CELERY_BEAT_SCHEDULE = {
     "dump-corpora": {"task": "corpora.dump_due", "schedule": timedelta(minutes=1)},
     "expire-dumps": {"task": "corpora.expire_dumps", "schedule": timedelta(hours=1)},
     "drill-corpora": {"task": "corpora.drill_due", "schedule": timedelta(minutes=1)},
+    "watch-promises": {"task": "corpora.watch_promises", "schedule": timedelta(minutes=1)},
     "forget-repairs": {"task": "ledger.forget_repairs", "schedule": timedelta(minutes=10)},
     "collect-leftover-vectors": {"task": "corpora.collect_leftovers", "schedule": timedelta(hours=6)},
     "reconcile-corpora": {"task": "corpora.reconcile_nightly", "schedule": timedelta(hours=1)},

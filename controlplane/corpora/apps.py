@@ -12,8 +12,10 @@ class CorporaConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from controlplane.alerts import kinds
         from controlplane.approvals.kinds import register
         from controlplane.corpora import (
+            breaches,
             capturing,
             drilling,
             drills,
@@ -32,6 +34,8 @@ class CorporaConfig(AppConfig):
             from controlplane.corpora import qdrant  # some 80 MiB, which only who has one is to pay
 
             vectors.register(QDRANT, qdrant.from_settings)
+        kinds.register(breaches.BROKEN, "A promise of a corpus' freshness or recovery is broken")
+        kinds.register(breaches.KEPT, "A promise of a corpus that was broken is kept again")
         register(policies.KIND)
         register_section(Section("corpora", policies.corpus_policies.compile, policies.corpus_policies.restore))
         handlers.register(

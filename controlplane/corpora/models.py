@@ -14,6 +14,7 @@ from django.urls import reverse
 from controlplane.corpora.records import CorpusMinute as CorpusMinute
 from controlplane.corpora.records import Dump as Dump
 from controlplane.corpora.records import GhostSample as GhostSample
+from controlplane.corpora.records import PromiseBreach as PromiseBreach
 from controlplane.corpora.records import Reconciliation as Reconciliation
 from controlplane.corpora.records import RecoveryDrill as RecoveryDrill
 from controlplane.corpora.records import RecoveryRate as RecoveryRate

@@ -1,4 +1,4 @@
-"""Whether what is promised of a corpus' recovery would be kept today, by what was measured; each in words."""
+"""Whether what is promised of a corpus is kept today, or would be after a loss, by what was measured; in words."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,10 @@ from controlplane.corpora.drills import EVERY, EVERY_BY_TIER
 from controlplane.corpora.dump_keeping import good_dumps
 from controlplane.corpora.models import Corpus, Dump, RecoveryDrill
 from controlplane.corpora.rates import Rebuilding, measured, predict_rebuild
-from controlplane.corpora.records import DrillState, DumpState, RecoveryWay
+from controlplane.corpora.records import DrillState, DumpState, PromiseClause, RecoveryWay
 from controlplane.corpora.recovering import Plan, Size, make_plan, size_of, tokens_of
-from dataplane.retrieval.policy import REBUILD, RESTORE
+from controlplane.corpora.standing import CorpusStanding
+from dataplane.retrieval.policy import REBUILD, REPLICATE, RESTORE
 from dataplane.retrieval.policy import Corpus as Promised
 
 # The clock begins the next one when the time is over; so long it may take until somebody has to ask why it did not.
@@ -22,11 +23,32 @@ _LATE: Final = timedelta(days=7)
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """One thing that was promised, and whether it would be kept: bad is broken, watch is that nobody knows."""
+    """One thing that was promised, held against what is.
 
-    name: Literal["rto", "reembed", "rpo", "proven"]
-    tone: Literal["good", "watch", "bad"]
+    Attributes:
+        words: A sentence without its full stop.
+        seconds: How long or how old it is, or is predicted to be; None: nobody knows.
+        bound_seconds: How long or how old it may be.
+        is_sure: Whether that is more than what nobody has looked into.
+    """
+
+    name: PromiseClause
     words: str
+    seconds: float | None
+    bound_seconds: float
+    is_sure: bool = True
+
+    @property
+    def is_kept(self) -> bool | None:
+        """None: nobody knows."""
+        return None if self.seconds is None else self.seconds <= self.bound_seconds
+
+    @property
+    def tone(self) -> Literal["good", "watch", "bad"]:
+        """Bad is broken, watch is that nobody knows, or knows for sure."""
+        if self.is_kept is False:
+            return "bad"
+        return "good" if self.is_kept and self.is_sure else "watch"
 
 
 def proven(corpus: Corpus) -> RecoveryDrill | None:
@@ -48,8 +70,16 @@ def clauses(corpus: Corpus, promised: Promised, *, now: datetime) -> list[Clause
         _rto(make_plan(corpus, promised, None, size=size), promised),
         _reembed(corpus, promised, size),
         *_rpo(corpus, promised, now),
-        _proven(corpus, promised, now),
+        *_drilled(corpus, promised, now),
     ]
+
+
+def freshness(standing: CorpusStanding) -> list[Clause]:
+    """How old a corpus is against how old it may be; nothing while nothing serves. No query."""
+    if standing.corpus.live_namespace_id is None:
+        return []
+    lag, bound = standing.lag_seconds, standing.promised.freshness.max_lag_seconds.value
+    return [Clause(PromiseClause.FRESHNESS, f"It is behind by {_span(lag)}; {_span(bound)} is promised", lag, bound)]
 
 
 def broken(
@@ -92,12 +122,12 @@ def _old_proof(promised: Promised, drill: RecoveryDrill | None, now: datetime) -
 
 
 def _rto(plan: Plan, promised: Promised) -> Clause:
-    within = promised.recovery.rto_seconds.value
-    if plan.predicted_seconds is None:
+    within, predicted = promised.recovery.rto_seconds.value, plan.predicted_seconds
+    if predicted is None:
         words = f"Nobody measured yet how long it takes to {plan.way}; {_span(within)} is promised"
-        return Clause("rto", "watch", words)
-    words = f"To {plan.way} it is predicted to take {_span(plan.predicted_seconds)}; {_span(within)} is promised"
-    return Clause("rto", "good" if plan.predicted_seconds <= within else "bad", words)
+    else:
+        words = f"To {plan.way} it is predicted to take {_span(predicted)}; {_span(within)} is promised"
+    return Clause(PromiseClause.RTO, words, predicted, within)
 
 
 def _reembed(corpus: Corpus, promised: Promised, size: Size) -> Clause:
@@ -106,9 +136,10 @@ def _reembed(corpus: Corpus, promised: Promised, size: Size) -> Clause:
     found = predict_rebuild(corpus, promised, chunks=size.chunks, tokens=tokens, dimensions=size.dimensions)
     accept = f"We accept {accepted:,.10g} minutes of re-embed"
     if found is None:
-        return Clause("reembed", "watch", f"{accept}; nobody measured yet what {size.chunks:,} chunks would take")
+        words = f"{accept}; nobody measured yet what {size.chunks:,} chunks would take"
+        return Clause(PromiseClause.REEMBED, words, None, accepted * 60)
     words = f"{accept}; {size.chunks:,} chunks would take {_span(found.seconds)}{_measured(corpus, size)}{_cost(found)}"
-    return Clause("reembed", "good" if found.seconds <= accepted * 60 else "bad", words)
+    return Clause(PromiseClause.REEMBED, words, found.seconds, accepted * 60)
 
 
 def _measured(corpus: Corpus, size: Size) -> str:
@@ -127,25 +158,38 @@ def _rpo(corpus: Corpus, promised: Promised, now: datetime) -> Iterator[Clause]:
         return
     within = promised.recovery.rpo_seconds.value
     dumps = good_dumps(corpus)
-    verified = dumps.filter(verified_at__isnull=False).first()
-    dump = verified or dumps.first()
+    fresh = dumps.filter(verified_at__isnull=False, as_of__gte=now - timedelta(seconds=within)).first()
+    dump = fresh or dumps.first()
     if dump is None or dump.as_of is None:
-        yield Clause("rpo", "bad", f"There is no good dump; one of the last {_span(within)} is promised")
+        # Before its first dump is due, nothing is late.
+        age = (now - (corpus.switched_at or corpus.created_at)).total_seconds()
+        words = f"There is no good dump; one of the last {_span(within)} is promised"
+        yield Clause(PromiseClause.RPO, words, age, within, is_sure=False)
         return
     age = (now - dump.as_of).total_seconds()
-    which = "verified dump" if verified else "dump, which nobody verified yet,"
+    which = "verified dump" if fresh else "dump" if dump.verified_at else "dump, which nobody verified yet,"
     words = f"The newest {which} is {_span(age)} old; {_span(within)} is promised"
-    yield Clause("rpo", "bad" if age > within else "good" if verified else "watch", words)
+    yield Clause(PromiseClause.RPO, words, age, within, is_sure=dump.verified_at is not None)
 
 
-def _proven(corpus: Corpus, promised: Promised, now: datetime) -> Clause:
+def _drilled(corpus: Corpus, promised: Promised, now: datetime) -> Iterator[Clause]:
+    """How long the last proven restore took, and how long ago that was."""
+    within, every = promised.recovery.rto_seconds.value, EVERY_BY_TIER.get(promised.recovery.tier, EVERY)
+    bound = (every + _LATE).total_seconds()
     newest = proven(corpus)
     if newest is None or newest.ended_at is None:
-        return Clause("proven", "watch", "It never came back in a drill, so all of this is a guess")
-    every = EVERY_BY_TIER.get(promised.recovery.tier, EVERY)
-    age = now - newest.ended_at
-    words = f"The last proven restore was {_span(age.total_seconds())} ago; one in {every.days} days is asked for"
-    return Clause("proven", "bad" if age > every + _LATE else "good", words)
+        # A replica that is switched to proves no restore, so that nobody can ask for one in time.
+        is_due = promised.recovery.strategy != REPLICATE
+        age = (now - corpus.created_at).total_seconds() if is_due else None
+        words = "It never came back in a drill, so all of this is a guess"
+        yield Clause(PromiseClause.PROVEN, words, age, bound, is_sure=False)
+        return
+    if newest.rto_seconds is not None:
+        words = f"The last proven restore took {_span(newest.rto_seconds)}; {_span(within)} is promised"
+        yield Clause(PromiseClause.DRILLED, words, newest.rto_seconds, within)
+    age = (now - newest.ended_at).total_seconds()
+    words = f"The last proven restore was {_span(age)} ago; one in {every.days} days is asked for"
+    yield Clause(PromiseClause.PROVEN, words, age, bound)
 
 
 def _span(seconds: float) -> str:

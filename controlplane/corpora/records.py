@@ -157,6 +157,42 @@ class RecoveryRate(models.Model):
         return self.load_seconds + self.index_seconds
 
 
+class PromiseClause(models.TextChoices):
+    """One thing that is promised of a corpus, and that can be found broken."""
+
+    FRESHNESS = "freshness", "how old it is"
+    RTO = "rto", "how long it is predicted to take to have it back"
+    REEMBED = "reembed", "how long it is predicted to take to embed it again"
+    RPO = "rpo", "how old its newest dump is"
+    DRILLED = "drilled", "how long it took to have it back in a drill"
+    PROVEN = "proven", "how long ago it came back in a drill"
+
+
+class PromiseBreach(models.Model):
+    """One thing that was promised of a corpus and is not kept, from the look that found it to the last of those that
+    found it kept again. `breaches` writes it.
+    """
+
+    corpus = models.ForeignKey("corpora.Corpus", on_delete=models.PROTECT, related_name="breaches")
+    clause = models.CharField(max_length=10, choices=PromiseClause)
+    words = models.TextField(help_text="As it was found last")
+    since = models.DateTimeField()
+    kept_since = models.DateTimeField(null=True, blank=True, help_text="Set: it is kept again, for how long is seen")
+    ended_at = models.DateTimeField(null=True, blank=True, help_text="Set: it was, for long enough")
+
+    class Meta:
+        ordering: ClassVar = ["-id"]
+        verbose_name_plural = "promise breaches"
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["corpus", "clause"], condition=Q(ended_at__isnull=True), name="one_breach_of_a_clause_at_a_time"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.clause} of {self.corpus_id} since {self.since:%Y-%m-%d %H:%M}"
+
+
 class DrillState(models.TextChoices):
     """Of a drill."""
 

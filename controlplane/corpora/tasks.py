@@ -3,7 +3,7 @@
 from celery import shared_task
 from django.utils import timezone
 
-from controlplane.corpora import collecting, drills, dump_keeping, leftovers, reconciling_work, sampling
+from controlplane.corpora import breaches, collecting, drills, dump_keeping, leftovers, reconciling_work, sampling
 
 
 @shared_task(name="corpora.dump_due", expires=60)
@@ -50,6 +50,12 @@ def collect() -> int:
     """Let go of what nobody can read any more."""
     now = timezone.now()
     return collecting.collect(now=now) + sampling.forget_minutes(now=now)
+
+
+@shared_task(name="corpora.watch_promises", expires=60)
+def watch_promises() -> int:
+    """Hold every corpus against what is promised of it, and tell people of what is not kept; returns how much."""
+    return breaches.watch_promises(now=timezone.now())
 
 
 @shared_task(name="corpora.drill_due", expires=60)

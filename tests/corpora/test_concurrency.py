@@ -6,20 +6,24 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from datetime import timedelta
 from random import Random
 from threading import Event, Semaphore
 
 import pytest
 from django.db import connection, transaction
 
+from controlplane.alerts.models import Alert
+from controlplane.corpora.breaches import look_at, watch_promises
 from controlplane.corpora.indexing import index_pending
 from controlplane.corpora.management.commands.index import Indexer
-from controlplane.corpora.models import Corpus, Pending
-from controlplane.corpora.namespaces import drop_namespace
+from controlplane.corpora.models import Corpus, Pending, PromiseBreach
+from controlplane.corpora.namespaces import drop_namespace, switch
+from controlplane.corpora.standing import standings
 from tests.corpora.changes import HashEmbedder, accept
 from tests.corpora.convergence import CHUNKING, Model, arrivals, histories, write
 from tests.corpora.kept_corpora import make_corpus, make_namespace
-from tests.factories import NOW, make_deployment
+from tests.factories import NOW, SETUP, make_deployment
 
 
 @pytest.fixture
@@ -70,6 +74,39 @@ def test_two_who_accept_and_two_who_index_at_the_same_time_converge(model: Model
     model.heads = {key: run[-1].order for key, run in history.items()}
     model.look(Random(1))
     model.require_converged()
+
+
+def test_two_who_hold_a_corpus_against_its_promise_at_the_same_time_tell_once(model: Model) -> None:
+    """The second waits until the first has noted what is broken, and adds nothing."""
+    late = NOW + timedelta(hours=2)
+    switch(corpus=model.corpus, namespace=model.namespaces[0], reason="r", actor=SETUP, now=NOW)
+    corpus = Corpus.objects.select_related("live_namespace").get(pk=model.corpus.pk)
+
+    def look() -> int:
+        try:
+            return watch_promises(now=late)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as threads:
+        with transaction.atomic():
+            look_at(corpus, standings(now=late)[corpus.slug], now=late)
+            second = threads.submit(look)
+            wait_until(is_somebody_waiting)
+        count = second.result()
+
+    assert (count, Alert.objects.count()) == (1, 1)
+    assert PromiseBreach.objects.get().clause == "rpo"
+
+
+def is_somebody_waiting() -> bool:
+    """Whether somebody waits for another's transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_clear_snapshot()")  # which a transaction keeps otherwise
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'transactionid'"
+        )
+        return bool(cursor.fetchone()[0])
 
 
 def test_indexer_hears_of_changes_and_stops_when_it_is_told_to(model: Model) -> None:

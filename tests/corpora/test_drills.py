@@ -24,7 +24,7 @@ from controlplane.corpora.errors import (
     UnknownScenario,
     WordsNotTyped,
 )
-from controlplane.corpora.models import Corpus, RecoveryDrill
+from controlplane.corpora.models import Corpus, Dump, RecoveryDrill
 from controlplane.corpora.policies import promised
 from controlplane.corpora.promise import broken, clauses, proven
 from controlplane.corpora.records import DrillState
@@ -223,10 +223,44 @@ def test_a_promise_is_a_guess_until_it_was_measured_and_red_when_it_breaks(corpu
         "rto": "good",
         "reembed": "watch",
         "rpo": "bad",
+        "drilled": "good",
         "proven": "good",
     }
     assert "2 h old; 60 min is promised" in after["rpo"].words
     assert proven(corpus) == drill
+
+
+@pytest.mark.parametrize(
+    ("dumps", "at", "tone", "said"),
+    [
+        ((), 50, "watch", "There is no good dump"),
+        (((0, True),), 50, "good", "The newest verified dump is 50 min old"),
+        (((0, False),), 50, "watch", "The newest dump, which nobody verified yet, is 50 min old"),
+        (((0, True), (40, False)), 50, "good", "The newest verified dump is 50 min old"),
+        (((0, True), (40, False)), 90, "watch", "The newest dump, which nobody verified yet, is 50 min old"),
+        (((0, True),), 90, "bad", "The newest dump is 90 min old"),
+        (((0, False),), 90, "bad", "The newest dump, which nobody verified yet, is 90 min old"),
+        ((), 90, "bad", "There is no good dump"),
+    ],
+)
+def test_a_dump_as_new_as_promised_keeps_the_promise_and_is_sure_once_it_was_verified(corpus, dumps, at, tone, said):
+    """An old one that was verified takes nothing from a new one; before the first is due, nothing is late."""
+    for minutes, is_verified in dumps:
+        made = NOW + timedelta(minutes=minutes)
+        Dump.objects.create(
+            corpus=corpus,
+            namespace=corpus.live_namespace,
+            name=f"d-{minutes}",
+            state="complete",
+            actor="ballast",
+            began_at=made,
+            as_of=made,
+            verified_at=made if is_verified else None,
+        )
+
+    found = {one.name: one for one in clauses(corpus, promised("help-centre"), now=NOW + timedelta(minutes=at))}
+
+    assert (found["rpo"].tone, found["rpo"].words.partition(";")[0]) == (tone, said)
 
 
 def test_a_replica_proves_no_restore():
@@ -238,6 +272,8 @@ def test_a_replica_proves_no_restore():
     assert drill.state == DrillState.PASSED, drill.error
     assert "was there" in words(drill)["restore"]
     assert proven(corpus) is None
+    found = {one.name: one for one in clauses(corpus, promised("help-centre"), now=NOW + timedelta(days=200))}
+    assert (found["proven"].tone, found["proven"].is_kept) == ("watch", None)
 
 
 def test_a_second_drill_is_predicted_by_the_first(corpus):
