@@ -3,7 +3,7 @@ readers of a stale one get.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, Literal
 
@@ -25,8 +25,18 @@ from controlplane.console.templatetags.ballast import in_words
 from controlplane.console.threshold_content import SPAN, Chart, narrow
 from controlplane.console.threshold_words import chart_id
 from controlplane.console.wording import listed
-from controlplane.corpora.models import Corpus, CorpusMinute, Namespace, NamespaceState, Purpose, RecoveryDrill
-from controlplane.corpora.promise import broken, proven_drills
+from controlplane.corpora.breaches import standing_breaches
+from controlplane.corpora.models import (
+    Corpus,
+    CorpusMinute,
+    Namespace,
+    NamespaceState,
+    PromiseBreach,
+    Purpose,
+    RecoveryDrill,
+)
+from controlplane.corpora.promise import Clause, proven_drills
+from controlplane.corpora.records import PromiseClause
 from controlplane.corpora.standing import CorpusStanding
 from controlplane.ladder.models import CopyActivation, CopyKind
 from controlplane.telemetry.models import MINUTE
@@ -58,7 +68,7 @@ class CorpusRow:
         standing: None with it.
         is_building: Whether a namespace that may serve once is being built.
         proven: The newest drill that it came back from; None: none ever.
-        broken: What is promised of its recovery and is not kept, in words.
+        breaches: What is promised of its recovery and was found broken, by clause.
     """
 
     corpus: Corpus
@@ -67,7 +77,7 @@ class CorpusRow:
     is_building: bool
     proven: RecoveryDrill | None
     now: datetime
-    broken: tuple[str, ...] = ()
+    breaches: Mapping[str, PromiseBreach] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -178,6 +188,16 @@ class CorpusRow:
         return self.proven.rto_seconds <= self.promised.recovery.rto_seconds.value
 
     @property
+    def broken(self) -> list[str]:
+        """What is promised of its recovery and is not kept, in words, and since when."""
+        return [f"{one.words} (found broken {in_words(one.since - self.now)})" for one in self.breaches.values()]
+
+    def since(self, clause: Clause) -> datetime | None:
+        """When a clause that is broken was found so; None: nobody has noted it yet, or it is kept."""
+        breach = self.breaches.get(clause.name)
+        return breach.since if breach is not None and clause.is_kept is False else None
+
+    @property
     def proven_words(self) -> str:
         """When it last came back in a drill, and how long that took."""
         if self.proven is None or self.proven.ended_at is None:
@@ -201,8 +221,10 @@ def corpus_rows(
     )
     passed = proven_drills().order_by("corpus_id", "-id").distinct("corpus_id")
     proven = {drill.corpus_id: drill for drill in passed.defer("steps", "acceptance", "report", "report_signature")}
-    found = list(corpora)
-    amiss = broken(found, promises, proven, now=now)
+    # How old a corpus is, is seen at this moment; the rest is as of the last look, which takes more than a page may.
+    breaches: dict[int, dict[str, PromiseBreach]] = {}
+    for breach in standing_breaches().exclude(clause=PromiseClause.FRESHNESS):
+        breaches.setdefault(breach.corpus_id, {})[breach.clause] = breach
     rows = [
         CorpusRow(
             corpus=corpus,
@@ -211,9 +233,9 @@ def corpus_rows(
             is_building=corpus.pk in building,
             proven=proven.get(corpus.pk),
             now=now,
-            broken=amiss.get(corpus.pk, ()),
+            breaches=breaches.get(corpus.pk, {}),
         )
-        for corpus in found
+        for corpus in corpora
     ]
     return sorted(rows, key=lambda row: (row.promised is None, row.corpus.slug))
 
@@ -222,16 +244,19 @@ def corpora_sentence(rows: Sequence[CorpusRow]) -> tuple[Tone, str]:
     """The state of all corpora in one line, and its tone."""
     promised = [row for row in rows if row.promised]
     bad = [row for row in promised if row.tone == "bad"]
+    broken = [row.corpus.slug for row in promised if row.broken]
     watched = [row for row in promised if row.tone == "watch"]
     unproven = [row.corpus.slug for row in promised if not row.is_proven]
     if not promised:
         return "off", "No policy in force promises a corpus."
     count = f"{len(promised)} corpora" if len(promised) > 1 else "1 corpus"
     parts = [f"{row.corpus.slug} is {row.pill}." for row in [*bad, *watched][:3]]
+    if broken:
+        parts.append(f"Recovery of {listed(broken[:3])} is not as promised.")
     said = " ".join(parts) if parts else f"Nothing is amiss with {count}: each is as fresh as promised."
     if unproven:
         said += f" {listed(unproven[:3])} never came back from a loss as promised in a drill."
-    return ("bad" if bad else "watch" if watched or unproven else "good"), said
+    return ("bad" if bad or broken else "watch" if watched or unproven else "good"), said
 
 
 # --- what was seen of it lately ---------------------------------------------------------------------------------------

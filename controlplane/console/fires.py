@@ -183,8 +183,8 @@ def _corpora(rows: Iterable[CorpusRow]) -> Iterable[Fire]:
             tone: Literal["bad", "watch"] = "bad" if row.tone == "bad" else "watch"
             yield Fire(tone, f"Corpus {row.corpus.slug} is {row.pill}", row.sentence, row.url, "Corpus")
         if row.broken:
-            title = f"Corpus {row.corpus.slug} would not come back as promised"
-            yield Fire("bad", title, ". ".join(one.capitalize() for one in row.broken), row.url, "Corpus")
+            title = f"Recovery of corpus {row.corpus.slug} is not as promised"
+            yield Fire("bad", title, ". ".join(row.broken), row.url, "Corpus")
 
 
 def _letters(burning: Iterable[Burn]) -> Iterable[Fire]:

@@ -1,17 +1,17 @@
 """Whether what is promised of a corpus is kept today, or would be after a loss, by what was measured; in words."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from django.db.models import Max, QuerySet
+from django.db.models import QuerySet
 
 from controlplane.corpora.drills import EVERY, EVERY_BY_TIER
 from controlplane.corpora.dump_keeping import good_dumps
-from controlplane.corpora.models import Corpus, Dump, RecoveryDrill
+from controlplane.corpora.models import Corpus, RecoveryDrill
 from controlplane.corpora.rates import Rebuilding, measured, predict_rebuild
-from controlplane.corpora.records import DrillState, DumpState, PromiseClause, RecoveryWay
+from controlplane.corpora.records import DrillState, PromiseClause, RecoveryWay
 from controlplane.corpora.recovering import Plan, Size, make_plan, size_of, tokens_of
 from controlplane.corpora.standing import CorpusStanding
 from dataplane.retrieval.policy import REBUILD, REPLICATE, RESTORE
@@ -80,45 +80,6 @@ def freshness(standing: CorpusStanding) -> list[Clause]:
         return []
     lag, bound = standing.lag_seconds, standing.promised.freshness.max_lag_seconds.value
     return [Clause(PromiseClause.FRESHNESS, f"It is behind by {_span(lag)}; {_span(bound)} is promised", lag, bound)]
-
-
-def broken(
-    corpora: Sequence[Corpus], promises: Mapping[str, Promised], newest: Mapping[int, RecoveryDrill], *, now: datetime
-) -> dict[int, tuple[str, ...]]:
-    """What is broken for certain of each corpus, by its id, in words; how long a recovery would take now is not asked.
-    One query however many.
-
-    Args:
-        newest: The newest of `proven_drills` of each, by the corpus' id.
-    """
-    good = Dump.objects.filter(state=DumpState.COMPLETE, deleted_at=None, verify_error="")
-    dumped = dict(good.order_by().values_list("corpus").annotate(newest=Max("as_of")))
-    found = {}
-    for corpus in corpora:
-        promised = promises.get(corpus.slug)
-        if promised is not None and corpus.switched_at is not None:
-            old = _old_dump(promised, dumped.get(corpus.pk), since=corpus.switched_at, now=now)
-            found[corpus.pk] = (*old, *_old_proof(promised, newest.get(corpus.pk), now))
-    return found
-
-
-def _old_dump(promised: Promised, as_of: datetime | None, *, since: datetime, now: datetime) -> Iterator[str]:
-    """Before its first dump is due, nothing is late. `since`: it serves."""
-    within, age = promised.recovery.rpo_seconds.value, (now - (as_of or since)).total_seconds()
-    if promised.recovery.strategy == RESTORE and age > within:
-        what = f"its newest good dump is {_span(age)} old" if as_of else "it has no good dump"
-        yield f"{what}; one of the last {_span(within)} is promised"
-
-
-def _old_proof(promised: Promised, drill: RecoveryDrill | None, now: datetime) -> Iterator[str]:
-    if drill is None or drill.ended_at is None:
-        return
-    within, every = promised.recovery.rto_seconds.value, EVERY_BY_TIER.get(promised.recovery.tier, EVERY)
-    if drill.rto_seconds is not None and drill.rto_seconds > within:
-        yield f"its last drill took {_span(drill.rto_seconds)}; {_span(within)} is promised"
-    if now - drill.ended_at > every + _LATE:
-        age = _span((now - drill.ended_at).total_seconds())
-        yield f"its last proven restore was {age} ago; one in {every.days} days is asked for"
 
 
 def _rto(plan: Plan, promised: Promised) -> Clause:

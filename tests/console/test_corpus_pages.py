@@ -17,6 +17,7 @@ from controlplane.corpora.models import (
     Namespace,
     NamespaceState,
     Pending,
+    PromiseBreach,
     Reconciliation,
     RecoveryDrill,
     Source,
@@ -358,6 +359,41 @@ def test_stale_and_paused_corpora_are_on_fire(corpus, signed_in):
     assert "Behind by 20 min, promised within 5 min" in words(page)
 
 
+def test_broken_promise_of_recovery_is_on_fire_and_says_since_when(corpus, signed_in):
+    """On the front page, in the sentence of all corpora and beside its clause; what is kept again or over is not."""
+    now = timezone.now()
+    Dump.objects.create(
+        corpus=corpus,
+        namespace=corpus.live_namespace,
+        name="d",
+        state="complete",
+        actor="ballast",
+        began_at=now,
+        as_of=now - timedelta(hours=3),
+    )
+    words_of = {
+        "rpo": "The newest dump is 2 h old; 60 min is promised",
+        "rto": "To restore it is predicted to take 20 min; 15 min is promised",
+    }
+    for clause, said_of in words_of.items():
+        PromiseBreach.objects.create(corpus=corpus, clause=clause, words=said_of, since=now - timedelta(minutes=65))
+    for clause, facts in (("freshness", {}), ("reembed", {"kept_since": now}), ("proven", {"ended_at": now})):
+        PromiseBreach.objects.create(corpus=corpus, clause=clause, words="unseen", since=now, **facts)
+    browser = signed_in(crew.approver_one)
+
+    front, listed, page = (browser.get(path) for path in ("/", LIST, PAGE))
+
+    (fire,) = [fire for fire in front.context["fires"] if fire.url == PAGE]
+    assert (fire.tone, fire.title) == ("bad", "Recovery of corpus help-centre is not as promised")
+    assert fire.text == ". ".join(f"{said_of} (found broken 1 h ago)" for said_of in words_of.values())
+    assert listed.context["tone"] == "bad"
+    assert "Recovery of help-centre is not as promised." in listed.context["sentence"]
+    assert "Not as promised broken The newest dump is 2 h old" in words(listed)
+    assert "is 3 h old; 60 min is promised; found broken 1 h ago" in words(page)
+    assert words(page).count("found broken") == 1
+    assert "unseen" not in words(front) + words(listed) + words(page)
+
+
 def test_corpus_pages_take_as_many_queries_for_much_as_for_little(corpus, signed_in, queries):
     """However many corpora, namespaces, documents, minutes and records there are."""
     browser = signed_in(crew.oncall)
@@ -373,6 +409,8 @@ def test_corpus_pages_take_as_many_queries_for_much_as_for_little(corpus, signed
         make_drill(corpus)
         make_dump(corpus, name=f"d-{at}")
         Reconciliation.objects.create(corpus=corpus, scope="store", actor="ballast", began_at=timezone.now())
+    for clause in ("rto", "rpo", "reembed", "proven"):
+        PromiseBreach.objects.create(corpus=corpus, clause=clause, words="w", since=timezone.now())
     write_minutes(corpus, 20)
 
     many = [queries(lambda page=page: browser.get(page)) for page in pages]

@@ -26,7 +26,7 @@ from controlplane.corpora.errors import (
 )
 from controlplane.corpora.models import Corpus, Dump, RecoveryDrill
 from controlplane.corpora.policies import promised
-from controlplane.corpora.promise import broken, clauses, proven
+from controlplane.corpora.promise import clauses, proven
 from controlplane.corpora.records import DrillState
 from tests.corpora.changes import searchable
 from tests.corpora.game_days import Watch, begin, dump_of, game_day, kept_namespaces, run, serving_corpus, words
@@ -285,18 +285,3 @@ def test_a_second_drill_is_predicted_by_the_first(corpus):
 
     assert first.predicted_seconds is None
     assert second.predicted_seconds is not None
-
-
-def test_what_is_broken_for_certain_is_said_of_every_corpus_in_one_query(corpus, django_assert_num_queries):
-    """A dump that is too old, and none where one is due; before that nothing is late."""
-    promises = {"help-centre": promised("help-centre")}
-
-    with django_assert_num_queries(1):
-        soon = broken([corpus], promises, {}, now=NOW + timedelta(minutes=50))
-    late = broken([corpus], promises, {}, now=NOW + timedelta(hours=2))
-    dump_of(corpus)
-    old = broken([corpus], promises, {}, now=NOW + timedelta(hours=2))
-
-    assert soon == {corpus.pk: ()}
-    assert late == {corpus.pk: ("it has no good dump; one of the last 60 min is promised",)}
-    assert old == {corpus.pk: ("its newest good dump is 2 h old; one of the last 60 min is promised",)}

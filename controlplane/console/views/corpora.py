@@ -88,7 +88,7 @@ def corpus_page(request: HttpRequest, slug: str) -> HttpResponse:
         "events": timeline(events),
         "may_operate": may_operate,
         "may_drill": may(operator, "corpora.drill_corpus"),
-        "clauses": clauses(corpus, row.promised, now=now) if row.promised else [],
+        "clauses": [(one, row.since(one)) for one in clauses(corpus, row.promised, now=now)] if row.promised else [],
         "generated_at": now,
     }
     return render(request, "corpora/corpus.html", context)
