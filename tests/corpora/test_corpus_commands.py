@@ -9,6 +9,7 @@ import pytest
 from django.conf import settings as deployed
 from django.core.management import CommandError, call_command
 
+from controlplane.audit.models import AuditEvent
 from controlplane.corpora.dump_keeping import VERIFY, run_dump, run_verification
 from controlplane.corpora.models import Corpus, Document, Dump, Namespace
 from controlplane.work.handlers import Attempt
@@ -49,7 +50,7 @@ def test_dump_is_made_proved_and_restored_from_a_shell(corpus: Corpus, settings,
     keys = deployed.SIGNING_KEY_FILE.parent / "trusted-keys.json"
     copy = run("corpus_verify", dump=dump.name, store=settings.DUMP_COPY_STORE, trusted_keys=keys)
     Document.objects.all().delete()
-    restored = run("corpus_restore", dump=dump.name, documents=True)
+    restored = run("corpus_restore", dump=dump.name, documents=True, actor="oncall")
 
     assert f"{dump.name}: 17 rows" in made
     assert f"copied to {settings.DUMP_COPY_STORE}" in made
@@ -59,6 +60,11 @@ def test_dump_is_made_proved_and_restored_from_a_shell(corpus: Corpus, settings,
     newest = Namespace.objects.first()
     assert newest is not None
     assert (newest.state, chunk_rows(newest), head_rows(corpus)) == ("ready", *before)
+    recorded = AuditEvent.objects.filter(action__contains="restored").order_by("seq")
+    assert list(recorded.values_list("action", "actor")) == [
+        ("corpus.documents_restored", "oncall"),
+        ("corpus.restored", "oncall"),
+    ]
 
 
 def test_flawed_dump_ends_with_1_and_is_restored_by_no_command(

@@ -3,14 +3,11 @@
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import transaction
 from django.utils import timezone
 
 from controlplane.corpora.errors import CorpusError
-from controlplane.corpora.models import Dump, Namespace, Purpose
-from controlplane.corpora.namespaces import create_namespace, drop_namespace, mark_ready
-from controlplane.corpora.policies import promised
-from controlplane.corpora.restoring import restore_dump, restore_heads
+from controlplane.corpora.models import Dump, Purpose
+from controlplane.corpora.restores import bring_back_documents, restore_beside
 
 
 class Command(BaseCommand):
@@ -25,37 +22,26 @@ class Command(BaseCommand):
         parser.add_argument(
             "--documents", action="store_true", help="first bring back documents that were lost; none is replaced"
         )
+        parser.add_argument("--actor", default="command", metavar="NAME", help="who answers for it, for the record")
 
     def handle(self, *args: Any, **options: Any) -> None:
         dump = Dump.objects.select_related("corpus").filter(name=options["dump"]).first()
         if dump is None:
             raise CommandError(f"there is no dump {options['dump']!r}")
+        actor, purpose = options["actor"], Purpose.DRILL if options["drill"] else Purpose.SERVING
         try:
             if options["documents"]:
-                self.stdout.write(f"{restore_heads(dump, corpus=dump.corpus)} documents brought back")
-            namespace = _make(dump, Purpose.DRILL if options["drill"] else Purpose.SERVING)
+                count = bring_back_documents(dump=dump, actor=actor, now=timezone.now())
+                self.stdout.write(f"{count} documents brought back")
+            made = restore_beside(dump=dump, purpose=purpose, actor=actor, now=timezone.now())
         except CorpusError as exc:
             raise CommandError(str(exc)) from exc
-        try:
-            done = restore_dump(dump, namespace=namespace, now=timezone.now())
-        except CorpusError as exc:
-            with transaction.atomic():
-                drop_namespace(namespace, now=timezone.now())
-            raise CommandError(str(exc)) from exc
-        mark_ready(namespace, now=timezone.now())
-        caught_up = done.caught_up
+        done, caught_up = made.restored, made.restored.caught_up
         self.stdout.write(
-            f"{namespace} (id {namespace.pk}): {done.rows} chunks, {done.bytes} bytes in {done.seconds:.1f} s"
+            f"{made.namespace} (id {made.namespace.pk}): {done.rows} chunks, {done.bytes} bytes in {done.seconds:.1f} s"
             f" (loading {done.load_seconds:.1f} s, indexing {done.index_seconds:.1f} s)"
         )
         self.stdout.write(
             f"deleted since: {caught_up.removed} chunks; unknown: {caught_up.unknown} chunks; to be indexed:"
             f" {caught_up.stale + caught_up.missing} documents"
-        )
-
-
-def _make(dump: Dump, purpose: Purpose) -> Namespace:
-    with transaction.atomic():
-        return create_namespace(
-            dump.corpus, promised(dump.corpus.slug), now=timezone.now(), purpose=purpose, fill=False, apart=True
         )
