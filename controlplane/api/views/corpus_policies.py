@@ -2,20 +2,14 @@
 
 from typing import Any, ClassVar, Final
 
-from django.utils import timezone
 from rest_framework import serializers
-from rest_framework.request import Request
-from rest_framework.response import Response
 
-from controlplane.api.base import OperatorView, describe, read
+from controlplane.api.thresholds import Found, ThresholdRow, threshold_view
 from controlplane.api.versions import DocumentProblem, NewVersion, VersionRow, version_views
-from controlplane.api.views.changes import ChangeRow
-from controlplane.api.views.thresholds import NewThresholds, ThresholdRow, plain
 from controlplane.corpora.access import access_policy, access_promised, require_proposer, visible_policies
 from controlplane.corpora.checks import policy_problems
 from controlplane.corpora.models import CorpusPolicy
 from controlplane.corpora.policies import corpus_policies, propose_thresholds
-from controlplane.routing.thresholds import NewValue
 
 TAG: Final = "corpora"
 
@@ -65,32 +59,15 @@ POLICIES: Final = version_views(
 )
 
 
-class CorpusThresholds(OperatorView):
-    @describe(
-        "corpus_thresholds_retrieve",
+CorpusThresholds: Final = threshold_view(
+    name="corpus_thresholds",
+    tag=TAG,
+    summaries=(
         "The thresholds of one corpus of the corpus policy in force",
-        tag=TAG,
-        gives=CorpusNumbers,
-        refuses=(404,),
-    )
-    def get(self, request: Request, slug: str) -> Response:
-        today = timezone.now().date()
-        promised = access_promised(self.operator, slug)
-        rows = {name: plain(threshold, today=today) for name, threshold in promised.thresholds()}
-        return Response(CorpusNumbers({"slug": slug, "thresholds": rows}).data)
-
-    @describe(
-        "corpus_thresholds_propose",
         "Propose other thresholds of a corpus: a new corpus policy and its change request",
-        tag=TAG,
-        takes=NewThresholds,
-        gives=ChangeRow,
-        status=201,
-    )
-    def patch(self, request: Request, slug: str) -> Response:
-        now = timezone.now()
-        access_promised(self.operator, slug, "propose_corpora")
-        asked = read(NewThresholds, request)
-        changes = {name: new and NewValue(**new) for name, new in asked["thresholds"].items()}
-        change = propose_thresholds(slug=slug, changes=changes, reason=asked["reason"], actor=self.operator, now=now)
-        return Response(ChangeRow(change).data, status=201)
+    ),
+    gives=CorpusNumbers,
+    found=lambda operator, slug: Found(dict(access_promised(operator, slug).thresholds())),
+    access_to_propose=lambda operator, slug: access_promised(operator, slug, "propose_corpora"),
+    propose=propose_thresholds,
+)

@@ -10,12 +10,11 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from controlplane.api.base import OperatorView, describe, read
+from controlplane.api.base import OperatorView, describe
+from controlplane.api.thresholds import Found, ThresholdRow, threshold_view
 from controlplane.api.versions import DocumentProblem, NewVersion, VersionRow, version_views
-from controlplane.api.views.changes import ChangeRow
 from controlplane.api.views.engaging import ActivationRow
 from controlplane.api.views.prompts import Reference
-from controlplane.api.views.thresholds import NewThresholds, ThresholdRow, plain
 from controlplane.ladder.access import (
     access_ladder,
     access_policy,
@@ -27,7 +26,6 @@ from controlplane.ladder.checks import Library, library, policy_problems
 from controlplane.ladder.models import LadderPolicy, RungActivation
 from controlplane.ladder.policies import ladder_policies, propose_thresholds
 from controlplane.ladder.standing import live_activations
-from controlplane.routing.thresholds import NewValue
 from dataplane.ladder.policy import Surface
 
 TAG = "ladder"
@@ -117,35 +115,18 @@ POLICIES: Final = version_views(
 )
 
 
-class SurfaceThresholds(OperatorView):
-    @describe(
-        "ladder_thresholds_retrieve",
+SurfaceThresholds: Final = threshold_view(
+    name="ladder_thresholds",
+    tag=TAG,
+    summaries=(
         "The thresholds of one surface of the ladder policy in force",
-        tag=TAG,
-        gives=SurfaceNumbers,
-        refuses=(404,),
-    )
-    def get(self, request: Request, slug: str) -> Response:
-        today = timezone.now().date()
-        surface = access_surface(self.operator, slug)
-        rows = {name: plain(threshold, today=today) for name, threshold in surface.thresholds()}
-        return Response(SurfaceNumbers({"slug": slug, "thresholds": rows}).data)
-
-    @describe(
-        "ladder_thresholds_propose",
         "Propose other thresholds of a surface: a new ladder policy and its change request",
-        tag=TAG,
-        takes=NewThresholds,
-        gives=ChangeRow,
-        status=201,
-    )
-    def patch(self, request: Request, slug: str) -> Response:
-        now = timezone.now()
-        access_surface(self.operator, slug, "propose_ladder")
-        asked = read(NewThresholds, request)
-        changes = {name: new and NewValue(**new) for name, new in asked["thresholds"].items()}
-        change = propose_thresholds(slug=slug, changes=changes, reason=asked["reason"], actor=self.operator, now=now)
-        return Response(ChangeRow(change).data, status=201)
+    ),
+    gives=SurfaceNumbers,
+    found=lambda operator, slug: Found(dict(access_surface(operator, slug).thresholds())),
+    access_to_propose=lambda operator, slug: access_surface(operator, slug, "propose_ladder"),
+    propose=propose_thresholds,
+)
 
 
 def _surface(surface: Surface, known: Library, live: Iterable[RungActivation]) -> dict[str, Any]:

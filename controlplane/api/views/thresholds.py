@@ -1,16 +1,13 @@
 """The thresholds of policies and routes over HTTP: read them, and propose others."""
 
-from collections.abc import Mapping
-from datetime import date
+from functools import partial
 from typing import Any
 
-from django.utils import timezone
 from rest_framework import serializers
-from rest_framework.request import Request
-from rest_framework.response import Response
 
-from controlplane.api.base import OperatorView, Strict, describe, read
-from controlplane.api.views.changes import ChangeRow
+from controlplane.accounts.models import Operator
+from controlplane.api.base import OperatorView
+from controlplane.api.thresholds import Found, ThresholdRow, threshold_view
 from controlplane.routing import operations
 from controlplane.routing.access import access_policy
 from controlplane.routing.thresholds import (
@@ -23,27 +20,8 @@ from controlplane.routing.thresholds import (
     ROUTE,
     STREAM,
     VALIDATOR,
-    NewValue,
     owners_of,
 )
-from dataplane.thresholds import ORIGINS, Threshold
-
-TAG = "routing"
-
-
-class ProvenanceRow(serializers.Serializer[Any]):
-    origin = serializers.ChoiceField(sorted(ORIGINS))
-    note = serializers.CharField()
-    link = serializers.CharField(allow_blank=True)
-    author = serializers.CharField()
-    on = serializers.DateField()
-    review_by = serializers.DateField()
-    is_overdue = serializers.BooleanField()
-
-
-class ThresholdRow(serializers.Serializer[Any]):
-    value = serializers.FloatField()
-    provenance = ProvenanceRow()
 
 
 class Thresholds(serializers.Serializer[Any]):
@@ -52,72 +30,30 @@ class Thresholds(serializers.Serializer[Any]):
     thresholds = serializers.DictField(child=ThresholdRow(), help_text="By name")
 
 
-class NewThreshold(Strict):
-    value = serializers.FloatField(help_text="Shares as 0..1; the unit is in the threshold's name")
-    origin = serializers.ChoiceField(sorted(ORIGINS))
-    note = serializers.CharField(max_length=500)
-    link = serializers.CharField(max_length=500, allow_blank=True, default="", help_text="Only a guess may have none")
-    review_by = serializers.DateField()
-
-
-class NewThresholds(Strict):
-    thresholds = serializers.DictField(
-        child=NewThreshold(allow_null=True),
-        allow_empty=False,
-        help_text="Those to change, by name; null unsets what may be unset",
-    )
-    reason = serializers.CharField(max_length=1000)
-
-
-def _view(kind: str, operations_of: str, *, reading: str = "", proposing: str = "") -> type[OperatorView]:
-    """The endpoint of one kind of policies: read the thresholds of one that is in force, and propose others.
+def _view(kind: str, name: str, *, reading: str = "", proposing: str = "") -> type[OperatorView]:
+    """The endpoint of one kind of policies.
 
     Args:
-        operations_of: With which the names of its operations begin in the schema.
+        name: As of `threshold_view`.
         reading, proposing: What else the schema says of each.
     """
 
-    class OneOfThem(OperatorView):
-        @describe(
-            f"{operations_of}_retrieve",
+    def found(operator: Operator, slug: str) -> Found:
+        routing = access_policy(operator, kind, slug)
+        return Found(owners_of(routing.table, kind)[slug].thresholds(), routing.row.number)
+
+    return threshold_view(
+        name=name,
+        tag="routing",
+        summaries=(
             f"The thresholds of one {NOUNS[kind]} of the table in force{reading}",
-            tag=TAG,
-            gives=Thresholds,
-            refuses=(404,),
-        )
-        def get(self, request: Request, slug: str) -> Response:
-            today = timezone.now().date()
-            found = access_policy(self.operator, kind, slug)
-            thresholds = owners_of(found.table, kind)[slug].thresholds()
-            rows = {name: plain(threshold, today=today) for name, threshold in thresholds.items()}
-            return Response(Thresholds({"slug": slug, "table": found.row.number, "thresholds": rows}).data)
-
-        @describe(
-            f"{operations_of}_propose",
             f"Propose other thresholds of a {NOUNS[kind]}{proposing}: a new routing table and its change request",
-            tag=TAG,
-            takes=NewThresholds,
-            gives=ChangeRow,
-            status=201,
-        )
-        def patch(self, request: Request, slug: str) -> Response:
-            now = timezone.now()
-            access_policy(self.operator, kind, slug, "propose_routing")
-            asked = read(NewThresholds, request)
-            changes = {name: new and NewValue(**new) for name, new in asked["thresholds"].items()}
-            change = operations.propose_thresholds(
-                kind=kind, slug=slug, changes=changes, reason=asked["reason"], actor=self.operator, now=now
-            )
-            return Response(ChangeRow(change).data, status=201)
-
-    return OneOfThem
-
-
-def plain(threshold: Threshold, *, today: date) -> Mapping[str, Any]:
-    """A threshold as `ThresholdRow` shows it."""
-    said = threshold.provenance
-    provenance = {name: getattr(said, name) for name in ("origin", "note", "link", "author", "on", "review_by")}
-    return {"value": threshold.value, "provenance": provenance | {"is_overdue": said.is_overdue(today)}}
+        ),
+        gives=Thresholds,
+        found=found,
+        access_to_propose=lambda operator, slug: access_policy(operator, kind, slug, "propose_routing"),
+        propose=partial(operations.propose_thresholds, kind=kind),
+    )
 
 
 OneBreaker = _view(BREAKER, "breakers")
