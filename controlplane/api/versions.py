@@ -1,19 +1,17 @@
 """What every versioned document looks like over HTTP: its versions, one of them, and the way forward and back."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-from django.db.models import QuerySet
 from django.utils import timezone
 from django.utils.text import capfirst
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from controlplane.accounts.models import Operator
 from controlplane.api.base import AnySerializer, OperatorView, Reason, Strict, describe, read
 from controlplane.api.views.changes import ChangeRow
+from controlplane.versioned.access import VersionAccess
 from controlplane.versioned.models import DocumentVersion
 from controlplane.versioned.operations import Versions
 
@@ -46,7 +44,7 @@ class DocumentProblem(serializers.Serializer[Any]):
     is_error = serializers.BooleanField(help_text="Errors forbid putting it in force")
 
 
-def in_force(versions: Versions[Any]) -> dict[str, Any]:
+def in_force(versions: Versions[Any, Any]) -> dict[str, Any]:
     """The context of rows: which of them is in force. One query."""
     active = versions.active()
     return {"active": active.pk if active else None}
@@ -63,17 +61,13 @@ class VersionViews:
 
 
 def version_views(
-    versions: Versions[V],
+    access: VersionAccess[V, Any],
     *,
     name: str,
     tag: str,
     row: AnySerializer,
     whole: AnySerializer,
     new: AnySerializer,
-    visible: Callable[[Operator], QuerySet[V]],
-    access: Callable[[Operator, int], V],
-    access_to_propose: Callable[[Operator, int], V],
-    require_proposer: Callable[[Operator], None],
 ) -> VersionViews:
     """The views of one document.
 
@@ -81,13 +75,14 @@ def version_views(
         name: With which the names of its operations begin.
         row, whole, new: A version in a list and by itself, and what is submitted.
     """
+    versions = access.versions
     noun, short_noun = versions.model.noun, versions.model.short_noun
     plural = capfirst(str(versions.model._meta.verbose_name_plural))
 
     class ManyVersions(OperatorView):
         @describe(f"{name}_list", f"{plural}, newest first", tag=tag, pages_of=row, refuses=(403,))
         def get(self, request: Request) -> Response:
-            return self.page(visible(self.operator).defer("document"), row, **in_force(versions))
+            return self.page(access.visible(self.operator).defer("document"), row, **in_force(versions))
 
         @describe(
             f"{name}_submit",
@@ -100,14 +95,14 @@ def version_views(
         )
         def post(self, request: Request) -> Response:
             now = timezone.now()
-            require_proposer(self.operator)
+            access.require_proposer(self.operator)
             version = versions.submit(**read(new, request), actor=self.operator, now=now)
             return Response(whole(version, context=in_force(versions)).data, status=201)
 
     class OneVersion(OperatorView):
         @describe(f"{name}_retrieve", f"One {noun} with its document", tag=tag, gives=whole, refuses=(404,))
         def get(self, request: Request, number: int) -> Response:
-            return Response(whole(access(self.operator, number), context=in_force(versions)).data)
+            return Response(whole(access.version(self.operator, number), context=in_force(versions)).data)
 
     class ProposeVersion(OperatorView):
         @describe(
@@ -120,7 +115,7 @@ def version_views(
         )
         def post(self, request: Request, number: int) -> Response:
             now = timezone.now()
-            version = access_to_propose(self.operator, number)
+            version = access.version_to_propose(self.operator, number)
             change = versions.propose(version=version, **read(Reason, request), actor=self.operator, now=now)
             return Response(ChangeRow(change).data, status=201)
 
@@ -134,7 +129,7 @@ def version_views(
         )
         def post(self, request: Request, number: int) -> Response:
             now = timezone.now()
-            version = access_to_propose(self.operator, number)
+            version = access.version_to_propose(self.operator, number)
             versions.return_to(version=version, **read(Reason, request), actor=self.operator, now=now)
             return Response(row(version, context=in_force(versions)).data)
 

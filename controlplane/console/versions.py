@@ -50,7 +50,7 @@ class Row(Generic[V]):
     change: ChangeRequest | None
 
 
-def history(versions: Versions[V], found: Sequence[V], active: V | None) -> list[Row[V]]:
+def history(versions: Versions[V, Any], found: Sequence[V], active: V | None) -> list[Row[V]]:
     """Each version with where it stands; two queries however many."""
     last: dict[int, DocumentActivation] = {}
     approved: set[int] = set()
@@ -78,7 +78,7 @@ def history(versions: Versions[V], found: Sequence[V], active: V | None) -> list
     return rows
 
 
-def list_context(request: HttpRequest, versions: Versions[V], visible: QuerySet[V]) -> dict[str, Any]:
+def list_context(request: HttpRequest, versions: Versions[V, Any], visible: QuerySet[V]) -> dict[str, Any]:
     """What is in force since when, and a page of all versions, for `versioned/_history.html`.
 
     Shape: {"active": V or None, "activation": its entry of the log, "page", "rows": [Row]}.
@@ -89,7 +89,7 @@ def list_context(request: HttpRequest, versions: Versions[V], visible: QuerySet[
     return {"active": active, "activation": activation, "page": page, "rows": history(versions, list(page), active)}
 
 
-def version_context(versions: Versions[V], version: V, *, pages: str, compare: Compare[V]) -> dict[str, Any]:
+def version_context(versions: Versions[V, Any], version: V, *, pages: str, compare: Compare[V]) -> dict[str, Any]:
     """One version, for a page that extends `versioned/version.html`."""
     active = versions.active()
     (row,) = history(versions, [version], active)
@@ -109,7 +109,7 @@ def version_context(versions: Versions[V], version: V, *, pages: str, compare: C
 
 def submission(
     request: HttpRequest,
-    versions: Versions[V],
+    versions: Versions[V, Any],
     form_of: type[VersionForm],
     *,
     template: str,
@@ -158,7 +158,7 @@ def submission(
     )
 
 
-def proposed(request: HttpRequest, versions: Versions[V], version: V) -> HttpResponse:
+def proposed(request: HttpRequest, versions: Versions[V, Any], version: V) -> HttpResponse:
     """Open the change request that would put a stored version in force, for the reason that was typed."""
     now = timezone.now()
     operator = actor_of(request)
@@ -173,7 +173,7 @@ def proposed(request: HttpRequest, versions: Versions[V], version: V) -> HttpRes
     )
 
 
-def returned(request: HttpRequest, versions: Versions[V], version: V, *, pages: str) -> HttpResponse:
+def returned(request: HttpRequest, versions: Versions[V, Any], version: V, *, pages: str) -> HttpResponse:
     """Put a version in force again that was before, for the reason that was typed."""
     now = timezone.now()
     operator = actor_of(request)

@@ -2,40 +2,22 @@
 them are held on everything or not at all; who may look at the policy may look at all of it.
 """
 
-from dataclasses import dataclass
 from typing import Final, Literal
 
 from django.db.models import QuerySet
-from django.http import Http404
 
 from controlplane.accounts.access import access, require
 from controlplane.accounts.models import Operator
-from controlplane.corpora.models import Corpus, CorpusPolicy, Dump, Namespace, RecoveryDrill
+from controlplane.corpora.models import Corpus, Dump, Namespace, RecoveryDrill
 from controlplane.corpora.policies import corpus_policies
-from dataplane.retrieval.policy import Corpora
+from controlplane.versioned.access import VersionAccess
 from dataplane.retrieval.policy import Corpus as Promised
 
 CorpusPermission = Literal["view_corpuspolicy", "propose_corpora", "operate_corpus", "feed_corpus", "drill_corpus"]
 VIEW: Final = "corpora.view_corpuspolicy"
 
 
-@dataclass(frozen=True, slots=True)
-class InForce:
-    """The corpus policy in force: its row, and what it promises; before the first None, and nothing."""
-
-    row: CorpusPolicy | None
-    corpora: Corpora
-
-
-def access_corpora(operator: Operator) -> InForce:
-    """The policy in force, which may be none.
-
-    Raises:
-        PermissionDenied: the operator may not look at corpora.
-    """
-    require(operator, VIEW)
-    row = corpus_policies.active()
-    return InForce(row, Corpora() if row is None else row.parsed())
+policy_access: Final = VersionAccess(corpus_policies, view=VIEW, propose="corpora.propose_corpora")
 
 
 def access_promised(operator: Operator, slug: str, permission: CorpusPermission = "view_corpuspolicy") -> Promised:
@@ -45,12 +27,7 @@ def access_promised(operator: Operator, slug: str, permission: CorpusPermission 
         Http404, PermissionDenied: as `accounts.access.access`; Http404 also when no policy is in force, or it does not
             name the corpus.
     """
-    row = access(operator, corpus_policies.active(), view=VIEW, permission=VIEW)
-    corpora = row.parsed()
-    if slug not in corpora:
-        raise Http404(f"the corpus policy in force names no corpus {slug!r}")
-    access(operator, row, view=VIEW, permission=f"corpora.{permission}")
-    return corpora[slug]
+    return policy_access.entry(operator, slug, f"corpora.{permission}")
 
 
 def access_corpus(operator: Operator, slug: str, permission: CorpusPermission = "view_corpuspolicy") -> Corpus:
@@ -105,32 +82,3 @@ def visible_corpora(operator: Operator) -> QuerySet[Corpus]:
     """
     require(operator, VIEW)
     return Corpus.objects.select_related("live_namespace", "pinned_namespace")
-
-
-def access_policy(operator: Operator, number: int, permission: CorpusPermission = "view_corpuspolicy") -> CorpusPolicy:
-    """One corpus policy.
-
-    Raises:
-        Http404, PermissionDenied: as `accounts.access.access`.
-    """
-    policy = CorpusPolicy.objects.filter(number=number).first()
-    return access(operator, policy, view=VIEW, permission=f"corpora.{permission}")
-
-
-def visible_policies(operator: Operator) -> QuerySet[CorpusPolicy]:
-    """Every corpus policy.
-
-    Raises:
-        PermissionDenied: the operator may not look at corpora.
-    """
-    require(operator, VIEW)
-    return CorpusPolicy.objects.all()
-
-
-def require_proposer(operator: Operator) -> None:
-    """Return if the operator may submit corpus policies.
-
-    Raises:
-        PermissionDenied: naming what is missing.
-    """
-    require(operator, "corpora.propose_corpora")

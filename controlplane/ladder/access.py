@@ -2,18 +2,17 @@
 not at all; those on words are others than those on rungs.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from django.db.models import QuerySet
-from django.http import Http404
 
 from controlplane.accounts.access import access, require
 from controlplane.accounts.access import may as holds
 from controlplane.accounts.models import Operator
-from controlplane.ladder.models import Copy, CopyVersion, LadderPolicy, RungActivation
+from controlplane.ladder.models import Copy, CopyVersion, RungActivation
 from controlplane.ladder.policies import ladder_policies
-from dataplane.ladder.policy import Ladder, Surface
+from controlplane.versioned.access import VersionAccess
+from dataplane.ladder.policy import Surface
 
 CopyPermission = Literal["view_copy", "write_copy", "return_copy"]
 LadderPermission = Literal["view_ladderpolicy", "propose_ladder", "engage_rung"]
@@ -62,23 +61,7 @@ def may(operator: Operator, permission: CopyPermission) -> bool:
 
 
 # --- the ladder ------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class InForce:
-    """The ladder policy in force: its row, and what it says as workers read it; before the first None, and nothing."""
-
-    row: LadderPolicy | None
-    ladder: Ladder
-
-
-def access_ladder(operator: Operator) -> InForce:
-    """The policy in force, which may be none.
-
-    Raises:
-        PermissionDenied: the operator may not look at ladders.
-    """
-    require(operator, VIEW_LADDER)
-    row = ladder_policies.active()
-    return InForce(row, Ladder() if row is None else row.parsed())
+policy_access: Final = VersionAccess(ladder_policies, view=VIEW_LADDER, propose="ladder.propose_ladder")
 
 
 def access_surface(operator: Operator, slug: str, permission: LadderPermission = "view_ladderpolicy") -> Surface:
@@ -88,22 +71,7 @@ def access_surface(operator: Operator, slug: str, permission: LadderPermission =
         Http404, PermissionDenied: as `accounts.access.access`; Http404 also when no policy is in force, or it does not
             have the surface.
     """
-    row = access(operator, ladder_policies.active(), view=VIEW_LADDER, permission=VIEW_LADDER)
-    ladder = row.parsed()
-    if slug not in ladder:
-        raise Http404(f"the ladder policy in force has no surface {slug!r}")
-    access(operator, row, view=VIEW_LADDER, permission=f"ladder.{permission}")
-    return ladder[slug]
-
-
-def access_policy(operator: Operator, number: int, permission: LadderPermission = "view_ladderpolicy") -> LadderPolicy:
-    """One ladder policy.
-
-    Raises:
-        Http404, PermissionDenied: as `accounts.access.access`.
-    """
-    policy = LadderPolicy.objects.filter(number=number).first()
-    return access(operator, policy, view=VIEW_LADDER, permission=f"ladder.{permission}")
+    return policy_access.entry(operator, slug, f"ladder.{permission}")
 
 
 def access_activation(
@@ -118,16 +86,6 @@ def access_activation(
     return access(operator, row, view=VIEW_LADDER, permission=f"ladder.{permission}")
 
 
-def visible_policies(operator: Operator) -> QuerySet[LadderPolicy]:
-    """Every ladder policy.
-
-    Raises:
-        PermissionDenied: the operator may not look at ladders.
-    """
-    require(operator, VIEW_LADDER)
-    return LadderPolicy.objects.all()
-
-
 def visible_activations(operator: Operator) -> QuerySet[RungActivation]:
     """Everything that was ever engaged or held, with its end and its policy.
 
@@ -136,15 +94,6 @@ def visible_activations(operator: Operator) -> QuerySet[RungActivation]:
     """
     require(operator, VIEW_LADDER)
     return RungActivation.objects.select_related("stood_down", "policy").defer("policy__document")
-
-
-def require_proposer(operator: Operator) -> None:
-    """Return if the operator may submit ladder policies.
-
-    Raises:
-        PermissionDenied: naming what is missing.
-    """
-    require(operator, "ladder.propose_ladder")
 
 
 def require_engager(operator: Operator) -> None:

@@ -1,7 +1,7 @@
 """The only way a face gets a routing table, and what is in it. Routing has no narrower object than the deployment."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from django.db.models import QuerySet
 from django.http import Http404
@@ -11,6 +11,7 @@ from controlplane.accounts.models import Operator
 from controlplane.routing.models import Drill, RoutingTable
 from controlplane.routing.operations import routing_tables
 from controlplane.routing.thresholds import owners_of
+from controlplane.versioned.access import VersionAccess
 from dataplane.routing import RoutingTable as Routing
 
 RoutingPermission = Literal["view_routingtable", "propose_routing"]
@@ -18,33 +19,7 @@ AnyPermission = Literal["view_routingtable", "propose_routing", "hold_lane"]
 VIEW = "routing.view_routingtable"
 
 
-def access_table(operator: Operator, number: int, permission: RoutingPermission = "view_routingtable") -> RoutingTable:
-    """One routing table.
-
-    Raises:
-        Http404, PermissionDenied: as `accounts.access.access`.
-    """
-    table = RoutingTable.objects.filter(number=number).first()
-    return access(operator, table, view=VIEW, permission=f"routing.{permission}")
-
-
-def visible_tables(operator: Operator) -> QuerySet[RoutingTable]:
-    """Every routing table.
-
-    Raises:
-        PermissionDenied: the operator may not look at routing.
-    """
-    require(operator, VIEW)
-    return RoutingTable.objects.all()
-
-
-def require_proposer(operator: Operator) -> None:
-    """Return if the operator may submit routing tables.
-
-    Raises:
-        PermissionDenied: naming what is missing.
-    """
-    require(operator, "routing.propose_routing")
+table_access: Final = VersionAccess(routing_tables, view=VIEW, propose="routing.propose_routing")
 
 
 def require_holder(operator: Operator) -> None:

@@ -18,6 +18,7 @@ from controlplane.versioned.models import DocumentActivation, DocumentVersion
 from dataplane.release import MalformedRelease, canonical, digest_of
 
 V = TypeVar("V", bound=DocumentVersion)
+P_co = TypeVar("P_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,8 @@ def _end_nothing(version: DocumentVersion, reason: str, now: datetime) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Versions(Generic[V]):
-    """All versions of one document.
+class Versions(Generic[V, P_co]):
+    """All versions of one document, which workers read as a P_co.
 
     Attributes:
         kind: Of the changes that put another version in force.
@@ -72,7 +73,7 @@ class Versions(Generic[V]):
     kind: str
     section: str
     empty: Mapping[str, Any]
-    parse: Callable[[Any], object]
+    parse: Callable[[Any], P_co]
     refusals: Refusals
     facts: Callable[[V], Mapping[str, Any]] = _no_facts
     guard: Callable[[V, datetime], None] = _allow

@@ -34,7 +34,7 @@ HALF_HOUR = timedelta(minutes=30)
 class Kept:
     """A document: its versions, how to write another for each number, and how the first comes to be in force."""
 
-    versions: Versions[Any]
+    versions: Versions[Any, Any]
     write: Callable[[int], Any]
     begin: Callable[[], Any]
 

@@ -23,7 +23,7 @@ from controlplane.approvals.kinds import check_rules
 from controlplane.approvals.models import ApprovalPolicy, ChangeRequest
 from controlplane.approvals.policy_kind import propose_policy
 from controlplane.audit import operations as audit
-from controlplane.corpora import access as corpora_access
+from controlplane.corpora.access import policy_access as corpora_access
 from controlplane.corpora.policies import corpus_policies
 from controlplane.ladder import access as ladder_access
 from controlplane.ladder import operations as ladder
@@ -35,10 +35,10 @@ from controlplane.prompts.access import access_prompt
 from controlplane.prompts.models import Prompt, PromptVersion, content_digest
 from controlplane.rollouts import operations as rollouts
 from controlplane.rollouts.models import DEFAULT_STAGES
-from controlplane.routing import access as routing_access
+from controlplane.routing.access import table_access
 from controlplane.routing.operations import routing_tables
 from controlplane.verdicts.references import suggested_guardrails
-from controlplane.versioned.operations import Versions
+from controlplane.versioned.access import VersionAccess
 from dataplane.prompts import validate_version
 from dataplane.release import canonical, digest_of
 
@@ -226,22 +226,21 @@ def _brings_copy(slug: str, entry: CopyEntry, digest: str) -> Callable[[Operator
 
 
 def _compare_routing(wanted: Configuration) -> Iterator[_Finding]:
-    return _compare_versioned(routing_tables, wanted.routing, routing_access.require_proposer)
+    return _compare_versioned(table_access, wanted.routing)
 
 
 def _compare_ladder(wanted: Configuration) -> Iterator[_Finding]:
-    return _compare_versioned(ladder_policies, wanted.ladder, ladder_access.require_proposer)
+    return _compare_versioned(ladder_access.policy_access, wanted.ladder)
 
 
 def _compare_corpora(wanted: Configuration) -> Iterator[_Finding]:
-    return _compare_versioned(corpus_policies, wanted.corpora, corpora_access.require_proposer)
+    return _compare_versioned(corpora_access, wanted.corpora)
 
 
-def _compare_versioned(
-    versions: Versions[Any], wanted: Mapping[str, Any] | None, require_proposer: Callable[[Operator], None]
-) -> Iterator[_Finding]:
+def _compare_versioned(access: VersionAccess[Any, Any], wanted: Mapping[str, Any] | None) -> Iterator[_Finding]:
     if wanted is None:
         return
+    versions = access.versions
     document, path = dict(wanted), versions.section
     try:
         digest = versions.check(document)
@@ -253,7 +252,7 @@ def _compare_versioned(
         return
 
     def propose(actor: Operator, reason: str, now: datetime) -> str:
-        require_proposer(actor)
+        access.require_proposer(actor)
         version = versions.model._default_manager.filter(digest=digest).first()
         if version is None:
             version = versions.submit(document=document, rationale=reason, actor=actor, now=now)

@@ -13,15 +13,15 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from controlplane.accounts.models import Operator
 from controlplane.api.base import OperatorView, Reason, describe, read
 from controlplane.api.csv_files import CsvRenderer
 from controlplane.api.filters import asked_period, period_parameters
 from controlplane.corpora import operations
-from controlplane.corpora.access import access_corpora, access_corpus, access_namespace, visible_corpora
+from controlplane.corpora.access import access_corpus, access_namespace, policy_access, visible_corpora
 from controlplane.corpora.models import Corpus, CorpusMinute, GhostSample, Namespace
 from controlplane.corpora.standing import CorpusStanding, standings
 from controlplane.ladder.checks import signed_words
-from dataplane.retrieval.policy import Corpora as Promises
 from dataplane.retrieval.tables import Snapshot
 
 TAG: Final = "corpora"
@@ -192,7 +192,7 @@ class Corpora(OperatorView):
     @describe("corpora_list", "Every corpus as it stands against its promise", tag=TAG, gives=CorporaAnswer)
     def get(self, request: Request) -> Response:
         now = timezone.now()
-        context = _context(access_corpora(self.operator).corpora, now=now)
+        context = _context(self.operator, now=now)
         return Response({"results": CorpusRow(visible_corpora(self.operator), many=True, context=context).data})
 
 
@@ -201,7 +201,7 @@ class OneCorpus(OperatorView):
     def get(self, request: Request, slug: str) -> Response:
         now = timezone.now()
         corpus = access_corpus(self.operator, slug)
-        return Response(CorpusWhole(corpus, context=_context(access_corpora(self.operator).corpora, now=now)).data)
+        return Response(CorpusWhole(corpus, context=_context(self.operator, now=now)).data)
 
 
 class CorpusMinutes(OperatorView):
@@ -235,7 +235,7 @@ class CorpusAct(OperatorView):
     def answer(self, slug: str, *, now: datetime, status: int = 200) -> Response:
         """The corpus as it stands now."""
         corpus = access_corpus(self.operator, slug)
-        context = _context(access_corpora(self.operator).corpora, now=now)
+        context = _context(self.operator, now=now)
         return Response(CorpusWhole(corpus, context=context).data, status=status)
 
 
@@ -365,8 +365,9 @@ class ReconcileStore(CorpusAct):
         return Response({"task": task}, status=202)
 
 
-def _context(promises: Promises, *, now: datetime) -> dict[str, Any]:
+def _context(operator: Operator, *, now: datetime) -> dict[str, Any]:
     """Three queries beside those of the standings."""
+    promises = policy_access.in_force(operator).parsed
     return {"promises": promises.with_words(signed_words()), "standings": standings(now=now)}
 
 

@@ -6,10 +6,10 @@ from rest_framework import serializers
 
 from controlplane.api.thresholds import Found, ThresholdRow, threshold_view
 from controlplane.api.versions import DocumentProblem, NewVersion, VersionRow, version_views
-from controlplane.corpora.access import access_policy, access_promised, require_proposer, visible_policies
+from controlplane.corpora.access import access_promised, policy_access
 from controlplane.corpora.checks import policy_problems
 from controlplane.corpora.models import CorpusPolicy
-from controlplane.corpora.policies import corpus_policies, propose_thresholds
+from controlplane.corpora.policies import propose_thresholds
 
 TAG: Final = "corpora"
 
@@ -46,16 +46,12 @@ class CorpusNumbers(serializers.Serializer[Any]):
 
 
 POLICIES: Final = version_views(
-    corpus_policies,
+    policy_access,
     name="corpus_policies",
     tag=TAG,
     row=CorpusPolicyRow,
     whole=CorpusPolicyWhole,
     new=NewCorpusPolicy,
-    visible=visible_policies,
-    access=access_policy,
-    access_to_propose=lambda operator, number: access_policy(operator, number, "propose_corpora"),
-    require_proposer=require_proposer,
 )
 
 

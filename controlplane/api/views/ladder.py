@@ -15,16 +15,10 @@ from controlplane.api.thresholds import Found, ThresholdRow, threshold_view
 from controlplane.api.versions import DocumentProblem, NewVersion, VersionRow, version_views
 from controlplane.api.views.engaging import ActivationRow
 from controlplane.api.views.prompts import Reference
-from controlplane.ladder.access import (
-    access_ladder,
-    access_policy,
-    access_surface,
-    require_proposer,
-    visible_policies,
-)
+from controlplane.ladder.access import access_surface, policy_access
 from controlplane.ladder.checks import Library, library, policy_problems
 from controlplane.ladder.models import LadderPolicy, RungActivation
-from controlplane.ladder.policies import ladder_policies, propose_thresholds
+from controlplane.ladder.policies import propose_thresholds
 from controlplane.ladder.standing import live_activations
 from dataplane.ladder.policy import Surface
 
@@ -95,23 +89,19 @@ class Ladder(OperatorView):
     )
     def get(self, request: Request) -> Response:
         now = timezone.now()
-        found, known, live = access_ladder(self.operator), library(), live_activations(now)
-        surfaces = [_surface(surface, known, live) for surface in found.ladder.values()]
+        found, known, live = policy_access.in_force(self.operator), library(), live_activations(now)
+        surfaces = [_surface(surface, known, live) for surface in found.parsed.values()]
         policy = found.row.reference if found.row else None
         return Response(LadderAnswer({"policy": policy, "surfaces": surfaces}, context={"now": now}).data)
 
 
 POLICIES: Final = version_views(
-    ladder_policies,
+    policy_access,
     name="ladder_policies",
     tag=TAG,
     row=LadderPolicyRow,
     whole=LadderPolicyWhole,
     new=NewLadderPolicy,
-    visible=visible_policies,
-    access=access_policy,
-    access_to_propose=lambda operator, number: access_policy(operator, number, "propose_ladder"),
-    require_proposer=require_proposer,
 )
 
 

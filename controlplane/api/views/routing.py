@@ -5,9 +5,8 @@ from typing import ClassVar, Final
 from rest_framework import serializers
 
 from controlplane.api.versions import NewVersion, VersionRow, version_views
-from controlplane.routing.access import access_table, require_proposer, visible_tables
+from controlplane.routing.access import table_access
 from controlplane.routing.models import RoutingTable
-from controlplane.routing.operations import routing_tables
 
 
 class TableRow(VersionRow[RoutingTable]):
@@ -27,14 +26,10 @@ class NewTable(NewVersion):
 
 
 TABLES: Final = version_views(
-    routing_tables,
+    table_access,
     name="routing",
     tag="routing",
     row=TableRow,
     whole=Table,
     new=NewTable,
-    visible=visible_tables,
-    access=access_table,
-    access_to_propose=lambda operator, number: access_table(operator, number, "propose_routing"),
-    require_proposer=require_proposer,
 )

@@ -99,7 +99,7 @@ class ReasonForm(forms.Form):
 class DocumentField(YAMLField):
     """Another version of a document, whole, in an editor; refused as its submission would be."""
 
-    def __init__(self, versions: Versions[Any], **options: Any) -> None:
+    def __init__(self, versions: Versions[Any, Any], **options: Any) -> None:
         attributes = {"rows": 28, "class": "form-control code", "spellcheck": "false"}
         super().__init__(strip=False, widget=forms.Textarea(attrs=attributes), **options)
         self._versions = versions

@@ -115,7 +115,7 @@ class EntryNumbers:
         write: From a document, the entry's slug, and thresholds to the document with these instead.
     """
 
-    versions: Versions[Any]
+    versions: Versions[Any, Any]
     document: Mapping[str, Any]
     slug: str
     thresholds: Sequence[str]

@@ -25,7 +25,7 @@ from controlplane.console.corpus_records import drill_rows, dump_rows, reconcili
 from controlplane.console.requests import actor_of, reason_given, refused_as_message
 from controlplane.console.timeline import timeline
 from controlplane.corpora import operations
-from controlplane.corpora.access import access_corpora, access_corpus, access_namespace, visible_corpora
+from controlplane.corpora.access import access_corpus, access_namespace, policy_access, visible_corpora
 from controlplane.corpora.documents import searchable
 from controlplane.corpora.models import MAX_KEY_CHARACTERS, Corpus
 from controlplane.corpora.promise import clauses
@@ -43,7 +43,7 @@ def corpus_list(request: HttpRequest) -> HttpResponse:
     """Every corpus in one look: how far behind, promised what, proven when, and what on-call holds."""
     now = timezone.now()
     operator = actor_of(request)
-    promises = access_corpora(operator).corpora.with_words(signed_words())
+    promises = policy_access.in_force(operator).parsed.with_words(signed_words())
     rows = corpus_rows(visible_corpora(operator), promises, standings(now=now), now=now)
     tone, sentence = corpora_sentence(rows)
     context = {
@@ -51,7 +51,7 @@ def corpus_list(request: HttpRequest) -> HttpResponse:
         "rows": rows,
         "tone": tone,
         "sentence": sentence,
-        "may_propose": may(operator, "corpora.propose_corpora"),
+        "may_propose": policy_access.may_propose(operator),
         "generated_at": now,
     }
     return render(request, "corpora/list.html", context)
@@ -220,7 +220,7 @@ def tabs(active: str) -> list[dict[str, Any]]:
 
 
 def _row(corpus: Corpus, request: HttpRequest, *, now: Any) -> CorpusRow:
-    promises = access_corpora(actor_of(request)).corpora.with_words(signed_words())
+    promises = policy_access.in_force(actor_of(request)).parsed.with_words(signed_words())
     (row,) = corpus_rows([corpus], promises, standings(now=now), now=now)
     return row
 

@@ -8,7 +8,6 @@ from django.shortcuts import render
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from controlplane.accounts.access import may
 from controlplane.console.corpus_content import lag_chart
 from controlplane.console.corpus_policy_content import corpora_effects, corpus_numbers, promise_words
 from controlplane.console.corpus_words import group_of
@@ -17,14 +16,7 @@ from controlplane.console.previews import entry_differences
 from controlplane.console.requests import actor_of
 from controlplane.console.versions import list_context, numbers, proposed, returned, submission, version_context
 from controlplane.console.views.corpora import tabs
-from controlplane.corpora.access import (
-    CorpusPermission,
-    access_corpora,
-    access_policy,
-    access_promised,
-    require_proposer,
-    visible_policies,
-)
+from controlplane.corpora.access import CorpusPermission, access_promised, policy_access
 from controlplane.corpora.checks import policy_problems
 from controlplane.corpora.models import CorpusPolicy
 from controlplane.corpora.policies import corpus_policies, propose_thresholds
@@ -34,7 +26,6 @@ from controlplane.routing.thresholds import Census
 from dataplane.prompts import Problem
 from dataplane.retrieval.policy import Corpora
 
-PROPOSE: Final = "corpora.propose_corpora"
 PAGES: Final = "corpus-policies"
 
 
@@ -44,14 +35,14 @@ def policy_page(request: HttpRequest) -> HttpResponse:
     """The policy in force in plain words, corpus by corpus, every number with its origin; and all other policies."""
     today = timezone.now().date()
     operator = actor_of(request)
-    found = access_corpora(operator)
-    corpora = found.corpora.with_words(signed_words())
-    context = list_context(request, corpus_policies, visible_policies(operator)) | {
+    found = policy_access.in_force(operator)
+    corpora = found.parsed.with_words(signed_words())
+    context = list_context(request, corpus_policies, policy_access.visible(operator)) | {
         "tabs": tabs("corpus-policies"),
         "corpora": [promise_words(corpus, today=today) for corpus in corpora.values()],
         "census": Census.of(placed_thresholds(corpora), today=today),
         "problems": _problems(found.row.document) if found.row else [],
-        "may_propose": may(operator, PROPOSE),
+        "may_propose": policy_access.may_propose(operator),
     }
     return render(request, "corpora/policy.html", context)
 
@@ -61,16 +52,18 @@ def policy_page(request: HttpRequest) -> HttpResponse:
 def version_page(request: HttpRequest, number: int) -> HttpResponse:
     """One policy: what it changes against the one in force, its document, and when it was in force."""
     operator = actor_of(request)
-    policy = access_policy(operator, number)
+    policy = policy_access.version(operator, number)
     context = version_context(corpus_policies, policy, pages=PAGES, compare=_compare)
-    return render(request, "corpora/policy_version.html", context | {"may_propose": may(operator, PROPOSE)})
+    return render(
+        request, "corpora/policy_version.html", context | {"may_propose": policy_access.may_propose(operator)}
+    )
 
 
 @login_required
 @require_http_methods(["GET", "HEAD", "POST"])
 def policy_new(request: HttpRequest) -> HttpResponse:
     """Write another policy, see what it changes, then submit it: stored for ever, in force once people signed."""
-    require_proposer(actor_of(request))
+    policy_access.require_proposer(actor_of(request))
     template = "corpora/policy_new.html"
     return submission(request, corpus_policies, CorpusPolicyForm, template=template, pages=PAGES, compare=_compare)
 
@@ -79,14 +72,14 @@ def policy_new(request: HttpRequest) -> HttpResponse:
 @require_POST
 def policy_propose(request: HttpRequest, number: int) -> HttpResponse:
     """Open the change request that would put a stored policy in force."""
-    return proposed(request, corpus_policies, access_policy(actor_of(request), number, "propose_corpora"))
+    return proposed(request, corpus_policies, policy_access.version_to_propose(actor_of(request), number))
 
 
 @login_required
 @require_POST
 def policy_return(request: HttpRequest, number: int) -> HttpResponse:
     """Put a policy in force again that was before: one click, no sign-off."""
-    policy = access_policy(actor_of(request), number, "propose_corpora")
+    policy = policy_access.version_to_propose(actor_of(request), number)
     return returned(request, corpus_policies, policy, pages=PAGES)
 
 
@@ -98,7 +91,7 @@ def numbers_page(request: HttpRequest, slug: str) -> HttpResponse:
     operator = actor_of(request)
     permission: CorpusPermission = "propose_corpora" if request.method == "POST" else "view_corpuspolicy"
     promised = access_promised(operator, slug, permission)
-    active = access_corpora(operator).row
+    active = policy_access.in_force(operator).row
     assert active is not None  # noqa: S101 - narrows the type; the corpus is of the policy in force
     chart = lag_chart(promised, now=now)
     return numbers(
@@ -115,7 +108,7 @@ def numbers_page(request: HttpRequest, slug: str) -> HttpResponse:
             "slug": slug,
             "active": active,
             "charts": {chart.id: chart},
-            "may_propose": may(operator, PROPOSE),
+            "may_propose": policy_access.may_propose(operator),
         },
     )
 

@@ -20,7 +20,7 @@ from controlplane.console.requests import actor_of, on_to_review, reason_given, 
 from controlplane.console.timeline import timeline
 from controlplane.console.views.routing import tabs
 from controlplane.routing import drills
-from controlplane.routing.access import access_drill, access_routing, require_holder, visible_drills
+from controlplane.routing.access import access_drill, access_routing, require_holder, table_access, visible_drills
 from controlplane.routing.drill_words import findings
 from controlplane.routing.holds import active_holds
 from controlplane.routing.models import Mode
@@ -30,7 +30,6 @@ from controlplane.telemetry.lanes import open_now
 from dataplane.routing import RoutingTable as Routing
 
 HOLD: Final = "routing.hold_lane"
-PROPOSE: Final = "routing.propose_routing"
 PAGE_SIZE: Final = 20
 
 
@@ -122,7 +121,7 @@ def drill_page(request: HttpRequest, pk: int) -> HttpResponse:
     active = routing_tables.active()
     figures = result_or_live(drill, now=now)
     is_final = hasattr(drill, "result")
-    may_propose = may(operator, PROPOSE)
+    may_propose = table_access.may_propose(operator)
     context: dict[str, Any] = {
         "drill": drill,
         "is_running": drills.is_running(drill, now),

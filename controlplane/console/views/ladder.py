@@ -24,13 +24,12 @@ from controlplane.console.ladder_words import clock, rung_shown, scope_shown
 from controlplane.console.requests import actor_of, refused_as_message, refused_into_form, went_through
 from controlplane.console.timeline import timeline
 from controlplane.ladder import rungs
-from controlplane.ladder.access import access_activation, access_ladder, access_surface, require_engager
+from controlplane.ladder.access import access_activation, access_surface, policy_access, require_engager
 from controlplane.ladder.models import RungMode, surface_name
 from controlplane.telemetry.surfaces import ladder_standings
 from dataplane.ladder.policy import MAINTENANCE, OFF, Ladder
 
 ENGAGE = "ladder.engage_rung"
-PROPOSE = "ladder.propose_ladder"
 NO_REASON = "no reason given"
 SIGNED_OUT = "Nothing was changed: the page asks for a tap of yours, and this was only a link. Tap again"
 _MOST_EVENTS = 12
@@ -42,13 +41,13 @@ def now_page(request: HttpRequest) -> HttpResponse:
     """Every surface in one look: what users read now, on which rung, by whom, and how far triggers are from moving."""
     now = timezone.now()
     operator = actor_of(request)
-    found = access_ladder(operator)
+    found = policy_access.in_force(operator)
     context = {
         "tabs": tabs("ladder"),
         "policy": found.row,
-        "surfaces": surfaces_now(found.ladder, ladder_standings(now), now=now),
+        "surfaces": surfaces_now(found.parsed, ladder_standings(now), now=now),
         "may_engage": may(operator, ENGAGE),
-        "may_propose": may(operator, PROPOSE),
+        "may_propose": policy_access.may_propose(operator),
         "rush": demo_rush.current(now) if settings.DEMO else None,
         "generated_at": now,
     }
@@ -216,7 +215,7 @@ def _sheet(request: HttpRequest, context: dict[str, Any], *, status: int = 200) 
 
 def _back(operator: Any, slug: str) -> str:
     """The surface's page; that of all, where the policy in force no longer has it."""
-    return surface_url(slug) if slug in access_ladder(operator).ladder else reverse("ladder")
+    return surface_url(slug) if slug in policy_access.in_force(operator).parsed else reverse("ladder")
 
 
 def _reason(request: HttpRequest) -> str:

@@ -10,7 +10,6 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from controlplane.accounts.access import may
 from controlplane.approvals.access import access_change
 from controlplane.console.forms.ladder import PolicyForm
 from controlplane.console.ladder_now import surface_url
@@ -25,15 +24,8 @@ from controlplane.console.ladder_tried import TRIED, tried
 from controlplane.console.previews import entry_differences
 from controlplane.console.requests import actor_of
 from controlplane.console.versions import list_context, numbers, proposed, returned, submission, version_context
-from controlplane.console.views.ladder import PROPOSE, tabs
-from controlplane.ladder.access import (
-    LadderPermission,
-    access_ladder,
-    access_policy,
-    access_surface,
-    require_proposer,
-    visible_policies,
-)
+from controlplane.console.views.ladder import tabs
+from controlplane.ladder.access import LadderPermission, access_surface, policy_access
 from controlplane.ladder.checks import library, policy_problems
 from controlplane.ladder.models import LadderPolicy
 from controlplane.ladder.policies import ladder_policies, left_over, propose_thresholds
@@ -52,14 +44,14 @@ def policy_page(request: HttpRequest) -> HttpResponse:
     """The policy in force in plain words, surface by surface, every number with its origin; and all other policies."""
     now = timezone.now()
     operator = actor_of(request)
-    found = access_ladder(operator)
+    found = policy_access.in_force(operator)
     known, today = library(), now.date()
-    context = list_context(request, ladder_policies, visible_policies(operator)) | {
+    context = list_context(request, ladder_policies, policy_access.visible(operator)) | {
         "tabs": tabs("ladder-policy"),
-        "surfaces": [surface_words(surface, known, today=today) for surface in found.ladder.values()],
-        "census": Census.of(placed_thresholds(found.ladder), today=today),
+        "surfaces": [surface_words(surface, known, today=today) for surface in found.parsed.values()],
+        "census": Census.of(placed_thresholds(found.parsed), today=today),
         "problems": _problems(found.row.document) if found.row else [],
-        "may_propose": may(operator, PROPOSE),
+        "may_propose": policy_access.may_propose(operator),
     }
     return render(request, "ladder/policy.html", context)
 
@@ -72,11 +64,11 @@ def version_page(request: HttpRequest, number: int) -> HttpResponse:
     """
     now = timezone.now()
     operator = actor_of(request)
-    policy = access_policy(operator, number)
+    policy = policy_access.version(operator, number)
     context = version_context(ladder_policies, policy, pages=PAGES, compare=_compare)
     context |= {
         "left_over": _left_over(policy, context["active"], now=now),
-        "may_propose": may(operator, PROPOSE),
+        "may_propose": policy_access.may_propose(operator),
     }
     return render(request, "ladder/policy_version.html", context)
 
@@ -85,7 +77,7 @@ def version_page(request: HttpRequest, number: int) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def policy_new(request: HttpRequest) -> HttpResponse:
     """Write another policy, see what it changes, then submit it: stored for ever, in force once people signed."""
-    require_proposer(actor_of(request))
+    policy_access.require_proposer(actor_of(request))
     template = "ladder/policy_new.html"
     return submission(request, ladder_policies, PolicyForm, template=template, pages=PAGES, compare=_compare)
 
@@ -94,14 +86,14 @@ def policy_new(request: HttpRequest) -> HttpResponse:
 @require_POST
 def policy_propose(request: HttpRequest, number: int) -> HttpResponse:
     """Open the change request that would put a stored policy in force."""
-    return proposed(request, ladder_policies, access_policy(actor_of(request), number, "propose_ladder"))
+    return proposed(request, ladder_policies, policy_access.version_to_propose(actor_of(request), number))
 
 
 @login_required
 @require_POST
 def policy_return(request: HttpRequest, number: int) -> HttpResponse:
     """Put a policy in force again that was before: one click, no sign-off."""
-    policy = access_policy(actor_of(request), number, "propose_ladder")
+    policy = policy_access.version_to_propose(actor_of(request), number)
     return returned(request, ladder_policies, policy, pages=PAGES)
 
 
@@ -113,7 +105,7 @@ def numbers_page(request: HttpRequest, slug: str) -> HttpResponse:
     operator = actor_of(request)
     permission: LadderPermission = "propose_ladder" if request.method == "POST" else "view_ladderpolicy"
     surface = access_surface(operator, slug, permission)
-    active = access_ladder(operator).row
+    active = policy_access.in_force(operator).row
     assert active is not None  # noqa: S101 - narrows the type; the surface is of the policy in force
     return numbers(
         request,
@@ -128,7 +120,7 @@ def numbers_page(request: HttpRequest, slug: str) -> HttpResponse:
             "title": surface.title,
             "active": active,
             "charts": {chart.id: chart for chart in reading_charts(surface, now=now)},
-            "may_propose": may(operator, PROPOSE),
+            "may_propose": policy_access.may_propose(operator),
         },
     )
 

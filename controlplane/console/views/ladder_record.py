@@ -18,7 +18,7 @@ from controlplane.console.ladder_record import EpisodeRow, RungRow
 from controlplane.console.requests import actor_of, whole_number
 from controlplane.console.spreadsheets import csv_file, csv_line
 from controlplane.console.views.ladder import tabs
-from controlplane.ladder.access import access_ladder, access_surface
+from controlplane.ladder.access import access_surface, policy_access
 from controlplane.ladder.policies import ladder_policies
 from controlplane.telemetry.ladder_capacity import DAYS, MOST_DAYS, capacity, capacity_rows, spoken
 from controlplane.telemetry.ladder_episodes import Episode, episode
@@ -35,21 +35,21 @@ _SHARED_SECONDS: Final = 60
 def capacity_page(request: HttpRequest) -> HttpResponse:
     """How much of the last days each rung of a surface was on: whether what serves it is large enough."""
     now = timezone.now()
-    found = access_ladder(actor_of(request))
-    slug = request.GET.get("surface", next(iter(found.ladder), ""))
-    if slug and slug not in found.ladder:
+    ladder = policy_access.in_force(actor_of(request)).parsed
+    slug = request.GET.get("surface", next(iter(ladder), ""))
+    if slug and slug not in ladder:
         raise Http404(f"the ladder policy in force has no surface {slug[:80]!r}")
     days = _days(request)
     context: dict[str, Any] = {
         "tabs": tabs("ladder-capacity"),
-        "surfaces": list(found.ladder.values()),
+        "surfaces": list(ladder.values()),
         "days": days,
         "ranges": RANGES,
     }
     if slug:
         used = capacity(slug, days=days, now=now)
         context |= {
-            "surface": found.ladder[slug],
+            "surface": ladder[slug],
             "capacity": used,
             "rows": [RungRow(one) for one in used.rungs],
             "triggers": [

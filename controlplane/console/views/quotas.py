@@ -8,15 +8,13 @@ from django.shortcuts import render
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from controlplane.accounts.access import may
 from controlplane.console.quota_content import PoolRow, WorkerRow, quota_events, sentence_of
 from controlplane.console.requests import actor_of
 from controlplane.console.timeline import worker_timeline
 from controlplane.console.views.routing import tabs
-from controlplane.routing.access import access_routing
+from controlplane.routing.access import access_routing, table_access
 from controlplane.telemetry.quotas import pools, workers_of
 
-PROPOSE: Final = "routing.propose_routing"
 _MOST_WORKERS: Final = 100
 
 
@@ -37,7 +35,7 @@ def quota_page(request: HttpRequest) -> HttpResponse:
         "rows": [PoolRow(pool, is_open=pool.name == chosen) for pool in known],
         "sentence": sentence_of(known) if known else None,
         "policies": tuple(found.table.quotas),
-        "may_propose": may(operator, PROPOSE),
+        "may_propose": table_access.may_propose(operator),
     }
     if known:
         context["events"] = worker_timeline(quota_events(now=now))

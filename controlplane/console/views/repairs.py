@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.utils.http import urlencode
 from django.views.decorators.http import require_http_methods, require_safe
 
-from controlplane.accounts.access import may, may_somewhere
+from controlplane.accounts.access import may_somewhere
 from controlplane.accounts.models import Operator
 from controlplane.audit.models import AuditEvent
 from controlplane.console.forms.repairs import CompleteForm, RepairsForm
@@ -32,7 +32,7 @@ from controlplane.console.repair_words import mode_words, wanted_words
 from controlplane.console.requests import actor_of, refused_into_form
 from controlplane.console.timeline import timeline
 from controlplane.console.views.outcomes import PERIODS, Asked, outcomes_asked
-from controlplane.console.views.routing import PROPOSE, tabs
+from controlplane.console.views.routing import tabs
 from controlplane.console.views.usage import tabs as usage_tabs
 from controlplane.ledger.access import (
     COMPLETE,
@@ -47,6 +47,7 @@ from controlplane.ledger.access import (
 from controlplane.ledger.completions import BY_OPERATOR, complete_answer, read_words, standing_of
 from controlplane.ledger.repairs import Repair
 from controlplane.live import ANSWERS
+from controlplane.routing.access import table_access
 from controlplane.telemetry.outputs import REPAIR
 from dataplane.repair.kept import COMPLETED, EXPIRED, OPEN
 
@@ -101,7 +102,7 @@ def repairs_page(request: HttpRequest) -> HttpResponse:
         ],
         "policies": policies_in_words(table),
         "unrepaired": unrepaired_routes(table),
-        "may_propose": may(operator, PROPOSE),
+        "may_propose": table_access.may_propose(operator),
         "has_tenants": bool(tenants),
         "lines": _lines(Repair.objects.without_words().matching(tenants=tenants).open_at(now).newest()[:SHOWN]),
         "shown": SHOWN,

@@ -25,7 +25,7 @@ from controlplane.console.routing_content import (
     table_differences,
 )
 from controlplane.console.versions import list_context, proposed, returned, submission, version_context
-from controlplane.routing.access import access_table, require_proposer, visible_tables
+from controlplane.routing.access import table_access
 from controlplane.routing.holds import active_holds
 from controlplane.routing.matrix import table_problems
 from controlplane.routing.models import RoutingTable
@@ -36,7 +36,6 @@ from controlplane.telemetry.traffic import lane_health
 from dataplane.routing import RoutingTable as Routing
 
 PAGES: Final = "routing"
-PROPOSE = "routing.propose_routing"
 HOLD = "routing.hold_lane"
 HEALTH_WINDOW: Final = timedelta(minutes=15)
 
@@ -47,8 +46,8 @@ def routing_page(request: HttpRequest) -> HttpResponse:
     """The table in force: routes and lanes in order of preference, their health, and whom residency pins where."""
     now = timezone.now()
     operator = actor_of(request)
-    context = list_context(request, routing_tables, visible_tables(operator)) | {
-        "may_propose": may(operator, PROPOSE),
+    context = list_context(request, routing_tables, table_access.visible(operator)) | {
+        "may_propose": table_access.may_propose(operator),
         "failure_percent": f"{FAILURE_RATE:.0%}",
         "min_attempts": MIN_ATTEMPTS,
         "generated_at": now,
@@ -77,15 +76,15 @@ def routing_page(request: HttpRequest) -> HttpResponse:
 def table_page(request: HttpRequest, number: int) -> HttpResponse:
     """One table: what differs from the one in force, its document, when it was in force, what waits for it."""
     operator = actor_of(request)
-    context = version_context(routing_tables, access_table(operator, number), pages=PAGES, compare=_compare)
-    return render(request, "routing/table.html", context | {"may_propose": may(operator, PROPOSE)})
+    context = version_context(routing_tables, table_access.version(operator, number), pages=PAGES, compare=_compare)
+    return render(request, "routing/table.html", context | {"may_propose": table_access.may_propose(operator)})
 
 
 @login_required
 @require_http_methods(["GET", "HEAD", "POST"])
 def table_new(request: HttpRequest) -> HttpResponse:
     """Write another table, see what it changes, then submit it: stored for ever, in force once people signed."""
-    require_proposer(actor_of(request))
+    table_access.require_proposer(actor_of(request))
     return submission(request, routing_tables, TableForm, template="routing/new.html", pages=PAGES, compare=_compare)
 
 
@@ -93,14 +92,14 @@ def table_new(request: HttpRequest) -> HttpResponse:
 @require_POST
 def table_propose(request: HttpRequest, number: int) -> HttpResponse:
     """Open the change request that would put a stored table in force."""
-    return proposed(request, routing_tables, access_table(actor_of(request), number, "propose_routing"))
+    return proposed(request, routing_tables, table_access.version_to_propose(actor_of(request), number))
 
 
 @login_required
 @require_POST
 def table_return(request: HttpRequest, number: int) -> HttpResponse:
     """Put a table in force again that was before: one click, no sign-off."""
-    return returned(request, routing_tables, access_table(actor_of(request), number, "propose_routing"), pages=PAGES)
+    return returned(request, routing_tables, table_access.version_to_propose(actor_of(request), number), pages=PAGES)
 
 
 # --- what the pages show ----------------------------------------------------------------------------------------------

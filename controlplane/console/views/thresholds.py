@@ -9,7 +9,6 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
 
-from controlplane.accounts.access import may
 from controlplane.console.forms.thresholds import TableNumbers, ThresholdsForm
 from controlplane.console.lane_content import lane_url
 from controlplane.console.policy_words import policy_sentences, policy_warnings, spread_note
@@ -24,11 +23,10 @@ from controlplane.console.threshold_content import (
 )
 from controlplane.console.threshold_words import ORIGINS
 from controlplane.routing import operations
-from controlplane.routing.access import access_policy, access_routing
+from controlplane.routing.access import access_policy, access_routing, table_access
 from controlplane.routing.thresholds import BREAKER, NOUNS, PARTS, ROUTE, census, owners_of
 from dataplane.routing import RoutingTable as Routing
 
-PROPOSE: Final = "routing.propose_routing"
 OVERDUE: Final = "overdue"
 _KINDS: Final = {part: kind for kind, part in PARTS.items()}
 
@@ -103,7 +101,7 @@ def policy_page(request: HttpRequest, part: str, slug: str) -> HttpResponse:
         "spread": spread_note(found.table.routes[slug]) if kind == ROUTE else "",
         "sentences": policy_sentences(found.table, kind, slug),
         "warnings": policy_warnings(found.table, kind, slug),
-        "may_propose": may(operator, PROPOSE),
+        "may_propose": table_access.may_propose(operator),
         "days": REPLAYED.days,
     }
     status = 200

@@ -25,8 +25,8 @@ from controlplane.console.validator_content import (
     unvalidated_routes,
 )
 from controlplane.console.views.outcomes import PERIODS, Asked, outcomes_asked
-from controlplane.console.views.routing import PROPOSE, tabs
-from controlplane.routing.access import access_routing
+from controlplane.console.views.routing import tabs
+from controlplane.routing.access import access_routing, table_access
 from controlplane.telemetry.outputs import VALIDATOR, VALIDATOR_TIME
 from controlplane.trials.operations import last_measured, trials_in_force
 
@@ -72,7 +72,7 @@ def validators_page(request: HttpRequest) -> HttpResponse:
         ),
         "period": asked.period,
         "unvalidated": unvalidated_routes(table),
-        "may_propose": may(operator, PROPOSE),
+        "may_propose": table_access.may_propose(operator),
         "may_see_copy": may(operator, "ladder.view_copy"),
     }
     return render(request, "routing/validators.html", context)

@@ -155,7 +155,7 @@ def _walk_routing(document: dict[str, Any], people: dict[str, Operator], at: dat
 
 
 def _walk_policy(
-    policies: Versions[Any],
+    policies: Versions[Any, Any],
     document: dict[str, Any],
     people: dict[str, Operator],
     at: datetime,
