@@ -16,7 +16,6 @@ from controlplane.console.corpus_words import (
     MAX_LAG,
     accepted_sentence,
     breach_sentence,
-    span,
     strategy_words,
     tier_words,
     took_words,
@@ -38,6 +37,7 @@ from controlplane.corpora.models import (
 from controlplane.corpora.promise import Clause, proven_drills
 from controlplane.corpora.records import PromiseClause
 from controlplane.corpora.standing import CorpusStanding
+from controlplane.durations import span
 from controlplane.ladder.models import CopyActivation, CopyKind
 from controlplane.telemetry.models import MINUTE
 from dataplane.retrieval.policy import BANNER

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from controlplane.console.ladder_words import clock as clock
-from controlplane.console.threshold_content import duration
 from controlplane.console.threshold_words import Words
 from controlplane.console.wording import listed
+from controlplane.durations import span
 from dataplane.retrieval.policy import BANNER, BLOCK, REBUILD, REPLICATE, RESTORE, TIERS, Corpus, Recovery
 
 MAX_LAG: Final = "freshness.max_lag_seconds"
@@ -35,7 +35,6 @@ _FINDINGS: Final = {
     "extra": "too many",
     "leftover": "left-over vectors",
 }
-_DAY: Final = 86_400
 
 
 def number_words(name: str) -> Words:
@@ -48,16 +47,8 @@ def group_of(name: str) -> str:
     return _GROUPS[name.partition(".")[0]]
 
 
-def span(seconds: float) -> str:
-    """A length of time for reading: '45 s', '10 min 30 s', '3 h 20 min', '2 d 4 h'."""
-    if seconds < 2 * _DAY:
-        return duration(seconds)
-    days, rest = divmod(round(seconds), _DAY)
-    return f"{days} d {rest // 3600} h" if rest >= 3600 else f"{days} d"
-
-
 def took_words(seconds: float | None) -> str:
-    """The same of what was measured, short ones to the hundredth; '–' of what was not."""
+    """What was measured, short ones to the hundredth; '–' of what was not."""
     if seconds is None:
         return "–"
     return f"{seconds:.2f} s" if seconds < 60 else span(seconds)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from controlplane.console.corpus_words import span, took_words
+from controlplane.console.corpus_words import took_words
 from controlplane.corpora.drill_reports import ReportRefused, read_report
 from controlplane.corpora.drills import report_file
 from controlplane.corpora.dump_checks import trusted_keys
@@ -14,6 +14,7 @@ from controlplane.corpora.models import RecoveryDrill
 from controlplane.corpora.records import DrillState
 from controlplane.corpora.recovering import Plan
 from controlplane.corpora.scenarios import Scenario
+from controlplane.durations import span
 from dataplane.retrieval.policy import REBUILD, REPLICATE, RESTORE, Recovery
 
 Tone = Literal["good", "watch", "bad", "off", "info"]

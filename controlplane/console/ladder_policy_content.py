@@ -10,9 +10,10 @@ from typing import Any
 from controlplane.console.forms.thresholds import EntryNumbers
 from controlplane.console.ladder_words import SIGNAL_WORDS, number_words, signal_shown
 from controlplane.console.policy_words import Effect
-from controlplane.console.threshold_content import NumberRow, duration, number_groups
+from controlplane.console.threshold_content import NumberRow, number_groups
 from controlplane.console.threshold_words import ORIGINS
 from controlplane.console.wording import listed
+from controlplane.durations import duration
 from controlplane.ladder.checks import Library
 from controlplane.ladder.effects import TIER_NAMES, effect_preview
 from controlplane.ladder.policies import ladder_policies

@@ -10,8 +10,9 @@ from django.db.models.fields.json import KT
 from django.urls import reverse
 
 from controlplane.console.charts import Moment, Series, line_chart
-from controlplane.console.threshold_content import SPAN, Chart, duration, narrow
+from controlplane.console.threshold_content import SPAN, Chart, narrow
 from controlplane.console.threshold_words import WORDS
+from controlplane.durations import duration
 from controlplane.routing.effects import Pins, effects_of_holding
 from controlplane.routing.models import LaneHold, Mode
 from controlplane.telemetry.lanes import NOT_SERVING, LaneStanding

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from controlplane.console.threshold_content import duration, moved_numbers
+from controlplane.console.threshold_content import moved_numbers
 from controlplane.console.validator_words import (
     changed_rules,
     validator_sentences,
@@ -12,6 +12,7 @@ from controlplane.console.validator_words import (
 )
 from controlplane.console.validator_words import validator_note as validator_note
 from controlplane.console.wording import listed as listed
+from controlplane.durations import duration
 from controlplane.routing.thresholds import NOUNS, PARTS, QUOTA, REPAIR, STREAM, VALIDATOR, owners_of
 from dataplane.policies import CONCURRENCY, CONTINUE, END, QUOTA_RATES, QuotaPolicy, StreamPolicy
 from dataplane.repair.coerce import LABELS

@@ -12,7 +12,7 @@ from django.urls import reverse
 
 from controlplane.console.policy_words import limit_words, listed
 from controlplane.console.templatetags.ballast import NO_VALUE
-from controlplane.console.threshold_content import duration
+from controlplane.durations import duration
 from controlplane.telemetry.models import QuotaState, WorkerEvent
 from controlplane.telemetry.quotas import CLASSES, Pool, QuotaStanding
 

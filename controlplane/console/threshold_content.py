@@ -10,6 +10,7 @@ from django.urls import reverse
 from controlplane.console.charts import MAX_SERIES, Figure, Series, line_chart
 from controlplane.console.charts import Threshold as Line
 from controlplane.console.threshold_words import ORIGINS, Words, chart_id, words_of
+from controlplane.durations import duration
 from controlplane.routing.thresholds import (
     BREAKER,
     PARTS,
@@ -178,16 +179,6 @@ def _outcome(result: Backtest | None) -> Outcome | None:
         longest=duration(longest.seconds) if longest else "–",
         diverted=f"{result.diverted_share:.2%}".replace("%", " %"),
     )
-
-
-def duration(seconds: float) -> str:
-    """Seconds for reading, in its two largest units: '45 s', '10 min 30 s', '3 h 20 min'."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
-    return f"{whole // 3600} h {whole % 3600 // 60} min" if whole % 3600 >= 60 else f"{whole // 3600} h"
 
 
 @dataclass(frozen=True, slots=True)

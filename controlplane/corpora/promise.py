@@ -14,6 +14,7 @@ from controlplane.corpora.rates import Rebuilding, measured, predict_rebuild
 from controlplane.corpora.records import DrillState, PromiseClause, RecoveryWay
 from controlplane.corpora.recovering import Plan, Size, make_plan, size_of, tokens_of
 from controlplane.corpora.standing import CorpusStanding
+from controlplane.durations import span
 from dataplane.retrieval.policy import REBUILD, REPLICATE, RESTORE
 from dataplane.retrieval.policy import Corpus as Promised
 
@@ -79,15 +80,15 @@ def freshness(standing: CorpusStanding) -> list[Clause]:
     if standing.corpus.live_namespace_id is None:
         return []
     lag, bound = standing.lag_seconds, standing.promised.freshness.max_lag_seconds.value
-    return [Clause(PromiseClause.FRESHNESS, f"It is behind by {_span(lag)}; {_span(bound)} is promised", lag, bound)]
+    return [Clause(PromiseClause.FRESHNESS, f"It is behind by {span(lag)}; {span(bound)} is promised", lag, bound)]
 
 
 def _rto(plan: Plan, promised: Promised) -> Clause:
     within, predicted = promised.recovery.rto_seconds.value, plan.predicted_seconds
     if predicted is None:
-        words = f"Nobody measured yet how long it takes to {plan.way}; {_span(within)} is promised"
+        words = f"Nobody measured yet how long it takes to {plan.way}; {span(within)} is promised"
     else:
-        words = f"To {plan.way} it is predicted to take {_span(predicted)}; {_span(within)} is promised"
+        words = f"To {plan.way} it is predicted to take {span(predicted)}; {span(within)} is promised"
     return Clause(PromiseClause.RTO, words, predicted, within)
 
 
@@ -99,7 +100,7 @@ def _reembed(corpus: Corpus, promised: Promised, size: Size) -> Clause:
     if found is None:
         words = f"{accept}; nobody measured yet what {size.chunks:,} chunks would take"
         return Clause(PromiseClause.REEMBED, words, None, accepted * 60)
-    words = f"{accept}; {size.chunks:,} chunks would take {_span(found.seconds)}{_measured(corpus, size)}{_cost(found)}"
+    words = f"{accept}; {size.chunks:,} chunks would take {span(found.seconds)}{_measured(corpus, size)}{_cost(found)}"
     return Clause(PromiseClause.REEMBED, words, found.seconds, accepted * 60)
 
 
@@ -124,12 +125,12 @@ def _rpo(corpus: Corpus, promised: Promised, now: datetime) -> Iterator[Clause]:
     if dump is None or dump.as_of is None:
         # Before its first dump is due, nothing is late.
         age = (now - (corpus.switched_at or corpus.created_at)).total_seconds()
-        words = f"There is no good dump; one of the last {_span(within)} is promised"
+        words = f"There is no good dump; one of the last {span(within)} is promised"
         yield Clause(PromiseClause.RPO, words, age, within, is_sure=False)
         return
     age = (now - dump.as_of).total_seconds()
     which = "verified dump" if fresh else "dump" if dump.verified_at else "dump, which nobody verified yet,"
-    words = f"The newest {which} is {_span(age)} old; {_span(within)} is promised"
+    words = f"The newest {which} is {span(age)} old; {span(within)} is promised"
     yield Clause(PromiseClause.RPO, words, age, within, is_sure=dump.verified_at is not None)
 
 
@@ -146,18 +147,8 @@ def _drilled(corpus: Corpus, promised: Promised, now: datetime) -> Iterator[Clau
         yield Clause(PromiseClause.PROVEN, words, age, bound, is_sure=False)
         return
     if newest.rto_seconds is not None:
-        words = f"The last proven restore took {_span(newest.rto_seconds)}; {_span(within)} is promised"
+        words = f"The last proven restore took {span(newest.rto_seconds)}; {span(within)} is promised"
         yield Clause(PromiseClause.DRILLED, words, newest.rto_seconds, within)
     age = (now - newest.ended_at).total_seconds()
-    words = f"The last proven restore was {_span(age)} ago; one in {every.days} days is asked for"
+    words = f"The last proven restore was {span(age)} ago; one in {every.days} days is asked for"
     yield Clause(PromiseClause.PROVEN, words, age, bound)
-
-
-def _span(seconds: float) -> str:
-    """A length of time for reading: '0.8 s', '45 s', '10 min', '3 h', '2 d'."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:,.0f} {unit}"
-    return f"{seconds:.0f} s"

@@ -226,7 +226,7 @@ def test_a_promise_is_a_guess_until_it_was_measured_and_red_when_it_breaks(corpu
         "drilled": "good",
         "proven": "good",
     }
-    assert "2 h old; 60 min is promised" in after["rpo"].words
+    assert "2 h old; 1 h is promised" in after["rpo"].words
     assert proven(corpus) == drill
 
 
