@@ -2,7 +2,7 @@
 documents come in elsewhere.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from controlplane.accounts.models import Operator
-from controlplane.api.base import OperatorView, Reason, describe, read
+from controlplane.api.base import AnySerializer, OperatorView, Reason, describe, read
 from controlplane.api.csv_files import CsvRenderer
 from controlplane.api.filters import asked_period, period_parameters
 from controlplane.corpora import operations
@@ -199,9 +199,7 @@ class Corpora(OperatorView):
 class OneCorpus(OperatorView):
     @describe("corpora_retrieve", "One corpus, with all its namespaces", tag=TAG, gives=CorpusWhole)
     def get(self, request: Request, slug: str) -> Response:
-        now = timezone.now()
-        corpus = access_corpus(self.operator, slug)
-        return Response(CorpusWhole(corpus, context=_context(self.operator, now=now)).data)
+        return Response(_whole(self.operator, slug, now=timezone.now()))
 
 
 class CorpusMinutes(OperatorView):
@@ -225,144 +223,89 @@ class CorpusMinutes(OperatorView):
         return Response({"since": since, "until": until, "results": found})
 
 
-class CorpusAct(OperatorView):
-    """What is done with one corpus: each answers with the corpus as it stands then."""
+def _act(
+    name: str,
+    summary: str,
+    act: Callable[..., Any],
+    *,
+    takes: type[Reason] = Reason,
+    gives: AnySerializer = CorpusWhole,
+    status: int = 200,
+) -> type[OperatorView]:
+    """The endpoint of one thing that on-call does with a corpus.
 
-    def acted_on(self, slug: str) -> Corpus:
-        """The corpus, if the caller may act on it."""
-        return access_corpus(self.operator, slug, "operate_corpus")
+    Args:
+        name: Of its operation, behind 'corpora_'.
+        act: With the corpus, or with its namespace where `takes` names one; and with everything else that is taken.
+        gives: The corpus as it stands then, or shows what `act` returned.
+    """
 
-    def answer(self, slug: str, *, now: datetime, status: int = 200) -> Response:
-        """The corpus as it stands now."""
-        corpus = access_corpus(self.operator, slug)
-        context = _context(self.operator, now=now)
-        return Response(CorpusWhole(corpus, context=context).data, status=status)
+    class ActOnCorpus(OperatorView):
+        @describe(f"corpora_{name}", summary, tag=TAG, takes=takes, gives=gives, status=status)
+        def post(self, request: Request, slug: str) -> Response:
+            now = timezone.now()
+            on: dict[str, Any] = {"corpus": access_corpus(self.operator, slug, "operate_corpus")}
+            asked = read(takes, request)
+            if "namespace" in asked:
+                on = {"namespace": access_namespace(self.operator, slug, asked.pop("namespace"), "operate_corpus")}
+            came = act(**on, **asked, actor=self.operator, now=now)
+            return Response(_whole(self.operator, slug, now=now) if gives is CorpusWhole else gives(came).data, status)
 
-
-class PauseCorpus(CorpusAct):
-    @describe(
-        "corpora_pause",
-        "Refuse every query of a corpus until it is resumed; nothing happens when it is paused",
-        tag=TAG,
-        takes=Reason,
-        gives=CorpusWhole,
-    )
-    def post(self, request: Request, slug: str) -> Response:
-        now = timezone.now()
-        corpus = self.acted_on(slug)
-        operations.pause_queries(corpus=corpus, **read(Reason, request), actor=self.operator, now=now)
-        return self.answer(slug, now=now)
-
-
-class ResumeCorpus(CorpusAct):
-    @describe(
-        "corpora_resume",
-        "Answer queries of a corpus again; nothing happens when it is not paused",
-        tag=TAG,
-        takes=Reason,
-        gives=CorpusWhole,
-    )
-    def post(self, request: Request, slug: str) -> Response:
-        now = timezone.now()
-        corpus = self.acted_on(slug)
-        operations.resume_queries(corpus=corpus, **read(Reason, request), actor=self.operator, now=now)
-        return self.answer(slug, now=now)
+    return ActOnCorpus
 
 
-class PinCorpus(CorpusAct):
-    @describe(
-        "corpora_pin",
-        "Have everybody read one snapshot of a corpus, however old it becomes, until it is unpinned",
-        tag=TAG,
-        takes=PinAsked,
-        gives=CorpusWhole,
-    )
-    def post(self, request: Request, slug: str) -> Response:
-        now = timezone.now()
-        corpus = self.acted_on(slug)
-        operations.pin_snapshot(corpus=corpus, **read(PinAsked, request), actor=self.operator, now=now)
-        return self.answer(slug, now=now)
+PauseCorpus = _act(
+    "pause",
+    "Refuse every query of a corpus until it is resumed; nothing happens when it is paused",
+    operations.pause_queries,
+)
+ResumeCorpus = _act(
+    "resume",
+    "Answer queries of a corpus again; nothing happens when it is not paused",
+    operations.resume_queries,
+)
+PinCorpus = _act(
+    "pin",
+    "Have everybody read one snapshot of a corpus, however old it becomes, until it is unpinned",
+    operations.pin_snapshot,
+    takes=PinAsked,
+)
+UnpinCorpus = _act(
+    "unpin",
+    "Have everybody read the newest state of a corpus again; nothing happens when it is not pinned",
+    operations.unpin,
+)
+RebuildCorpus = _act(
+    "rebuild",
+    "Build another namespace of a corpus by the policy in force; nobody is served from it before a switch",
+    operations.rebuild,
+    gives=NamespaceRow,
+    status=201,
+)
+SwitchCorpus = _act(
+    "switch",
+    "Serve a corpus from another namespace, from one query to the next; going back is the same act",
+    operations.switch,
+    takes=NamespaceAsked,
+)
+DropNamespace = _act(
+    "drop_namespace",
+    "Drop a namespace that serves nobody, with its snapshots; nothing brings it back",
+    operations.drop_retired,
+    takes=NamespaceAsked,
+)
+ReconcileStore = _act(
+    "reconcile_store",
+    "Have the namespace that serves compared with all documents by digests, and repaired",
+    lambda **asked: {"task": operations.reconcile_now(**asked)},
+    gives=TaskRow,
+    status=202,
+)
 
 
-class UnpinCorpus(CorpusAct):
-    @describe(
-        "corpora_unpin",
-        "Have everybody read the newest state of a corpus again; nothing happens when it is not pinned",
-        tag=TAG,
-        takes=Reason,
-        gives=CorpusWhole,
-    )
-    def post(self, request: Request, slug: str) -> Response:
-        now = timezone.now()
-        corpus = self.acted_on(slug)
-        operations.unpin(corpus=corpus, **read(Reason, request), actor=self.operator, now=now)
-        return self.answer(slug, now=now)
-
-
-class RebuildCorpus(CorpusAct):
-    @describe(
-        "corpora_rebuild",
-        "Build another namespace of a corpus by the policy in force; nobody is served from it before a switch",
-        tag=TAG,
-        takes=Reason,
-        gives=NamespaceRow,
-        status=201,
-    )
-    def post(self, request: Request, slug: str) -> Response:
-        now = timezone.now()
-        corpus = self.acted_on(slug)
-        namespace = operations.rebuild(corpus=corpus, **read(Reason, request), actor=self.operator, now=now)
-        return Response(NamespaceRow(namespace).data, status=201)
-
-
-class SwitchCorpus(CorpusAct):
-    @describe(
-        "corpora_switch",
-        "Serve a corpus from another namespace, from one query to the next; going back is the same act",
-        tag=TAG,
-        takes=NamespaceAsked,
-        gives=CorpusWhole,
-    )
-    def post(self, request: Request, slug: str) -> Response:
-        now = timezone.now()
-        self.acted_on(slug)
-        asked = read(NamespaceAsked, request)
-        namespace = access_namespace(self.operator, slug, asked.pop("namespace"), "operate_corpus")
-        operations.switch(namespace=namespace, **asked, actor=self.operator, now=now)
-        return self.answer(slug, now=now)
-
-
-class DropNamespace(CorpusAct):
-    @describe(
-        "corpora_drop_namespace",
-        "Drop a namespace that serves nobody, with its snapshots; nothing brings it back",
-        tag=TAG,
-        takes=NamespaceAsked,
-        gives=CorpusWhole,
-    )
-    def post(self, request: Request, slug: str) -> Response:
-        now = timezone.now()
-        self.acted_on(slug)
-        asked = read(NamespaceAsked, request)
-        namespace = access_namespace(self.operator, slug, asked.pop("namespace"), "operate_corpus")
-        operations.drop_retired(namespace=namespace, **asked, actor=self.operator, now=now)
-        return self.answer(slug, now=now)
-
-
-class ReconcileStore(CorpusAct):
-    @describe(
-        "corpora_reconcile_store",
-        "Have the namespace that serves compared with all documents by digests, and repaired",
-        tag=TAG,
-        takes=Reason,
-        gives=TaskRow,
-        status=202,
-    )
-    def post(self, request: Request, slug: str) -> Response:
-        now = timezone.now()
-        corpus = self.acted_on(slug)
-        task = operations.reconcile_now(corpus=corpus, **read(Reason, request), actor=self.operator, now=now)
-        return Response({"task": task}, status=202)
+def _whole(operator: Operator, slug: str, *, now: datetime) -> dict[str, Any]:
+    """One corpus as it stands."""
+    return dict(CorpusWhole(access_corpus(operator, slug), context=_context(operator, now=now)).data)
 
 
 def _context(operator: Operator, *, now: datetime) -> dict[str, Any]:
