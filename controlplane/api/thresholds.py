@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
-from typing import Any, Protocol
+from datetime import date
+from typing import Any
 
 from django.utils import timezone
 from rest_framework import serializers
@@ -13,8 +13,8 @@ from rest_framework.response import Response
 from controlplane.accounts.models import Operator
 from controlplane.api.base import AnySerializer, OperatorView, Strict, describe, read
 from controlplane.api.views.changes import ChangeRow
-from controlplane.approvals.models import ChangeRequest
-from controlplane.routing.thresholds import NewValue
+from controlplane.versioned.numbers import NewValue
+from controlplane.versioned.operations import ProposeNumbers
 from dataplane.thresholds import ORIGINS, Threshold
 
 
@@ -58,14 +58,6 @@ class Found:
     table: int | None = None
 
 
-class Propose(Protocol):
-    """Open the change request for a document in which these thresholds of one entry are others."""
-
-    def __call__(
-        self, *, slug: str, changes: Mapping[str, NewValue | None], reason: str, actor: Operator, now: datetime
-    ) -> ChangeRequest: ...
-
-
 def threshold_view(
     *,
     name: str,
@@ -74,7 +66,7 @@ def threshold_view(
     gives: AnySerializer,
     found: Callable[[Operator, str], Found],
     access_to_propose: Callable[[Operator, str], object],
-    propose: Propose,
+    propose: ProposeNumbers,
 ) -> type[OperatorView]:
     """The URL of one kind of entries: read the thresholds of one that is in force, and propose others.
 

@@ -2,10 +2,9 @@
 would change. Pure.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
 
 from controlplane.console.corpus_words import (
     breach_sentence,
@@ -16,13 +15,10 @@ from controlplane.console.corpus_words import (
     recovery_sentences,
     tier_words,
 )
-from controlplane.console.forms.thresholds import EntryNumbers
+from controlplane.console.policies import entry_effects, moved_numbers
 from controlplane.console.policy_words import Effect
 from controlplane.console.threshold_content import Groups, number_groups
-from controlplane.console.threshold_words import ORIGINS
 from controlplane.console.wording import listed
-from controlplane.corpora.policies import corpus_policies
-from controlplane.corpora.thresholds import with_thresholds
 from dataplane.retrieval.policy import BANNER, GLOBAL, Corpora, Corpus
 
 
@@ -68,28 +64,17 @@ def source_sentences(corpus: Corpus) -> Iterator[str]:
         yield "Its source counts each document by itself, so what was deleted is remembered for ever"
 
 
-def corpus_numbers(document: Mapping[str, Any], corpus: Corpus) -> EntryNumbers:
-    """The thresholds of one corpus of a corpus policy, for `forms.thresholds.ThresholdsForm`."""
-    return EntryNumbers(
-        versions=corpus_policies,
-        document=document,
-        slug=corpus.slug,
-        thresholds=tuple(name for name, _ in corpus.thresholds()),
-        read=number_words,
-        write=with_thresholds,
-    )
-
-
 # --- what another policy changes --------------------------------------------------------------------------------------
 def corpora_effects(before: Corpora | None, after: Corpora) -> list[Effect]:
     """What putting `after` in force changes, corpus by corpus."""
-    old: Mapping[str, Corpus] = before or {}
-    gone = [
-        Effect(f"{corpus.title} is promised no longer: callers are told that it does not exist; its documents stay")
-        for slug, corpus in old.items()
-        if slug not in after
-    ]
-    return [*gone, *(effect for slug, corpus in after.items() for effect in _of_corpus(old.get(slug), corpus))]
+    return entry_effects(
+        before,
+        after,
+        gone=lambda corpus: (
+            f"{corpus.title} is promised no longer: callers are told that it does not exist; its documents stay"
+        ),
+        changed=_of_corpus,
+    )
 
 
 def _of_corpus(before: Corpus | None, after: Corpus) -> Iterator[Effect]:
@@ -111,7 +96,7 @@ def _of_corpus(before: Corpus | None, after: Corpus) -> Iterator[Effect]:
         yield Effect(f"{after.title} comes back in another way", tuple(recovery_sentences(after.recovery)))
     if tuple(source_sentences(before)) != tuple(source_sentences(after)):
         yield Effect(f"{after.title} gets its changes in another way", tuple(source_sentences(after)))
-    if moved := _moved(before, after):
+    if moved := moved_numbers(before, after, number_words, label=lambda name, words: words.label):
         yield Effect(f"Numbers of {after.title} move", moved)
 
 
@@ -138,14 +123,3 @@ def _plain(corpus: Corpus) -> tuple[object, ...]:
     """Of its recovery what is no threshold; those are told as numbers."""
     recovery = corpus.recovery
     return recovery.tier, recovery.strategy, recovery.dump_hours, recovery.keep_days
-
-
-def _moved(before: Corpus, after: Corpus) -> tuple[str, ...]:
-    old = dict(before.thresholds())
-    lines = []
-    for name, threshold in after.thresholds():
-        words, known = number_words(name), old[name].value
-        if known != threshold.value:
-            origin = ORIGINS[threshold.provenance.origin][1].lower()
-            lines.append(f"{words.label} {words.shown(known)} → {words.shown(threshold.value)} ({origin})")
-    return tuple(lines)

@@ -2,22 +2,19 @@
 number comes from; and what another policy would change. Pure.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
 
-from controlplane.console.forms.thresholds import EntryNumbers
 from controlplane.console.ladder_words import SIGNAL_WORDS, number_words, signal_shown
+from controlplane.console.policies import entry_effects, moved_numbers
 from controlplane.console.policy_words import Effect
-from controlplane.console.threshold_content import NumberRow, number_groups
-from controlplane.console.threshold_words import ORIGINS
+from controlplane.console.threshold_content import Groups, number_groups
+from controlplane.console.threshold_words import Words
 from controlplane.console.wording import listed
 from controlplane.durations import duration
 from controlplane.ladder.checks import Library
 from controlplane.ladder.effects import TIER_NAMES, effect_preview
-from controlplane.ladder.policies import ladder_policies
-from controlplane.ladder.thresholds import with_thresholds
 from dataplane.ladder.policy import RUNGS, Ladder, Rung, Surface, Trigger
 from dataplane.ladder.signals import Budget, Gauge
 
@@ -40,7 +37,7 @@ class SurfaceWords:
     triggers: tuple[str, ...]
     pace: str
     promises: tuple[str, ...]
-    groups: tuple[tuple[str, tuple[NumberRow, ...]], ...]
+    groups: Groups
 
 
 def surface_words(surface: Surface, known: Library, *, today: date) -> SurfaceWords:
@@ -54,9 +51,7 @@ def surface_words(surface: Surface, known: Library, *, today: date) -> SurfaceWo
         triggers=tuple(trigger_sentence(trigger) for trigger in surface.triggers.values()),
         pace=pace_sentence(surface),
         promises=tuple(promise_sentences(surface)),
-        groups=number_groups(
-            surface.thresholds(), lambda name: number_words(name, signals_of(surface)), group_of, today=today
-        ),
+        groups=number_groups(surface.thresholds(), surface_number_words(surface), group_of, today=today),
     )
 
 
@@ -108,9 +103,10 @@ def promise_sentences(surface: Surface) -> Iterator[str]:
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
-def signals_of(surface: Surface) -> dict[str, str]:
-    """What each trigger looks at."""
-    return {slug: trigger.signal for slug, trigger in surface.triggers.items()}
+def surface_number_words(surface: Surface) -> Callable[[str], Words]:
+    """The words for each threshold of a surface; those of triggers are said by what they look at."""
+    signals = {slug: trigger.signal for slug, trigger in surface.triggers.items()}
+    return lambda name: number_words(name, signals)
 
 
 def group_of(name: str) -> str:
@@ -126,29 +122,15 @@ def group_of(name: str) -> str:
     return "Pace" if part == "pace" else "In general"
 
 
-def surface_numbers(document: Mapping[str, Any], surface: Surface) -> EntryNumbers:
-    """The thresholds of one surface of a ladder policy, for `forms.thresholds.ThresholdsForm`."""
-    signals = signals_of(surface)
-    return EntryNumbers(
-        versions=ladder_policies,
-        document=document,
-        slug=surface.slug,
-        thresholds=tuple(name for name, _ in surface.thresholds()),
-        read=lambda name: number_words(name, signals),
-        write=with_thresholds,
-    )
-
-
 # --- what another policy changes -------------------------------------------------------------------------------------
 def ladder_effects(before: Ladder | None, after: Ladder) -> list[Effect]:
     """What putting `after` in force changes, surface by surface."""
-    old: Mapping[str, Surface] = before or {}
-    gone = [
-        Effect(f"{surface.title} loses its ladder: whoever engages it, nothing happens")
-        for slug, surface in old.items()
-        if slug not in after
-    ]
-    return [*gone, *(effect for slug, surface in after.items() for effect in _of_surface(old.get(slug), surface))]
+    return entry_effects(
+        before,
+        after,
+        gone=lambda surface: f"{surface.title} loses its ladder: whoever engages it, nothing happens",
+        changed=_of_surface,
+    )
 
 
 def _of_surface(before: Surface | None, after: Surface) -> Iterator[Effect]:
@@ -166,8 +148,12 @@ def _of_surface(before: Surface | None, after: Surface) -> Iterator[Effect]:
         yield from _of_rung(before.rungs.get(number), after.rungs.get(number), after)
     for slug in sorted({*before.triggers, *after.triggers}):
         yield from _of_trigger(slug, before.triggers.get(slug), after.triggers.get(slug), after)
-    if moved := _moved(before, after):
+    if moved := moved_numbers(before, after, surface_number_words(after), label=_number_label):
         yield Effect(f"Numbers of {after.title} move", moved)
+
+
+def _number_label(name: str, words: Words) -> str:
+    return f"{group_of(name)}: {words.label.lower()}"
 
 
 def _of_rung(before: Rung | None, after: Rung | None, surface: Surface) -> Iterator[Effect]:
@@ -201,18 +187,3 @@ def _of_trigger(slug: str, before: Trigger | None, after: Trigger | None, surfac
             yield Effect(f"Trigger {slug} of {surface.title} looks at {looks}")
         if before.highest != after.highest:
             yield Effect(f"Trigger {slug} of {surface.title} goes up to rung {after.highest}, not {before.highest}")
-
-
-def _moved(before: Surface, after: Surface) -> tuple[str, ...]:
-    old, new = dict(before.thresholds()), dict(after.thresholds())
-    signals = signals_of(after)
-    lines = []
-    for name, threshold in new.items():
-        known = old.get(name)
-        if known is not None and known.value != threshold.value:
-            words = number_words(name, signals)
-            lines.append(
-                f"{group_of(name)}: {words.label.lower()} {words.shown(known.value)} → {words.shown(threshold.value)} "
-                f"({ORIGINS[threshold.provenance.origin][1].lower()})"
-            )
-    return tuple(lines)

@@ -1,7 +1,8 @@
 """What a change would do, as a reviewer reads it: differences, preview, plan, and the facts to check."""
 
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from controlplane.approvals.models import ApprovalPolicy, ChangeRequest
 from controlplane.console.copy_content import copy_differences, has_samples, readings
@@ -10,32 +11,37 @@ from controlplane.console.copy_rungs import missing_languages
 from controlplane.console.corpus_policy_content import corpora_effects
 from controlplane.console.diffs import diff_json
 from controlplane.console.ladder_policy_content import ladder_effects
+from controlplane.console.policies import comparison
 from controlplane.console.policy_words import Effect, table_effects
-from controlplane.console.previews import Difference, differences, entry_differences, preview
+from controlplane.console.previews import Difference, differences, preview
 from controlplane.console.redrive_content import redrive_review
 from controlplane.console.routing_content import table_differences
 from controlplane.console.threshold_content import PolicyReplay, altered_policies, replay_change
 from controlplane.corpora import checks as corpora_checks
-from controlplane.corpora.models import CorpusPolicy
 from controlplane.corpora.policies import KIND_NAME as CORPORA_KIND
+from controlplane.corpora.policies import corpus_policies
 from controlplane.deadletters.redrive import KIND_NAME as REDRIVE_KIND
 from controlplane.ladder.checks import policy_problems
-from controlplane.ladder.models import CopyVersion, LadderPolicy
+from controlplane.ladder.models import CopyVersion
 from controlplane.ladder.policies import KIND_NAME as LADDER_KIND
+from controlplane.ladder.policies import ladder_policies
 from controlplane.prompts.models import PromptVersion
 from controlplane.rollouts.models import Canary
 from controlplane.routing.models import RoutingTable
 from controlplane.routing.operations import KIND_NAME as ROUTING_KIND
+from controlplane.versioned.operations import Versions
 from dataplane.documents import MalformedRelease
 from dataplane.prompts import Problem
 from dataplane.routing import RoutingTable as Routing
+
+P = TypeVar("P")
 
 
 def review_content(change: ChangeRequest) -> dict[str, Any]:
     """The content of a change for `reviews/review.html`.
 
     Shape: {"before", "after": names of the two sides, "differences": [Difference], "version"?, "preview"?, "canary"?,
-    "effects"?, "readings"?, "has_samples"?, "plan"?, "checklist": [{"text", "met": bool or None}]}.
+    "effects"?, "is_simulated"?, "readings"?, "has_samples"?, "plan"?, "checklist": [{"text", "met": bool or None}]}.
     """
     readers = {
         "prompt.rollout": _read_prompt,
@@ -93,28 +99,31 @@ def _read_routing(change: ChangeRequest) -> dict[str, Any]:
 
 
 def _read_ladder(change: ChangeRequest) -> dict[str, Any]:
-    after = LadderPolicy.objects.get(number=change.content["number"])
-    before = LadderPolicy.objects.get(number=change.base["number"]) if change.base else None
-    problems = policy_problems(after.document)
-    return {
-        "before": f"policy {before.number}" if before else "nothing",
-        "after": f"policy {after.number}",
-        "differences": entry_differences(before.document if before else None, after.document),
-        "effects": ladder_effects(before.parsed() if before else None, after.parsed()),
-        "policy": after,
-        "checklist": _policy_checklist(problems),
-    }
+    found = _read_entries(change, ladder_policies, ladder_effects, policy_problems)
+    return {**found, "is_simulated": True}
 
 
 def _read_corpora(change: ChangeRequest) -> dict[str, Any]:
-    after = CorpusPolicy.objects.get(number=change.content["number"])
-    before = CorpusPolicy.objects.get(number=change.base["number"]) if change.base else None
+    return _read_entries(change, corpus_policies, corpora_effects, corpora_checks.policy_problems)
+
+
+def _read_entries(
+    change: ChangeRequest,
+    versions: Versions[Any, P],
+    effects: Callable[[P | None, P], list[Effect]],
+    problems: Callable[[Any], list[Problem]],
+) -> dict[str, Any]:
+    """Of a policy that is a document of entries by their slugs."""
+    numbered = versions.model._default_manager
+    after = numbered.get(number=change.content["number"])
+    before = numbered.get(number=change.base["number"]) if change.base else None
+    found = comparison(versions, effects, problems)(before, after.document)
     return {
         "before": f"policy {before.number}" if before else "nothing",
         "after": f"policy {after.number}",
-        "differences": entry_differences(before.document if before else None, after.document),
-        "effects": corpora_effects(before.parsed() if before else None, after.parsed()),
-        "checklist": _policy_checklist(corpora_checks.policy_problems(after.document)),
+        "differences": found["differences"],
+        "effects": found["effects"],
+        "checklist": _policy_checklist(found["problems"]),
     }
 
 

@@ -1,5 +1,4 @@
-"""What the pages of every versioned document do alike: its history, one version, its numbers, and the way to another
-one and back.
+"""What the pages of every versioned document do alike: its history, one version, and the way to another one and back.
 
 Their URLs share a prefix: `pages` is the list and what is in force, and `pages`-new, -propose and -return act.
 """
@@ -9,29 +8,44 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from django.contrib import messages
+from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
-from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from controlplane.approvals.models import ChangeRequest
 from controlplane.audit.models import AuditEvent
 from controlplane.console.forms.fields import VersionForm, as_yaml
-from controlplane.console.forms.thresholds import Numbers, ThresholdsForm
 from controlplane.console.requests import actor_of, on_to_review, reason_given, refused_into_form, went_through
 from controlplane.console.timeline import timeline
-from controlplane.routing.thresholds import NewValue
+from controlplane.versioned.access import VersionAccess
 from controlplane.versioned.models import DocumentActivation, DocumentVersion
 from controlplane.versioned.operations import Versions
-from dataplane.thresholds import Threshold
 
 V = TypeVar("V", bound=DocumentVersion)
 # From the version in force (None: there is none) and a document: what a page shows of how they differ.
 Compare = Callable[[V | None, Any], dict[str, Any]]
 
+View = Callable[..., HttpResponse]
+
 PAGE_SIZE: Final = 20
 _MOST_ENTRIES: Final = 20
+
+
+def _nothing(version: DocumentVersion, active: DocumentVersion | None) -> Mapping[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPages:
+    """One version, the editor of another, and the two acts."""
+
+    one: View
+    new: View
+    propose: View
+    return_to: View
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,36 +92,108 @@ def history(versions: Versions[V, Any], found: Sequence[V], active: V | None) ->
     return rows
 
 
-def list_context(request: HttpRequest, versions: Versions[V, Any], visible: QuerySet[V]) -> dict[str, Any]:
+def list_context(request: HttpRequest, access: VersionAccess[V, Any]) -> dict[str, Any]:
     """What is in force since when, and a page of all versions, for `versioned/_history.html`.
 
-    Shape: {"active": V or None, "activation": its entry of the log, "page", "rows": [Row]}.
+    Shape: {"active": V or None, "activation": its entry of the log, "page", "rows": [Row], "may_propose": bool}.
     """
+    operator, versions = actor_of(request), access.versions
+    visible = access.visible(operator).defer("document")
     activation = versions.activation()
     active = activation.version if activation else None
-    page = Paginator(visible.defer("document"), PAGE_SIZE).get_page(request.GET.get("page"))
-    return {"active": active, "activation": activation, "page": page, "rows": history(versions, list(page), active)}
-
-
-def version_context(versions: Versions[V, Any], version: V, *, pages: str, compare: Compare[V]) -> dict[str, Any]:
-    """One version, for a page that extends `versioned/version.html`."""
-    active = versions.active()
-    (row,) = history(versions, [version], active)
+    page = Paginator(visible, PAGE_SIZE).get_page(request.GET.get("page"))
     return {
-        "version": version,
         "active": active,
-        "row": row,
-        "activations": versions.entries().filter(version=version)[:_MOST_ENTRIES],
-        **compare(active, version.document),
-        "document": as_yaml(version.document),
-        "pages": pages,
-        "return_title": f"Return to {version.noun} {version.number}",
-        "propose_title": f"Propose {version.noun} {version.number}",
-        "events": timeline(AuditEvent.objects.filter(target=version.audit_name)[:_MOST_ENTRIES]),
+        "activation": activation,
+        "page": page,
+        "rows": history(versions, list(page), active),
+        "may_propose": access.may_propose(operator),
     }
 
 
-def submission(
+def version_pages(
+    access: VersionAccess[V, Any],
+    form_of: type[VersionForm],
+    *,
+    pages: str,
+    one_template: str,
+    new_template: str,
+    compare: Compare[V],
+    beside: Callable[[V, V | None], Mapping[str, Any]] = _nothing,
+) -> VersionPages:
+    """The pages of one document's versions.
+
+    Args:
+        one_template, new_template: Extend `versioned/version.html` and `versioned/new.html`.
+        beside: What else the page of one version shows, by the version and the one in force.
+    """
+    versions = access.versions
+
+    @login_required
+    @require_safe
+    def one(request: HttpRequest, number: int) -> HttpResponse:
+        """One version: what differs from the one in force, its document, when it was in force, what waits for it."""
+        operator = actor_of(request)
+        version, active = access.version(operator, number), versions.active()
+        (row,) = history(versions, [version], active)
+        context = {
+            "version": version,
+            "active": active,
+            "row": row,
+            "activations": versions.entries().filter(version=version)[:_MOST_ENTRIES],
+            **compare(active, version.document),
+            **beside(version, active),
+            "document": as_yaml(version.document),
+            "pages": pages,
+            "return_title": f"Return to {version.noun} {version.number}",
+            "propose_title": f"Propose {version.noun} {version.number}",
+            "events": timeline(AuditEvent.objects.filter(target=version.audit_name)[:_MOST_ENTRIES]),
+            "may_propose": access.may_propose(operator),
+        }
+        return render(request, one_template, context)
+
+    @login_required
+    @require_http_methods(["GET", "HEAD", "POST"])
+    def new(request: HttpRequest) -> HttpResponse:
+        """Write another version, see what it changes, then submit it: stored for ever, in force once people signed."""
+        access.require_proposer(actor_of(request))
+        return _submission(request, versions, form_of, template=new_template, pages=pages, compare=compare)
+
+    @login_required
+    @require_POST
+    def propose(request: HttpRequest, number: int) -> HttpResponse:
+        """Open the change request that would put a stored version in force, for the reason that was typed."""
+        now = timezone.now()
+        operator = actor_of(request)
+        version = access.version_to_propose(operator, number)
+        reason = reason_given(request)
+        if reason is None:
+            return redirect(version)
+        return on_to_review(
+            request,
+            lambda: versions.propose(version=version, reason=reason, actor=operator, now=now),
+            said=lambda change: f"Opened CR-{change.pk}; approvers see it in their inbox",
+            back=version.get_absolute_url(),
+        )
+
+    @login_required
+    @require_POST
+    def return_to(request: HttpRequest, number: int) -> HttpResponse:
+        """Put a version in force again that was before: one click, no sign-off."""
+        now = timezone.now()
+        operator = actor_of(request)
+        version = access.version_to_propose(operator, number)
+        reason = reason_given(request)
+        if reason is None:
+            return redirect(version)
+        if went_through(request, lambda: versions.return_to(version=version, actor=operator, reason=reason, now=now)):
+            messages.success(request, f"{version} is in force; the release is on its way to the workers")
+        return redirect(pages)
+
+    return VersionPages(one, new, propose, return_to)
+
+
+def _submission(
     request: HttpRequest,
     versions: Versions[V, Any],
     form_of: type[VersionForm],
@@ -116,11 +202,7 @@ def submission(
     pages: str,
     compare: Compare[V],
 ) -> HttpResponse:
-    """Show the editor of another version, what it would change, or store it and open its change request.
-
-    Args:
-        template: Extends `versioned/new.html`.
-    """
+    """Show the editor of another version, what it would change, or store it and open its change request."""
     now = timezone.now()
     operator = actor_of(request)
     active = versions.active()
@@ -156,65 +238,3 @@ def submission(
         said=lambda change: f"Submitted {version}; CR-{change.pk} waits in the approvers' inbox",
         back=version.get_absolute_url(),
     )
-
-
-def proposed(request: HttpRequest, versions: Versions[V, Any], version: V) -> HttpResponse:
-    """Open the change request that would put a stored version in force, for the reason that was typed."""
-    now = timezone.now()
-    operator = actor_of(request)
-    reason = reason_given(request)
-    if reason is None:
-        return redirect(version)
-    return on_to_review(
-        request,
-        lambda: versions.propose(version=version, reason=reason, actor=operator, now=now),
-        said=lambda change: f"Opened CR-{change.pk}; approvers see it in their inbox",
-        back=version.get_absolute_url(),
-    )
-
-
-def returned(request: HttpRequest, versions: Versions[V, Any], version: V, *, pages: str) -> HttpResponse:
-    """Put a version in force again that was before, for the reason that was typed."""
-    now = timezone.now()
-    operator = actor_of(request)
-    reason = reason_given(request)
-    if reason is None:
-        return redirect(version)
-    if went_through(request, lambda: versions.return_to(version=version, actor=operator, reason=reason, now=now)):
-        messages.success(request, f"{version} is in force; the release is on its way to the workers")
-    return redirect(pages)
-
-
-def numbers(
-    request: HttpRequest,
-    entry: Numbers,
-    thresholds: Mapping[str, Threshold],
-    *,
-    propose: Callable[[Mapping[str, NewValue | None], str], ChangeRequest],
-    group_of: Callable[[str], str],
-    template: str,
-    context: Mapping[str, Any],
-) -> HttpResponse:
-    """Show the numbers of one entry, or propose those that were typed.
-
-    Args:
-        propose: By what differs, and why.
-        group_of: Under which heading a threshold stands.
-        template: Gets `form`, and `groups` of its rows by their headings.
-    """
-    posting = request.method == "POST"
-    today = timezone.now().date()
-    form = ThresholdsForm(request.POST if posting else None, numbers=entry, thresholds=thresholds, today=today)
-    status = 200
-    if posting and form.is_valid():
-        change = refused_into_form(form, lambda: propose(form.changes, form.cleaned_data["reason"]))
-        if change is not None:
-            messages.success(request, f"Proposed; CR-{change.pk} waits in the approvers' inbox")
-            return redirect("review", pk=change.pk)
-        status = 409
-    elif posting:
-        status = 400
-    groups: dict[str, list[Any]] = {}
-    for row in form.rows():
-        groups.setdefault(group_of(row.name), []).append(row)
-    return render(request, template, {**context, "form": form, "groups": list(groups.items())}, status=status)

@@ -1,7 +1,7 @@
 """Corpus policies: the versions that there are, which one is in force, and single numbers that are to be others."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from controlplane.accounts.models import Operator
@@ -11,7 +11,7 @@ from controlplane.audit import operations as audit
 from controlplane.corpora.errors import AlteredCorpora, InvalidCorpora, NeverInForce, SameCorpora, UnknownCorpus
 from controlplane.corpora.models import Corpus, CorpusPolicy, CorpusPolicyActivation
 from controlplane.corpora.thresholds import with_thresholds
-from controlplane.routing.thresholds import NewValue, written
+from controlplane.versioned.numbers import NewValue
 from controlplane.versioned.operations import Refusals, Versions
 from dataplane.release import MalformedRelease
 from dataplane.retrieval.policy import Corpora
@@ -84,9 +84,8 @@ def propose_thresholds(
         UnknownCorpus, InvalidThreshold: as `thresholds.with_thresholds`; UnknownCorpus also when no policy is in force.
         InvalidCorpora, SameCorpora, DigestRejected: as `Versions.submit`.
     """
-    values = written(changes, author=audit.name_of(actor), on=now.astimezone(UTC).date())
-    return corpus_policies.propose_edit(
-        lambda document: with_thresholds(document, slug, values), reason=reason, actor=actor, now=now
+    return corpus_policies.propose_numbers(
+        lambda document, values: with_thresholds(document, slug, values), changes, reason=reason, actor=actor, now=now
     )
 
 

@@ -1,7 +1,7 @@
 """Ladder policies: the versions that there are, which one is in force, and single numbers that are to be others."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from controlplane.accounts.models import Operator
@@ -20,7 +20,7 @@ from controlplane.ladder.errors import (
 from controlplane.ladder.models import LadderPolicy, LadderPolicyActivation, RungActivation, RungMode
 from controlplane.ladder.standing import end_activation, iso, live_activations
 from controlplane.ladder.thresholds import with_thresholds
-from controlplane.routing.thresholds import NewValue, written
+from controlplane.versioned.numbers import NewValue
 from controlplane.versioned.operations import Refusals, Versions
 from dataplane.ladder.policy import Ladder
 from dataplane.release import MalformedRelease
@@ -108,9 +108,8 @@ def propose_thresholds(
             force.
         InvalidLadder, SameLadder, DigestRejected: as `Versions.submit`.
     """
-    values = written(changes, author=audit.name_of(actor), on=now.astimezone(UTC).date())
-    return ladder_policies.propose_edit(
-        lambda document: with_thresholds(document, slug, values), reason=reason, actor=actor, now=now
+    return ladder_policies.propose_numbers(
+        lambda document, values: with_thresholds(document, slug, values), changes, reason=reason, actor=actor, now=now
     )
 
 

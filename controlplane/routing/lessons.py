@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from controlplane.routing.leaving import touched_routes
 from controlplane.routing.models import Drill
-from controlplane.routing.thresholds import BREAKER, ROUTE, NewValue, Owner, with_thresholds
+from controlplane.routing.thresholds import BREAKER, ROUTE, Owner, with_thresholds
+from controlplane.versioned.numbers import NewValue
 from dataplane.documents import MalformedRelease
 from dataplane.routing import RoutingTable
 

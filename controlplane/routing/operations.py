@@ -1,7 +1,7 @@
 """Routing tables: the versions that there are, which one is in force, and single numbers that are to be others."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from controlplane.accounts.models import Operator
@@ -10,7 +10,8 @@ from controlplane.approvals.models import ChangeRequest
 from controlplane.audit import operations as audit
 from controlplane.routing.errors import AlteredTable, InvalidRouting, NeverInForce, SameRouting, UnknownPolicy
 from controlplane.routing.models import RoutingActivation, RoutingTable
-from controlplane.routing.thresholds import NewValue, with_thresholds, written
+from controlplane.routing.thresholds import with_thresholds
+from controlplane.versioned.numbers import NewValue
 from controlplane.versioned.operations import Refusals, Versions
 from dataplane.routing import RoutingTable as Routing
 
@@ -51,9 +52,12 @@ def propose_thresholds(
         UnknownPolicy, InvalidThreshold: as `thresholds.with_thresholds`; UnknownPolicy also when no table is in force.
         InvalidRouting, SameRouting, DigestRejected: as `Versions.submit`.
     """
-    values = written(changes, author=audit.name_of(actor), on=now.astimezone(UTC).date())
-    return routing_tables.propose_edit(
-        lambda document: with_thresholds(document, kind, slug, values), reason=reason, actor=actor, now=now
+    return routing_tables.propose_numbers(
+        lambda document, values: with_thresholds(document, kind, slug, values),
+        changes,
+        reason=reason,
+        actor=actor,
+        now=now,
     )
 
 

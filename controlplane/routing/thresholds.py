@@ -78,36 +78,6 @@ class Owner(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class NewValue:
-    """Another number for a threshold, and where it comes from. Who says so, and when, is added as it is proposed."""
-
-    value: float
-    origin: str
-    note: str
-    link: str
-    review_by: date
-
-    def to_json(self, *, author: str, on: date) -> dict[str, Any]:
-        """As the document has it; see `dataplane.thresholds.Threshold.parse`."""
-        # A number that counts something is refused as 10.0, so what is whole is written so.
-        value = int(self.value) if float(self.value).is_integer() else float(self.value)
-        provenance = {
-            "origin": self.origin,
-            "note": self.note,
-            "link": self.link,
-            "author": author,
-            "on": on.isoformat(),
-            "review_by": self.review_by.isoformat(),
-        }
-        return {"value": value, "provenance": provenance}
-
-
-def written(changes: Mapping[str, NewValue | None], *, author: str, on: date) -> dict[str, dict[str, Any] | None]:
-    """New values by the thresholds' names, each as the document has it; None stays."""
-    return {name: None if new is None else new.to_json(author=author, on=on) for name, new in changes.items()}
-
-
-@dataclass(frozen=True, slots=True)
 class Placed:
     """One threshold of a routing table, or of a ladder: whose it is, such as breaker policy 'hosted-chat', and its name
     there.

@@ -1,12 +1,44 @@
-"""The numbers of a document made of entries by their slugs, such as surfaces or corpora, in which a number's name says
-where it stands. Pure.
+"""Other numbers for a versioned document, each with where it comes from; and those of a document made of entries by
+their slugs, such as surfaces or corpora, in which a number's name says where it stands. Pure.
 """
 
 import copy
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from dataplane.documents import child_path
+
+
+@dataclass(frozen=True, slots=True)
+class NewValue:
+    """Another number for a threshold, and where it comes from. Who says so, and when, is added as it is proposed."""
+
+    value: float
+    origin: str
+    note: str
+    link: str
+    review_by: date
+
+    def to_json(self, *, author: str, on: date) -> dict[str, Any]:
+        """As the document has it; see `dataplane.thresholds.Threshold.parse`."""
+        # A number that counts something is refused as 10.0, so what is whole is written so.
+        value = int(self.value) if float(self.value).is_integer() else float(self.value)
+        provenance = {
+            "origin": self.origin,
+            "note": self.note,
+            "link": self.link,
+            "author": author,
+            "on": on.isoformat(),
+            "review_by": self.review_by.isoformat(),
+        }
+        return {"value": value, "provenance": provenance}
+
+
+def written(changes: Mapping[str, NewValue | None], *, author: str, on: date) -> dict[str, dict[str, Any] | None]:
+    """New values by the thresholds' names, each as the document has it; None stays."""
+    return {name: None if new is None else new.to_json(author=author, on=on) for name, new in changes.items()}
 
 
 def with_numbers(

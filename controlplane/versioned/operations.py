@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Generic, TypeVar
+from datetime import UTC, datetime
+from typing import Any, Generic, Protocol, TypeVar
 
 from django.db import DataError
 from django.db.models import Max, QuerySet
@@ -15,10 +15,19 @@ from controlplane.approvals.models import BreakGlass, ChangeRequest
 from controlplane.audit import operations as audit
 from controlplane.releases import operations as releases
 from controlplane.versioned.models import DocumentActivation, DocumentVersion
+from controlplane.versioned.numbers import NewValue, written
 from dataplane.release import MalformedRelease, canonical, digest_of
 
 V = TypeVar("V", bound=DocumentVersion)
 P_co = TypeVar("P_co", covariant=True)
+
+
+class ProposeNumbers(Protocol):
+    """Open the change request for a document in which these numbers of one entry are others."""
+
+    def __call__(
+        self, *, slug: str, changes: Mapping[str, NewValue | None], reason: str, actor: Operator, now: datetime
+    ) -> ChangeRequest: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +186,20 @@ class Versions(Generic[V, P_co]):
         return self.propose(version=version, reason=reason, actor=actor, now=now)
 
     @audit.operation
-    def propose_edit(
-        self, edit: Callable[[Mapping[str, Any]], Any], *, reason: str, actor: Operator | str, now: datetime
+    def propose_numbers(
+        self,
+        write: Callable[[Mapping[str, Any], Mapping[str, Any]], Any],
+        changes: Mapping[str, NewValue | None],
+        *,
+        reason: str,
+        actor: Operator | str,
+        now: datetime,
     ) -> ChangeRequest:
-        """Propose what `edit` makes of the document in force; what that raises goes through.
+        """Propose the document in force with other numbers.
 
+        Args:
+            write: From the document, and the new numbers as documents have them, to the whole with these instead; what
+                it raises goes through.
         Raises:
             refusals.none_in_force: there is none.
             As `propose_document`.
@@ -189,7 +207,8 @@ class Versions(Generic[V, P_co]):
         active = self.active()
         if active is None:
             raise self.refusals.none_in_force(f"no {self.model.noun} is in force; propose one first")
-        return self.propose_document(document=edit(active.document), reason=reason, actor=actor, now=now)
+        values = written(changes, author=audit.name_of(actor), on=now.astimezone(UTC).date())
+        return self.propose_document(document=write(active.document, values), reason=reason, actor=actor, now=now)
 
     def activate(
         self,

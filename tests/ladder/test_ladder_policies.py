@@ -20,8 +20,8 @@ from controlplane.ladder.policies import ladder_policies, propose_thresholds
 from controlplane.ladder.thresholds import placed_thresholds, with_thresholds
 from controlplane.ladder.uses import uses
 from controlplane.releases.errors import UnservableRelease
-from controlplane.routing.thresholds import Census, NewValue
-from controlplane.versioned.numbers import path_of
+from controlplane.routing.thresholds import Census
+from controlplane.versioned.numbers import NewValue, path_of
 from dataplane.ladder.policy import Ladder
 from tests.dataplane.conftest import threshold
 from tests.factories import (

@@ -7,7 +7,8 @@ from controlplane.releases.operations import current_release
 from controlplane.routing.errors import InvalidRouting, InvalidThreshold, SameRouting, UnknownPolicy
 from controlplane.routing.models import RoutingTable
 from controlplane.routing.operations import propose_thresholds
-from controlplane.routing.thresholds import BREAKER, ROUTE, NewValue, census, placed_thresholds, with_thresholds
+from controlplane.routing.thresholds import BREAKER, ROUTE, census, placed_thresholds, with_thresholds
+from controlplane.versioned.numbers import NewValue
 from dataplane.routing import RoutingTable as Routing
 from tests.factories import NOW, crew, make_deployment, routing_document, sign
 

@@ -12,12 +12,13 @@ from controlplane.approvals.models import Decision, SignOff
 from controlplane.approvals.operations import amend_change, apply_change, rebase_change, sign_off
 from controlplane.audit.models import AuditEvent
 from controlplane.routing.operations import propose_thresholds, routing_tables
-from controlplane.routing.thresholds import VALIDATOR, NewValue
+from controlplane.routing.thresholds import VALIDATOR
 from controlplane.telemetry.samples import AnswerSample
 from controlplane.trials.errors import AlreadyTrying, NothingToTry
 from controlplane.trials.models import STALLED_AFTER, ValidatorTrial
 from controlplane.trials.operations import last_measured, trials_in_force, try_change, unmet
 from controlplane.trials.runner import choose, run_trial
+from controlplane.versioned.numbers import NewValue
 from controlplane.work.models import Task
 from tests.factories import NOW, break_glass, crew, make_routing, sign
 from tests.validator_tables import document_with, policy, propose, rule, run_trials, store

@@ -275,7 +275,7 @@ def test_before_the_first_version_the_section_is_empty(kept, django_assert_num_q
     with django_assert_num_queries(1):
         assert versions.compile() == {}
     with pytest.raises(versions.refusals.none_in_force, match=f"no {versions.model.noun} is in force; propose one"):
-        versions.propose_edit(dict, reason="r", actor=crew.oncall, now=NOW)
+        versions.propose_numbers(lambda document, values: document, {}, reason="r", actor=crew.oncall, now=NOW)
 
 
 # --- on broken glass -------------------------------------------------------------------------------------------------

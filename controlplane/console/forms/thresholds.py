@@ -11,7 +11,8 @@ from django.forms import BoundField
 
 from controlplane.console.forms.fields import ReasonForm
 from controlplane.console.threshold_words import ORIGINS, Words, chart_id, words_of
-from controlplane.routing.thresholds import PARTS, NewValue, is_optional, names_of, path_of, with_thresholds
+from controlplane.routing.thresholds import PARTS, is_optional, names_of, path_of, with_thresholds
+from controlplane.versioned.numbers import NewValue
 from controlplane.versioned.numbers import path_of as entry_path
 from controlplane.versioned.operations import Versions
 from dataplane.documents import MalformedRelease
@@ -19,6 +20,8 @@ from dataplane.routing import RoutingTable
 from dataplane.thresholds import GUESS, Threshold
 
 SOURCE: Final = ("origin", "note", "link", "review_by")
+# From a document, the slug of an entry, and thresholds to the document with these instead.
+Write = Callable[[Mapping[str, Any], str, Mapping[str, Any]], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,6 @@ class EntryNumbers:
         document: In force.
         thresholds: Their names.
         read: What one means.
-        write: From a document, the entry's slug, and thresholds to the document with these instead.
     """
 
     versions: Versions[Any, Any]
@@ -120,7 +122,7 @@ class EntryNumbers:
     slug: str
     thresholds: Sequence[str]
     read: Callable[[str], Words]
-    write: Callable[[Mapping[str, Any], str, Mapping[str, Any]], dict[str, Any]]
+    write: Write
 
     def names(self) -> Sequence[str]:
         return self.thresholds

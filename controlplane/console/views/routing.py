@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
-from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.http import require_safe
 
 from controlplane.accounts.access import may, visible_tenants
 from controlplane.console.drill_content import leavable
@@ -24,18 +24,16 @@ from controlplane.console.routing_content import (
     route_rows,
     table_differences,
 )
-from controlplane.console.versions import list_context, proposed, returned, submission, version_context
+from controlplane.console.versions import list_context, version_pages
 from controlplane.routing.access import table_access
 from controlplane.routing.holds import active_holds
 from controlplane.routing.matrix import table_problems
 from controlplane.routing.models import RoutingTable
-from controlplane.routing.operations import routing_tables
 from controlplane.routing.thresholds import census
 from controlplane.telemetry.lanes import lane_states
 from controlplane.telemetry.traffic import lane_health
 from dataplane.routing import RoutingTable as Routing
 
-PAGES: Final = "routing"
 HOLD = "routing.hold_lane"
 HEALTH_WINDOW: Final = timedelta(minutes=15)
 
@@ -46,8 +44,7 @@ def routing_page(request: HttpRequest) -> HttpResponse:
     """The table in force: routes and lanes in order of preference, their health, and whom residency pins where."""
     now = timezone.now()
     operator = actor_of(request)
-    context = list_context(request, routing_tables, table_access.visible(operator)) | {
-        "may_propose": table_access.may_propose(operator),
+    context = list_context(request, table_access) | {
         "failure_percent": f"{FAILURE_RATE:.0%}",
         "min_attempts": MIN_ATTEMPTS,
         "generated_at": now,
@@ -71,37 +68,6 @@ def routing_page(request: HttpRequest) -> HttpResponse:
     return render(request, "routing/routing.html", context)
 
 
-@login_required
-@require_safe
-def table_page(request: HttpRequest, number: int) -> HttpResponse:
-    """One table: what differs from the one in force, its document, when it was in force, what waits for it."""
-    operator = actor_of(request)
-    context = version_context(routing_tables, table_access.version(operator, number), pages=PAGES, compare=_compare)
-    return render(request, "routing/table.html", context | {"may_propose": table_access.may_propose(operator)})
-
-
-@login_required
-@require_http_methods(["GET", "HEAD", "POST"])
-def table_new(request: HttpRequest) -> HttpResponse:
-    """Write another table, see what it changes, then submit it: stored for ever, in force once people signed."""
-    table_access.require_proposer(actor_of(request))
-    return submission(request, routing_tables, TableForm, template="routing/new.html", pages=PAGES, compare=_compare)
-
-
-@login_required
-@require_POST
-def table_propose(request: HttpRequest, number: int) -> HttpResponse:
-    """Open the change request that would put a stored table in force."""
-    return proposed(request, routing_tables, table_access.version_to_propose(actor_of(request), number))
-
-
-@login_required
-@require_POST
-def table_return(request: HttpRequest, number: int) -> HttpResponse:
-    """Put a table in force again that was before: one click, no sign-off."""
-    return returned(request, routing_tables, table_access.version_to_propose(actor_of(request), number), pages=PAGES)
-
-
 # --- what the pages show ----------------------------------------------------------------------------------------------
 def tabs(active: str) -> list[dict[str, Any]]:
     """The pages of routing, the one named `active` marked."""
@@ -122,3 +88,13 @@ def _compare(active: RoutingTable | None, document: Any) -> dict[str, Any]:
         "differences": table_differences(active.document if active else None, document),
         "problems": table_problems(document),
     }
+
+
+VERSIONS: Final = version_pages(
+    table_access,
+    TableForm,
+    pages="routing",
+    one_template="routing/table.html",
+    new_template="routing/new.html",
+    compare=_compare,
+)
