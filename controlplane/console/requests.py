@@ -27,6 +27,7 @@ from controlplane.rollouts.errors import RolloutError
 from controlplane.routing.errors import RoutingError
 from controlplane.shadows.errors import ShadowError
 from controlplane.trials.errors import TrialError
+from controlplane.versioned.models import Version
 
 T = TypeVar("T")
 
@@ -99,6 +100,37 @@ def on_to_review(
         return redirect(back)
     messages.success(request, said(change))
     return redirect("review", pk=change.pk)
+
+
+def proposed(
+    request: HttpRequest, version: Version, propose: Callable[[str], ChangeRequest], *, readers: str = "approvers see"
+) -> HttpResponse:
+    """Open the change request for a stored version, by the reason that was typed.
+
+    Args:
+        readers: Who is asked now, as the message says it.
+    """
+    reason = reason_given(request)
+    if reason is None:
+        return redirect(version)
+    return on_to_review(
+        request,
+        lambda: propose(reason),
+        said=lambda change: f"Opened CR-{change.pk}; {readers} it in their inbox",
+        back=version.get_absolute_url(),
+    )
+
+
+def returned(
+    request: HttpRequest, version: Version, return_to: Callable[[str], object], *, said: str, on: str
+) -> HttpResponse:
+    """Go back to a version, by the reason that was typed, and then `on`, with what is `said` of it."""
+    reason = reason_given(request)
+    if reason is None:
+        return redirect(version)
+    if went_through(request, lambda: return_to(reason)):
+        messages.success(request, said)
+    return redirect(on)
 
 
 def refused_into_form(form: forms.BaseForm, operation: Callable[[], T]) -> T | None:

@@ -7,18 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import render
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from controlplane.approvals.models import ChangeRequest
 from controlplane.audit.models import AuditEvent
 from controlplane.console.forms.fields import VersionForm, as_yaml
-from controlplane.console.requests import actor_of, on_to_review, reason_given, refused_into_form, went_through
+from controlplane.console.requests import actor_of, on_to_review, proposed, refused_into_form, returned
 from controlplane.console.timeline import timeline
 from controlplane.versioned.access import VersionAccess
 from controlplane.versioned.models import DocumentActivation, DocumentVersion
@@ -166,14 +165,10 @@ def version_pages(
         now = timezone.now()
         operator = actor_of(request)
         version = access.version_to_propose(operator, number)
-        reason = reason_given(request)
-        if reason is None:
-            return redirect(version)
-        return on_to_review(
+        return proposed(
             request,
-            lambda: versions.propose(version=version, reason=reason, actor=operator, now=now),
-            said=lambda change: f"Opened CR-{change.pk}; approvers see it in their inbox",
-            back=version.get_absolute_url(),
+            version,
+            lambda reason: versions.propose(version=version, reason=reason, actor=operator, now=now),
         )
 
     @login_required
@@ -183,12 +178,13 @@ def version_pages(
         now = timezone.now()
         operator = actor_of(request)
         version = access.version_to_propose(operator, number)
-        reason = reason_given(request)
-        if reason is None:
-            return redirect(version)
-        if went_through(request, lambda: versions.return_to(version=version, actor=operator, reason=reason, now=now)):
-            messages.success(request, f"{version} is in force; the release is on its way to the workers")
-        return redirect(pages)
+        return returned(
+            request,
+            version,
+            lambda reason: versions.return_to(version=version, actor=operator, reason=reason, now=now),
+            said=f"{version} is in force; the release is on its way to the workers",
+            on=pages,
+        )
 
     return VersionPages(one, new, propose, return_to)
 

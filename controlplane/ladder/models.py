@@ -6,14 +6,14 @@ Beside it, and without sign-offs, stands what on-call engaged on a surface, or h
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pgtrigger
 from django.db import models
 from django.urls import reverse
 
 from controlplane.audit.models import append_only
-from controlplane.versioned.models import DocumentActivation, DocumentVersion
+from controlplane.versioned.models import DocumentActivation, DocumentVersion, Version
 from dataplane.documents import Node
 from dataplane.ladder.policy import MAINTENANCE, OFF, Ladder
 from dataplane.release import canonical, digest_of
@@ -77,27 +77,20 @@ class Copy(models.Model):
         return f"copy:{self.slug}"
 
 
-class CopyVersion(models.Model):
+class CopyVersion(Version):
     """One immutable version: exactly the words that users would read, and why somebody wants them.
 
     `document` has the shape that `dataplane.signed_copy.parse_copy` reads; that is its validator.
     """
 
     copy = models.ForeignKey(Copy, on_delete=models.PROTECT, related_name="versions")
-    number = models.PositiveIntegerField()
     document = models.JSONField()
-    digest = models.CharField(max_length=64)
-    author = models.CharField(max_length=150)
-    rationale = models.TextField()
-    created_at = models.DateTimeField()
 
-    class Meta:
-        ordering: ClassVar = ["-number"]
+    class Meta(Version.Meta):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["copy", "number"], name="one_number_per_copy"),
             models.UniqueConstraint(fields=["copy", "digest"], name="one_content_per_copy"),
         ]
-        triggers: ClassVar = [append_only()]
 
     def __str__(self) -> str:
         return f"{self.copy.slug} v{self.number}"
@@ -109,17 +102,8 @@ class CopyVersion(models.Model):
     def audit_name(self) -> str:
         return f"copy:{self.copy.slug}@{self.number}"
 
-    @property
-    def reference(self) -> dict[str, Any]:
-        """How changes name this version. Shape: {"number": int, "digest": str}."""
-        return {"number": self.number, "digest": self.digest}
-
-    def is_intact(self) -> bool:
-        """Whether its document, as the database gives it back, is what its digest says."""
-        try:
-            return digest_of(canonical(self.document)) == self.digest
-        except ValueError:  # a number that canonical JSON cannot carry
-            return False
+    def digested(self) -> str:
+        return digest_of(canonical(self.document))
 
     def parsed(self) -> SignedCopy:
         """The words as workers hold them."""

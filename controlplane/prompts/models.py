@@ -7,6 +7,7 @@ from django.db import models
 from django.urls import reverse
 
 from controlplane.audit.models import append_only
+from controlplane.versioned.models import Version
 from dataplane.release import canonical, digest_of
 
 
@@ -95,28 +96,21 @@ class Prompt(models.Model):
         return f"prompt:{self.slug}"
 
 
-class PromptVersion(models.Model):
+class PromptVersion(Version):
     """One immutable version: exactly the bytes that would be sent, and why somebody wants them."""
 
     prompt = models.ForeignKey(Prompt, on_delete=models.PROTECT, related_name="versions")
-    number = models.PositiveIntegerField()
     messages = models.JSONField()
     variables_schema = models.JSONField(default=dict)
     parameters = models.JSONField(default=dict)
     sample_variables = models.JSONField(default=dict, blank=True)
     change_class = models.CharField(max_length=10, choices=ChangeClass.choices)
-    rationale = models.TextField()
-    digest = models.CharField(max_length=64)
-    author = models.CharField(max_length=150)
-    created_at = models.DateTimeField()
 
-    class Meta:
-        ordering: ClassVar = ["-number"]
+    class Meta(Version.Meta):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["prompt", "number"], name="one_number"),
             models.UniqueConstraint(fields=["prompt", "digest"], name="one_content"),
         ]
-        triggers: ClassVar = [append_only()]
 
     def __str__(self) -> str:
         return f"{self.prompt.slug} v{self.number}"
@@ -128,23 +122,13 @@ class PromptVersion(models.Model):
     def audit_name(self) -> str:
         return f"prompt:{self.prompt.slug}@{self.number}"
 
-    @property
-    def reference(self) -> dict[str, Any]:
-        """How changes and releases name this version. Shape: {"number": int, "digest": str}."""
-        return {"number": self.number, "digest": self.digest}
-
-    def is_intact(self) -> bool:
-        """Whether its content, as the database gives it back, is what its digest says."""
-        try:
-            computed = content_digest(
-                prompt=self.prompt.slug,
-                messages=self.messages,
-                variables_schema=self.variables_schema,
-                parameters=self.parameters,
-            )
-        except ValueError:  # a number that canonical JSON cannot carry
-            return False
-        return computed == self.digest
+    def digested(self) -> str:
+        return content_digest(
+            prompt=self.prompt.slug,
+            messages=self.messages,
+            variables_schema=self.variables_schema,
+            parameters=self.parameters,
+        )
 
     def served(self) -> dict[str, Any]:
         """What a release carries of this version."""

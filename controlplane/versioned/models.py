@@ -1,6 +1,8 @@
-"""A document in immutable, numbered versions, and the log that says which of them is in force since when.
+"""What people sign, in immutable, numbered versions; and of a whole document also the log that says which of them is in
+force since when.
 
-Abstract: an app that has such a document makes both tables its own. `operations.Versions` moves between the versions.
+Abstract: an app that has such a thing makes the tables its own. `operations.Versions` moves between the versions of a
+document.
 """
 
 from typing import Any, ClassVar
@@ -12,7 +14,49 @@ from controlplane.audit.models import append_only
 from dataplane.release import canonical, digest_of
 
 
-class DocumentVersion(models.Model):
+class Version(models.Model):
+    """One immutable version of what people sign: they sign its digest, and what it says can never be edited.
+
+    A subclass adds the content, and where it is one of several numbered series, whose it is.
+    """
+
+    number = models.PositiveIntegerField()
+    digest = models.CharField(max_length=64)
+    author = models.CharField(max_length=150)
+    rationale = models.TextField()
+    created_at = models.DateTimeField()
+
+    class Meta:
+        abstract = True
+        ordering: ClassVar = ["-number"]
+        triggers: ClassVar = [append_only()]
+
+    def get_absolute_url(self) -> str:
+        """Its page."""
+        raise NotImplementedError
+
+    @property
+    def reference(self) -> dict[str, Any]:
+        """How changes and releases name this version. Shape: {"number": int, "digest": str}."""
+        return {"number": self.number, "digest": self.digest}
+
+    def digested(self) -> str:
+        """The digest of its content, as the database gives that back.
+
+        Raises:
+            ValueError: it holds a number that canonical JSON cannot carry.
+        """
+        raise NotImplementedError
+
+    def is_intact(self) -> bool:
+        """Whether its content, as the database gives it back, is what its digest says."""
+        try:
+            return self.digested() == self.digest
+        except ValueError:
+            return False
+
+
+class DocumentVersion(Version):
     """One immutable version of a document that is in force as a whole, or not at all.
 
     Attributes:
@@ -25,38 +69,19 @@ class DocumentVersion(models.Model):
 
     number = models.PositiveIntegerField(unique=True)
     document = models.JSONField()
-    digest = models.CharField(max_length=64)
-    author = models.CharField(max_length=150)
-    rationale = models.TextField()
-    created_at = models.DateTimeField()
 
-    class Meta:
+    class Meta(Version.Meta):
         abstract = True
-        ordering: ClassVar = ["-number"]
-        triggers: ClassVar = [append_only()]
 
     def __str__(self) -> str:
         return f"{capfirst(self.noun)} {self.number}"
-
-    def get_absolute_url(self) -> str:
-        """The page of this version; each document has its own."""
-        raise NotImplementedError
 
     @property
     def audit_name(self) -> str:
         return f"{self.noun.replace(' ', '-')}:{self.number}"
 
-    @property
-    def reference(self) -> dict[str, Any]:
-        """How changes name this version. Shape: {"number": int, "digest": str}."""
-        return {"number": self.number, "digest": self.digest}
-
-    def is_intact(self) -> bool:
-        """Whether its document, as the database gives it back, is what its digest says."""
-        try:
-            return digest_of(canonical(self.document)) == self.digest
-        except ValueError:  # a number that canonical JSON cannot carry
-            return False
+    def digested(self) -> str:
+        return digest_of(canonical(self.document))
 
 
 class DocumentActivation(models.Model):

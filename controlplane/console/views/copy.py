@@ -34,9 +34,9 @@ from controlplane.console.forms.copy import (
 from controlplane.console.requests import (
     actor_of,
     on_to_review,
-    reason_given,
+    proposed,
     refused_into_form,
-    went_through,
+    returned,
     whole_number,
 )
 from controlplane.console.timeline import timeline
@@ -207,14 +207,11 @@ def version_propose(request: HttpRequest, slug: str, number: int) -> HttpRespons
     now = timezone.now()
     operator = actor_of(request)
     version = access_version(operator, slug, number, "write_copy")
-    reason = reason_given(request)
-    if reason is None:
-        return redirect(version)
-    return on_to_review(
+    return proposed(
         request,
-        lambda: operations.propose_version(version=version, reason=reason, actor=operator, now=now),
-        said=lambda change: f"Opened CR-{change.pk}; who signs it sees it in their inbox",
-        back=version.get_absolute_url(),
+        version,
+        lambda reason: operations.propose_version(version=version, reason=reason, actor=operator, now=now),
+        readers="who signs it sees",
     )
 
 
@@ -225,12 +222,13 @@ def version_return(request: HttpRequest, slug: str, number: int) -> HttpResponse
     now = timezone.now()
     operator = actor_of(request)
     version = access_version(operator, slug, number, "return_copy")
-    reason = reason_given(request)
-    if reason is None:
-        return redirect(version)
-    if went_through(request, lambda: operations.return_to(version=version, actor=operator, reason=reason, now=now)):
-        messages.success(request, f"{version} is live; the release is on its way to the workers")
-    return redirect(version.copy)
+    return returned(
+        request,
+        version,
+        lambda reason: operations.return_to(version=version, actor=operator, reason=reason, now=now),
+        said=f"{version} is live; the release is on its way to the workers",
+        on=version.copy.get_absolute_url(),
+    )
 
 
 # --- what the pages show ----------------------------------------------------------------------------------------------

@@ -18,10 +18,9 @@ from controlplane.console.forms.prompts import MessageFormSet, PromptForm, Versi
 from controlplane.console.previews import differences, preview
 from controlplane.console.requests import (
     actor_of,
-    on_to_review,
-    reason_given,
-    refused_as_message,
+    proposed,
     refused_into_form,
+    returned,
     whole_number,
 )
 from controlplane.console.timeline import timeline
@@ -189,14 +188,10 @@ def propose_live(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     operator = actor_of(request)
     prompt = access_prompt(operator, slug, "run_canary")
     version = get_object_or_404(prompt.versions.select_related("prompt"), number=number)
-    reason = reason_given(request)
-    if reason is None:
-        return redirect(version)
-    return on_to_review(
+    return proposed(
         request,
-        lambda: operations.propose_live(version=version, reason=reason, actor=operator, now=now),
-        said=lambda change: f"Opened CR-{change.pk}; approvers see it in their inbox",
-        back=version.get_absolute_url(),
+        version,
+        lambda reason: operations.propose_live(version=version, reason=reason, actor=operator, now=now),
     )
 
 
@@ -208,15 +203,13 @@ def return_to(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     operator = actor_of(request)
     prompt = access_prompt(operator, slug, "roll_back")
     version = get_object_or_404(prompt.versions.select_related("prompt"), number=number)
-    reason = reason_given(request)
-    if reason is None:
-        return redirect(version)
-    returned = refused_as_message(
-        request, lambda: operations.return_to(version=version, actor=operator, reason=reason, now=now)
+    return returned(
+        request,
+        version,
+        lambda reason: operations.return_to(version=version, actor=operator, reason=reason, now=now),
+        said=f"{version} is live again",
+        on=prompt.get_absolute_url(),
     )
-    if returned is not None:
-        messages.success(request, f"{version} is live again")
-    return redirect(prompt)
 
 
 # --- what the pages show ----------------------------------------------------------------------------------------------
