@@ -11,7 +11,7 @@ So figures are plain dicts here, and `tests/console/test_charts.py` holds each k
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from itertools import groupby
 from math import log10
 from typing import Any, Literal
@@ -21,6 +21,8 @@ Figure = dict[str, Any]
 
 CANARY, CONTROL = "#E69F00", "#0072B2"
 MAX_SERIES = 6
+# The share of a chart's width on which the words of a moment would stick out, were they centred.
+_NEAR_EDGE = 0.15
 # After canary and control: the rest of the Okabe-Ito set, safe for colour-blind eyes.
 COLORWAY = ["#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8F7EE7", "#7A828E"]
 
@@ -110,6 +112,7 @@ def line_chart(
                 "meta": {"role": one.role},
             }
         )
+    edges = span or _edges(series)
     # Without a template: the browser lays the theme's own over it.
     layout: dict[str, Any] = {
         "yaxis": {
@@ -125,7 +128,7 @@ def line_chart(
         },
         "shapes": [_horizontal(line) for line in thresholds] + [_vertical(moment) for moment in moments],
         "annotations": [_threshold_words(line, log_scale=log_scale) for line in thresholds]
-        + [_moment_words(one) for one in moments],
+        + [_moment_words(one, edges) for one in moments],
     }
     x_axis: dict[str, Any] = {}
     if any(not isinstance(at, datetime) for one in series for at in one.xs):
@@ -311,7 +314,7 @@ def _threshold_words(line: Threshold, *, log_scale: bool) -> dict[str, Any]:
     }
 
 
-def _moment_words(moment: Moment) -> dict[str, Any]:
+def _moment_words(moment: Moment, edges: tuple[date, date] | None) -> dict[str, Any]:
     return {
         "name": moment.kind,
         "text": moment.label,
@@ -320,8 +323,32 @@ def _moment_words(moment: Moment) -> dict[str, Any]:
         "y": 1,
         "yanchor": "bottom",
         "x": _iso(moment.at),
+        "xanchor": _side(moment.at, edges),
         "font": {"size": 11},
     }
+
+
+def _edges(series: Sequence[Series]) -> tuple[date, date] | None:
+    """What the data make the range of x; None: there is nothing to draw."""
+    ends = [at for one in series if one.xs for at in (one.xs[0], one.xs[-1])]
+    return (min(ends, key=_moment), max(ends, key=_moment)) if ends else None
+
+
+def _side(at: datetime, edges: tuple[date, date] | None) -> Literal["left", "center", "right"]:
+    """Which end of a moment's words stands at its line: near an edge of the chart they begin or end there, since what
+    sticks out would be cut.
+    """
+    if edges is None:
+        return "center"
+    first, last = _moment(edges[0]), _moment(edges[1])
+    if at > last - _NEAR_EDGE * (last - first):
+        return "right"
+    return "left" if at < first + _NEAR_EDGE * (last - first) else "center"
+
+
+def _moment(at: date) -> datetime:
+    """The moment itself, or the beginning of a whole day."""
+    return at if isinstance(at, datetime) else datetime.combine(at, time(), UTC)
 
 
 if __name__ == "__main__":

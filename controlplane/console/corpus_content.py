@@ -54,6 +54,8 @@ _MOMENTS: Final[Mapping[str, str]] = {
     "corpus.switched": "switched",
 }
 _MOST_MOMENTS: Final = 8
+# Corpora that a sentence names; of more it says how many.
+_MOST_NAMED: Final = 3
 # By what a banner is shown where nothing is stale: so many times what is promised.
 _SAMPLE: Final = 2
 
@@ -241,22 +243,34 @@ def corpus_rows(
 
 
 def corpora_sentence(rows: Sequence[CorpusRow]) -> tuple[Tone, str]:
-    """The state of all corpora in one line, and its tone."""
+    """The state of all corpora in one line, and its tone.
+
+    However fresh they are, something is amiss with one that would not come back, or that nobody ever saw come back.
+    """
     promised = [row for row in rows if row.promised]
-    bad = [row for row in promised if row.tone == "bad"]
-    broken = [row.corpus.slug for row in promised if row.broken]
-    watched = [row for row in promised if row.tone == "watch"]
-    unproven = [row.corpus.slug for row in promised if not row.is_proven]
     if not promised:
         return "off", "No policy in force promises a corpus."
-    count = f"{len(promised)} corpora" if len(promised) > 1 else "1 corpus"
-    parts = [f"{row.corpus.slug} is {row.pill}." for row in [*bad, *watched][:3]]
-    if broken:
-        parts.append(f"Recovery of {listed(broken[:3])} is not as promised.")
-    said = " ".join(parts) if parts else f"Nothing is amiss with {count}: each is as fresh as promised."
+    bad = [row for row in promised if row.tone == "bad"]
+    watched = [row for row in promised if row.tone == "watch"]
+    lost = [row for row in promised if row.broken]
+    unproven = [row for row in promised if not row.is_proven]
+    said = [f"{row.corpus.slug} is {row.pill}." for row in [*bad, *watched][:_MOST_NAMED]]
+    if not said:
+        whole = promised[0].corpus.slug if len(promised) == 1 else f"Each of {len(promised)} corpora"
+        said.append(f"{whole} is as fresh as promised{'.' if lost or unproven else '; nothing is amiss.'}")
+    if lost:
+        whose = "Its recovery" if len(promised) == 1 else f"Recovery of {_named(lost, promised)}"
+        said.append(f"{whose} is not as promised.")
     if unproven:
-        said += f" {listed(unproven[:3])} never came back from a loss as promised in a drill."
-    return ("bad" if bad or broken else "watch" if watched or unproven else "good"), said
+        said.append(f"{_named(unproven, promised)} never came back from a loss as promised in a drill.")
+    return "bad" if bad or lost else "watch" if watched or unproven else "good", " ".join(said)
+
+
+def _named(rows: Sequence[CorpusRow], promised: Sequence[CorpusRow]) -> str:
+    """Which of those that are promised, as one names them in a sentence after another."""
+    if len(promised) == 1:
+        return "It"
+    return listed([row.corpus.slug for row in rows]) if len(rows) <= _MOST_NAMED else f"{len(rows)} corpora"
 
 
 # --- what was seen of it lately ---------------------------------------------------------------------------------------

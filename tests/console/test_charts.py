@@ -75,6 +75,18 @@ def test_threshold_on_a_log_axis_is_labelled_where_its_line_is():
     assert figure["layout"]["annotations"][0]["y"] == pytest.approx(3)
 
 
+@pytest.mark.parametrize("span", [(START, START + timedelta(minutes=100)), None])
+def test_words_of_a_moment_near_an_edge_stand_inside(span):
+    """They end at the line of what just happened, and begin at that of what is about to leave the picture."""
+    whole = charts.Series("all of it", "other", [START, START + timedelta(minutes=100)], [1.0, 1.0])
+    marks = [charts.Moment(START + timedelta(minutes=at), str(at)) for at in (1, 50, 99)]
+
+    figure = charts.line_chart("Lag", "s", [whole], moments=marks, span=span)
+
+    sides = {one["text"]: one["xanchor"] for one in figure["layout"]["annotations"]}
+    assert sides == {"1": "left", "50": "center", "99": "right"}
+
+
 @pytest.mark.parametrize("log_scale", [False, True])
 def test_plotly_knows_every_property_of_a_figure(log_scale):
     """A figure of plain dicts is what Plotly's own classes make of it: no misspelt name, no wrong value."""

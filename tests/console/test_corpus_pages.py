@@ -156,6 +156,48 @@ def test_last_proven_restore_is_red_where_it_took_too_long(corpus, signed_in):
     assert "help-centre and wiki never came back from a loss as promised in a drill" in broken.context["sentence"]
 
 
+def test_sentence_says_that_nothing_is_amiss_only_where_corpora_came_back_too(corpus, signed_in):
+    """Of one and of many: as fresh as promised is not enough where nobody ever saw it come back."""
+    auditor = signed_in(crew.auditor)
+    wiki = Corpus.objects.get(slug="wiki")
+    serve_from(make_namespace(wiki))
+
+    both = [auditor.get(LIST).context]
+    make_drill(wiki)
+    both.append(auditor.get(LIST).context)
+    make_policy(policy_document())
+    alone = [auditor.get(LIST).context]
+    make_drill(corpus)
+    alone.append(auditor.get(LIST).context)
+    make_policy(policy_document() | policy_document(slug="wiki", title="Wiki"))
+    both.append(auditor.get(LIST).context)
+
+    never_came = "never came back from a loss as promised in a drill."
+    assert [(one["tone"], one["sentence"]) for one in both] == [
+        ("watch", f"Each of 2 corpora is as fresh as promised. {SLUG} and wiki {never_came}"),
+        ("watch", f"Each of 2 corpora is as fresh as promised. {SLUG} {never_came}"),
+        ("good", "Each of 2 corpora is as fresh as promised; nothing is amiss."),
+    ]
+    assert [(one["tone"], one["sentence"]) for one in alone] == [
+        ("watch", f"{SLUG} is as fresh as promised. It {never_came}"),
+        ("good", f"{SLUG} is as fresh as promised; nothing is amiss."),
+    ]
+
+
+def test_sentence_says_what_would_not_come_back(corpus, signed_in):
+    """What is promised of its recovery and not kept is bad, however fresh it is."""
+    make_policy(policy_document())
+    make_drill(corpus)
+    Corpus.objects.update(switched_at=timezone.now() - timedelta(hours=3))
+
+    page = signed_in(crew.auditor).get(LIST)
+
+    assert (page.context["tone"], page.context["sentence"]) == (
+        "bad",
+        f"{SLUG} is as fresh as promised. It would not come back from a loss as promised.",
+    )
+
+
 def test_charts_show_lag_under_the_promise_with_what_people_did(corpus, signed_in):
     """Over the same hours; gaps where nobody looked, and vertical lines where somebody acted."""
     write_minutes(corpus)
