@@ -194,7 +194,7 @@ def test_sentence_says_what_would_not_come_back(corpus, signed_in):
 
     assert (page.context["tone"], page.context["sentence"]) == (
         "bad",
-        f"{SLUG} is as fresh as promised. It would not come back from a loss as promised.",
+        f"{SLUG} is as fresh as promised. Its recovery is not as promised.",
     )
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import numpy as np
 
 from dataplane.retrieval.hashes import Vector
 from dataplane.simulator.embeddings import embed
 from tests.corpora_documents import SLUG, banner_copy, corpus
+from tests.dataplane.gateway.conftest import LiveGateway, release_sections
 from tests.dataplane.retrieval.corpus_tables import CorpusTables
-
-from .conftest import release_sections
 
 DIMENSIONS = 1536
 LANE = "openai/eu/main/embedding"
@@ -61,3 +62,21 @@ def serve_all(tables: CorpusTables) -> dict[str, int]:
         made[slug] = fill(tables, corpus)
         tables.serve(corpus, made[slug])
     return made
+
+
+def ago(seconds: float) -> datetime:
+    """So long before now."""
+    return datetime.now(UTC) - timedelta(seconds=seconds)
+
+
+def error_of(response: httpx.Response) -> Any:
+    """What a refusal says."""
+    return response.json()["error"]
+
+
+def metric(gateway: LiveGateway, name: str, **labels: str) -> float:
+    """A figure at /metrics; 0 where there is none."""
+    told = ",".join(f'{key}="{value}"' for key, value in labels.items())
+    wanted = f"{name}{{{told}}} "
+    lines = httpx.get(f"{gateway.url}/metrics", timeout=60).text.splitlines()
+    return next((float(line.removeprefix(wanted)) for line in lines if line.startswith(wanted)), 0.0)

@@ -2,50 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 import openai
 import pytest
 
-from dataplane.assembly import Stores
-from dataplane.stores.corpora import PostgresCorpusStore
 from tests.corpora_documents import SLUG
-from tests.dataplane.retrieval.corpus_tables import corpus_tables
+from tests.dataplane.gateway.conftest import run_gateway
 
-from .conftest import run_gateway
-from .searched_corpora import LANE, REFUND, fill, searched_sections, serve_all, vector_of
+from .searched_corpora import LANE, REFUND, ago, fill, searched_sections, vector_of
 
 pytestmark = pytest.mark.django_db  # asks for the tables; what is written there is committed
 
 PASSAGE = "How to get a refund for a parcel"
-
-
-@pytest.fixture(scope="module")
-def searching_gateway(simulator_url, keys_url):
-    """A gateway that is told of the database."""
-    stores = Stores(corpora=PostgresCorpusStore(keys_url, timeout_seconds=60))
-    with run_gateway(searched_sections(simulator_url), stores=stores) as gateway:
-        yield gateway
-
-
-@pytest.fixture
-def gateway(searching_gateway, simulator):
-    """That gateway, with nothing recorded yet."""
-    searching_gateway.forget()
-    return searching_gateway
-
-
-@pytest.fixture
-def tables(keys_url):
-    """The tables, empty."""
-    with corpus_tables(keys_url) as tables:
-        yield tables
-
-
-@pytest.fixture
-def namespaces(tables):
-    """What serves each corpus, by its slug."""
-    return serve_all(tables)
 
 
 @pytest.fixture
@@ -59,10 +26,6 @@ def ask(client, namespaces):
         return raw.parse(), raw.headers
 
     return _ask
-
-
-def ago(seconds):
-    return datetime.now(UTC) - timedelta(seconds=seconds)
 
 
 def kinds(gateway, count):
