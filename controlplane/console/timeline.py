@@ -97,11 +97,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "corpus.namespace_dropped": ("Dropped namespace {namespace} of {target}", "bad", "x-lg"),
     "corpus.dumped": ("Dumped {target}: {rows} rows", "good", "box-seam"),
     "corpus.restored": ("Restored a dump of {target} into namespace {namespace}: {rows} chunks", "watch", "box-seam"),
-    "corpus.documents_restored": (
-        "Brought {documents} documents of {target} back from a dump",
-        "watch",
-        "box-seam",
-    ),
+    "corpus.documents_restored": ("Brought {documents} documents of {target} back from a dump", "watch", "box-seam"),
     "corpus.dump_deleted": ("Deleted dump {dump} of {target}", "off", "x-lg"),
     "corpus.repaired": ("Repaired {target}: {repaired} documents", "watch", "arrow-repeat"),
     "corpus.low_water_raised": ("Raised the low-water mark of {target} to {after}", "info", "arrow-up"),

@@ -95,7 +95,7 @@ def _rto(plan: Plan, promised: Promised) -> Clause:
 def _reembed(corpus: Corpus, promised: Promised, size: Size) -> Clause:
     accepted = promised.recovery.reembed_minutes.value
     tokens = tokens_of(corpus, size)
-    found = predict_rebuild(corpus, promised, chunks=size.chunks, tokens=tokens, dimensions=size.dimensions)
+    found = predict_rebuild(corpus, promised, chunks=size.chunks, tokens=tokens, kind=size.kind)
     accept = f"We accept {accepted:,.10g} minutes of re-embed"
     if found is None:
         words = f"{accept}; nobody measured yet what {size.chunks:,} chunks would take"
@@ -106,7 +106,7 @@ def _reembed(corpus: Corpus, promised: Promised, size: Size) -> Clause:
 
 def _measured(corpus: Corpus, size: Size) -> str:
     """The rate behind it, of the newest measure."""
-    newest = measured(corpus, RecoveryWay.REBUILD, dimensions=size.dimensions)[0]
+    newest = measured(corpus, RecoveryWay.REBUILD, kind=size.kind)[0]
     return f" at the {newest.rows / max(newest.seconds, 0.001):,.0f} chunks/s that were measured"
 
 

@@ -22,6 +22,14 @@ _LEAST_ROWS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
+class Kind:
+    """What namespaces have in common that are as fast: the store that indexes their vectors, and how long those are."""
+
+    store: str
+    dimensions: int
+
+
+@dataclass(frozen=True, slots=True)
 class Rebuilding:
     """What embedding again would take, and cost by the price of the lane that embeds."""
 
@@ -51,6 +59,7 @@ def note_rebuild(
         corpus=namespace.corpus,
         way=RecoveryWay.REBUILD,
         namespace_id_then=namespace.pk,
+        store=namespace.store,
         dimensions=namespace.dimensions,
         rows=chunks,
         tokens=tokens,
@@ -61,29 +70,29 @@ def note_rebuild(
     )
 
 
-def measured(corpus: Corpus, way: RecoveryWay, *, dimensions: int) -> Sequence[RecoveryRate]:
-    """The newest measures that count, of this corpus; those of others with as many dimensions where it has none."""
-    alike = RecoveryRate.objects.filter(way=way, dimensions=dimensions, rows__gt=0).order_by("-id")
+def measured(corpus: Corpus, way: RecoveryWay, *, kind: Kind) -> Sequence[RecoveryRate]:
+    """The newest measures that count, of this corpus; those of others of the same kind where it has none."""
+    alike = RecoveryRate.objects.filter(way=way, store=kind.store, dimensions=kind.dimensions, rows__gt=0).order_by(
+        "-id"
+    )
     return list(alike.filter(corpus=corpus)[:COUNTED]) or list(alike[:COUNTED])
 
 
-def predict_restore_seconds(corpus: Corpus, *, rows: int, bytes: int, dimensions: int) -> float | None:
+def predict_restore_seconds(corpus: Corpus, *, rows: int, bytes: int, kind: Kind) -> float | None:
     """Seconds until so many chunks, of so many bytes in their dump, are loaded and indexed; None: nothing was measured.
 
     Loading goes by bytes. Indexing goes by rows, each a little dearer the more there are.
     """
-    known = measured(corpus, RecoveryWay.RESTORE, dimensions=dimensions)
+    known = measured(corpus, RecoveryWay.RESTORE, kind=kind)
     if not known:
         return None
     per_byte = median(_above(one.load_seconds) / max(one.bytes, 1) for one in known)
     return FIXED_SECONDS + per_byte * bytes + _index_seconds(known, rows)
 
 
-def predict_rebuild(
-    corpus: Corpus, promised: Promised, *, chunks: int, tokens: int, dimensions: int
-) -> Rebuilding | None:
+def predict_rebuild(corpus: Corpus, promised: Promised, *, chunks: int, tokens: int, kind: Kind) -> Rebuilding | None:
     """What it takes to embed so many chunks of so many tokens again; None: nothing was measured."""
-    known = measured(corpus, RecoveryWay.REBUILD, dimensions=dimensions)
+    known = measured(corpus, RecoveryWay.REBUILD, kind=kind)
     if not known:
         return None
     per_token = median(_above(one.load_seconds) / max(one.tokens, 1) for one in known)

@@ -7,6 +7,8 @@ from django.db import models
 from django.db.models import Q
 from django.urls import reverse
 
+from dataplane.retrieval.policy import PGVECTOR
+
 
 class CorpusMinute(models.Model):
     """How a corpus stood in one minute: the worst that was seen of it. Written about every 15 s by `sampling`."""
@@ -136,6 +138,7 @@ class RecoveryRate(models.Model):
     way = models.CharField(max_length=10, choices=RecoveryWay)
     dump = models.ForeignKey(Dump, null=True, blank=True, on_delete=models.PROTECT, related_name="restores")
     namespace_id_then = models.BigIntegerField(help_text="Into which")
+    store = models.CharField(max_length=20, default=PGVECTOR, db_default=PGVECTOR)
     dimensions = models.PositiveIntegerField()
     rows = models.BigIntegerField(help_text="Chunks")
     bytes = models.BigIntegerField(default=0, help_text="Of a dump's chunks")

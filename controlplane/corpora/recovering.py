@@ -13,6 +13,7 @@ from controlplane.corpora.models import Corpus, Dump, Namespace, RecoveryDrill
 from controlplane.corpora.rates import (
     COUNTED,
     FIXED_SECONDS,
+    Kind,
     embedding_cost_micros,
     measured,
     predict_rebuild,
@@ -27,6 +28,20 @@ from dataplane.retrieval.policy import Corpus as Promised
 _CHARACTERS_PER_TOKEN: Final = 4
 _MEASURED: Final = 500
 _OTHER_BYTES: Final = 200
+# Pages and a look every minute ask; to count so many takes some milliseconds.
+_COUNTED: Final = 100_000
+# What is alive has no `died`, and how many have none PostgreSQL samples too.
+_SIZE: Final = f"""
+SELECT CASE WHEN k.rows > %(counted)s THEN k.rows * k.alive ELSE (
+        SELECT count(*) FROM {{table}} WHERE died IS NULL
+    ) END::bigint, avg(length(c.text)),
+    avg(octet_length(c.text) + octet_length(c.source_key) + octet_length(c.metadata::text))
+FROM (
+    SELECT t.reltuples AS rows, coalesce(s.null_frac, 1) AS alive FROM pg_class t
+    LEFT JOIN pg_stats s ON s.tablename = t.relname AND s.schemaname = current_schema() AND s.attname = 'died'
+    WHERE t.oid = %(table)s::regclass
+) k LEFT JOIN (SELECT * FROM {{table}} WHERE died IS NULL LIMIT {_MEASURED}) c ON true GROUP BY k.rows, k.alive
+"""  # noqa: S608 - names of ours; the values are parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +51,7 @@ class Size:
     chunks: int
     characters: int
     bytes: int
-    dimensions: int
+    kind: Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +78,18 @@ class Plan:
     predicted_seconds: float | None
 
 
-def size_of(namespace: Namespace) -> Size:
-    """One query: every chunk is counted, and the words of some are measured for all."""
+def size_of(namespace: Namespace, *, counted: int = _COUNTED) -> Size:
+    """How large it is, in one query whose cost is bounded: the words of some chunks are measured for all.
+
+    Args:
+        counted: Up to so many chunks are counted; of more, it is what PostgreSQL reckons since its last ANALYZE.
+    """
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT (SELECT count(*) FROM {namespace.table} WHERE died IS NULL), avg(length(text)),"  # noqa: S608 - a name of ours
-            " avg(octet_length(text) + octet_length(source_key) + octet_length(metadata::text))"
-            f" FROM (SELECT * FROM {namespace.table} WHERE died IS NULL LIMIT {_MEASURED}) c"
-        )
+        cursor.execute(_SIZE.format(table=namespace.table), {"table": namespace.table, "counted": counted})
         chunks, characters, size = cursor.fetchone()
     # Beside its words a row has its vector, a digest and some numbers.
     row = int(size or 0) + 4 * namespace.dimensions + _OTHER_BYTES
-    return Size(chunks, chunks * int(characters or 0), chunks * row, namespace.dimensions)
+    return Size(chunks, chunks * int(characters or 0), chunks * row, Kind(namespace.store, namespace.dimensions))
 
 
 def make_plan(corpus: Corpus, promised: Promised, scenario: Scenario | None, *, size: Size) -> Plan:
@@ -114,15 +129,13 @@ def _dumps_left(corpus: Corpus, scenario: Scenario | None) -> tuple[Dump, ...]:
 
 def _by_dump(corpus: Corpus, size: Size, dumps: Sequence[Dump], why: str) -> Plan:
     dump = dumps[-1]
-    predicted = predict_restore_seconds(
-        corpus, rows=size.chunks, bytes=_chunk_bytes(dump, size), dimensions=size.dimensions
-    )
+    predicted = predict_restore_seconds(corpus, rows=size.chunks, bytes=_chunk_bytes(dump, size), kind=size.kind)
     return Plan(RESTORE, dump, tuple(dumps), why, 0, 0, predicted, _with_overhead(corpus, size, predicted))
 
 
 def _by_rebuilding(corpus: Corpus, promised: Promised, size: Size, why: str) -> Plan:
     tokens = tokens_of(corpus, size)
-    found = predict_rebuild(corpus, promised, chunks=size.chunks, tokens=tokens, dimensions=size.dimensions)
+    found = predict_rebuild(corpus, promised, chunks=size.chunks, tokens=tokens, kind=size.kind)
     seconds = None if found is None else found.seconds
     cost = embedding_cost_micros(promised, tokens=tokens)
     return Plan(REBUILD, None, (), why, tokens, cost, seconds, _with_overhead(corpus, size, seconds))
@@ -136,7 +149,7 @@ def _chunk_bytes(dump: Dump, size: Size) -> int:
 
 def tokens_of(corpus: Corpus, size: Size) -> int:
     """What a model would count in these words: as it did the last time, for as many chunks."""
-    for rate in measured(corpus, RecoveryWay.REBUILD, dimensions=size.dimensions):
+    for rate in measured(corpus, RecoveryWay.REBUILD, kind=size.kind):
         if rate.corpus_id == corpus.pk and rate.tokens:
             return round(rate.tokens / rate.rows * size.chunks)
     return size.characters // _CHARACTERS_PER_TOKEN
@@ -147,15 +160,15 @@ def _with_overhead(corpus: Corpus, size: Size, seconds: float | None) -> float |
     if seconds is None:
         return None
     known = [
-        (max(took - FIXED_SECONDS, 0.0) / rows)
-        for took, rows in map(_overhead, _passed(corpus, size.dimensions))
-        if rows
+        (max(took - FIXED_SECONDS, 0.0) / rows) for took, rows in map(_overhead, _passed(corpus, size.kind)) if rows
     ]
     return seconds + (FIXED_SECONDS + median(known) * size.chunks if known else 0.0)
 
 
-def _passed(corpus: Corpus, dimensions: int) -> list[RecoveryDrill]:
-    passed = RecoveryDrill.objects.filter(state=DrillState.PASSED, namespace__dimensions=dimensions).order_by("-id")
+def _passed(corpus: Corpus, kind: Kind) -> list[RecoveryDrill]:
+    passed = RecoveryDrill.objects.filter(
+        state=DrillState.PASSED, namespace__store=kind.store, namespace__dimensions=kind.dimensions
+    ).order_by("-id")
     return list(passed.filter(corpus=corpus)[:COUNTED]) or list(passed[:COUNTED])
 
 

@@ -182,6 +182,7 @@ def restore_dump(
         way=RecoveryWay.RESTORE,
         dump=dump,
         namespace_id_then=namespace.pk,
+        store=namespace.store,
         dimensions=namespace.dimensions,
         rows=restored.rows,
         bytes=restored.bytes,

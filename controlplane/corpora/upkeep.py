@@ -12,6 +12,7 @@ from django.db import transaction
 from controlplane.corpora.models import Corpus, Namespace, NamespaceState, Purpose
 from controlplane.corpora.namespaces import build_index, create_namespace, mark_ready, switch
 from controlplane.corpora.rates import note_rebuild
+from controlplane.corpora.vectors import external
 from dataplane.retrieval.policy import REPLICATE
 from dataplane.retrieval.policy import Corpus as Promised
 
@@ -64,10 +65,12 @@ def ensure_namespaces(corpus: Corpus, promised: Promised, *, now: datetime) -> N
 @transaction.atomic
 def finish_building(namespace: Namespace, *, now: datetime, clock: Callable[[], float] = monotonic) -> bool:
     """Build the index of a namespace that has caught up, note what building it took, and have it ready; False: it has
-    not caught up, or is not for indexers to finish now.
+    not caught up, its store is still at it, or it is not for indexers to finish now.
 
     Args:
         clock: Monotonic seconds.
+    Raises:
+        VectorsNowhere, VectorsUnavailable: whoever keeps its vectors cannot be asked.
     """
     # Others do it, or index into it at this moment: then there will be another look.
     row = (
@@ -77,9 +80,13 @@ def finish_building(namespace: Namespace, *, now: datetime, clock: Callable[[], 
     )
     if row is None or row.pending.filter(is_poisoned=False).exists():
         return False
+    store = external(row.store)
+    if store is not None and not store.is_built(row):
+        return False
     began = clock()
     build_index(row)
-    if row.build_chunks:
+    # Another store builds beside everything else, and how long it took only drills know, who wait for it.
+    if row.build_chunks and store is None:
         note_rebuild(
             namespace=row,
             chunks=row.build_chunks,

@@ -9,6 +9,7 @@ from django.db import connection
 from django.utils import timezone
 
 from controlplane.corpora import operations
+from controlplane.corpora.breaches import watch_promises
 from controlplane.corpora.models import (
     Corpus,
     CorpusMinute,
@@ -189,6 +190,7 @@ def test_sentence_says_what_would_not_come_back(corpus, signed_in):
     make_policy(policy_document())
     make_drill(corpus)
     Corpus.objects.update(switched_at=timezone.now() - timedelta(hours=3))
+    watch_promises(now=timezone.now())
 
     page = signed_in(crew.auditor).get(LIST)
 
@@ -431,7 +433,7 @@ def test_broken_promise_of_recovery_is_on_fire_and_says_since_when(corpus, signe
     assert listed.context["tone"] == "bad"
     assert "Recovery of help-centre is not as promised." in listed.context["sentence"]
     assert "Not as promised broken The newest dump is 2 h old" in words(listed)
-    assert "is 3 h old; 60 min is promised; found broken 1 h ago" in words(page)
+    assert "is 3 h old; 1 h is promised; found broken 1 h ago" in words(page)
     assert words(page).count("found broken") == 1
     assert "unseen" not in words(front) + words(listed) + words(page)
 

@@ -140,21 +140,27 @@ def drill_never(corpus: Corpus) -> datetime:
 @pytest.mark.parametrize(
     ("spoil", "clause", "severity", "title", "sentence"),
     [
-        (grow_stale, "freshness", "page", "is older than promised", "behind by 5 min; 5 min is promised. See whether"),
+        (
+            grow_stale,
+            "freshness",
+            "page",
+            "is older than promised",
+            "behind by 5 min 1 s; 5 min is promised",
+        ),
         (
             dump_nothing,
             "rpo",
             "warn",
             "has no dump that is as new",
-            "no good dump; one of the last 60 min is",
+            "no good dump; one of the last 1 h is",
         ),
-        (dump_early, "rpo", "warn", "has no dump that is as new", "is 2 h old; 60 min is promised. See why"),
+        (dump_early, "rpo", "warn", "has no dump that is as new", "is 2 h old; 1 h is promised. See why"),
         (
             restore_slowly,
             "rto",
             "warn",
             "would come back later",
-            "predicted to take 85 min; 15 min is",
+            "predicted to take 1 h 25 min; 15 min is",
         ),
         (embed_slowly, "reembed", "warn", "To embed corpus help", "We accept 30 minutes of re-embed; 4 chunks would"),
         (drill_slowly, "drilled", "warn", "took longer than promised", "took 20 min; 15 min is promised. Its report"),

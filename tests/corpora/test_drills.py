@@ -238,8 +238,8 @@ def test_a_promise_is_a_guess_until_it_was_measured_and_red_when_it_breaks(corpu
         (((0, False),), 50, "watch", "The newest dump, which nobody verified yet, is 50 min old"),
         (((0, True), (40, False)), 50, "good", "The newest verified dump is 50 min old"),
         (((0, True), (40, False)), 90, "watch", "The newest dump, which nobody verified yet, is 50 min old"),
-        (((0, True),), 90, "bad", "The newest dump is 90 min old"),
-        (((0, False),), 90, "bad", "The newest dump, which nobody verified yet, is 90 min old"),
+        (((0, True),), 90, "bad", "The newest dump is 1 h 30 min old"),
+        (((0, False),), 90, "bad", "The newest dump, which nobody verified yet, is 1 h 30 min old"),
         ((), 90, "bad", "There is no good dump"),
     ],
 )

@@ -85,6 +85,26 @@ def test_namespace_serves_only_once_everything_is_in_it() -> None:
     assert live(corpus) is None
 
 
+def test_namespace_in_another_store_serves_only_once_that_has_built_its_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for it: the next rounds look again. How long it took is for drills to measure."""
+    qdrant = LocalQdrant()
+    monkeypatch.setattr(vectors, "_stores", {"qdrant": qdrant.vectors})
+    corpus = make_corpus(store="qdrant")
+    accept(corpus, upsert("a", 1))
+    process = Process()
+    process.rounds(1)
+    qdrant.looks_until_built = 2
+
+    states = []
+    for _ in range(3):
+        process.rounds(1)
+        states.append(Namespace.objects.get().state)
+
+    assert states == ["building", "building", "ready"]
+    assert live(corpus) is not None
+    assert not RecoveryRate.objects.exists()
+
+
 def test_poisoned_document_does_not_hold_a_namespace_up() -> None:
     """It is a dead letter; the others are served."""
     corpus = make_corpus()
