@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from dataplane.errors import ValidationFailed
+from dataplane.errors.answers import ValidationFailed
 from dataplane.json_answers import TEXT, Mended, Part, Readers, note_of
 from dataplane.messages import (
     ChatResponse,

@@ -14,15 +14,9 @@ from dataplane.access import OURSELVES
 from dataplane.aggregation import Aggregation
 from dataplane.blame import Blame, blame_for, timed_out
 from dataplane.breaker import Observation, Permit
-from dataplane.errors import (
-    BreakerOpen,
-    DeadlineExceeded,
-    GatewayError,
-    NoLaneLeft,
-    QuotaExhausted,
-    UpstreamError,
-    UpstreamRateLimited,
-)
+from dataplane.errors import GatewayError
+from dataplane.errors.admission import BreakerOpen, DeadlineExceeded, NoLaneLeft, QuotaExhausted
+from dataplane.errors.upstream import UpstreamError, UpstreamRateLimited
 from dataplane.fleet import FleetBreakers
 from dataplane.journey import Attempt, Journey, attempt_id
 from dataplane.policies import PREFERENCE, RetryPolicy, Steering

@@ -11,7 +11,9 @@ from typing import Protocol
 
 from dataplane.access import ApiKey, Tenant, key_digest
 from dataplane.cursors import CursorKeys
-from dataplane.errors import JobTokenRefused, NoRelease, Unauthorized
+from dataplane.errors.admission import NoRelease
+from dataplane.errors.jobs import JobTokenRefused
+from dataplane.errors.requests import Unauthorized
 from dataplane.eval_tokens import PREFIX, is_eval_token
 from dataplane.job_tokens import is_job_token, read_token
 from dataplane.journey import Journey

@@ -8,15 +8,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from dataplane.errors import (
-    GatewayError,
-    InvalidRequest,
-    Unauthorized,
-    UpstreamError,
-    UpstreamRateLimited,
-    UpstreamRejected,
-    UpstreamTimeout,
-)
+from dataplane.errors import GatewayError
+from dataplane.errors.requests import InvalidRequest, Unauthorized
+from dataplane.errors.upstream import UpstreamError, UpstreamRateLimited, UpstreamRejected, UpstreamTimeout
 
 
 class Blame(StrEnum):

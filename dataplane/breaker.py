@@ -19,7 +19,7 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from dataplane.blame import Blame
-from dataplane.errors import BreakerOpen
+from dataplane.errors.admission import BreakerOpen
 from dataplane.overrides import FORCED_CLOSED, FORCED_OPEN
 from dataplane.policies import BreakerPolicy
 

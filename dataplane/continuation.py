@@ -13,7 +13,9 @@ from enum import Enum
 from typing import Any, Final
 
 from dataplane.blame import Blame, blame_for
-from dataplane.errors import AnswerDiverged, GatewayError, UpstreamError
+from dataplane.errors import GatewayError
+from dataplane.errors.streams import AnswerDiverged
+from dataplane.errors.upstream import UpstreamError
 from dataplane.messages import ChatRequest, Delta, Start, StreamChunk, TextDelta, UsageDelta
 from dataplane.policies import CONTINUE, END, REGENERATE
 from dataplane.routing import Lane

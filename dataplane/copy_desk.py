@@ -4,7 +4,8 @@ lanes are worth another try.
 
 from __future__ import annotations
 
-from dataplane.errors import GatewayError, NoRelease
+from dataplane.errors import GatewayError
+from dataplane.errors.admission import NoRelease
 from dataplane.fallback import (
     CopyAnswer,
     Escalation,

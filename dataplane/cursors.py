@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dataplane.errors import CursorExpired, InvalidCursor
+from dataplane.errors.streams import CursorExpired, InvalidCursor
 
 _VERSION: Final = 1
 # Version, stream id, sequence number, expiry in epoch seconds; the tenant's slug and the MAC follow.

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from dataplane.errors import InvalidRequest
+from dataplane.errors.requests import InvalidRequest
 from dataplane.messages import Json
 from dataplane.rung_words import Mail
 

@@ -18,7 +18,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from dataplane.documents import MalformedRelease, Node, parse_json
-from dataplane.errors import Unauthorized
+from dataplane.errors.requests import Unauthorized
 from dataplane.release import canonical, key_id_of
 
 PREFIX: Final = "be-"

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from dataplane.board import BreakerBoard, Moment
 from dataplane.breaker import News, Observation, Permit
-from dataplane.errors import BreakerOpen
+from dataplane.errors.admission import BreakerOpen
 from dataplane.events import BreakersAlone, BreakersShared, Event
 from dataplane.release import Release
 from dataplane.stores.breakers import BreakerStore, BreakerStoreUnavailable

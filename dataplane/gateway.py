@@ -28,7 +28,8 @@ from dataplane.envelope import (
     error_headers,
     face_of,
 )
-from dataplane.errors import GatewayError, UnknownRoute
+from dataplane.errors import GatewayError
+from dataplane.errors.requests import UnknownRoute
 from dataplane.journey import Inbound, new_id
 from dataplane.ladder.status_desk import StatusCall
 from dataplane.retrieval.desk import OPERATION as RETRIEVE_OPERATION

@@ -22,7 +22,9 @@ from uuid import UUID
 
 import rfc8785
 
-from dataplane.errors import GatewayError, InvalidRequest, UpstreamError
+from dataplane.errors import GatewayError
+from dataplane.errors.requests import InvalidRequest
+from dataplane.errors.upstream import UpstreamError
 
 HEADER: Final = "Idempotency-Key"
 MAX_KEY_CHARACTERS: Final = 255

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from dataplane.answer_gate import AnswerGate, Checks
 from dataplane.chat import Chat
-from dataplane.errors import ValidationFailed
+from dataplane.errors.answers import ValidationFailed
 from dataplane.journey import Journey
 from dataplane.messages import ChatResponse
 from dataplane.repair.policy import WHOLE

@@ -14,7 +14,8 @@ import orjson
 from dataplane.desks import DeskCall
 from dataplane.destinations import Channel, Destination, read_destination
 from dataplane.envelope import JSON_TYPE, Header, error_body, error_headers, face_of
-from dataplane.errors import InvalidRequest, JobErased
+from dataplane.errors.jobs import JobErased
+from dataplane.errors.requests import InvalidRequest
 from dataplane.idempotency import parse_key
 from dataplane.job_queue import JobQueue
 from dataplane.jobs import OVER, Job, State, look_again_seconds, name_of, parse_job, read_id

@@ -13,7 +13,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from dataplane.destinations import HEADER, Destination
-from dataplane.errors import JobsUnavailable
+from dataplane.errors.jobs import JobsUnavailable
 from dataplane.idempotency import Scope, fingerprint_of
 from dataplane.jobs import Figures, Job, JobRequest, State
 from dataplane.journey import Journey, new_id

@@ -16,7 +16,7 @@ from uuid import UUID
 import httpx
 
 from dataplane.cursors import CursorKeys
-from dataplane.errors import JobsUnavailable
+from dataplane.errors.jobs import JobsUnavailable
 from dataplane.job_tokens import LIFE_SECONDS, JobToken, sign_token
 from dataplane.jobs import BROKEN_OFF, UNREACHED, Answer, Event, LeaseLost, Taken, Verdict, judge
 from dataplane.quota import BATCH

@@ -13,7 +13,7 @@ from typing import Final
 from uuid import UUID
 
 from dataplane.cursors import CursorKeys
-from dataplane.errors import JobTokenRefused
+from dataplane.errors.jobs import JobTokenRefused
 
 PREFIX: Final = "bj-"
 # From signing to the head of the request is a moment; the rest is for clocks that do not agree.

@@ -25,7 +25,8 @@ from uuid import UUID
 import orjson
 
 from dataplane.destinations import MEMBER
-from dataplane.errors import InvalidRequest, JobNotFound
+from dataplane.errors.jobs import JobNotFound
+from dataplane.errors.requests import InvalidRequest
 from dataplane.ids import read_named
 from dataplane.retry import backoff
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from dataplane.access import OURSELVES, ApiKey, Tenant
 from dataplane.aggregation import Result, Series
 from dataplane.envelope import Header, face_of
-from dataplane.errors import GatewayError, UpstreamError, UpstreamRejected
+from dataplane.errors import GatewayError
+from dataplane.errors.upstream import UpstreamError, UpstreamRejected
 from dataplane.evidence import Part
 from dataplane.fallback import OutageNotice
 from dataplane.frames import Ending

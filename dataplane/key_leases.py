@@ -9,7 +9,9 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from dataplane.errors import GatewayError, IdempotencyUnavailable, OwnerLost
+from dataplane.errors import GatewayError
+from dataplane.errors.idempotency import IdempotencyUnavailable
+from dataplane.errors.streams import OwnerLost
 from dataplane.idempotency import Event, LeaseLost, Outcome, Owned, settle
 from dataplane.journey import Journey
 from dataplane.outcomes import Capture, broke_off, outcome_of, outcome_of_stream

@@ -17,17 +17,11 @@ from typing import Any, Final
 import orjson
 
 from dataplane.envelope import Header, error_body, error_headers, face_of
-from dataplane.errors import (
-    Draining,
-    GatewayError,
-    IdempotencyInProgress,
-    IdempotencyUnavailable,
-    OwnerLost,
-    StreamCancelled,
-    StreamLogUnavailable,
-    StreamNotFound,
-    UpstreamInterrupted,
-)
+from dataplane.errors import GatewayError
+from dataplane.errors.admission import Draining
+from dataplane.errors.idempotency import IdempotencyInProgress, IdempotencyUnavailable
+from dataplane.errors.streams import OwnerLost, StreamCancelled, StreamLogUnavailable, StreamNotFound
+from dataplane.errors.upstream import UpstreamInterrupted
 from dataplane.frames import Ending, FrameBuffer
 from dataplane.idempotency import Done, Outcome, Owned, Running, Scope, fingerprint_of
 from dataplane.journey import Journey, Reply

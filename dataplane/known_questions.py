@@ -16,7 +16,9 @@ import numpy as np
 
 from dataplane.attempts import Attempts
 from dataplane.embedding import NEEDS, TextEmbedder
-from dataplane.errors import GatewayError, NoEligibleLane, UnsupportedRequest
+from dataplane.errors import GatewayError
+from dataplane.errors.admission import NoEligibleLane
+from dataplane.errors.requests import UnsupportedRequest
 from dataplane.journey import Journey, own_journey
 from dataplane.lane_caller import LaneCaller
 from dataplane.policies import CachedAnswers

@@ -13,7 +13,8 @@ from typing import Final
 from dataplane.answer_gate import AnswerGate
 from dataplane.continuation import Overlap
 from dataplane.credentials import Secrets
-from dataplane.errors import GatewayError, UpstreamInterrupted, UpstreamTimeout
+from dataplane.errors import GatewayError
+from dataplane.errors.upstream import UpstreamInterrupted, UpstreamTimeout
 from dataplane.frames import DONE
 from dataplane.journey import CHARACTERS_PER_TOKEN, Attempt
 from dataplane.messages import (

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from dataplane.errors import ContextLengthExceeded, InvalidRequest
+from dataplane.errors.requests import ContextLengthExceeded, InvalidRequest
 from dataplane.fields import ANTHROPIC, EMBEDDING_FIELDS, OPENAI, Carriage, carriage, refused_fields
 from dataplane.messages import ChatRequest, EmbeddingRequest
 from dataplane.routing import Lane, Provider

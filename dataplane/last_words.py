@@ -10,7 +10,10 @@ from typing import Any, Final
 from dataplane.chat import Chat
 from dataplane.copy_desk import CopyDesk
 from dataplane.envelope import JSON_TYPE, Header, error_body, error_headers, face_of
-from dataplane.errors import DeadlineExceeded, GatewayError, UpstreamError, ValidationFailed
+from dataplane.errors import GatewayError
+from dataplane.errors.admission import DeadlineExceeded
+from dataplane.errors.answers import ValidationFailed
+from dataplane.errors.upstream import UpstreamError
 from dataplane.fallback import CopyAnswer
 from dataplane.frames import DONE, Ending
 from dataplane.journey import Journey, Reply

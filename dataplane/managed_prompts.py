@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from dataplane.access import Tenant
 from dataplane.cohorts import Arm, Assignment, CanaryPlan, assign
-from dataplane.errors import UnknownPromptVersion
+from dataplane.errors.requests import UnknownPromptVersion
 from dataplane.evidence import part_of
 from dataplane.journey import Journey
 from dataplane.messages import ChatRequest, PromptReference

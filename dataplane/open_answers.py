@@ -9,7 +9,7 @@ from uuid import UUID
 
 import orjson
 
-from dataplane.errors import RepairFailed, RepairsUnavailable
+from dataplane.errors.answers import RepairFailed, RepairsUnavailable
 from dataplane.journey import Journey, hash_user, new_id
 from dataplane.messages import ChatRequest, ChatResponse
 from dataplane.repair.kept import ID_PREFIX, OpenAnswer

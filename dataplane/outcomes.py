@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from dataplane.envelope import Header
-from dataplane.errors import StreamTooLong
+from dataplane.errors.streams import StreamTooLong
 from dataplane.frames import Ending, FrameBuffer
 from dataplane.idempotency import Outcome
 from dataplane.journey import Journey

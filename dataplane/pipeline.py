@@ -26,14 +26,12 @@ from dataplane.copy_desk import CopyDesk
 from dataplane.cursors import CursorKeys
 from dataplane.destinations import read_destination
 from dataplane.envelope import JSON_TYPE
-from dataplane.errors import (
-    GatewayError,
-    IdempotencyUnavailable,
-    InvalidRequest,
-    StreamNotContinuable,
-    UpstreamError,
-    ValidationFailed,
-)
+from dataplane.errors import GatewayError
+from dataplane.errors.answers import ValidationFailed
+from dataplane.errors.idempotency import IdempotencyUnavailable
+from dataplane.errors.requests import InvalidRequest
+from dataplane.errors.streams import StreamNotContinuable
+from dataplane.errors.upstream import UpstreamError
 from dataplane.evidence import Evidence
 from dataplane.fallback import answers_from_copy
 from dataplane.idempotency import HEADER, parse_key

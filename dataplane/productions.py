@@ -13,7 +13,8 @@ from typing import Any, Final, Protocol
 import orjson
 
 from dataplane.envelope import Header, error_body, error_headers, face_of
-from dataplane.errors import GatewayError, StreamCancelled, StreamTooLong
+from dataplane.errors import GatewayError
+from dataplane.errors.streams import StreamCancelled, StreamTooLong
 from dataplane.frames import Ending, FrameBuffer
 from dataplane.journey import Attempt, Journey
 from dataplane.messages import Usage

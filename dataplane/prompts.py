@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 import jsonschema_rs
 
 from dataplane.documents import MalformedRelease, Node, child_path, kind_of
-from dataplane.errors import InvalidRequest, InvalidVariables
+from dataplane.errors.requests import InvalidRequest, InvalidVariables
 from dataplane.placeholders import PLACEHOLDER, Segments, join, names_of, split
 from dataplane.request_parser import check_parameters
 

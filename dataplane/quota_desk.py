@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from random import Random
 from typing import Any
 
-from dataplane.errors import UpstreamRateLimited
+from dataplane.errors.upstream import UpstreamRateLimited
 from dataplane.events import Event
 from dataplane.policies import QuotaPolicy
 from dataplane.quota import Place

@@ -19,7 +19,7 @@ from math import exp, inf
 from random import Random
 from typing import Any, Final
 
-from dataplane.errors import QuotaExhausted
+from dataplane.errors.admission import QuotaExhausted
 from dataplane.events import Event, QuotaAlone, QuotaLearned, QuotaPaused, QuotaShared
 from dataplane.messages import Usage
 from dataplane.policies import QUOTA_LIMITS, QUOTA_RATES, QuotaPolicy

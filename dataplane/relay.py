@@ -12,13 +12,10 @@ from dataplane.attempts import Attempts, Prepare, Work
 from dataplane.chat import Chat, able_lanes
 from dataplane.continuation import Continuation, Overlap, note_of, ways_asked_for, ways_on, why_broken_off, why_not
 from dataplane.envelope import Header
-from dataplane.errors import (
-    ContextLengthExceeded,
-    GatewayError,
-    UpstreamContextExceeded,
-    UpstreamError,
-    ValidationFailed,
-)
+from dataplane.errors import GatewayError
+from dataplane.errors.answers import ValidationFailed
+from dataplane.errors.requests import ContextLengthExceeded
+from dataplane.errors.upstream import UpstreamContextExceeded, UpstreamError
 from dataplane.frames import Ending
 from dataplane.integrity import Integrity
 from dataplane.journey import Attempt, Journey, Reply

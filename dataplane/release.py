@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from dataplane.access import AccessTable, ApiKey, Tenant
 from dataplane.cohorts import CanaryPlan
 from dataplane.documents import MalformedRelease, Node, ReleaseRefused, child_path, parse_json
-from dataplane.errors import UnknownPrompt
+from dataplane.errors.requests import UnknownPrompt
 from dataplane.ladder.activations import Activation, parse_activations
 from dataplane.ladder.policy import Ladder
 from dataplane.overrides import LaneOverride, parse_overrides

@@ -12,7 +12,8 @@ import orjson
 
 from dataplane.desks import DeskCall
 from dataplane.envelope import JSON_TYPE, Header
-from dataplane.errors import InvalidRequest, RepairsUnavailable
+from dataplane.errors.answers import RepairsUnavailable
+from dataplane.errors.requests import InvalidRequest
 from dataplane.journey import Inbound, Reply
 from dataplane.pipeline import Pipeline
 from dataplane.repair.completion import complete, parse_supplied

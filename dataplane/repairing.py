@@ -12,7 +12,8 @@ from dataplane.aggregation import Aggregation
 from dataplane.answer_gate import CUT, AnswerGate
 from dataplane.asides import Asides
 from dataplane.chat import Chat
-from dataplane.errors import GatewayError, RepairFailed
+from dataplane.errors import GatewayError
+from dataplane.errors.answers import RepairFailed
 from dataplane.journey import REPAIR, Journey
 from dataplane.json_answers import TEXT, Mended, Part, Readers, note_of, summary_of, with_parts
 from dataplane.messages import ChatResponse, Usage

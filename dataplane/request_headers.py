@@ -5,7 +5,7 @@ Every refusal names the header.
 
 from __future__ import annotations
 
-from dataplane.errors import InvalidRequest
+from dataplane.errors.requests import InvalidRequest
 from dataplane.quota import INTERACTIVE, WORKLOADS, Workload
 from dataplane.routing import MAX_DEADLINE_MS
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import orjson
 
 from dataplane.destinations import MEMBER
-from dataplane.errors import InvalidRequest
+from dataplane.errors.requests import InvalidRequest
 from dataplane.messages import ChatRequest, EmbeddingRequest, Json, PromptReference
 from dataplane.retrieval.requests import parse_reference
 from dataplane.validators.values import Source

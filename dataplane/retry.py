@@ -16,9 +16,9 @@ from random import Random
 from typing import Final
 
 from dataplane.blame import Blame, blame_for
-from dataplane.errors import (
-    GatewayError,
-    InvalidRequest,
+from dataplane.errors import GatewayError
+from dataplane.errors.requests import InvalidRequest
+from dataplane.errors.upstream import (
     UpstreamContextExceeded,
     UpstreamError,
     UpstreamInterrupted,

@@ -12,7 +12,8 @@ from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from dataplane.documents import Node, child_path
-from dataplane.errors import NoEligibleLane, UnknownRoute, UnsupportedRequest
+from dataplane.errors.admission import NoEligibleLane
+from dataplane.errors.requests import UnknownRoute, UnsupportedRequest
 from dataplane.fields import OMITTABLE
 from dataplane.fields import WIRES as _WIRES
 from dataplane.policies import (

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from dataplane.access import OURSELVES, ApiKey
 from dataplane.documents import ReleaseRefused
-from dataplane.errors import InvalidRequest, NoRelease, Unauthorized
+from dataplane.errors.admission import NoRelease
+from dataplane.errors.requests import InvalidRequest, Unauthorized
 from dataplane.eval_tokens import RUN, EvalClaims, read
 from dataplane.idempotency import HEADER
 from dataplane.journey import Admission, Inbound

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import orjson
 
-from dataplane.errors import StreamLogUnavailable, StreamNotContinuable, StreamNotFound
+from dataplane.errors.streams import StreamLogUnavailable, StreamNotContinuable, StreamNotFound
 from dataplane.frames import Ending
 from dataplane.journey import new_id
 from dataplane.productions import Production, View

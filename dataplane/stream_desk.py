@@ -15,7 +15,8 @@ from urllib.parse import parse_qsl
 import orjson
 
 from dataplane.envelope import JSON_TYPE, Header, error_body
-from dataplane.errors import InvalidRequest, OwnerLost, StreamNotFound
+from dataplane.errors.requests import InvalidRequest
+from dataplane.errors.streams import OwnerLost, StreamNotFound
 from dataplane.frames import Ending, text_of
 from dataplane.journey import Inbound, Reply
 from dataplane.pipeline import Pipeline

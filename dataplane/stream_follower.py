@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import Final
 
-from dataplane.errors import StreamLogUnavailable
+from dataplane.errors.streams import StreamLogUnavailable
 from dataplane.productions import View
 from dataplane.stores.streams import StreamLog
 

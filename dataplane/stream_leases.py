@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from dataplane.errors import OwnerLost, StreamCancelled
+from dataplane.errors.streams import OwnerLost, StreamCancelled
 from dataplane.frames import Ending
 from dataplane.productions import Production
 from dataplane.stores.streams import Lease, Standing, StreamLog

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 import orjson
 
 from dataplane.envelope import error_body
-from dataplane.errors import OwnerLost
+from dataplane.errors.streams import OwnerLost
 from dataplane.frames import Ending, text_of
 from dataplane.policies import KEEP
 from dataplane.stores.streams import Append, Standing, StoredStream, StreamLog

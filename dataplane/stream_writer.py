@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from dataplane.errors import StreamLogUnavailable
+from dataplane.errors.streams import StreamLogUnavailable
 from dataplane.events import Event, StreamLogBack, StreamLogLost
 from dataplane.productions import Production
 from dataplane.stores.streams import Append, StreamLog

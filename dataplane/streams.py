@@ -17,7 +17,8 @@ import orjson
 
 from dataplane.cursors import Cursor, CursorKeys
 from dataplane.envelope import Header
-from dataplane.errors import Draining, OwnerLost, StreamCancelled, StreamLogUnavailable, StreamNotFound
+from dataplane.errors.admission import Draining
+from dataplane.errors.streams import OwnerLost, StreamCancelled, StreamLogUnavailable, StreamNotFound
 from dataplane.frames import Ending, FrameBuffer
 from dataplane.journey import Journey, Reply, new_id
 from dataplane.policies import StreamPolicy

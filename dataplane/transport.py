@@ -5,7 +5,7 @@ them under uvloop, and the one thing that a gateway cannot do without, closing t
 leaves, is something that pyreqwest 0.15 does not do. It speaks no HTTP/2 and no proxy.
 
 Rules kept here and nowhere else:
-- Every failure of the network becomes a `dataplane.errors.UpstreamError`, with the cause chained.
+- Every failure of the network becomes a `dataplane.errors.upstream.UpstreamError`, with the cause chained.
 - Every wait is bounded by the lane's own time-outs; the deadline of the whole request is the pipeline's.
 - `close()` gives a connection back only when the answer was read to its end; otherwise the connection is aborted,
   which is how the vendor learns that nobody listens any more.
@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from dataplane.errors import UpstreamInterrupted, UpstreamMalformed, UpstreamTimeout, UpstreamUnreachable
+from dataplane.errors.upstream import UpstreamInterrupted, UpstreamMalformed, UpstreamTimeout, UpstreamUnreachable
 from dataplane.providers.base import UpstreamCall
 from dataplane.records import record
 from dataplane.timers import Timer, TimerWheel

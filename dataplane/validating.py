@@ -11,7 +11,8 @@ from typing import Final
 from dataplane.aggregation import Aggregation
 from dataplane.asides import Asides
 from dataplane.chat import Chat
-from dataplane.errors import GatewayError, ValidationFailed
+from dataplane.errors import GatewayError
+from dataplane.errors.answers import ValidationFailed
 from dataplane.journey import JUDGE, Journey
 from dataplane.json_answers import rewritten
 from dataplane.messages import ChatRequest, ChatResponse

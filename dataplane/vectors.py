@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from dataplane.errors import UpstreamMalformed
+from dataplane.errors.upstream import UpstreamMalformed
 
 Vectors = NDArray[np.float32]
 

@@ -25,7 +25,9 @@ from controlplane.work.errors import UnknownKind, WorkError
 from dataplane.access import Tenant
 from dataplane.capabilities import needs_of
 from dataplane.deadletters import PayloadState, State, shortened, summary_of
-from dataplane.errors import GatewayError, InvalidRequest, NoEligibleLane, UnknownPromptVersion, UnknownRoute
+from dataplane.errors import GatewayError
+from dataplane.errors.admission import NoEligibleLane
+from dataplane.errors.requests import InvalidRequest, UnknownPromptVersion, UnknownRoute
 from dataplane.idempotency import State as KeyState
 from dataplane.jobs import ENDPOINTS
 from dataplane.jobs import State as JobState

@@ -14,7 +14,7 @@ import orjson
 from controlplane.accounts.models import Operator
 from controlplane.audit import operations as audit
 from controlplane.ledger.repairs import Repair
-from dataplane.errors import InvalidRequest
+from dataplane.errors.requests import InvalidRequest
 from dataplane.json_answers import Readers, answer_of
 from dataplane.messages import ChatRequest, Json
 from dataplane.repair.coerce import errors_of

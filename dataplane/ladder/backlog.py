@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from dataplane.errors import JobsUnavailable
+from dataplane.errors.jobs import JobsUnavailable
 from dataplane.stores.jobs import JobStore
 
 log = logging.getLogger("ballast.ladder")

@@ -12,7 +12,7 @@ import orjson
 
 from dataplane.chat import Chat
 from dataplane.destinations import MEMBER, Channel, Destination
-from dataplane.errors import InvalidRequest
+from dataplane.errors.requests import InvalidRequest
 from dataplane.fallback import CopyAnswer
 from dataplane.idempotency import parse_key
 from dataplane.job_queue import JobQueue

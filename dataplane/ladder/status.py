@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from dataplane.access import TIERS
-from dataplane.errors import InvalidRequest
+from dataplane.errors.requests import InvalidRequest
 from dataplane.ladder.activations import NOTHING, Engaged
 from dataplane.ladder.policy import MAINTENANCE, OFF, Surface
 from dataplane.ladder.words import Spoken, speak_to_everybody

@@ -19,7 +19,8 @@ import orjson
 from dataplane.access import Tenant
 from dataplane.asgi_request import Scope
 from dataplane.envelope import JSON_TYPE, Header, MethodNotAllowed, UnknownPath
-from dataplane.errors import InvalidRequest, NoRelease
+from dataplane.errors.admission import NoRelease
+from dataplane.errors.requests import InvalidRequest
 from dataplane.ladder.desk import LadderDesk
 from dataplane.ladder.page import Reader, content_policy, index_page, plain_page, surface_page
 from dataplane.ladder.policy import Surface

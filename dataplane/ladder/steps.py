@@ -11,7 +11,9 @@ from typing import Final, Protocol
 from dataplane.attempts import Attempts
 from dataplane.chat import Chat, chat_needs
 from dataplane.copy_desk import CopyDesk
-from dataplane.errors import InvalidRequest, JobsUnavailable, NoEligibleLane
+from dataplane.errors.admission import NoEligibleLane
+from dataplane.errors.jobs import JobsUnavailable
+from dataplane.errors.requests import InvalidRequest
 from dataplane.fallback import CopyAnswer
 from dataplane.journey import Journey, Reply
 from dataplane.ladder.desk import LadderDesk, Stand

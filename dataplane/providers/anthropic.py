@@ -28,7 +28,9 @@ from typing import Any, Final
 
 import orjson
 
-from dataplane.errors import GatewayError, InvalidRequest, UpstreamMalformed
+from dataplane.errors import GatewayError
+from dataplane.errors.requests import InvalidRequest
+from dataplane.errors.upstream import UpstreamMalformed
 from dataplane.fields import ANTHROPIC, Carriage, asks_for
 from dataplane.lane_fit import DEFAULT_MAX_TOKENS, asked_output, carriage_of, misfit_of
 from dataplane.messages import (

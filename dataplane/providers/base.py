@@ -14,8 +14,8 @@ from typing import Any, Final, Protocol
 
 import orjson
 
-from dataplane.errors import (
-    GatewayError,
+from dataplane.errors import GatewayError
+from dataplane.errors.upstream import (
     UpstreamAuthFailed,
     UpstreamContextExceeded,
     UpstreamFiltered,

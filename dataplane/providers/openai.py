@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import orjson
 
-from dataplane.errors import GatewayError, UpstreamMalformed
+from dataplane.errors import GatewayError
+from dataplane.errors.upstream import UpstreamMalformed
 from dataplane.fields import OPENAI, asks_for, refused_fields
 from dataplane.frames import DONE
 from dataplane.lane_fit import cannot_carry

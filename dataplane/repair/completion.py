@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from dataplane.errors import InvalidRequest
+from dataplane.errors.requests import InvalidRequest
 from dataplane.json_answers import Mended, Readers, answer_of, note_of, with_parts
 from dataplane.messages import ChatRequest, Usage
 from dataplane.repair.kept import StillBroken

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from dataplane.errors import RepairNotFound
+from dataplane.errors.answers import RepairNotFound
 from dataplane.ids import read_named
 
 OPEN: Final = "open"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dataplane.errors import GatewayError, InvalidRequest
+from dataplane.errors import GatewayError
+from dataplane.errors.requests import InvalidRequest
 from dataplane.retrieval.found import Place
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from dataplane.access import Tenant
 from dataplane.chat import Chat
-from dataplane.errors import InvalidRequest
+from dataplane.errors.requests import InvalidRequest
 from dataplane.journey import Journey
 from dataplane.lane_fit import LaneFit
 from dataplane.messages import ChatRequest, Json

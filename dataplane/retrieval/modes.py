@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dataplane.errors import InvalidRequest
+from dataplane.errors.requests import InvalidRequest
 from dataplane.retrieval.tables import Snapshot, read_token
 
 MEMBERS: Final = ("at_least", "snapshot", "max_lag_seconds")

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import orjson
 
-from dataplane.errors import InvalidRequest
+from dataplane.errors.requests import InvalidRequest
 from dataplane.retrieval.modes import MEMBERS as MODES
 from dataplane.retrieval.modes import Mode, read_mode
 from dataplane.retrieval.policy import MAX_CHUNKS

@@ -16,7 +16,9 @@ from typing import Any, Final
 from dataplane.access import Tenant
 from dataplane.attempts import Attempts
 from dataplane.embedding import NEEDS, Embedded, TextEmbedder
-from dataplane.errors import GatewayError, NoEligibleLane, NoRelease, Unauthorized
+from dataplane.errors import GatewayError
+from dataplane.errors.admission import NoEligibleLane, NoRelease
+from dataplane.errors.requests import Unauthorized
 from dataplane.journey import RETRIEVAL, Journey
 from dataplane.lane_caller import LaneCaller
 from dataplane.lane_choice import choose_lanes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from dataplane.errors import UpstreamMalformed
+from dataplane.errors.upstream import UpstreamMalformed
 from dataplane.providers.base import UpstreamCall
 from dataplane.transport import Exchange, Limits, Transport
 

@@ -17,13 +17,9 @@ from dataplane.attempts import UsageSink
 from dataplane.blame import Blame, blame_for, timed_out
 from dataplane.breaker import Observation, Permit
 from dataplane.chat import Chat
-from dataplane.errors import (
-    BreakerOpen,
-    DeadlineExceeded,
-    GatewayError,
-    QuotaExhausted,
-    UpstreamRateLimited,
-)
+from dataplane.errors import GatewayError
+from dataplane.errors.admission import BreakerOpen, DeadlineExceeded, QuotaExhausted
+from dataplane.errors.upstream import UpstreamRateLimited
 from dataplane.events import Event, ShadowKilled, ShadowPaused, ShadowResumed
 from dataplane.fleet import FleetBreakers
 from dataplane.journey import Attempt, Inbound, Journey

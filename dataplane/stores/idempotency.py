@@ -19,7 +19,7 @@ import psycopg
 import rfc8785
 from psycopg.rows import DictRow
 
-from dataplane.errors import (
+from dataplane.errors.idempotency import (
     IdempotencyIndeterminate,
     IdempotencyMismatch,
     IdempotencyOutcomeNotKept,

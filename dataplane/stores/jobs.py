@@ -17,7 +17,8 @@ from psycopg.rows import DictRow
 
 from dataplane.deadletters import Category, category_of, shortened, storable, summary_of
 from dataplane.destinations import Destination
-from dataplane.errors import IdempotencyMismatch, JobNotFound, JobQueueFull, JobsUnavailable
+from dataplane.errors.idempotency import IdempotencyMismatch
+from dataplane.errors.jobs import JobNotFound, JobQueueFull, JobsUnavailable
 from dataplane.idempotency import Fingerprint, Scope
 from dataplane.jobs import TRANSITIONS, UNREACHED, Answer, Event, Figures, Job, LeaseLost, State, Taken, Verdict
 from dataplane.stores import jobs_sql as sql

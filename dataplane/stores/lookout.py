@@ -16,7 +16,7 @@ from uuid import UUID
 
 import psycopg
 
-from dataplane.errors import IdempotencyUnavailable
+from dataplane.errors.idempotency import IdempotencyUnavailable
 from dataplane.idempotency import Running
 
 log = logging.getLogger("ballast.idempotency")

@@ -11,7 +11,7 @@ import orjson
 import psycopg
 from psycopg.rows import DictRow
 
-from dataplane.errors import RepairNotFound, RepairsUnavailable
+from dataplane.errors.answers import RepairNotFound, RepairsUnavailable
 from dataplane.repair.kept import COMPLETED, ID_PREFIX, OPEN, OpenAnswer, Standing, StillBroken
 from dataplane.stores.postgres import make_pool, run
 

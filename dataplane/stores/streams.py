@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 from redis.exceptions import NoScriptError, RedisError
 
-from dataplane.errors import StreamLogUnavailable
+from dataplane.errors.streams import StreamLogUnavailable
 from dataplane.frames import Ending
 from dataplane.stores.redis_client import make_redis
 

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 
 from controlplane.ledger.evidence import verify_chain
 from controlplane.ledger.idempotency import IdempotencyEvidence, IdempotencyRecord
-from dataplane.errors import IdempotencyIndeterminate, IdempotencyMismatch
+from dataplane.errors.idempotency import IdempotencyIndeterminate, IdempotencyMismatch
 from dataplane.idempotency import (
     BEGINNINGS,
     TRANSITIONS,

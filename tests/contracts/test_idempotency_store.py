@@ -14,7 +14,7 @@ import pytest
 from controlplane.audit.models import GENESIS
 from controlplane.ledger.evidence import verify_chain
 from controlplane.ledger.idempotency import IdempotencyEvidence, IdempotencyRecord
-from dataplane.errors import (
+from dataplane.errors.idempotency import (
     IdempotencyIndeterminate,
     IdempotencyMismatch,
     IdempotencyOutcomeNotKept,

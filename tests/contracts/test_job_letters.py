@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from dataplane.deadletters import KEPT_CAUSES, MAX_LAPSES, fingerprint_of, summary_of
-from dataplane.errors import JobsUnavailable
+from dataplane.errors.jobs import JobsUnavailable
 from dataplane.idempotency import Scope
 from dataplane.idempotency import fingerprint_of as request_fingerprint_of
 from dataplane.ids import new_id

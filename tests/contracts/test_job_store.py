@@ -12,7 +12,8 @@ import orjson
 import psycopg
 import pytest
 
-from dataplane.errors import IdempotencyMismatch, JobNotFound, JobQueueFull, JobsUnavailable
+from dataplane.errors.idempotency import IdempotencyMismatch
+from dataplane.errors.jobs import JobNotFound, JobQueueFull, JobsUnavailable
 from dataplane.idempotency import Scope, fingerprint_of
 from dataplane.jobs import MIN_ENDS, OVER, TRANSITIONS, Answer, Event, LeaseLost, State, Verdict
 from dataplane.journey import new_id

@@ -11,7 +11,7 @@ from django.db import connections
 from django.utils import timezone
 
 from controlplane.ledger.repairs import Repair
-from dataplane.errors import RepairNotFound, RepairsUnavailable
+from dataplane.errors.answers import RepairNotFound, RepairsUnavailable
 from dataplane.journey import new_id
 from dataplane.repair.kept import COMPLETED, EXPIRED, OPEN, OpenAnswer, StillBroken
 from dataplane.stores.repairs import PostgresRepairStore

@@ -11,7 +11,7 @@ import uuid
 import pytest
 import redis.asyncio
 
-from dataplane.errors import StreamLogUnavailable
+from dataplane.errors.streams import StreamLogUnavailable
 from dataplane.frames import Ending
 from dataplane.stores.streams import LIVE, OWED, PAGE, PREFIX, Append, Checkpoint, RedisStreamLog, Standing
 from tests.contracts.conftest import LEASE_SECONDS

@@ -8,7 +8,7 @@ import asyncio
 import uuid
 from dataclasses import dataclass, field, replace
 
-from dataplane.errors import (
+from dataplane.errors.idempotency import (
     IdempotencyIndeterminate,
     IdempotencyMismatch,
     IdempotencyOutcomeNotKept,

@@ -8,7 +8,7 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass
 
-from dataplane.errors import IdempotencyUnavailable
+from dataplane.errors.idempotency import IdempotencyUnavailable
 from dataplane.journey import Inbound
 
 from .bench import BODY, FakeExchange, FakeReply, Gate, kill

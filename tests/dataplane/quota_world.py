@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from random import Random
 
 from dataplane.documents import Node
-from dataplane.errors import GatewayError, QuotaExhausted
+from dataplane.errors import GatewayError
+from dataplane.errors.admission import QuotaExhausted
 from dataplane.messages import Usage
 from dataplane.policies import QuotaPolicy
 from dataplane.quota import QuotaPool

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from dataplane.errors import StreamLogUnavailable
+from dataplane.errors.streams import StreamLogUnavailable
 from dataplane.stores.streams import CLAIM_SECONDS, Appended, Checkpoint, Followed, Lease, Standing, StoredStream
 
 OWED_SECONDS = 30.0

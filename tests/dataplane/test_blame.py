@@ -9,65 +9,66 @@ import pytest
 
 from dataplane import errors
 from dataplane.blame import Blame, blame_for, timed_out
+from dataplane.errors import admission, answers, idempotency, jobs, requests, streams, upstream
 from tests.dataplane.conftest import ERRORS
 
 AT_FAULT: dict[type[BaseException], Blame] = {
     errors.GatewayError: Blame.GATEWAY,
-    errors.InvalidRequest: Blame.CALLER,
-    errors.Unauthorized: Blame.CALLER,
-    errors.UnknownRoute: Blame.CALLER,
-    errors.UnknownPrompt: Blame.CALLER,
-    errors.UnknownPromptVersion: Blame.CALLER,
-    errors.InvalidVariables: Blame.CALLER,
-    errors.ContextLengthExceeded: Blame.CALLER,
-    errors.NoRelease: Blame.GATEWAY,
-    errors.NoEligibleLane: Blame.GATEWAY,
-    errors.UnsupportedRequest: Blame.CALLER,
-    errors.BreakerOpen: Blame.GATEWAY,
-    errors.NoLaneLeft: Blame.GATEWAY,
-    errors.Draining: Blame.GATEWAY,
-    errors.DeadlineExceeded: Blame.GATEWAY,
-    errors.QuotaExhausted: Blame.GATEWAY,
-    errors.StreamNotFound: Blame.GATEWAY,
-    errors.InvalidCursor: Blame.CALLER,
-    errors.CursorExpired: Blame.GATEWAY,
-    errors.StreamCancelled: Blame.GATEWAY,
-    errors.OwnerLost: Blame.GATEWAY,
-    errors.StreamTooLong: Blame.GATEWAY,
-    errors.AnswerDiverged: Blame.GATEWAY,
-    errors.StreamNotContinuable: Blame.GATEWAY,
-    errors.StreamLogUnavailable: Blame.GATEWAY,
-    errors.IdempotencyMismatch: Blame.CALLER,
-    errors.IdempotencyInProgress: Blame.GATEWAY,
-    errors.IdempotencyIndeterminate: Blame.GATEWAY,
-    errors.IdempotencyOutcomeNotKept: Blame.GATEWAY,
-    errors.IdempotencyUnavailable: Blame.GATEWAY,
-    errors.JobNotFound: Blame.GATEWAY,
-    errors.JobErased: Blame.GATEWAY,
-    errors.JobQueueFull: Blame.GATEWAY,
-    errors.JobsUnavailable: Blame.GATEWAY,
-    errors.JobTokenRefused: Blame.GATEWAY,
-    errors.RepairFailed: Blame.GATEWAY,
-    errors.RepairNotFound: Blame.GATEWAY,
-    errors.RepairsUnavailable: Blame.GATEWAY,
-    errors.ValidationFailed: Blame.GATEWAY,
-    errors.UpstreamError: Blame.LANE,
-    errors.UpstreamUnreachable: Blame.LANE,
-    errors.UpstreamTimeout: Blame.LANE,
-    errors.UpstreamRejected: Blame.CALLER,
-    errors.UpstreamContextExceeded: Blame.CALLER,
-    errors.UpstreamFiltered: Blame.CALLER,
-    errors.UpstreamAuthFailed: Blame.LANE,
-    errors.UpstreamRateLimited: Blame.QUOTA,
-    errors.UpstreamUnavailable: Blame.LANE,
-    errors.UpstreamInterrupted: Blame.LANE,
-    errors.UpstreamMalformed: Blame.LANE,
+    requests.InvalidRequest: Blame.CALLER,
+    requests.Unauthorized: Blame.CALLER,
+    requests.UnknownRoute: Blame.CALLER,
+    requests.UnknownPrompt: Blame.CALLER,
+    requests.UnknownPromptVersion: Blame.CALLER,
+    requests.InvalidVariables: Blame.CALLER,
+    requests.ContextLengthExceeded: Blame.CALLER,
+    admission.NoRelease: Blame.GATEWAY,
+    admission.NoEligibleLane: Blame.GATEWAY,
+    requests.UnsupportedRequest: Blame.CALLER,
+    admission.BreakerOpen: Blame.GATEWAY,
+    admission.NoLaneLeft: Blame.GATEWAY,
+    admission.Draining: Blame.GATEWAY,
+    admission.DeadlineExceeded: Blame.GATEWAY,
+    admission.QuotaExhausted: Blame.GATEWAY,
+    streams.StreamNotFound: Blame.GATEWAY,
+    streams.InvalidCursor: Blame.CALLER,
+    streams.CursorExpired: Blame.GATEWAY,
+    streams.StreamCancelled: Blame.GATEWAY,
+    streams.OwnerLost: Blame.GATEWAY,
+    streams.StreamTooLong: Blame.GATEWAY,
+    streams.AnswerDiverged: Blame.GATEWAY,
+    streams.StreamNotContinuable: Blame.GATEWAY,
+    streams.StreamLogUnavailable: Blame.GATEWAY,
+    idempotency.IdempotencyMismatch: Blame.CALLER,
+    idempotency.IdempotencyInProgress: Blame.GATEWAY,
+    idempotency.IdempotencyIndeterminate: Blame.GATEWAY,
+    idempotency.IdempotencyOutcomeNotKept: Blame.GATEWAY,
+    idempotency.IdempotencyUnavailable: Blame.GATEWAY,
+    jobs.JobNotFound: Blame.GATEWAY,
+    jobs.JobErased: Blame.GATEWAY,
+    jobs.JobQueueFull: Blame.GATEWAY,
+    jobs.JobsUnavailable: Blame.GATEWAY,
+    jobs.JobTokenRefused: Blame.GATEWAY,
+    answers.RepairFailed: Blame.GATEWAY,
+    answers.RepairNotFound: Blame.GATEWAY,
+    answers.RepairsUnavailable: Blame.GATEWAY,
+    answers.ValidationFailed: Blame.GATEWAY,
+    upstream.UpstreamError: Blame.LANE,
+    upstream.UpstreamUnreachable: Blame.LANE,
+    upstream.UpstreamTimeout: Blame.LANE,
+    upstream.UpstreamRejected: Blame.CALLER,
+    upstream.UpstreamContextExceeded: Blame.CALLER,
+    upstream.UpstreamFiltered: Blame.CALLER,
+    upstream.UpstreamAuthFailed: Blame.LANE,
+    upstream.UpstreamRateLimited: Blame.QUOTA,
+    upstream.UpstreamUnavailable: Blame.LANE,
+    upstream.UpstreamInterrupted: Blame.LANE,
+    upstream.UpstreamMalformed: Blame.LANE,
 }
 
 
 def classes(root: type[errors.GatewayError]) -> Iterator[type[errors.GatewayError]]:
-    """Every class of errors.py from `root` down; other modules have errors of their own."""
-    if root.__module__ == errors.__name__:
+    """Every class of the package from `root` down; other modules have errors of their own."""
+    if root.__module__.startswith(errors.__name__):
         yield root
     for child in root.__subclasses__():
         yield from classes(child)
@@ -97,6 +98,6 @@ def test_end_that_is_no_gateway_error_never_counts_against_the_lane(error: BaseE
 
 def test_only_a_limit_of_lane_or_route_is_a_time_out_of_the_lane() -> None:
     """The deadline of the whole request is not, nor is whatever else raises TimeoutError."""
-    assert [type(error) for error in ERRORS if timed_out(error)] == [errors.UpstreamTimeout]
+    assert [type(error) for error in ERRORS if timed_out(error)] == [upstream.UpstreamTimeout]
     assert not timed_out(TimeoutError())
     assert not timed_out(None)

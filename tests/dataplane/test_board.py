@@ -9,7 +9,7 @@ import pytest
 from dataplane.blame import Blame
 from dataplane.board import BreakerBoard, Moment
 from dataplane.breaker import Observation, Verdict
-from dataplane.errors import BreakerOpen
+from dataplane.errors.admission import BreakerOpen
 from dataplane.overrides import LaneOverride
 from dataplane.routing import RoutingTable
 

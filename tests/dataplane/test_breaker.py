@@ -20,7 +20,7 @@ from dataplane.breaker import (
     Verdict,
 )
 from dataplane.documents import Node
-from dataplane.errors import BreakerOpen
+from dataplane.errors.admission import BreakerOpen
 from dataplane.overrides import FORCED_CLOSED, FORCED_OPEN
 from dataplane.policies import BreakerPolicy
 

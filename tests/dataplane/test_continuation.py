@@ -11,13 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataplane.continuation import IfNot, Overlap, note_of, prefilled, ways_asked_for, ways_on, why_broken_off, why_not
-from dataplane.errors import (
-    AnswerDiverged,
-    DeadlineExceeded,
-    UpstreamInterrupted,
-    UpstreamRateLimited,
-    UpstreamRejected,
-)
+from dataplane.errors.admission import DeadlineExceeded
+from dataplane.errors.streams import AnswerDiverged
+from dataplane.errors.upstream import UpstreamInterrupted, UpstreamRateLimited, UpstreamRejected
 from dataplane.messages import (
     ChatRequest,
     Finish,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dataplane.__main__ import main
 from dataplane.cursors import MIN_KEY_BYTES, BadCursorKeys, Cursor, CursorKeys, parse_cursor_keys
-from dataplane.errors import CursorExpired, InvalidCursor
+from dataplane.errors.streams import CursorExpired, InvalidCursor
 from dataplane.stores.files import read_or_make_key
 
 OLD, NEW = b"o" * MIN_KEY_BYTES, b"n" * MIN_KEY_BYTES

@@ -25,7 +25,7 @@ from dataplane.deadletters import (
     summary_of,
 )
 from dataplane.envelope import FACES
-from dataplane.errors import UpstreamRateLimited
+from dataplane.errors.upstream import UpstreamRateLimited
 
 
 @pytest.mark.parametrize("code", sorted(FACES))

@@ -8,7 +8,7 @@ import json
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from dataplane.errors import Unauthorized
+from dataplane.errors.requests import Unauthorized
 from dataplane.eval_tokens import CLOCK_SECONDS, LIFE_SECONDS, EvalClaims, is_eval_token, mint, read
 from dataplane.release import key_id_of
 

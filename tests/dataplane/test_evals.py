@@ -9,7 +9,8 @@ import pytest
 
 from dataplane.access import OURSELVES, ApiKey
 from dataplane.breaker import State
-from dataplane.errors import RepairFailed, UpstreamUnreachable
+from dataplane.errors.answers import RepairFailed
+from dataplane.errors.upstream import UpstreamUnreachable
 from dataplane.journey import Admission, Inbound, Journey
 from dataplane.messages import ChatRequest
 from dataplane.open_answers import OpenAnswers

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from dataplane.errors import UpstreamInterrupted, UpstreamUnreachable
+from dataplane.errors.upstream import UpstreamInterrupted, UpstreamUnreachable
 
 from .bench import ANSWER, STREAM, Bench, FakeExchange, Gate
 from .conftest import LANE, ROUTING, breaker_policy, copy_document, retry_policy, threshold

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dataplane import errors
 from dataplane.credentials import SecretUnavailable
 from dataplane.documents import Node
+from dataplane.errors import admission, upstream
 from dataplane.fallback import (
     DEFAULT_ETA_SECONDS,
     answers_from_copy,
@@ -65,18 +66,18 @@ def test_copy_answers_where_no_lane_could_and_never_a_mistake_of_the_caller() ->
 
     assert answered == {
         SecretUnavailable,
-        errors.BreakerOpen,
-        errors.NoLaneLeft,
-        errors.DeadlineExceeded,
-        errors.QuotaExhausted,
-        errors.UpstreamError,
-        errors.UpstreamUnreachable,
-        errors.UpstreamTimeout,
-        errors.UpstreamAuthFailed,
-        errors.UpstreamRateLimited,
-        errors.UpstreamUnavailable,
-        errors.UpstreamInterrupted,
-        errors.UpstreamMalformed,
+        admission.BreakerOpen,
+        admission.NoLaneLeft,
+        admission.DeadlineExceeded,
+        admission.QuotaExhausted,
+        upstream.UpstreamError,
+        upstream.UpstreamUnreachable,
+        upstream.UpstreamTimeout,
+        upstream.UpstreamAuthFailed,
+        upstream.UpstreamRateLimited,
+        upstream.UpstreamUnavailable,
+        upstream.UpstreamInterrupted,
+        upstream.UpstreamMalformed,
     }
     assert not answers_from_copy(MalformedRelease("$", "no"))
 
@@ -200,8 +201,8 @@ def lanes(*, guarded: tuple[str, ...] = ()) -> tuple[Lane, ...]:
     return RoutingTable.parse(document).routes["chat"].lanes
 
 
-UNAVAILABLE = errors.UpstreamUnavailable("no", lane="a", status=503)
-ASKED_FOR_7 = errors.UpstreamRateLimited(lane="b", retry_after_seconds=7.0)
+UNAVAILABLE = upstream.UpstreamUnavailable("no", lane="a", status=503)
+ASKED_FOR_7 = upstream.UpstreamRateLimited(lane="b", retry_after_seconds=7.0)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from openai.types.chat import (
 )
 from openai.types.shared_params import function_definition, response_format_json_schema
 
-from dataplane.errors import InvalidRequest
+from dataplane.errors.requests import InvalidRequest
 from dataplane.fields import EMBEDDING_FIELDS, FIELDS, OMITTABLE, WIRES, Fate, carriage
 from dataplane.lane_fit import refuse_unknown_fields
 from dataplane.providers import ADAPTERS

@@ -8,7 +8,7 @@ import pytest
 
 from dataplane.blame import Blame
 from dataplane.breaker import Observation
-from dataplane.errors import BreakerOpen
+from dataplane.errors.admission import BreakerOpen
 from dataplane.fleet import FleetBreakers
 from dataplane.release import parse_document
 from dataplane.stores.breakers import BreakerStoreUnavailable, RedisBreakerStore

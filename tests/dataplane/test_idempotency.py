@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from dataplane import errors
 from dataplane.envelope import error_body, error_headers, face_of
-from dataplane.errors import InvalidRequest
+from dataplane.errors import admission, idempotency, upstream
+from dataplane.errors.requests import InvalidRequest
 from dataplane.idempotency import (
     BEGINNINGS,
     EVIDENCE,
@@ -237,10 +238,10 @@ def test_evidence_is_hashed_in_the_order_of_canonical_json():
     assert list(EVIDENCE) == sorted(EVIDENCE, key=lambda name: name.encode("utf-16-be"))
 
 
-REFUSED = errors.UpstreamRateLimited(lane="l")
-CUT = errors.UpstreamInterrupted("cut", lane="l")
-UNSENT = errors.UpstreamUnreachable("no", lane="l")
-LATE = errors.DeadlineExceeded(deadline_ms=1, stage="waiting")
+REFUSED = upstream.UpstreamRateLimited(lane="l")
+CUT = upstream.UpstreamInterrupted("cut", lane="l")
+UNSENT = upstream.UpstreamUnreachable("no", lane="l")
+LATE = admission.DeadlineExceeded(deadline_ms=1, stage="waiting")
 
 
 @pytest.mark.parametrize(
@@ -266,10 +267,10 @@ def test_failure_leaves_the_key_free_unless_something_may_have_happened(error, i
 @pytest.mark.parametrize(
     ("kind", "status", "retry_after"),
     [
-        (errors.IdempotencyMismatch, 422, None),
-        (errors.IdempotencyInProgress, 409, b"3"),
-        (errors.IdempotencyIndeterminate, 409, None),
-        (errors.IdempotencyOutcomeNotKept, 409, None),
+        (idempotency.IdempotencyMismatch, 422, None),
+        (idempotency.IdempotencyInProgress, 409, b"3"),
+        (idempotency.IdempotencyIndeterminate, 409, None),
+        (idempotency.IdempotencyOutcomeNotKept, 409, None),
     ],
 )
 def test_no_sdk_repeats_by_itself_what_a_key_forbids(kind, status, retry_after):
@@ -286,7 +287,7 @@ def test_mismatch_names_the_fields_in_words_and_for_programs():
     """Ten in the message, all of them beside it."""
     fields = tuple(f"f{n:02}" for n in range(12))
 
-    error = json.loads(error_body(errors.IdempotencyMismatch("k", fields=fields), request_id="r"))["error"]
+    error = json.loads(error_body(idempotency.IdempotencyMismatch("k", fields=fields), request_id="r"))["error"]
 
     assert error["fields"] == list(fields)
     assert "these differ: f00, f01, f02" in error["message"]

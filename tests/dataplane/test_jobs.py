@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from dataplane.errors import JobNotFound
+from dataplane.errors.jobs import JobNotFound
 from dataplane.job_metrics import job_families
 from dataplane.jobs import (
     CAP_SECONDS,

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataplane.errors import UpstreamMalformed, UpstreamUnavailable
+from dataplane.errors.upstream import UpstreamMalformed, UpstreamUnavailable
 from dataplane.journey import Inbound, Journey
 from dataplane.known_questions import BATCH, MAX_QUESTIONS, KnownQuestions
 from dataplane.messages import EmbeddingResponse

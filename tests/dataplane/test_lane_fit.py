@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from dataplane.errors import ContextLengthExceeded, InvalidRequest
+from dataplane.errors.requests import ContextLengthExceeded, InvalidRequest
 from dataplane.lane_fit import LaneFit, asked_output, estimate_tokens, is_roomier
 from dataplane.routing import Provider
 

@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from dataplane.errors import UpstreamInterrupted, UpstreamUnavailable
+from dataplane.errors.upstream import UpstreamInterrupted, UpstreamUnavailable
 from dataplane.journey import hash_user, new_id
 from dataplane.prompts import merge_parameters
 from dataplane.release import parse_document

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from dataplane.errors import UpstreamUnreachable
+from dataplane.errors.upstream import UpstreamUnreachable
 from dataplane.lane_caller import LaneCaller
 from dataplane.probes import LaneProbes
 from dataplane.providers import ADAPTERS

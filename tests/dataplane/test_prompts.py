@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataplane.errors import InvalidVariables
+from dataplane.errors.requests import InvalidVariables
 from dataplane.prompts import PromptSet, PromptVersion, placeholders, render, validate_version
 from dataplane.release import MalformedRelease
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from dataplane.errors import UpstreamRateLimited, UpstreamUnreachable
+from dataplane.errors.upstream import UpstreamRateLimited, UpstreamUnreachable
 from dataplane.quota_grants import Asking
 from dataplane.routing import RoutingTable
 from dataplane.sharding import blast_radius, lanes_of_tenant

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from dataplane.errors import QuotaExhausted
+from dataplane.errors.admission import QuotaExhausted
 from dataplane.events import QuotaAlone, QuotaLearned, QuotaPaused, QuotaShared
 from dataplane.messages import Usage
 from dataplane.quota_grants import Asking

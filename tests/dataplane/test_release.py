@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataplane.access import key_digest
-from dataplane.errors import UnknownPrompt
+from dataplane.errors.requests import UnknownPrompt
 from dataplane.release import (
     SCHEMA,
     BadSignature,

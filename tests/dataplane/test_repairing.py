@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from dataplane.errors import UpstreamInterrupted, UpstreamUnavailable
+from dataplane.errors.upstream import UpstreamInterrupted, UpstreamUnavailable
 
 from .bench import Bench, FakeExchange, Gate, event
 from .conftest import LANE, ROUTING, repair_policy

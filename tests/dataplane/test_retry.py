@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataplane.documents import MalformedRelease, Node
-from dataplane.errors import (
-    DeadlineExceeded,
-    InvalidRequest,
+from dataplane.errors.admission import DeadlineExceeded
+from dataplane.errors.requests import InvalidRequest
+from dataplane.errors.upstream import (
     UpstreamAuthFailed,
     UpstreamInterrupted,
     UpstreamMalformed,

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataplane.errors import NoEligibleLane, UnknownRoute, UnsupportedRequest
+from dataplane.errors.admission import NoEligibleLane
+from dataplane.errors.requests import UnknownRoute, UnsupportedRequest
 from dataplane.release import MalformedRelease
 from dataplane.routing import CAPABILITIES, RoutingTable, eligible_lanes
 from tests.dataplane.conftest import LANE, breaker_policy, stream_policy, threshold

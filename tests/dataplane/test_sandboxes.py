@@ -11,7 +11,8 @@ import orjson
 import pytest
 
 from dataplane.agent import ReleaseKeeper
-from dataplane.errors import InvalidRequest, NoRelease, Unauthorized
+from dataplane.errors.admission import NoRelease
+from dataplane.errors.requests import InvalidRequest, Unauthorized
 from dataplane.journey import Inbound
 from dataplane.release import (
     BadSignature,

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from dataplane.errors import StreamLogUnavailable, StreamNotFound
+from dataplane.errors.streams import StreamLogUnavailable, StreamNotFound
 from dataplane.frames import Ending
 
 from .bench import FakeExchange, FedExchange, Gate

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dataplane.access import OURSELVES
 from dataplane.documents import Node
-from dataplane.errors import UpstreamInterrupted, UpstreamUnavailable
+from dataplane.errors.upstream import UpstreamInterrupted, UpstreamUnavailable
 from dataplane.frames import DONE, Ending, digest_frames
 from dataplane.journey import Inbound, Journey
 from dataplane.messages import Usage

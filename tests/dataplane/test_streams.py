@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from dataplane.errors import StreamNotFound, UpstreamInterrupted
+from dataplane.errors.streams import StreamNotFound
+from dataplane.errors.upstream import UpstreamInterrupted
 from dataplane.frames import digest_frames
 
 from .bench import STREAM, WALL, Bench, FakeExchange, FakeReply, Gate, event

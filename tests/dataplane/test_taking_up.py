@@ -8,7 +8,8 @@ import json
 
 import pytest
 
-from dataplane.errors import StreamNotContinuable, UpstreamInterrupted, UpstreamRejected, UpstreamUnreachable
+from dataplane.errors.streams import StreamNotContinuable
+from dataplane.errors.upstream import UpstreamInterrupted, UpstreamRejected, UpstreamUnreachable
 from dataplane.frames import Ending
 from dataplane.journey import Inbound
 

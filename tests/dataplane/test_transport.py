@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from dataplane.errors import UpstreamInterrupted, UpstreamMalformed, UpstreamTimeout, UpstreamUnreachable
+from dataplane.errors.upstream import UpstreamInterrupted, UpstreamMalformed, UpstreamTimeout, UpstreamUnreachable
 from dataplane.providers.base import UpstreamCall
 from dataplane.transport import Http1Transport, Limits
 

@@ -15,7 +15,7 @@ from controlplane.api.views.changes import ChangeRow
 from controlplane.prompts import operations
 from controlplane.prompts.access import access_prompt, access_version, visible_prompts
 from controlplane.prompts.models import ChangeClass, Prompt, PromptVersion
-from dataplane.errors import InvalidVariables
+from dataplane.errors.requests import InvalidVariables
 from dataplane.prompts import PromptVersion as Servable
 from dataplane.prompts import render, validate_version
 

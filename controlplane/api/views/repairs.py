@@ -22,7 +22,7 @@ from controlplane.ledger.newest import uuid_of
 from controlplane.ledger.repairs import Repair
 from controlplane.routing.access import access_routing
 from controlplane.telemetry.outputs import REPAIR, read_outputs
-from dataplane.errors import InvalidRequest
+from dataplane.errors.requests import InvalidRequest
 from dataplane.repair.completion import Supplied, parse_supplied
 from dataplane.repair.kept import ID_PREFIX, OPEN, STATES
 

@@ -17,7 +17,7 @@ import pytest
 
 from dataplane.assembly import Stores
 from dataplane.cursors import CursorKeys
-from dataplane.errors import JobsUnavailable, JobTokenRefused
+from dataplane.errors.jobs import JobsUnavailable, JobTokenRefused
 from dataplane.job_runner import DEAF_SECONDS, JobRunner
 from dataplane.job_tokens import JobToken, read_token, sign_token
 from dataplane.jobs import MAX_FAILURES, MIN_WAIT_SECONDS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dataplane.errors import JobsUnavailable
+from dataplane.errors.jobs import JobsUnavailable
 from dataplane.ladder.backlog import Backlog
 
 

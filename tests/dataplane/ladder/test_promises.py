@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dataplane.errors import JobQueueFull, JobsUnavailable
+from dataplane.errors.jobs import JobQueueFull, JobsUnavailable
 from dataplane.job_queue import JobQueue
 from dataplane.jobs import Figures, Job, State
 from dataplane.ladder.promises import Promises

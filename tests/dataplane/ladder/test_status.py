@@ -14,7 +14,8 @@ import pytest
 
 from dataplane.access import TIERS
 from dataplane.envelope import MethodNotAllowed, UnknownPath
-from dataplane.errors import InvalidRequest, NoRelease
+from dataplane.errors.admission import NoRelease
+from dataplane.errors.requests import InvalidRequest
 from dataplane.ladder.desk import LadderDesk
 from dataplane.ladder.page import WORDS
 from dataplane.ladder.status_desk import BANNER, PAGES, STATUS, StatusCall, StatusDesk

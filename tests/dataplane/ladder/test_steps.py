@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dataplane.errors import UpstreamUnreachable
+from dataplane.errors.upstream import UpstreamUnreachable
 from dataplane.journey import Inbound
 from tests.dataplane.bench import ANSWER, STREAM, WALL, FakeExchange, Gate
 from tests.dataplane.conftest import CANARY

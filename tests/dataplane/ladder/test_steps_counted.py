@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from dataplane.errors import UpstreamUnreachable
+from dataplane.errors.upstream import UpstreamUnreachable
 from dataplane.sketches import Sketch
 from tests.dataplane.bench import Gate
 from tests.dataplane.stream_world import done

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from dataplane.cursors import CursorKeys
-from dataplane.errors import UpstreamInterrupted
+from dataplane.errors.upstream import UpstreamInterrupted
 from dataplane.idempotency import Event
 from dataplane.job_tokens import JobToken, sign_token
 from dataplane.jobs import Answer, judge

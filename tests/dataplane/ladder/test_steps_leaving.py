@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataplane.errors import UpstreamUnreachable
+from dataplane.errors.upstream import UpstreamUnreachable
 from dataplane.release import parse_document
 from tests.dataplane.bench import ANSWER, FakeExchange, Gate
 from tests.dataplane.stream_world import calm, done

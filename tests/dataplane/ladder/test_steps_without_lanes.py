@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from dataplane.errors import JobsUnavailable
+from dataplane.errors.jobs import JobsUnavailable
 from tests.dataplane.bench import FakeExchange, Gate
 from tests.dataplane.conftest import threshold
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataplane.errors import (
-    InvalidRequest,
+from dataplane.errors.requests import InvalidRequest
+from dataplane.errors.upstream import (
     UpstreamAuthFailed,
     UpstreamInterrupted,
     UpstreamMalformed,

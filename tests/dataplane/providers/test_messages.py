@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from dataplane.errors import InvalidRequest
+from dataplane.errors.requests import InvalidRequest
 from dataplane.messages import (
     ChatResponse,
     ChunkEncoder,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dataplane.errors import InvalidRequest
+from dataplane.errors.requests import InvalidRequest
 from dataplane.retrieval.freshness import Outcome, Standing, judge
 from dataplane.retrieval.modes import ANY, Mode, read_mode
 from dataplane.retrieval.policy import Corpora, Corpus

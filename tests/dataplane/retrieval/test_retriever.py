@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from dataplane.embedding import Embedded
-from dataplane.errors import NoEligibleLane, UpstreamUnavailable
+from dataplane.errors.admission import NoEligibleLane
+from dataplane.errors.upstream import UpstreamUnavailable
 from dataplane.journey import Inbound, Journey
 from dataplane.release import parse_document
 from dataplane.retrieval.counting import RetrievalCounts

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dataplane.errors import UpstreamUnavailable
+from dataplane.errors.upstream import UpstreamUnavailable
 from dataplane.journey import Inbound, Journey
 from dataplane.release import parse_document
 from dataplane.shadow import offering as module

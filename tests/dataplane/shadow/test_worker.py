@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dataplane.errors import UpstreamInterrupted, UpstreamRateLimited, UpstreamUnreachable
+from dataplane.errors.upstream import UpstreamInterrupted, UpstreamRateLimited, UpstreamUnreachable
 from dataplane.events import ShadowKilled, ShadowPaused, ShadowResumed
 from dataplane.release import parse_document
 from dataplane.shadow.bounded import MAX_ANSWER_BYTES

@@ -11,7 +11,7 @@ import httpx
 import openai
 import pytest
 
-from dataplane.errors import UpstreamRateLimited
+from dataplane.errors.upstream import UpstreamRateLimited
 from dataplane.providers import ADAPTERS
 
 # Each look is a round trip, so the simulator has time to notice between two of them.
