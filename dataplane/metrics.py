@@ -42,8 +42,14 @@ class QuotaCounts(Protocol):
     """What a process can say of a quota that it shares, such as `QuotaShare`."""
 
     name: str
-    granted: int
-    throttled: int
+
+    @property
+    def granted(self) -> int:
+        """How many requests got leave here."""
+
+    @property
+    def throttled(self) -> int:
+        """How many of them their provider refused."""
 
     @property
     def waiting(self) -> int:

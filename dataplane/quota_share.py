@@ -1,4 +1,4 @@
-"""One worker's part in one pool of `quota`: what it may hand out by itself, who waits here, and its turns.
+"""One worker's part in one pool of `quota`: what it may hand out by itself, and what it tells and hears in its turns.
 
 A request takes from the lease if it can, which waits for nothing. Else it waits for a turn, in which the worker tells
 and hears everything at once, so that turns grow with time and not with requests. While the store cannot be asked, the
@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from bisect import insort
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import replace
 from math import exp, inf
 from random import Random
 from typing import Any, Final
@@ -23,21 +21,13 @@ from dataplane.errors.admission import QuotaExhausted
 from dataplane.events import Event, QuotaAlone, QuotaLearned, QuotaPaused, QuotaShared
 from dataplane.messages import Usage
 from dataplane.policies import QUOTA_LIMITS, QUOTA_RATES, QuotaPolicy
-from dataplane.quota import (
-    BATCH,
-    INTERACTIVE,
-    NOTHING,
-    RATES,
-    Amounts,
-    Entry,
-    Hearing,
-    Place,
-    QuotaPool,
-    Telling,
-    Terms,
-)
+from dataplane.quota import BATCH, INTERACTIVE, NOTHING, RATES, Amounts, Hearing, Place, Telling, Terms
+from dataplane.quota_counterpart import Counterpart
+from dataplane.quota_counts import Demand, Granted
 from dataplane.quota_grants import Asking, Estimates, Grant
-from dataplane.stores.quota import QuotaStore, QuotaStoreUnavailable
+from dataplane.quota_line import Line, Waiter
+from dataplane.quota_turns import Turns
+from dataplane.stores.quota import QuotaStore
 from dataplane.timers import TimerWheel
 
 log = logging.getLogger("ballast.quota")
@@ -50,35 +40,15 @@ FARTHEST_MS: Final = 250.0
 LAZY_MS: Final = 100.0
 # With a concurrency to keep, a worker that has something under way says so, or it would be thought dead.
 ALIVE_MS: Final = 1_000.0
-RETURN_SECONDS: Final = 1.0
 # What was heard of the fleet so long ago says nothing of it now.
 STALE_MS: Final = 3_000.0
-# How many of those who wait here ask for their place in one turn, and how long a place holds.
-PLACES: Final = 100
-PLACE_MS: Final = 250.0
-# A lease is asked for somewhat larger than what was used lately.
-SPARE: Final = 1.5
-DEMAND_MEMORY_MS: Final = 1_000.0
 # At most so much later than asked do workers of one fleet come back after a 429.
 JITTER: Final = 0.1
 MAX_JITTER_MS: Final = 1_000.0
 # A provider that asks for more is asked again all the same: it may have been told something else meanwhile.
 MAX_PAUSE_MS: Final = 3_600_000.0
-MAX_WAITS_KEPT: Final = 1_000
 # Whoever waits for so long does so because nothing is left, not for a turn.
 FULL_SECONDS: Final = 1.0
-
-
-@dataclass(slots=True)
-class _Waiter:
-    entry: Entry
-    asking: Asking
-    future: asyncio.Future[Grant]
-    since: float
-    until: float
-    announce: Callable[[Place], None] | None
-    first: Place | None = None
-    place: Place | None = None
 
 
 class QuotaShare:
@@ -102,35 +72,31 @@ class QuotaShare:
         self.name = name
         self.account = account
         self.policy = policy
-        self._worker = worker
-        self._store = store
         self._timers = timers
         self._report = report
         self._clock = clock
         self._wall = wall
         self._rng = rng
         self._terms = Terms.of(policy)
-        self._own_terms = Terms.of(policy, part=1.0 / policy.fleet_workers.value)
-        # Where nobody can be asked, the worker is on its own from the start.
-        self._own: QuotaPool | None = None if store is not None else QuotaPool(now=self._now(), is_empty=True)
         self._bounded = [rate for rate, _ in self._terms.bounded()]
+        self._line = Line(worker)
+        self._turns = Turns(name, self._turn, now=self._now)
+        self._counterpart = Counterpart(
+            name,
+            worker=worker,
+            store=store,
+            terms=self._terms,
+            own_terms=_part_of(policy),
+            now=self._now,
+            on_alone=self._be_alone,
+            on_return=self._come_back,
+        )
 
         self._lease = list(NOTHING)
         self._lease_slots = 0
         self._lease_until = -inf
-        self._taken = 0
-        self._taken_input = 0.0
-        self._taken_output = 0.0
-        self._demand = 0.0  # requests per millisecond, lately
-        self._mean_amounts: Amounts = NOTHING
+        self._demand = Demand()
 
-        self._tickets = 0
-        self._waiting: dict[str, _Waiter] = {}
-        self._gone: dict[str, Amounts] = {}  # left here, and perhaps granted there
-        self._came: list[Entry] = []
-        self._newcomers: list[str] = []  # who have not been told their place
-        self._left: list[str] = []
-        self._owed: list[str] = []  # left while the fleet could not be told
         self._settled = list(NOTHING)
         self._held_ms = 0.0
         self._held_count = 0
@@ -142,32 +108,31 @@ class QuotaShare:
         self._heard: Hearing | None = None
         self._others_wait = False
         self._number = 0
-        self._unheard: Telling | None = None
-        self._turned_at = -inf
-        self._places_at = -inf
-        self._next_at = -inf
-        self._due = inf
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._returning: asyncio.Task[None] | None = None
 
         self.in_flight = 0
         self.vip_in_flight = 0
         self._estimates = Estimates()
-        self.granted = 0
-        self.throttled = 0
-        self._reported = (0, 0)
-        self._waits: list[float] = []
+        self._granted = Granted()
 
     @property
     def waiting(self) -> int:
         """How many wait at this worker."""
-        return len(self._waiting)
+        return len(self._line.waiters)
+
+    @property
+    def granted(self) -> int:
+        """How many got leave here."""
+        return self._granted.granted
+
+    @property
+    def throttled(self) -> int:
+        """How many of them their provider refused."""
+        return self._granted.throttled
 
     @property
     def is_alone(self) -> bool:
         """True while the fleet cannot be asked."""
-        return self._own is not None
+        return self._counterpart.is_alone
 
     @property
     def paused_seconds(self) -> float:
@@ -179,8 +144,7 @@ class QuotaShare:
         """How long the request that waits longest at this worker has waited; 0 where none waits. What is batch is left
         out: it may wait for as long as it takes.
         """
-        oldest = next((one.since for one in self._waiting.values() if one.entry.workload == INTERACTIVE), None)
-        return 0.0 if oldest is None else max(0.0, self._now() - oldest) / 1000.0
+        return self._line.oldest_ms(self._now()) / 1000.0
 
     @property
     def utilisation(self) -> float:
@@ -193,7 +157,7 @@ class QuotaShare:
             return 1.0
         if self._heard is None:
             return 0.0
-        faded = self._heard.used_share * exp(min(0.0, self._turned_at - now) / self._terms.window_ms)
+        faded = self._heard.used_share * exp(min(0.0, self._turns.last_at - now) / self._terms.window_ms)
         return min(1.0, faded / (1.0 - self._terms.headroom))
 
     def adopt(self, policy: QuotaPolicy) -> None:
@@ -202,28 +166,24 @@ class QuotaShare:
             return
         self.policy = policy
         self._terms = Terms.of(policy)
-        self._own_terms = Terms.of(policy, part=1.0 / policy.fleet_workers.value)
+        self._counterpart.terms, self._counterpart.own_terms = self._terms, _part_of(policy)
         self._bounded = [rate for rate, _ in self._terms.bounded()]
-        self._hurry(0.0)
+        self._turns.hurry(0.0)
 
     @property
     def is_idle(self) -> bool:
         """True when nothing is under way and nobody waits."""
-        return not self._waiting and not self.in_flight
+        return not self._line.waiters and not self.in_flight
 
     async def stop(self) -> None:
         """Take no more turns; whoever waits is told by whoever cancels them."""
-        tasks = [task for task in (self._task, self._returning) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._task = self._returning = None
+        await asyncio.gather(self._turns.stop(), self._counterpart.stop())
 
     # Requests.
 
     def take_nowait(self, asking: Asking) -> Grant | None:
         """Leave from the lease, or None: then `wait` is what helps."""
-        if self._waiting or self._lease_slots < 1:
+        if self._line.waiters or self._lease_slots < 1:
             return None
         now = self._now()
         if now >= self._lease_until or now < self._paused_until:
@@ -240,11 +200,12 @@ class QuotaShare:
         lease[2] -= input_tokens
         lease[3] -= output_tokens
         self._lease_slots -= 1
-        self._taken += 1
-        self._taken_input += input_tokens
-        self._taken_output += output_tokens
-        if self._lease_slots * 2 < self._taken and self._due > now:
-            self._hurry(0.0)  # before it is used up
+        demand = self._demand
+        demand.taken += 1
+        demand.taken_input += input_tokens
+        demand.taken_output += output_tokens
+        if self._lease_slots * 2 < demand.taken and self._turns.due > now:
+            self._turns.hurry(0.0)  # before it is used up
         return self._begin(amounts, asking, now, 0.0)
 
     async def wait(self, asking: Asking, *, seconds: float, announce: Callable[[Place], None] | None = None) -> Grant:
@@ -255,18 +216,21 @@ class QuotaShare:
         """
         now = self._now()
         amounts = self._estimates.amounts(asking)
-        self._taken += 1
-        self._taken_input += amounts[2]
-        self._taken_output += amounts[3]
-        self._tickets += 1
-        ticket = f"{self._worker}:{self._tickets}"
-        entry = Entry(ticket, asking.workload, asking.tenant, self.policy.weight(asking.tier), asking.is_vip, amounts)
+        demand = self._demand
+        demand.taken += 1
+        demand.taken_input += amounts[2]
+        demand.taken_output += amounts[3]
         future: asyncio.Future[Grant] = self._timers.loop.create_future()
-        waiter = _Waiter(entry, asking, future, now, now + seconds * 1000.0, announce)
-        self._waiting[ticket] = waiter
-        self._came.append(entry)
-        self._newcomers.append(ticket)
-        self._hurry(0.0)
+        waiter = self._line.enter(
+            asking,
+            amounts,
+            weight=self.policy.weight(asking.tier),
+            future=future,
+            since=now,
+            until=now + seconds * 1000.0,
+            announce=announce,
+        )
+        self._turns.hurry(0.0)
         try:
             with self._timers.deadline(seconds):
                 return await future
@@ -277,10 +241,8 @@ class QuotaShare:
                 future.result().give_back()  # granted at the moment at which its caller left
             raise
         finally:
-            if self._waiting.pop(ticket, None) is not None:
-                self._gone[ticket] = amounts
-                self._left.append(ticket)
-                self._hurry(LAZY_MS)
+            if self._line.leave(waiter):
+                self._turns.hurry(LAZY_MS)
 
     def settle(self, grant: Grant, used: Usage, *, is_complete: bool) -> None:
         """See `Grant.settle`."""
@@ -302,7 +264,7 @@ class QuotaShare:
 
     def refused(self, *, retry_after_seconds: float | None, lane: str) -> None:
         """A provider said 429: nobody of the fleet asks until it said."""
-        self.throttled += 1
+        self._granted.throttled += 1
         now = self._now()
         asked_ms = min(MAX_PAUSE_MS, max(0.0, (retry_after_seconds or 0.0) * 1000.0))
         pause_ms = min(MAX_PAUSE_MS, asked_ms + min(MAX_JITTER_MS, asked_ms * JITTER) * self._rng.random())
@@ -320,7 +282,7 @@ class QuotaShare:
         self._pause_ms = max(pause_ms, self._pause_ms or 0.0)
         self._paused_until = max(self._paused_until, now + max(pause_ms, CLOSEST_MS))
         self._drop_lease()
-        self._hurry(0.0)
+        self._turns.hurry(0.0)
 
     def learn(self, limits_per_minute: Mapping[int, float]) -> None:
         """A provider named its limits, by their place in QUOTA_RATES."""
@@ -337,20 +299,18 @@ class QuotaShare:
                         at=self._wall(), pool=self.name, limit=QUOTA_RATES[rate], declared=declared, learned=limit
                     )
                 )
-            self._hurry(LAZY_MS)
+            self._turns.hurry(LAZY_MS)
 
     def state(self) -> dict[str, Any]:
         """How the pool stands, as this worker knows it, with what happened since this was last asked for.
 
         Shape: the member `quotas` of reports.
         """
-        heard = None if self._now() - self._turned_at > STALE_MS else self._heard
+        heard = None if self._now() - self._turns.last_at > STALE_MS else self._heard
         terms = self._terms.with_learned(self._learned)
         limits = {name: limit for name, limit in zip(QUOTA_RATES, terms.limits, strict=True) if limit is not None}
         if terms.concurrency is not None:
             limits[QUOTA_LIMITS[-1]] = terms.concurrency
-        waits, self._waits = sorted(self._waits), []
-        (granted, throttled), self._reported = self._reported, (self.granted, self.throttled)
         waiting = (0, 0) if heard is None else heard.waiting
         etas = (None, None) if heard is None else heard.eta_ms
         return {
@@ -369,10 +329,7 @@ class QuotaShare:
             },
             "in_flight": self.in_flight,
             "used_share": 0.0 if heard is None else round(heard.used_share, 4),
-            "granted": self.granted - granted,
-            "throttled": self.throttled - throttled,
-            "waited_ms_p50": _quantile(waits, 0.5, of=self.granted - granted),
-            "waited_ms_p95": _quantile(waits, 0.95, of=self.granted - granted),
+            **self._granted.since_reported(),
         }
 
     # What comes and goes.
@@ -380,9 +337,9 @@ class QuotaShare:
     def _begin(self, amounts: Amounts, asking: Asking, now: float, waited_ms: float) -> Grant:
         self.in_flight += 1
         self.vip_in_flight += asking.is_vip
-        self.granted += 1
-        if waited_ms and len(self._waits) < MAX_WAITS_KEPT:
-            insort(self._waits, waited_ms)
+        self._granted.granted += 1
+        if waited_ms:
+            self._granted.note_wait(waited_ms)
         return Grant(self, amounts, asking, now, waited_ms)
 
     def _end(self, grant: Grant) -> float:
@@ -390,8 +347,8 @@ class QuotaShare:
         self.in_flight -= 1
         self.vip_in_flight -= grant.asking.is_vip
         within_ms = CLOSEST_MS if self._others_wait and self._terms.concurrency is not None else LAZY_MS
-        if now + within_ms < self._due:
-            self._hurry(within_ms)
+        if now + within_ms < self._turns.due:
+            self._turns.hurry(within_ms)
         return now
 
     def _put_back(self, amounts: Amounts) -> None:
@@ -402,84 +359,25 @@ class QuotaShare:
         self._put_back((self._lease[0], self._lease[1], self._lease[2], self._lease[3]))
         self._lease, self._lease_slots, self._lease_until = list(NOTHING), 0, -inf
 
-    def _wants(self, now: float) -> tuple[Amounts, int]:
-        """A lease that would last until the next: what was asked for lately, and somewhat more."""
-        elapsed = min(DEMAND_MEMORY_MS, max(CLOSEST_MS, now - self._turned_at))
-        faded = exp(-elapsed / DEMAND_MEMORY_MS)
-        self._demand = self._demand * faded + (1.0 - faded) * self._taken / elapsed
-        if self._taken:
-            input_tokens, output_tokens = self._taken_input / self._taken, self._taken_output / self._taken
-            self._mean_amounts = (1.0, input_tokens + output_tokens, input_tokens, output_tokens)
-        self._taken, self._taken_input, self._taken_output = 0, 0.0, 0.0
-        slots = int(self._demand * self._terms.lease_ms * SPARE + 0.5)
-        if not slots:
-            return NOTHING, 0
-        _, tokens, input_tokens, output_tokens = self._mean_amounts
-        larger = slots * SPARE
-        return (float(slots), tokens * larger, input_tokens * larger, output_tokens * larger), slots
-
     # Turns.
 
-    def _hurry(self, within_ms: float) -> None:
-        due = self._now() + within_ms
-        if due >= self._due:
-            return
-        self._due = due
-        if self._task is None:
-            self._task = asyncio.create_task(self._turn_regularly(), name=f"quota {self.name}")
-        self._wake.set()
-
-    async def _turn_regularly(self) -> None:
-        while True:
-            earliest = self._turned_at + (CLOSEST_MS if self._others_wait else 0.0)
-            delay = max(self._due, earliest) - self._now()
-            if delay > 0:
-                self._wake.clear()
-                try:
-                    async with asyncio.timeout(None if delay == inf else delay / 1000.0):
-                        await self._wake.wait()
-                except TimeoutError:
-                    pass
-                continue
-            self._due = inf
-            try:
-                await self._turn()
-            except Exception:  # whoever waits must not wait for ever because of one mistake
-                log.exception("a turn at quota %r failed", self.name)
-                self._hurry(FARTHEST_MS)
-
     async def _turn(self) -> None:
-        if self._own is not None:
-            self._hear(self._own.turn("", self._tell(), self._own_terms, now=self._now()), told_at=self._now())
-            return
-        store = self._store
-        if store is None:
-            raise RuntimeError("there is no store, and no pool of its own")
-        told = self._unheard = self._unheard or self._tell()
-        told_at = self._now()
-        try:
-            heard = await store.turn(self.name, self._worker, told, self._terms)
-        except QuotaStoreUnavailable as exc:
-            self._be_alone(str(exc))
-            return
-        self._unheard = None
-        self._hear(heard, told_at=told_at)
+        came = await self._counterpart.turn(self._tell)
+        if came is not None:
+            heard, told_at = came
+            self._hear(heard, told_at=told_at)
 
     def _tell(self) -> Telling:
         now = self._now()
         self._drop_lease()
         self._number += 1
-        wants, slots = self._wants(now)
-        # Who has just come first: they may be waiting for what they cannot have.
-        places = [ticket for ticket in self._newcomers[:PLACES] if ticket in self._waiting]
-        del self._newcomers[:PLACES]
-        if now - self._places_at >= PLACE_MS and len(places) < PLACES:
-            self._places_at = now
-            places += islice((ticket for ticket in self._waiting if ticket not in places), PLACES - len(places))
+        elapsed_ms = max(CLOSEST_MS, now - self._turns.last_at)
+        wants, slots = self._demand.wants(elapsed_ms, lease_ms=self._terms.lease_ms)
+        news = self._line.tell(now, is_owed=self._counterpart.is_away)
         told = Telling(
             number=self._number,
-            entries=self._came,
-            left=self._left,
+            entries=news.came,
+            left=news.left,
             settled=(self._settled[0], self._settled[1], self._settled[2], self._settled[3]),
             in_flight=self.in_flight,
             vip_in_flight=self.vip_in_flight,
@@ -488,16 +386,14 @@ class QuotaShare:
             wants_slots=slots,
             pause_ms=self._pause_ms,
             learned=self._learned_news if self.policy.learn else {},
-            places=places,
+            places=news.places,
             is_back=self._is_back,
         )
-        if self._own is not None and self._store is not None:
-            self._owed += self._left
-        self._came, self._left, self._settled = [], [], list(NOTHING)
+        self._settled = list(NOTHING)
         self._held_ms, self._held_count = 0.0, 0
         self._pause_ms, self._learned_news = None, {}
         self._is_back = False
-        self._turned_at = now
+        self._turns.last_at = now
         return told
 
     def _hear(self, heard: Hearing, *, told_at: float) -> None:
@@ -506,64 +402,46 @@ class QuotaShare:
         self._bounded = [rate for rate, limit in enumerate(heard.limits) if limit is not None]
         self._paused_until = max(now + heard.paused_ms, self._paused_until if self._pause_ms is not None else -inf)
         for ticket in heard.granted:
-            waiter = self._waiting.pop(ticket, None)
-            if waiter is None or waiter.future.done():
-                # Who left, or has just been told that it takes too long.
-                self._put_back(self._gone.pop(ticket, NOTHING) if waiter is None else waiter.entry.amounts)
+            waiter, amounts = self._line.take(ticket)
+            if waiter is None:
+                self._put_back(amounts)
                 continue
-            grant = self._begin(waiter.entry.amounts, waiter.asking, now, now - waiter.since)
+            grant = self._begin(amounts, waiter.asking, now, now - waiter.since)
             grant.position = 0 if waiter.first is None else waiter.first.position
             waiter.future.set_result(grant)
-        open_ends = [*self._left, *self._owed]
-        self._gone = {ticket: self._gone[ticket] for ticket in open_ends if ticket in self._gone}
+        self._line.forget_gone()
         if heard.is_new:
-            self._enter_all()
+            self._line.tell_anew()
         if heard.slots and self._pause_ms is None:
             self._lease, self._lease_slots = list(heard.lease), heard.slots
             self._lease_until = told_at + self._terms.lease_ms
         self._others_wait = any(heard.waiting)
+        self._turns.apart_ms = CLOSEST_MS if self._others_wait else 0.0
         for ticket, place in heard.places.items():
-            self._note_place(ticket, place, now)
+            if (late := self._line.place(ticket, place, now)) is not None:
+                # Nobody is kept waiting for what they cannot have.
+                late.future.set_exception(self._exhausted(late, allowed_seconds=(late.until - late.since) / 1000.0))
         self._plan(heard, now)
-
-    def _note_place(self, ticket: str, place: Place, now: float) -> None:
-        waiter = self._waiting.get(ticket)
-        if waiter is None or waiter.future.done():
-            return
-        before, waiter.place = waiter.place, place
-        waiter.first = waiter.first or place
-        if now + place.eta_ms > waiter.until:
-            # Nobody is kept waiting for what they cannot have.
-            waiter.future.set_exception(self._exhausted(waiter, allowed_seconds=(waiter.until - waiter.since) / 1000.0))
-        elif waiter.announce is not None and (before is None or before.position != place.position):
-            waiter.announce(place)
 
     def _plan(self, heard: Hearing, now: float) -> None:
         """When to come again, unless something happens before."""
-        if self._came or self._newcomers or self._pause_ms is not None:
-            self._hurry(0.0)
-        if heard.places:
-            soonest = now + min(place.eta_ms for place in heard.places.values())
-            # Newcomers say when their turn comes; that of those before them stays as it was told.
-            is_whole = self._places_at == self._turned_at or self._next_at <= now
-            self._next_at = soonest if is_whole else min(soonest, self._next_at)
-        if self._waiting:
+        turns, line = self._turns, self._line
+        if line.has_come or self._pause_ms is not None:
+            turns.hurry(0.0)
+        next_ms = line.next_ms(heard.places, now, told_at=turns.last_at)
+        if line.waiters:
             # Half the time that is left, so that few turns go before the one that grants, and it comes soon. A pool of
             # its own has nobody else to empty its buckets.
             farthest = CLOSE_MS if self.is_alone else FARTHEST_MS
-            self._hurry(min(farthest, max(CLOSE_MS, (self._next_at - now) / 2)))
+            turns.hurry(min(farthest, max(CLOSE_MS, next_ms / 2)))
         if self._lease_until > now:
-            self._hurry(self._lease_until - now)
-        if self._left or any(self._settled):
-            self._hurry(LAZY_MS)
+            turns.hurry(self._lease_until - now)
+        if line.has_left or any(self._settled):
+            turns.hurry(LAZY_MS)
         if self.in_flight and self._terms.concurrency is not None:
-            self._hurry(ALIVE_MS)
+            turns.hurry(ALIVE_MS)
 
-    def _enter_all(self) -> None:
-        """Whoever waits here is told anew, to a pool that may not know them."""
-        self._came = [waiter.entry for waiter in self._waiting.values()]
-
-    def _exhausted(self, waiter: _Waiter, *, allowed_seconds: float) -> QuotaExhausted:
+    def _exhausted(self, waiter: Waiter, *, allowed_seconds: float) -> QuotaExhausted:
         place = waiter.place
         return QuotaExhausted(
             account=self.account,
@@ -580,46 +458,25 @@ class QuotaShare:
         log.warning("quota %r is kept by this worker alone: %s", self.name, reason)
         self._report(QuotaAlone(at=self._wall(), pool=self.name, reason=reason))
         now = self._now()
-        self._own = QuotaPool(now=now, is_empty=True)
         if now < self._paused_until:
             # What the fleet knew of a pause holds here too.
             self._pause_ms = max(self._paused_until - now, self._pause_ms or 0.0)
-        self._enter_all()
-        self._returning = asyncio.create_task(self._try_to_return(), name=f"quota {self.name} return")
-        self._hurry(0.0)
-
-    async def _try_to_return(self) -> None:
-        store = self._store
-        while store is not None and self._unheard is not None:
-            await asyncio.sleep(RETURN_SECONDS)
-            told_at = self._now()
-            try:
-                heard = await store.turn(self.name, self._worker, self._unheard, self._terms)
-            except QuotaStoreUnavailable:
-                continue
-            except Exception:
-                log.exception("quota %r could not be shared again", self.name)
-                continue
-            self._come_back(heard, told_at)
+        self._line.tell_anew()
+        self._turns.hurry(0.0)
 
     def _come_back(self, heard: Hearing, told_at: float) -> None:
         log.warning("quota %r is shared with the fleet again", self.name)
         self._report(QuotaShared(at=self._wall(), pool=self.name))
-        self._unheard, self._own = None, None
         # Numbers went on meanwhile, so the next turn is a new one to the fleet.
         self._is_back = True
-        self._left, self._owed = [*self._owed, *self._left], []
-        self._enter_all()
+        self._line.return_to_fleet()
         self._hear(replace(heard, lease=NOTHING, slots=0), told_at=told_at)  # that lease is of long ago
-        self._hurry(0.0)
+        self._turns.hurry(0.0)
 
     def _now(self) -> float:
         return self._clock() * 1000.0
 
 
-def _quantile(waits: list[float], share: float, *, of: int) -> float | None:
-    """Of so many requests, of which those that waited did so for `waits`, sorted."""
-    if not of:
-        return None
-    place = int(share * of) - (of - len(waits))
-    return 0.0 if place < 0 or not waits else round(waits[min(place, len(waits) - 1)], 1)
+def _part_of(policy: QuotaPolicy) -> Terms:
+    """What one worker keeps to by itself."""
+    return Terms.of(policy, part=1.0 / policy.fleet_workers.value)

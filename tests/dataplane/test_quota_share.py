@@ -219,7 +219,7 @@ async def test_leave_for_who_has_just_been_told_that_it_takes_too_long_goes_back
     real = share._hear
 
     def hear(heard, *, told_at):
-        for waiter in share._waiting.values():
+        for waiter in share._line.waiters.values():
             waiter.future.set_exception(share._exhausted(waiter, allowed_seconds=1.0))
         real(heard, told_at=told_at)
 
