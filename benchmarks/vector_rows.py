@@ -14,14 +14,10 @@ from django.db import transaction
 
 from controlplane.corpora.bulk import own_session
 from controlplane.corpora.dumping import make_dump
+from controlplane.corpora.indexes import PARALLEL_WORKERS, create_approximate, create_exact, memory_mb
 from controlplane.corpora.models import Corpus, Dump, Namespace, Purpose
-from controlplane.corpora.namespaces import (
-    create_approximate,
-    create_indexes,
-    create_table,
-    drop_namespace,
-)
-from controlplane.corpora.restoring import LEAST_MEMORY_MB, MOST_MEMORY_MB, PARALLEL_WORKERS, Restored, restore_dump
+from controlplane.corpora.namespaces import create_table, drop_namespace
+from controlplane.corpora.restoring import Restored, restore_dump
 from dataplane.retrieval.dump_format import BLOCK_BYTES, HEADER, TRAILER
 from dataplane.retrieval.tables import CHUNK_COLUMNS
 from tests.corpora.kept_corpora import make_corpus, make_namespace
@@ -66,11 +62,10 @@ class Ground:
                 for first in range(0, len(data), BLOCK_BYTES):
                     copy.write(data[first : first + BLOCK_BYTES])
             loaded = time.perf_counter()
-            rows, dimensions = cursor.rowcount, self._namespace.dimensions
-            memory = min(max(rows * (4 * dimensions + 700) // 2**20 + 1, LEAST_MEMORY_MB), MOST_MEMORY_MB)
+            memory = memory_mb(rows=cursor.rowcount, dimensions=self._namespace.dimensions)
             cursor.execute(f"SET maintenance_work_mem = '{memory}MB'")
             cursor.execute(f"SET max_parallel_maintenance_workers = {PARALLEL_WORKERS}")
-            create_indexes(cursor, _TABLE)
+            create_exact(cursor, _TABLE)
             create_approximate(cursor, _TABLE)
             return loaded - began, time.perf_counter() - loaded
 

@@ -11,6 +11,7 @@ from django.db.models import Max
 from controlplane.accounts.models import Operator
 from controlplane.audit import operations as audit
 from controlplane.corpora.errors import NamespaceNotReady
+from controlplane.corpora.indexes import allow_memory, create_approximate, create_exact, rename_indexes
 from controlplane.corpora.models import NAMESPACE_TRANSITIONS, Corpus, Namespace, NamespaceState, Purpose
 from controlplane.corpora.vectors import external, forget_namespace
 from dataplane.retrieval.policy import PGVECTOR
@@ -35,16 +36,6 @@ CREATE TABLE {table} (
     embedding vector({dimensions:d}) {null}
 )
 """
-# By what each is called behind the table's name.
-_INDEXES: Final = {
-    "pkey": "ALTER TABLE {table} ADD CONSTRAINT {table}_pkey PRIMARY KEY (id)",
-    "alive": "CREATE UNIQUE INDEX {table}_alive ON {table} (document_id, ordinal) WHERE died IS NULL",
-    "born": "CREATE INDEX {table}_born ON {table} (born)",
-    "died": "CREATE INDEX {table}_died ON {table} (died) WHERE died IS NOT NULL",
-    "document": "CREATE INDEX {table}_document ON {table} (document_id)",
-}
-# Of pgvector's defaults, which suit up to some millions of chunks.
-_APPROXIMATE: Final = "CREATE INDEX IF NOT EXISTS {table}_near ON {table} USING hnsw (embedding vector_cosine_ops)"
 _MARK_ALL: Final = """
 INSERT INTO corpora_pending (
     namespace_id, document_id, first_seq, last_seq, since, due_at, owner, failures, is_poisoned
@@ -95,7 +86,7 @@ def create_namespace(
     )
     with connection.cursor() as cursor:
         create_table(cursor, namespace, namespace.table)
-        create_indexes(cursor, namespace.table)
+        create_exact(cursor, namespace.table)
         if fill:
             cursor.execute(_MARK_ALL, {"namespace": namespace.pk, "corpus": corpus.pk, "now": now})
     if store is not None:
@@ -113,31 +104,21 @@ def create_table(cursor: Any, namespace: Namespace, table: str) -> None:
     cursor.execute(_CREATE.format(**names))
 
 
-def create_indexes(cursor: Any, table: str) -> None:
-    """Give a table of chunks every index but the approximate one."""
-    for statement in _INDEXES.values():
-        cursor.execute(statement.format(table=table))
-
-
-def create_approximate(cursor: Any, table: str) -> None:
-    """Give a table of chunks its approximate index; nothing where it has it."""
-    cursor.execute(_APPROXIMATE.format(table=table))
-
-
 def put_in_place(cursor: Any, table: str, *, of: str) -> None:
     """Have a table of chunks, with all that belongs to it, take the place of the table `of`, which is dropped. In a
     transaction of the caller's, whose end is the moment.
     """
     cursor.execute(f"DROP TABLE {of}")
     cursor.execute(f"ALTER TABLE {table} RENAME TO {of}")
-    for name in (*_INDEXES, "near"):
-        cursor.execute(f"ALTER INDEX IF EXISTS {table}_{name} RENAME TO {of}_{name}")
+    rename_indexes(cursor, table, to=of)
 
 
 def build_index(namespace: Namespace) -> None:
     """Build the approximate index over what is there; nothing when it is built, or the store builds its own."""
     if namespace.store == PGVECTOR:
-        with connection.cursor() as cursor:
+        with transaction.atomic(), connection.wrap_database_errors, connection.connection.cursor() as cursor:
+            cursor.execute(f"SELECT count(*) FROM {namespace.table}")  # noqa: S608 - a name of ours
+            allow_memory(cursor, rows=cursor.fetchone()[0], dimensions=namespace.dimensions)
             create_approximate(cursor, namespace.table)
     Namespace.objects.filter(pk=namespace.pk).update(is_indexed=True)
     namespace.is_indexed = True

@@ -13,13 +13,13 @@ from functools import partial
 from typing import Any, Final
 
 from django.db import connection
-from psycopg import OperationalError
 
 from controlplane.corpora.bulk import Progress, copy_in, own_session, quiet
 from controlplane.corpora.dump_checks import read_block, read_manifest, trusted_keys
 from controlplane.corpora.errors import DumpDoesNotFit, DumpRefused, NamespaceNotReady
+from controlplane.corpora.indexes import allow_memory, create_approximate, create_exact
 from controlplane.corpora.models import Corpus, Dump, Namespace, NamespaceState, Purpose, RecoveryRate
-from controlplane.corpora.namespaces import create_approximate, create_indexes, create_table, put_in_place
+from controlplane.corpora.namespaces import create_table, put_in_place
 from controlplane.corpora.records import DumpState, RecoveryWay
 from controlplane.corpora.vault import Vault, vault
 from controlplane.corpora.vectors import VECTORS_LOCK, ExternalVectors, await_built, external, forget
@@ -28,12 +28,6 @@ from dataplane.retrieval.hashes import Vector, read_sent
 from dataplane.retrieval.tables import CHUNK_COLUMNS, NAMESPACES
 from dataplane.retrieval.tables import DOCUMENTS as DOCUMENT_TABLE
 
-# What building an index may hold, in MiB: more than that is taken from queries. A graph that does not fit is built all
-# the same, slowly.
-LEAST_MEMORY_MB, MOST_MEMORY_MB = 64, 1024
-# Of a graph's node beside its vector.
-_NODE_BYTES: Final = 700
-PARALLEL_WORKERS: Final = 4
 _AT_A_TIME: Final = 1_000
 
 # A document has the same key everywhere, and in another database another id.
@@ -266,21 +260,11 @@ def _hand_over(cursor: Any, namespace: Namespace, store: ExternalVectors, progre
 
 
 def _index(cursor: Any, manifest: Manifest, namespace: Namespace) -> None:
-    """Build every index of the table beside, with as much memory as the graph takes and is sensible."""
-    table, rows = _beside(namespace), manifest.streams[CHUNKS].rows
-    wanted = rows * (4 * namespace.dimensions + _NODE_BYTES) // 2**20 + 1
-    memory = min(max(wanted, LEAST_MEMORY_MB), MOST_MEMORY_MB)
-    cursor.execute(f"SET LOCAL maintenance_work_mem = '{memory}MB'")
-    cursor.execute(f"SET LOCAL max_parallel_maintenance_workers = {PARALLEL_WORKERS}")
-    create_indexes(cursor, table)
-    if external(namespace.store) is not None:
-        return
-    try:
-        with cursor.connection.transaction():
-            create_approximate(cursor, table)
-    except OperationalError:
-        # Workers share their memory in /dev/shm, which is small in many a container. Alone one needs none of it.
-        cursor.execute("SET LOCAL max_parallel_maintenance_workers = 0")
+    """Build every index of the table beside."""
+    table = _beside(namespace)
+    allow_memory(cursor, rows=manifest.streams[CHUNKS].rows, dimensions=namespace.dimensions)
+    create_exact(cursor, table)
+    if external(namespace.store) is None:
         create_approximate(cursor, table)
 
 

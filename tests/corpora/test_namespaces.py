@@ -8,6 +8,7 @@ from django.db import connection, transaction
 
 from controlplane.audit.models import AuditEvent
 from controlplane.corpora.errors import NamespaceNotReady
+from controlplane.corpora.indexes import LEAST_MEMORY_MB, MOST_MEMORY_MB, PARALLEL_WORKERS, memory_mb
 from controlplane.corpora.models import Corpus, Namespace, NamespaceState, Purpose
 from controlplane.corpora.namespaces import build_index, drop_namespace, switch
 from dataplane.retrieval.hashes import CHUNK_DIGEST_SQL, chunk_digest
@@ -50,6 +51,23 @@ def test_nothing_is_served_from_a_namespace_that_is_not_meant_to(asked: dict[str
 
     with pytest.raises(NamespaceNotReady, match=fact):
         serve_from(namespace)
+
+
+def test_graph_is_built_in_memory_and_by_several_workers() -> None:
+    """As after a restore: with what PostgreSQL gives unless told, a graph of some size is built many times slower."""
+    namespace = make_namespace(make_corpus())
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL maintenance_work_mem = '1MB'")
+
+    build_index(namespace)
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('maintenance_work_mem')")
+        given = cursor.fetchone()[0]
+        cursor.execute("SELECT current_setting('max_parallel_maintenance_workers')::int")
+        assert (given, cursor.fetchone()[0]) == (f"{LEAST_MEMORY_MB}MB", PARALLEL_WORKERS)
+    assert memory_mb(rows=200_000, dimensions=384) == 427
+    assert memory_mb(rows=50_000_000, dimensions=384) == MOST_MEMORY_MB
 
 
 def test_dropped_namespace_leaves_its_row_and_no_table() -> None:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import psycopg
 
+from controlplane.corpora.indexes import create_exact
 from controlplane.corpora.models import Namespace
-from controlplane.corpora.namespaces import create_indexes, create_table
+from controlplane.corpora.namespaces import create_table
 from controlplane.corpora.qdrant import QdrantVectors
 from dataplane.retrieval.hashes import Vector, chunk_digest
 from dataplane.retrieval.tables import Snapshot, chunks_table
@@ -88,7 +89,7 @@ class CorpusTables:
         table = chunks_table(namespace)  # as operations make it
         row = Namespace(pk=namespace, store=store, dimensions=dimensions)
         create_table(self.sql, row, table)
-        create_indexes(self.sql, table)
+        create_exact(self.sql, table)
         if self.beside is not None and store == "qdrant":
             self.beside.create(row)
         self.made.append(namespace)

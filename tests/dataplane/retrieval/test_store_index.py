@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from pgvector.psycopg import register_vector
 
-from controlplane.corpora.namespaces import create_approximate
+from controlplane.corpora.indexes import create_approximate
 from dataplane.retrieval.errors import CorpusUnavailable
 from dataplane.retrieval.tables import chunks_table
 from dataplane.stores import corpora_sql
@@ -85,7 +85,7 @@ def indexed(tables, corpus, keys_url):
             ],
         )
     tables.run("UPDATE corpora_namespace SET index_rev = 2 WHERE id = %s", namespace)
-    create_approximate(tables.sql, chunks_table(namespace))
+    create_approximate(tables.sql.cursor(), chunks_table(namespace))
     tables.chunks(namespace, "ANALYZE {table}")
     return vectors
 
