@@ -142,7 +142,7 @@ class Fields:
         yield self._embedder
 
     def rebuild_rates(self, corpus: Corpus) -> tuple[int, float, float]:
-        """How many chunks there are, and how many a second a rebuild brought back, and PostgreSQL alone does: medians of
+        """How many chunks there are, and how many a second a rebuild brought back and PostgreSQL alone does: medians of
         the drills, and of RAW_ROUNDS.
         """
         namespace = corpus.namespaces.get(pk=corpus.live_namespace_id)

@@ -46,6 +46,9 @@ def create_approximate(cursor: Any, table: str) -> None:
     Args:
         cursor: Of psycopg itself.
     """
+    # PostgreSQL goes by the size of the table, where most of a vector is not, and would begin with several workers at
+    # ten times as many rows as pay for them.
+    cursor.execute(f"ALTER TABLE {table} SET (parallel_workers = {PARALLEL_WORKERS})")
     try:
         with cursor.connection.transaction():
             cursor.execute(_APPROXIMATE.format(table=table))
@@ -53,6 +56,8 @@ def create_approximate(cursor: Any, table: str) -> None:
         # Workers share their memory in /dev/shm, which is small in many a container. Alone one needs none of it.
         cursor.execute("SET LOCAL max_parallel_maintenance_workers = 0")
         cursor.execute(_APPROXIMATE.format(table=table))
+    # Searches are not to be planned by it.
+    cursor.execute(f"ALTER TABLE {table} RESET (parallel_workers)")
 
 
 def rename_indexes(cursor: Any, table: str, *, to: str) -> None:
