@@ -1,5 +1,6 @@
 """Chunks of documents as rows: cut, compared with what is there, and put where they are searched."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -128,8 +129,17 @@ def put_chunks(namespace: Namespace, chunks: Sequence[Chunk], *, index_rev: int,
     command = _COPY.format(table=namespace.table)
     with connection.wrap_database_errors, connection.cursor() as cursor, cursor.copy(command) as copy:
         copy.set_types([_TYPES[column] for column in CHUNK_COLUMNS])
+        written: dict[int, Jsonb] = {}
         for one in chunks:
-            copy.write_row(_row(namespace, one, has_vectors, index_rev=index_rev, now=now))
+            if one.head.document not in written:
+                written[one.head.document] = Jsonb(json.dumps(one.head.metadata).encode(), dumps=_as_it_is)
+            metadata = written[one.head.document]
+            copy.write_row(_row(namespace, one, metadata, has_vectors, index_rev=index_rev, now=now))
+
+
+def _as_it_is(written: bytes) -> bytes:
+    """Of a document's metadata, which every chunk of it has: written once."""
+    return written
 
 
 def _know_vectors() -> None:
@@ -139,7 +149,9 @@ def _know_vectors() -> None:
         register_vector(connection.connection)
 
 
-def _row(namespace: Namespace, one: Chunk, has_vector: bool, *, index_rev: int, now: datetime) -> tuple[Any, ...]:
+def _row(
+    namespace: Namespace, one: Chunk, metadata: Jsonb, has_vector: bool, *, index_rev: int, now: datetime
+) -> tuple[Any, ...]:
     """A chunk as CHUNK_COLUMNS have it."""
     head, model = one.head, namespace.model
     digest = chunk_digest(
@@ -161,7 +173,7 @@ def _row(namespace: Namespace, one: Chunk, has_vector: bool, *, index_rev: int, 
         head.event_at,
         now,
         one.text,
-        Jsonb(head.metadata),
+        metadata,
         digest,
         model,
         one.vector if has_vector else None,

@@ -238,7 +238,8 @@ class Pending(models.Model):
         db_table = PENDING
         constraints: ClassVar = [models.UniqueConstraint(fields=["namespace", "document"], name="one_pending_row")]
         indexes: ClassVar = [
-            models.Index(fields=["namespace", "due_at"], condition=Q(is_poisoned=False), name="pending_in_order"),
+            # With the id, since a whole corpus may be due at one moment, which each batch would sort.
+            models.Index(fields=["namespace", "due_at", "id"], condition=Q(is_poisoned=False), name="pending_in_order"),
             models.Index(fields=["namespace", "since"], condition=Q(is_poisoned=False), name="pending_oldest"),
             models.Index(fields=["namespace", "first_seq"], name="pending_by_seq"),
         ]
