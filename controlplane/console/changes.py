@@ -1,7 +1,7 @@
 """The latest changes to what is served, each with who approved it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from django.db.models import Q
@@ -22,17 +22,38 @@ _CHANGES: Final = (
     "canary.rolled_back",
     "routing.activated",
     "copy.activated",
+    "ladder.activated",
+    "rung.engaged",
+    "rung.stood_down",
     "corpora.activated",
     "corpus.switched",
+    "corpus.paused",
+    "corpus.resumed",
+    "corpus.pinned",
+    "corpus.unpinned",
     "policy.activated",
     "release.rolled_back",
     "lane.held",
     "lane.let_go",
 )
-# Going back needs no sign-off: it returns to what was approved before.
-_BACK: Final = frozenset({"canary.rolled_back", "release.rolled_back"})
-# On-call's own hand on a lane, for hours at most.
-_HELD: Final = frozenset({"lane.held", "lane.let_go"})
+_GOES_BACK: Final = "needs no sign-off: it goes back to what was approved"
+_ENDS: Final = "needs no sign-off: it ends by itself"
+_WORDS_SIGNED: Final = "needs no sign-off: its words were signed before"
+_TAKEN_BACK: Final = "needs no sign-off: one click takes it back"
+# Why nobody signs what on-call does with his own hand.
+_UNSIGNED: Final[Mapping[str, str]] = {
+    "canary.rolled_back": _GOES_BACK,
+    "release.rolled_back": _GOES_BACK,
+    "lane.held": _ENDS,
+    "lane.let_go": _ENDS,
+    "rung.engaged": _WORDS_SIGNED,
+    "rung.stood_down": _GOES_BACK,
+    "corpus.switched": _TAKEN_BACK,
+    "corpus.paused": _TAKEN_BACK,
+    "corpus.resumed": _TAKEN_BACK,
+    "corpus.pinned": _TAKEN_BACK,
+    "corpus.unpinned": _TAKEN_BACK,
+}
 _CHANGE_NUMBER: Final = re.compile(r"\bCR-(\d+)")
 
 
@@ -70,10 +91,8 @@ def approvers_of(events: Sequence[AuditEvent]) -> dict[int, list[str]]:
 
 
 def _approved(event: AuditEvent, names: list[str]) -> str:
-    if event.action in _BACK:
-        return "needs no sign-off: it goes back to what was approved"
-    if event.action in _HELD:
-        return "needs no sign-off: it ends by itself"
+    if event.action in _UNSIGNED:
+        return _UNSIGNED[event.action]
     return f"approved by {', '.join(names)}" if names else "nobody had to sign"
 
 
@@ -86,6 +105,8 @@ def _seen_by(operator: Operator) -> Q:
         seen |= Q(target__startswith="routing-table:") | Q(target__startswith="lane:")
     if may(operator, "corpora.view_corpuspolicy"):
         seen |= Q(target__startswith="corpus-policy:") | Q(target__startswith="corpus:")
+    if may(operator, "ladder.view_ladderpolicy"):
+        seen |= Q(target__startswith="ladder-policy:") | Q(target__startswith="surface:")
     if may(operator, "ladder.view_copy"):
         seen |= Q(target__startswith="copy:")
     if may(operator, "approvals.view_approvalpolicy"):

@@ -8,6 +8,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+from controlplane.console.changes import latest_changes
 from controlplane.corpora import operations
 from controlplane.corpora.breaches import watch_promises
 from controlplane.corpora.models import (
@@ -29,7 +30,7 @@ from controlplane.work.models import Task
 from tests.console.conftest import said, words
 from tests.corpora.kept_corpora import make_namespace, make_policy, policy_document
 from tests.corpora_documents import BANNER, SLUG
-from tests.factories import crew, make_copy, make_live_copy
+from tests.factories import crew, make_copy, make_live_copy, make_operator
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("promised")]
 
@@ -231,6 +232,25 @@ def test_queries_are_paused_and_resumed_in_two_clicks(corpus, signed_in):
     assert "Its queries are refused since oncall paused them just now: it burns." in words(page)
     assert 'data-dialog-open="resume"' in page.content.decode()
     assert said(resumed)[-1] == "Queries of help-centre are answered again"
+
+
+def test_hand_on_a_corpus_is_among_the_last_changes_to_what_is_served(corpus, signed_in):
+    """With why nobody had to sign, for whoever may look at corpora; a comparison changes nothing that is served."""
+    now = timezone.now()
+    operations.pause_queries(corpus=corpus, actor=crew.oncall, now=now, **WHY)
+    operations.resume_queries(corpus=corpus, actor=crew.oncall, now=now, **WHY)
+    operations.pin_snapshot(corpus=corpus, actor=crew.oncall, now=now, **WHY)
+
+    changes = latest_changes(crew.auditor, limit=3)
+    unseen = latest_changes(make_operator("nobody-yet"), limit=3)
+
+    assert [str(one["text"]) for one in changes] == [
+        f"Pinned corpus {SLUG} to {corpus.live_namespace.snapshot}",
+        f"Resumed queries of corpus {SLUG}",
+        f"Paused queries of corpus {SLUG}",
+    ]
+    assert {one["approved"] for one in changes} == {"needs no sign-off: one click takes it back"}
+    assert unseen == []
 
 
 def test_snapshot_is_pinned_by_its_name_or_as_it_is_now(corpus, signed_in):
