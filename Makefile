@@ -1,7 +1,7 @@
 # One machine, one command. `make help` lists what there is; variables are in .env.example.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run stop clean test deep chaos-work check lint types contracts templates migrations capabilities packages
+.PHONY: help run stop clean test soak deep chaos-work check lint types contracts templates migrations capabilities packages
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -20,7 +20,8 @@ help:
 	@echo "make run     start everything here: console, gateway, databases, demo; Ctrl-C stops it all"
 	@echo "make stop    stop the copy that runs here"
 	@echo "make clean   stop it and remove its data (var/, or BALLAST_DATA_DIR)"
-	@echo "make test    run every test, browser and end-to-end ones included"
+	@echo "make test    run every test but soaks, browser and end-to-end ones included"
+	@echo "make soak    a bad canary and a Black Friday from end to end, with nobody there; some minutes of traffic each"
 	@echo "make deep    try approvals, roll-outs, releases, keys, quotas and work in many more orders; takes half an hour"
 	@echo "make chaos-work   durable work, and a redrive of 300 letters, while workers are killed; a quarter of an hour"
 	@echo "make check   lint, types, import contracts, templates, migrations, what routes ask of lanes"
@@ -39,6 +40,9 @@ clean:
 test: $(VENV)/.installed-dev
 	@BALLAST_CHROMIUM="$$($(PY) -m launcher chromium)" && export BALLAST_CHROMIUM && \
 	exec $(PY) -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
+
+soak: $(VENV)/.installed-dev
+	exec $(PY) -m pytest -m soak tests/end_to_end $(PYTEST_ARGS)
 
 deep: $(VENV)/.installed-dev
 	exec env HYPOTHESIS_PROFILE=deep $(PY) -m pytest tests/approvals/test_every_order.py \

@@ -13,7 +13,7 @@ from tests.end_to_end.receivers import Receiver, is_signed, mails
 from tests.end_to_end.stack import Stack
 from tests.end_to_end.traffic import PROMPT, Traffic, hold_ladder
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.soak]
 GATEWAY_PROCESSES = 2
 QUARTER = 3
 HELD_OUT = "help-centre-held-out@1"

@@ -15,7 +15,7 @@ import pytest
 from tests.end_to_end.receivers import Receiver, is_signed, mails
 from tests.end_to_end.stack import Browser, Stack
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.soak]
 SURFACE = "web-chat"
 # The demo's pace is for people who watch; this one is for a test that waits for all of it.
 PACE = {"step_seconds": 3, "dwell_seconds": 6, "calm_seconds": 6, "longest_calm_seconds": 60}
