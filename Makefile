@@ -39,7 +39,7 @@ clean:
 
 test: $(VENV)/.installed-dev
 	@BALLAST_CHROMIUM="$$($(PY) -m launcher chromium)" && export BALLAST_CHROMIUM && \
-	exec $(PY) -m pytest -n 4 --dist loadfile $(PYTEST_ARGS)
+	exec $(PY) -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
 
 soak: $(VENV)/.installed-dev
 	exec $(PY) -m pytest -m soak tests/end_to_end $(PYTEST_ARGS)
