@@ -62,11 +62,12 @@ class Ground:
                 for first in range(0, len(data), BLOCK_BYTES):
                     copy.write(data[first : first + BLOCK_BYTES])
             loaded = time.perf_counter()
-            memory = memory_mb(rows=cursor.rowcount, dimensions=self._namespace.dimensions)
+            rows = cursor.rowcount
+            memory = memory_mb(rows=rows, dimensions=self._namespace.dimensions)
             cursor.execute(f"SET maintenance_work_mem = '{memory}MB'")
             cursor.execute(f"SET max_parallel_maintenance_workers = {PARALLEL_WORKERS}")
             create_exact(cursor, _TABLE)
-            create_approximate(cursor, _TABLE)
+            create_approximate(cursor, _TABLE, rows=rows)
             return loaded - began, time.perf_counter() - loaded
 
     def dump(self) -> Dump:

@@ -8,6 +8,8 @@ from psycopg import OperationalError
 # slowly.
 LEAST_MEMORY_MB, MOST_MEMORY_MB = 64, 1024
 PARALLEL_WORKERS: Final = 4
+# Fewer are indexed by one process before the others have begun.
+_PARALLEL_FROM_ROWS: Final = 1_000
 # Of a graph's node beside its vector.
 _NODE_BYTES: Final = 700
 # By what each is called behind the table's name.
@@ -40,15 +42,17 @@ def create_exact(cursor: Any, table: str) -> None:
         cursor.execute(statement.format(table=table))
 
 
-def create_approximate(cursor: Any, table: str) -> None:
+def create_approximate(cursor: Any, table: str, *, rows: int) -> None:
     """Give a table of chunks its approximate index, in a transaction of the caller's; nothing where it has it.
 
     Args:
         cursor: Of psycopg itself.
+        rows: That the table has, about.
     """
-    # PostgreSQL goes by the size of the table, where most of a vector is not, and would begin with several workers at
-    # ten times as many rows as pay for them.
-    cursor.execute(f"ALTER TABLE {table} SET (parallel_workers = {PARALLEL_WORKERS})")
+    if rows >= _PARALLEL_FROM_ROWS:
+        # PostgreSQL goes by the size of the table, where most of a vector is not, and would begin with several workers
+        # at ten times as many rows as pay for them. Searches are not to be planned by it, so it is undone below.
+        cursor.execute(f"ALTER TABLE {table} SET (parallel_workers = {PARALLEL_WORKERS})")
     try:
         with cursor.connection.transaction():
             cursor.execute(_APPROXIMATE.format(table=table))
@@ -56,7 +60,6 @@ def create_approximate(cursor: Any, table: str) -> None:
         # Workers share their memory in /dev/shm, which is small in many a container. Alone one needs none of it.
         cursor.execute("SET LOCAL max_parallel_maintenance_workers = 0")
         cursor.execute(_APPROXIMATE.format(table=table))
-    # Searches are not to be planned by it.
     cursor.execute(f"ALTER TABLE {table} RESET (parallel_workers)")
 
 

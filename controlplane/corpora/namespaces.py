@@ -118,8 +118,9 @@ def build_index(namespace: Namespace) -> None:
     if namespace.store == PGVECTOR:
         with transaction.atomic(), connection.wrap_database_errors, connection.connection.cursor() as cursor:
             cursor.execute(f"SELECT count(*) FROM {namespace.table}")  # noqa: S608 - a name of ours
-            allow_memory(cursor, rows=cursor.fetchone()[0], dimensions=namespace.dimensions)
-            create_approximate(cursor, namespace.table)
+            rows = cursor.fetchone()[0]
+            allow_memory(cursor, rows=rows, dimensions=namespace.dimensions)
+            create_approximate(cursor, namespace.table, rows=rows)
     Namespace.objects.filter(pk=namespace.pk).update(is_indexed=True)
     namespace.is_indexed = True
 

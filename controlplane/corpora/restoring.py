@@ -261,11 +261,11 @@ def _hand_over(cursor: Any, namespace: Namespace, store: ExternalVectors, progre
 
 def _index(cursor: Any, manifest: Manifest, namespace: Namespace) -> None:
     """Build every index of the table beside."""
-    table = _beside(namespace)
-    allow_memory(cursor, rows=manifest.streams[CHUNKS].rows, dimensions=namespace.dimensions)
+    table, rows = _beside(namespace), manifest.streams[CHUNKS].rows
+    allow_memory(cursor, rows=rows, dimensions=namespace.dimensions)
     create_exact(cursor, table)
     if external(namespace.store) is None:
-        create_approximate(cursor, table)
+        create_approximate(cursor, table, rows=rows)
 
 
 def _take_place(cursor: Any, manifest: Manifest, namespace: Namespace) -> list[int]:

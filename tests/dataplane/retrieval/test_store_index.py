@@ -85,7 +85,7 @@ def indexed(tables, corpus, keys_url):
             ],
         )
     tables.run("UPDATE corpora_namespace SET index_rev = 2 WHERE id = %s", namespace)
-    create_approximate(tables.sql.cursor(), chunks_table(namespace))
+    create_approximate(tables.sql.cursor(), chunks_table(namespace), rows=len(vectors))
     tables.chunks(namespace, "ANALYZE {table}")
     return vectors
 
