@@ -89,10 +89,11 @@ class Page:
 
     async def hear(self):
         """The next message that is not the clock."""
-        while True:
-            message = await self.hear_all()
-            if message.get("topic") != "clock":
-                return message
+        async with asyncio.timeout(WAIT):  # the clock goes on, whatever was lost
+            while True:
+                message = await self.hear_all()
+                if message.get("topic") != "clock":
+                    return message
 
     async def known(self):
         """Wait for the first word of the clock: from then on this line hears what is said to its operator."""
@@ -105,10 +106,11 @@ class Page:
         return json.loads(output["text"])
 
     async def close_code(self):
-        while True:
-            output = await self.line.receive_output(timeout=WAIT)
-            if output["type"] == "websocket.close":
-                return output["code"]
+        async with asyncio.timeout(WAIT):
+            while True:
+                output = await self.line.receive_output(timeout=WAIT)
+                if output["type"] == "websocket.close":
+                    return output["code"]
 
     async def subscribed(self, *topics):
         """Subscribe, wait until the line says that this is done, and return what was refused."""
