@@ -8,19 +8,18 @@ that what moves around its bound is told once and not every minute. What nobody 
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Final
 
 from django.db import transaction
 from django.db.models import QuerySet
 
-from controlplane import live
 from controlplane.alerts.models import Severity
 from controlplane.alerts.operations import raise_alert
 from controlplane.corpora.models import Corpus, PromiseBreach
 from controlplane.corpora.promise import Clause, clauses, freshness
 from controlplane.corpora.records import PromiseClause
 from controlplane.corpora.standing import CorpusStanding, standings
+from controlplane.corpora.telling import announce
 
 logger = logging.getLogger(__name__)
 
@@ -103,13 +102,13 @@ def _break(corpus: Corpus, breach: PromiseBreach | None, clause: Clause, *, now:
         )
         if is_new:
             _tell_broken(corpus, breach, clause, now=now)
-            _announce(corpus)
+            announce(corpus)
         return
     if (breach.kept_since, breach.words) == (None, clause.words):
         return
     breach.kept_since, breach.words = None, clause.words
     breach.save(update_fields=["kept_since", "words"])
-    _announce(corpus)
+    announce(corpus)
 
 
 def _keep(corpus: Corpus, breach: PromiseBreach, clause: Clause | None, *, now: datetime) -> None:
@@ -122,7 +121,7 @@ def _keep(corpus: Corpus, breach: PromiseBreach, clause: Clause | None, *, now: 
     else:
         return
     breach.save(update_fields=["kept_since", "ended_at"])
-    _announce(corpus)
+    announce(corpus)
 
 
 # --- telling ----------------------------------------------------------------------------------------------------------
@@ -161,7 +160,3 @@ def _tell_kept(corpus: Corpus, breach: PromiseBreach, clause: Clause | None, *, 
         dedupe=str(breach.pk),
         now=now,
     )
-
-
-def _announce(corpus: Corpus) -> None:
-    transaction.on_commit(partial(live.notify, live.CORPORA, {"corpus": corpus.slug}))

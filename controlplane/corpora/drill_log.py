@@ -3,14 +3,11 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from functools import partial
 from typing import Any, Final
 
-from django.db import transaction
-
-from controlplane import live
 from controlplane.corpora.models import RecoveryDrill
 from controlplane.corpora.records import DrillState
+from controlplane.corpora.telling import announce
 
 # So often pages are told how far it is.
 TOLD_EVERY_SECONDS: Final = 0.5
@@ -111,4 +108,4 @@ class DrillLog:
             setattr(self._drill, name, value)
         if not RecoveryDrill.objects.filter(pk=self._drill.pk, state=DrillState.RUNNING).update(**fields):
             raise CalledOff
-        transaction.on_commit(partial(live.notify, live.CORPORA, {"corpus": self._drill.corpus.slug}))
+        announce(self._drill.corpus)

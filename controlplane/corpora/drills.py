@@ -4,12 +4,8 @@ and begun by the clock. What workers do is in `drilling`.
 
 import json
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any, Final
 
-from django.db import transaction
-
-from controlplane import live
 from controlplane.accounts.models import Operator
 from controlplane.audit import operations as audit
 from controlplane.corpora.dump_keeping import CLOCK, good_dumps
@@ -28,6 +24,7 @@ from controlplane.corpora.records import DRILL_TRANSITIONS, UNENDED, DrillEvent,
 from controlplane.corpora.recovering import Plan, make_plan, size_of
 from controlplane.corpora.sandboxes import clear_sandbox, require_fit
 from controlplane.corpora.scenarios import SCENARIOS, Scenario, scenario_of
+from controlplane.corpora.telling import announce
 from controlplane.work import operations as work
 from controlplane.work.models import OVER, Task
 
@@ -238,7 +235,7 @@ def _in_turn(corpus: Corpus) -> Scenario:
 
 
 def _announce(corpus: Corpus) -> None:
-    transaction.on_commit(partial(live.notify, live.CORPORA, {"corpus": corpus.slug}))
+    announce(corpus)
 
 
 def report_file(drill: RecoveryDrill) -> bytes:

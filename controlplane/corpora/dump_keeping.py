@@ -50,15 +50,17 @@ def ask_for_dump(*, corpus: Corpus, actor: Operator | str, now: datetime, key: s
     return work.enqueue(kind=DUMP, arguments=arguments, key=key, now=now)
 
 
-def ask_for_verification(*, dump: Dump, now: datetime) -> UUID:
+def ask_for_verification(*, dump: Dump, now: datetime, key: str = "") -> UUID:
     """Have a dump read whole; its row says what was found. Returns the id of the work.
 
+    Args:
+        key: As `ask_for_dump`.
     Raises:
         DumpRefused: it was never finished, or is deleted.
     """
     if dump.state != DumpState.COMPLETE or dump.deleted_at is not None:
         raise DumpRefused(f"dump {dump.name!r} is {'deleted' if dump.deleted_at else dump.get_state_display().lower()}")
-    return work.enqueue(kind=VERIFY, arguments={"dump": dump.pk}, now=now)
+    return work.enqueue(kind=VERIFY, arguments={"dump": dump.pk}, key=key, now=now)
 
 
 def run_dump(arguments: dict[str, Any], attempt: Attempt) -> None:
@@ -106,7 +108,7 @@ def ask_to_verify(*, now: datetime) -> int:
     for corpus in Corpus.objects.all():
         dump = good_dumps(corpus).first()
         if dump is not None and (dump.verified_at is None or dump.verified_at <= now - VERIFY_EVERY):
-            work.enqueue(kind=VERIFY, arguments={"dump": dump.pk}, key=f"{dump.pk}/{now:%Y-%m-%d}", now=now)
+            ask_for_verification(dump=dump, key=f"{dump.pk}/{now:%Y-%m-%d}", now=now)
             asked += 1
     return asked
 

@@ -3,19 +3,16 @@ have it compared. Each says what it does to callers, and how it is undone.
 """
 
 from datetime import datetime
-from functools import partial
 from typing import Final
 from uuid import UUID
 
-from django.db import transaction
-
-from controlplane import live
 from controlplane.accounts.models import Operator
 from controlplane.audit import operations as audit
 from controlplane.corpora import namespaces
 from controlplane.corpora.errors import AlreadyBuilding, NamespaceNotReady, SnapshotGone
 from controlplane.corpora.models import Corpus, Namespace, NamespaceState, Purpose
 from controlplane.corpora.policies import promised
+from controlplane.corpora.telling import announce
 from controlplane.work import operations as work
 from dataplane.retrieval.tables import Snapshot
 
@@ -202,7 +199,7 @@ def _change(row: Corpus, **fields: object) -> None:
 
 
 def _tell(row: Corpus) -> None:
-    transaction.on_commit(partial(live.notify, live.CORPORA, {"corpus": row.slug}))
+    announce(row)
 
 
 def _standing(namespace: Namespace) -> str:

@@ -6,11 +6,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 
 from django.db import transaction
 
-from controlplane import live
 from controlplane.accounts.models import Operator
 from controlplane.audit import operations as audit
 from controlplane.corpora.bulk import Progress, quiet
@@ -19,6 +17,7 @@ from controlplane.corpora.models import Dump, Namespace, Purpose
 from controlplane.corpora.namespaces import create_namespace, drop_namespace, mark_ready
 from controlplane.corpora.policies import promised
 from controlplane.corpora.restoring import Restored, restore_dump, restore_heads
+from controlplane.corpora.telling import announce
 from controlplane.corpora.vault import Vault
 
 
@@ -84,7 +83,7 @@ def _finish(dump: Dump, namespace: Namespace, restored: Restored, *, actor: Oper
         "rows": restored.rows,
     }
     audit.record("corpus.restored", actor=actor, target=dump.corpus, at=now, data=data)
-    transaction.on_commit(partial(live.notify, live.CORPORA, {"corpus": dump.corpus.slug}))
+    announce(dump.corpus)
 
 
 def bring_back_documents(*, dump: Dump, actor: Operator | str, now: datetime, kept: Vault | None = None) -> int:
@@ -108,4 +107,4 @@ def bring_back_documents(*, dump: Dump, actor: Operator | str, now: datetime, ke
 def _note_documents(dump: Dump, count: int, *, actor: Operator | str, now: datetime) -> None:
     data = {"dump": dump.name, "root": dump.root_sha256, "documents": count}
     audit.record("corpus.documents_restored", actor=actor, target=dump.corpus, at=now, data=data)
-    transaction.on_commit(partial(live.notify, live.CORPORA, {"corpus": dump.corpus.slug}))
+    announce(dump.corpus)

@@ -19,6 +19,7 @@ from controlplane.corpora.models import (
     Sandbox,
 )
 from controlplane.corpora.restoring import mark_differing
+from controlplane.corpora.upkeep import matches
 from controlplane.corpora.vectors import ExternalVectors, external, forget_namespace
 from dataplane.retrieval.policy import Corpus as Promised
 from dataplane.retrieval.tables import CHUNK_COLUMNS, DOCUMENTS, NAMESPACES
@@ -35,14 +36,7 @@ def require_fit(namespace: Namespace, promised: Promised) -> None:
     Raises:
         DrillNotPossible: it is another model, store or way of cutting.
     """
-    cut = promised.chunking
-    chunking = {
-        "version": cut.version,
-        "max_characters": cut.max_characters,
-        "overlap_characters": cut.overlap_characters,
-    }
-    made = (namespace.model, namespace.dimensions, namespace.store, namespace.chunking)
-    if made != (promised.embedding.model, promised.embedding.dimensions, promised.store, chunking):
+    if not matches(namespace, promised):
         raise DrillNotPossible(
             f"{namespace} was made by another policy than the one in force; rebuild it and switch, then drill"
         )
