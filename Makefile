@@ -1,7 +1,7 @@
 # One machine, one command. `make help` lists what there is; variables are in .env.example.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run stop clean test soak deep chaos-work check lint types contracts templates migrations capabilities packages
+.PHONY: help run stop clean native test test-native soak deep chaos-work check lint types contracts templates migrations capabilities packages
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -21,6 +21,8 @@ help:
 	@echo "make stop    stop the copy that runs here"
 	@echo "make clean   stop it and remove its data (var/, or BALLAST_DATA_DIR)"
 	@echo "make test    run every test but soaks, browser and end-to-end ones included"
+	@echo "make native  compile the gateway's hot path; from then on, gateways of these sources run it (needs gcc)"
+	@echo "make test-native   what tests say of the data plane, of the compiled one"
 	@echo "make soak    a bad canary and a Black Friday from end to end, with nobody there; some minutes of traffic each"
 	@echo "make deep    try approvals, roll-outs, releases, keys, quotas and work in many more orders; takes half an hour"
 	@echo "make chaos-work   durable work, and a redrive of 300 letters, while workers are killed; a quarter of an hour"
@@ -40,6 +42,13 @@ clean:
 test: $(VENV)/.installed-dev
 	@BALLAST_CHROMIUM="$$($(PY) -m launcher chromium)" && export BALLAST_CHROMIUM && \
 	exec $(PY) -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
+
+native: $(VENV)/.installed-dev
+	@exec $(PY) -m launcher native
+
+test-native: native
+	exec env BALLAST_TEST_NATIVE=1 $(PY) -m pytest -n 3 --dist loadfile -m "not soak and not python_only" \
+		tests/dataplane tests/contracts tests/end_to_end $(PYTEST_ARGS)
 
 soak: $(VENV)/.installed-dev
 	exec $(PY) -m pytest -m soak tests/end_to_end $(PYTEST_ARGS)
@@ -91,7 +100,7 @@ $(VENV)/.installed: requirements.txt
 	@$(PY) -c "import pathlib, sysconfig; pathlib.Path(sysconfig.get_path('purelib'), 'ballast.pth').write_text('../../../..\n')"
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+$(VENV)/.installed-dev: requirements-dev.txt requirements-build.txt $(VENV)/.installed
 	@echo "Environment: installing requirements-dev.txt into $(VENV)"
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@

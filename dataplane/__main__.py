@@ -11,11 +11,14 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from dataplane.cursors import BadCursorKeys
 from dataplane.ladder.errors import CommandRefused
+from dataplane.native import Native, NoBuild, activate
 from dataplane.settings import (
     AgentSettings,
     GatewaySettings,
@@ -25,6 +28,10 @@ from dataplane.settings import (
     ShadowSettings,
     SupervisorSettings,
 )
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+log = logging.getLogger("ballast")
 
 REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
 DATABASE_SCHEMES = frozenset({"postgresql", "postgres"})
@@ -81,6 +88,14 @@ class Environment:
         if not usable:
             raise BadVariable(name, f"not a usable address; expected {', '.join(sorted(schemes))}://...")
         return text
+
+    def choice(self, name: str, default: Choice) -> Choice:
+        """One of the words of `default`'s enumeration."""
+        text = self.text(name, default)
+        try:
+            return type(default)(text)
+        except ValueError:
+            raise BadVariable(name, f"{text!r} is none of {', '.join(type(default))}") from None
 
     def path(self, name: str, default: Path) -> Path:
         """A path; relative ones are relative to the working directory."""
@@ -253,6 +268,8 @@ def _serve(environment: Environment) -> None:
 
 
 def _gateway_process(environment: Environment, arguments: argparse.Namespace) -> None:
+    is_native = activate(environment.choice("BALLAST_NATIVE", Native.AUTO))  # before anything that may have a build
+    log.info("the hot path runs as %s", "machine code" if is_native else "Python; `make native` compiles it")
     from dataplane.credentials import SecretStore
     from dataplane.process import run_gateway
 
@@ -369,7 +386,7 @@ def main(argv: Sequence[str] | None = None, variables: Mapping[str, str] | None 
                 _emergency(environment, arguments)
             case _:
                 _gateway_process(environment, arguments)
-    except (BadVariable, BadCursorKeys, CommandRefused, OSError) as exc:
+    except (BadVariable, BadCursorKeys, CommandRefused, NoBuild, OSError) as exc:
         print(f"ballast {arguments.command}: {exc}", file=sys.stderr)
         return 1
     return 0

@@ -196,8 +196,8 @@ class Attempts:
                     self._budget(lane, journey).pay_in(work.policy.budget_share.value)
                 try:
                     return await self._once(journey, lane, admission, work)
-                except _NotSent as exc:
-                    passed_over.refusal = passed_over.refusal or exc.refusal
+                except _NotSent as not_sent:
+                    passed_over.refusal = passed_over.refusal or not_sent.refusal
                 except GatewayError as exc:
                     failure = exc
                     step = self._after(exc, journey, work, others, lane, on_lane)

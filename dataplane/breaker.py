@@ -449,11 +449,13 @@ class Breaker:
         self._roll(now)
         policy = self._policy
         places: tuple[int, ...] = _PLAIN
+        bad = False
         if seen.blame is Blame.LANE:
             places = _TIMED_OUT if seen.timed_out else _FAILED
+            bad = True
         if seen.latency_ms > policy.latency_p95_ms.value:
             places = (*places, SLOW)
-        bad = places is not _PLAIN
+            bad = True
         if seen.ttft_ms is not None:
             is_late = seen.ttft_ms > policy.ttft_p95_ms.value
             places = (*places, STREAMS, LATE) if is_late else (*places, STREAMS)

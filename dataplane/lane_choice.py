@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from dataplane.access import Tenant
-from dataplane.attempts import Attempts
 from dataplane.json_formats import FORMATS, native_first
+from dataplane.policies import Steering
 from dataplane.release import Release
 from dataplane.routing import Lane, eligible_lanes
 from dataplane.sharding import lanes_of_tenant
 
 
+class LaneOrder(Protocol):
+    """Who knows how lanes stand, such as `Attempts`."""
+
+    def in_order(self, lanes: tuple[Lane, ...], steering: Steering) -> tuple[Lane, ...]:
+        """As `Attempts.in_order`."""
+
+
 def choose_lanes(
-    attempts: Attempts, release: Release, tenant: Tenant, *, route: str, needs: frozenset[str], is_mended: bool
+    order: LaneOrder, release: Release, tenant: Tenant, *, route: str, needs: frozenset[str], is_mended: bool
 ) -> tuple[Lane, ...]:
     """The lanes of `route` for a request of `tenant`, the first to be tried first.
 
@@ -26,5 +35,5 @@ def choose_lanes(
     lanes = eligible_lanes(release.routing, route=route, residency=tenant.residency, needs=wanted)
     chosen = release.routing.routes[route]
     lanes = lanes_of_tenant(lanes, tenant=tenant.slug, accounts=chosen.accounts_per_tenant)
-    lanes = attempts.in_order(lanes, chosen.steering)
+    lanes = order.in_order(lanes, chosen.steering)
     return lanes if wanted == needs else native_first(lanes, needs)

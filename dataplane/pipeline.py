@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from dataplane.access import ApiKey, Tenant
@@ -50,7 +51,7 @@ from dataplane.managed_prompts import fill_prompt
 from dataplane.messages import ChatRequest, ChatResponse, EmbeddingRequest, EmbeddingResponse
 from dataplane.metrics import GatewayMetrics
 from dataplane.open_answers import OpenAnswers
-from dataplane.policies import FallbackStack
+from dataplane.policies import FallbackStack, StreamPolicy
 from dataplane.productions import Witness
 from dataplane.providers.base import Adapter, UpstreamCall
 from dataplane.recording import Recording
@@ -192,36 +193,26 @@ class Pipeline:
         await self._authentication.admit_eval(journey)
         chat = self._decide(journey)
         policy, streams = chat.route.streams if chat.request.stream else None, self._streams
-
-        async def life(journey: Journey, reply: Reply) -> None:
+        is_keyed = journey.inbound.idempotency_key is not None
+        if not is_keyed and (policy is None or streams is None):
             await self._answer_where_it_stands(journey, reply, chat)
-
-        async def carry(witness: Witness | None) -> None:
-            if policy is not None and streams is not None:
-                await streams.carry(journey, reply, policy, self._apart("chat", life), witness=witness)
-
-        is_carried = policy is not None and streams is not None
-        if journey.inbound.idempotency_key is not None:
+            return
+        execute = self._apart("chat", partial(self._answer_where_it_stands, chat=chat))
+        carry = None
+        if policy is not None and streams is not None:
+            carry = partial(_carry, streams, journey, reply, policy, execute)
+        if is_keyed:
+            is_repeatable = chat.is_repeatable
             await self._serve_keyed(
-                journey,
-                reply,
-                path=CHAT_PATH,
-                is_repeatable=chat.is_repeatable,
-                execute=self._apart("chat", life),
-                carry=carry if is_carried else None,
+                journey, reply, path=CHAT_PATH, is_repeatable=is_repeatable, execute=execute, carry=carry
             )
-        elif is_carried:
+        elif carry is not None:
             await carry(None)
-        else:
-            await life(journey, reply)
 
     async def _embeddings(self, journey: Journey, reply: Reply) -> None:
         await self._authentication.admit_eval(journey)
         request, release, route = self._decide_embeddings(journey)
-
-        async def life(journey: Journey, reply: Reply) -> None:
-            await self._embed(journey, reply, request, release, route)
-
+        life = partial(self._embed, request=request, release=release, route=route)
         if journey.inbound.idempotency_key is None:
             await life(journey, reply)
         else:
@@ -495,6 +486,12 @@ class Pipeline:
         """Let a shadow have what was answered, if there is one."""
         if journey.overheard is not None and self._shadows is not None:
             self._shadows.offer(journey)
+
+
+async def _carry(
+    streams: Streams, journey: Journey, reply: Reply, policy: StreamPolicy, execute: Life, witness: Witness | None
+) -> None:
+    await streams.carry(journey, reply, policy, execute, witness=witness)
 
 
 def _stack_below(journey: Journey, reply: Reply, route: Route, error: GatewayError) -> FallbackStack | None:

@@ -21,6 +21,7 @@ from dataplane.assembly import Assembly, Stores
 from dataplane.credentials import Secrets
 from dataplane.evidence import Evidence
 from dataplane.gateway import Gateway
+from dataplane.http_protocol import HttpProtocol
 from dataplane.release import Release
 from dataplane.reports import ReportShipper
 from dataplane.retrieval.policy import QDRANT
@@ -46,7 +47,7 @@ LAST_CALL_SECONDS: Final = 2.0
 # How uvicorn serves here; the relay that benchmarks measure beside the gateway is served the same way.
 SERVER: Final[dict[str, Any]] = {
     "loop": "uvloop",
-    "http": "httptools",
+    "http": HttpProtocol,
     "ws": "none",
     "access_log": False,
     "log_config": None,

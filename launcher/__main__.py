@@ -1,4 +1,4 @@
-"""`python -m launcher run|stop|clean|chromium`: what the Makefile calls."""
+"""`python -m launcher run|stop|clean|chromium|native`: what the Makefile calls."""
 
 import argparse
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 from launcher.chromium import find_or_install_chromium
 from launcher.environment import read_data_dir
 from launcher.errors import LauncherError
+from launcher.native import build
 from launcher.places import Places
 from launcher.run import run
 from launcher.stop import clean, stop
@@ -24,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("stop", help="stop the running copy of this data directory")
     commands.add_parser("clean", help="stop the copy and remove its data directory")
     commands.add_parser("chromium", help="print the path of a Chromium for the tests, installing one if need be")
+    commands.add_parser("native", help="compile the data plane's hot path")
     parsed = parser.parse_args(arguments)
     project = parsed.project.resolve()
     if parsed.command == "run":
@@ -31,6 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if parsed.command == "chromium":
             print(find_or_install_chromium(os.environ))
+            return 0
+        if parsed.command == "native":
+            build(project=project, out=sys.stdout)
             return 0
         places = Places(read_data_dir(os.environ, project=project))
         if parsed.command == "stop":

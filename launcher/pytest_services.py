@@ -19,6 +19,7 @@ import psutil
 import pytest
 import redis
 
+from dataplane.native import Native, NoBuild, activate
 from launcher.environment import child_variables, read_settings
 from launcher.errors import LauncherError
 from launcher.keys import keep_payload_keys, keep_secret, keep_signing_key
@@ -36,7 +37,8 @@ DATABASE_VARIABLE = "BALLAST_TEST_DATABASE_URL"
 REDIS_VARIABLE = "BALLAST_TEST_REDIS_URL"
 HOME_VARIABLE = "BALLAST_TEST_HOME"
 OURS = re.compile(r"BALLAST_|DATABASE_URL$|REDIS_URL$|CELERY_BROKER_URL$|DEMO_\w+_KEY$|PG[A-Z]+$")
-KEPT = frozenset({DATABASE_VARIABLE, REDIS_VARIABLE, HOME_VARIABLE, "BALLAST_CHROMIUM"})
+NATIVE_VARIABLE = "BALLAST_TEST_NATIVE"  # set by `make test-native`
+KEPT = frozenset({DATABASE_VARIABLE, REDIS_VARIABLE, HOME_VARIABLE, NATIVE_VARIABLE, "BALLAST_CHROMIUM"})
 HOME_PREFIX = "ballast-tests-"
 READY_SECONDS = 60.0
 STOP_SECONDS = 20.0
@@ -52,11 +54,15 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
     # Where this is set, each worker and each child would compile all of ours anew; git looks at none of what they keep.
     environ.pop("PYTHONDONTWRITEBYTECODE", None)
     worker = environ.get("PYTEST_XDIST_WORKER", FIRST)
+    # Whether somebody has built something is not to decide about what is tested.
+    native = Native.REQUIRE if environ.get(NATIVE_VARIABLE) else Native.OFF
     try:
+        activate(native)
         if worker == FIRST:
             start_servers(environ, early_config)
         prepare_worker(environ, worker)
-    except LauncherError as exc:
+        environ["BALLAST_NATIVE"] = native
+    except (LauncherError, NoBuild) as exc:
         raise pytest.UsageError(str(exc)) from exc
 
 

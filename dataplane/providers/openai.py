@@ -125,7 +125,7 @@ def chat_body(request: ChatRequest, *, lane: Lane, wire: str) -> tuple[Json, tup
             if (body.get(name) or 0) > lane.max_output_tokens:
                 body[name] = lane.max_output_tokens
                 adjusted.append(name)
-    for name in sorted(lane.unsupported_fields & body.keys()):
+    for name in sorted(lane.unsupported_fields.intersection(body)):
         value = body.pop(name)
         if name == "max_tokens":
             if value is not None and body.get("max_completion_tokens") is None:

@@ -188,6 +188,7 @@ async def test_who_leaves_the_queue_is_in_nobodys_way():
     await end(fleet)
 
 
+@pytest.mark.python_only
 @in_virtual_time
 async def test_leave_that_comes_with_the_cancellation_goes_back():
     """The caller is gone, the slot is not."""
@@ -209,6 +210,7 @@ async def test_leave_that_comes_with_the_cancellation_goes_back():
     await end(fleet)
 
 
+@pytest.mark.python_only
 @in_virtual_time
 async def test_leave_for_who_has_just_been_told_that_it_takes_too_long_goes_back():
     """All of it: the next request finds what it would have taken."""

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from dataplane.access import OURSELVES, ApiKey
 from dataplane.errors.upstream import UpstreamUnavailable
-from dataplane.journey import Inbound, Journey
+from dataplane.journey import Admission, Inbound, Journey
 from dataplane.release import parse_document
 from dataplane.shadow import offering as module
 from dataplane.shadow.counting import ShadowCounting
@@ -296,13 +297,17 @@ async def test_eval_is_not_handed_over(life, signing_key, trusted):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"is_job": True}, {"copy": object()}, {"kind": "probe"}, {"outcome": "repair_failed"}, {"admission": 1}]
+    "changes",
+    [{"is_job": True}, {"copy": object()}, {"kind": "probe"}, {"outcome": "repair_failed"}, {"admission": "eval"}],
 )
-async def test_what_is_no_callers_own_answer_is_passed_over(life, changes):
+async def test_what_is_no_callers_own_answer_is_passed_over(life, make_document, changes):
     """A runner may come again with the same work, our own questions are nobody's, and signed copy is no lane's."""
     gateway = await life()
     journey = Journey(Inbound("req_1", b"{}", 0.0))
     journey.outcome = "ok"
+    if "admission" in changes:
+        live = parse_document(make_document(), digest="0" * 64)
+        changes = {"admission": Admission(journey.inbound, live, ApiKey("run:7", OURSELVES), live)}
     for name, value in changes.items():
         setattr(journey, name, value)
 
