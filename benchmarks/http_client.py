@@ -38,10 +38,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from pyreqwest.client import ClientBuilder
 
-from benchmarks.gateway_overhead import QUESTION, free_port
 from benchmarks.load import describe_machine, table
+from benchmarks.served_release import QUESTION
 from dataplane.providers.base import UpstreamCall
 from dataplane.transport import Http1Transport, Limits
+from launcher.ports import pick_free
 
 BODY = b'{"model":"m","messages":[{"role":"user","content":"%b"}]}' % QUESTION.encode()
 HEADERS = {"content-type": "application/json", "authorization": "Bearer sk-benchmark"}
@@ -343,7 +344,7 @@ def main() -> None:
         return
     machine = describe_machine()
     cores = sorted(os.sched_getaffinity(0))
-    port = free_port()
+    port = pick_free()
     upstream = subprocess.Popen([sys.executable, "-m", "benchmarks.canned_upstream", str(port)])  # noqa: S603  # a module of ours
     os.sched_setaffinity(upstream.pid, {cores[-1]})
     time.sleep(1.0)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.in_process [--stream] [--managed] [--turns 1500] [--profile]
 
-The application is the real one, with the release of `gateway_overhead`; its server is a loop and its provider answers
+The application is the real one, with the release of `served_release.py`; its server is a loop and its provider answers
 at once. What is printed is the mean of the fastest turns, a few requests each: whatever else a shared machine does only
 ever makes them slower. So a change of two in a hundred shows, which `gateway_overhead` cannot tell from noise; what it
 is worth beside server and network, only that can tell. `--profile` prints where the time goes instead, by function.
@@ -23,8 +23,8 @@ from typing import Any
 import uvloop
 
 from benchmarks.canned_upstream import ANSWER, STREAM
-from benchmarks.gateway_overhead import KEY, bodies, release_document
 from benchmarks.load import describe_machine
+from benchmarks.served_release import KEY, bodies, release_document
 from dataplane.__main__ import Environment, gateway_settings
 from dataplane.aggregation import Aggregation
 from dataplane.asgi_reply import Message
@@ -212,7 +212,7 @@ async def run(arguments: argparse.Namespace) -> None:
     )
     app = Gateway(parts, limit_bytes=settings.max_body_bytes)
     lifespan = await start(app)
-    server = Server(app, bodies(arguments)[1])
+    server = Server(app, bodies(stream=arguments.stream, managed=arguments.managed)[1])
     await server.ask(WARM_UP_REQUESTS)
     if arguments.profile:
         profile = cProfile.Profile()

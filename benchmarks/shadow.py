@@ -43,14 +43,16 @@ import redis
 import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from benchmarks.gateway_overhead import PROVENANCE, free_port, release_document, start, wait_for, write_keys
 from benchmarks.load import Result, describe_machine, pace, request_bytes, table
+from benchmarks.served_release import PROVENANCE, release_document, write_keys
+from benchmarks.serving import start, wait_for
 from benchmarks.shadow_upstream import MARK, MODES
 from dataplane.providers.base import UpstreamCall
 from dataplane.release import sign
 from dataplane.reports import STREAM
 from dataplane.timers import TimerWheel
 from dataplane.transport import Http1Transport, Limits
+from launcher.ports import pick_free
 from tests.end_to_end.stack import Stack, make_data_dir
 
 FREE_KEY, EU_KEY = "bk-free", "bk-eu"
@@ -84,7 +86,7 @@ def shadow_policy(*, in_flight: int, queue: int) -> dict[str, Any]:
 
 
 def document(revision: int, *, control: str, shadow: str, policy: tuple[str, dict[str, Any]] | None) -> dict[str, Any]:
-    """The release of `gateway_overhead` with two tenants, kept streams, and a shadow where there is a policy."""
+    """The release of `served_release.py` with two tenants, kept streams, and a shadow where there is a policy."""
     made = release_document(f"{control}/control/v1") | {"revision": revision}
     sections = made["sections"]
     tenant = sections["access"]["tenants"]["bench"]
@@ -146,7 +148,7 @@ class Bench:
         self._key = Ed25519PrivateKey.generate()
         self._processes: list[subprocess.Popen[bytes]] = []
         self._revision = 0
-        control, shadow = free_port(), free_port()
+        control, shadow = pick_free(), pick_free()
         self.control, self.shadow = (f"http://127.0.0.1:{port}" for port in (control, shadow))
         self._launch(["benchmarks.shadow_upstream", str(control)], on=self._others)
         self._launch(["benchmarks.shadow_upstream", str(shadow), "--give-way"], on=self._others)
@@ -225,7 +227,7 @@ class Bench:
         directory = self._directory / name
         directory.mkdir()
         write_keys(directory, self._key)
-        return Gateway(name, directory, free_port())
+        return Gateway(name, directory, pick_free())
 
     def _environment(self, gateway: Gateway) -> dict[str, str]:
         return {
