@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple
 
 from dataplane.rollups import Counts
@@ -24,6 +25,7 @@ class Series(NamedTuple):
     tier: str
 
 
+@lru_cache(maxsize=8192)
 def output_key(system: str, name: str, outcome: str, label: str = "") -> str:
     """Under what the outcome of a check of an answer is counted, such as 'repair:fenced:r1_extract:lossless' or
     'validator:no-card-numbers@3:block:'. The control plane takes it apart again: no part holds a colon.
@@ -48,7 +50,7 @@ class Accumulator(Counts):
 class Aggregation:
     """The accumulators of one worker. Belongs to one event loop: nothing here waits, nothing is locked."""
 
-    __slots__ = ("_buckets", "_current", "_current_ends_at", "_current_start", "_wall")
+    __slots__ = ("_buckets", "_current", "_current_ends_at", "_current_start", "_last", "_last_series", "_wall")
 
     def __init__(self, *, wall: Callable[[], float] = time.time) -> None:
         self._wall = wall
@@ -56,6 +58,9 @@ class Aggregation:
         self._current: dict[Series, Accumulator] = {}
         self._current_start = 0
         self._current_ends_at = 0.0
+        # A request records several times in a row, each time with the same object.
+        self._last_series: Series | None = None
+        self._last = Accumulator()
 
     def record_attempt(
         self,
@@ -130,9 +135,13 @@ class Aggregation:
 
     def record_output(self, series: Series, *, system: str, name: str, outcome: str, label: str = "") -> None:
         """Count what became of one check of an answer, or one part of it: see `output_key`."""
+        self.record_outputs(series, (output_key(system, name, outcome, label),))
+
+    def record_outputs(self, series: Series, keys: Iterable[str]) -> None:
+        """As `record_output`, for many at once, by their `output_key`."""
         outputs = self._accumulator(series).outputs
-        key = output_key(system, name, outcome, label)
-        outputs[key] = outputs.get(key, 0) + 1
+        for key in keys:
+            outputs[key] = outputs.get(key, 0) + 1
 
     def drain(self, now: float) -> list[dict[str, Any]]:
         """The rollups that changed since the last drain, each cumulative for its bucket; closed buckets are forgotten.
@@ -161,9 +170,12 @@ class Aggregation:
         at = self._wall()
         if at >= self._current_ends_at:
             self._open(at)
-        accumulator = self._current.get(series)
-        if accumulator is None:
-            accumulator = self._current[series] = Accumulator()
+        if series is self._last_series:
+            accumulator = self._last
+        else:
+            known = self._current.get(series)
+            accumulator = self._current[series] = known or Accumulator()
+            self._last_series, self._last = series, accumulator
         accumulator.changed = True
         return accumulator
 
@@ -175,3 +187,4 @@ class Aggregation:
         self._current_start = int(at) // BUCKET_SECONDS * BUCKET_SECONDS
         self._current_ends_at = float(self._current_start + BUCKET_SECONDS)
         self._current = self._buckets.setdefault(self._current_start, {})
+        self._last_series = None

@@ -62,7 +62,7 @@ class Integrity:
             raise
         self._sample_streamed(journey, gate)
         report = await self._validating.judge(journey, chat, Report.of(gate.findings), gate.output(), deadline)
-        self._validating.note(journey, report.findings)
+        self._validating.note(journey, report)
         refuse_blocked(report)
         return finish_reason
 
@@ -70,11 +70,11 @@ class Integrity:
         """Take note of a streamed answer at whose end nothing was held back."""
         self._sample_streamed(journey, gate)
         self._repairing.note(journey, gate.mended)
-        self._validating.note(journey, gate.findings)
+        self._validating.note(journey, Report.of(gate.findings))
 
     def note_withheld(self, journey: Journey, gate: AnswerGate) -> None:
         """Take note of a streamed answer that the validators stopped on its way."""
-        self._validating.note(journey, gate.findings)
+        self._validating.note(journey, Report.of(gate.findings))
 
     def wants_words(self, journey: Journey) -> bool:
         """Whether the words of an answer are wanted as a sample."""

@@ -40,18 +40,28 @@ MODULES: Final = (
     "capabilities",
     "chat",
     "cohorts",
+    "eval_tokens",
+    "evidence",
+    "fleet",
     "frames",
     "gateway",
     "http_protocol",
+    "idempotency",
     "ids",
     "integrity",
+    "job_tokens",
     "journey",
+    "ladder.counting",
+    "ladder.desk",
+    "ladder.look",
+    "ladder.steps",
     "lane_caller",
     "lane_choice",
     "lane_fit",
     "last_words",
     "managed_prompts",
     "messages",
+    "metrics",
     "pipeline",
     "placeholders",
     "prompts",
@@ -65,15 +75,33 @@ MODULES: Final = (
     "quota_share",
     "recording",
     "relay",
+    "repairing",
     "request_headers",
     "request_parser",
     "retry",
     "rollups",
+    "routing",
+    "samples",
     "sharding",
     "sketches",
     "steering",
     "timers",
     "transport",
+    "validating",
+    "validators.abuse",
+    "validators.check",
+    "validators.detector",
+    "validators.figures",
+    "validators.folding",
+    "validators.gate",
+    "validators.grounding",
+    "validators.kinds",
+    "validators.pace",
+    "validators.patterns",
+    "validators.personal",
+    "validators.policy",
+    "validators.secrets",
+    "validators.values",
 )
 
 
@@ -81,7 +109,7 @@ class Native(StrEnum):
     """What a process is to make of a build."""
 
     AUTO = "auto"
-    """Take it where there is one of these sources."""
+    """Take it where there is one of these sources, and none of its modules is loaded yet."""
     OFF = "off"
     """Run Python."""
     REQUIRE = "require"
@@ -154,7 +182,7 @@ def activate(native: Native, root: Path = SOURCES) -> bool:
 
     Raises:
         NoBuild: one is required.
-        LoadedAlready: too late.
+        LoadedAlready: one is required, and this is too late.
     """
     if native is Native.OFF:
         return False
@@ -168,6 +196,8 @@ def activate(native: Native, root: Path = SOURCES) -> bool:
         return True
     for name in files:
         if name in sys.modules:
-            raise LoadedAlready(name)
+            if native is Native.REQUIRE:
+                raise LoadedAlready(name)
+            return False
     sys.meta_path.insert(0, BuildFinder(files))
     return True

@@ -59,6 +59,7 @@ MAX_TIMEOUT_SECONDS: Final = 3600.0
 MAX_DEADLINE_MS: Final = 3_600_000
 MAX_HELD_TOKENS: Final = 1000
 # The parts of a table that lanes and routes refer to by name; a table without them is complete too.
+MAX_ANSWERED: Final = 4096
 POLICY_PARTS: Final = (
     "breakers",
     "retries",
@@ -202,6 +203,10 @@ class RoutingTable:
     repairs: dict[str, RepairPolicy] = field(default_factory=dict)
     validators: dict[str, ValidatorPolicy] = field(default_factory=dict)
     shadows: dict[str, ShadowPolicy] = field(default_factory=dict)
+    # What `eligible_lanes` has answered: the same few questions come with every request.
+    answered: dict[tuple[str, frozenset[str], frozenset[str]], tuple[Lane, ...]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @classmethod
     def parse(cls, section: object, *, path: str = "$.sections.routing") -> RoutingTable:
@@ -491,6 +496,10 @@ def eligible_lanes(
         UnsupportedRequest: no lane of the route can do what it asks, wherever it is: that is the caller's to change.
         NoEligibleLane: those that can are outside the pin; it says what excluded each lane.
     """
+    question = (route, residency, needs)
+    known = table.answered.get(question)
+    if known is not None:
+        return known
     chosen = table.routes.get(route)
     if chosen is None:
         raise UnknownRoute(route)
@@ -502,6 +511,8 @@ def eligible_lanes(
         if any(needs <= lane.capabilities for lane in chosen.lanes):
             raise NoEligibleLane(route, excluded=excluded)
         raise UnsupportedRequest(route, excluded=excluded)
+    if len(table.answered) < MAX_ANSWERED:
+        table.answered[question] = eligible
     return eligible
 
 

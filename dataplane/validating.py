@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Final
 
-from dataplane.aggregation import Aggregation
+from dataplane.aggregation import Aggregation, output_key
 from dataplane.asides import Asides
 from dataplane.chat import Chat
 from dataplane.errors import GatewayError
@@ -65,7 +65,7 @@ class Validating:
         report = check(policy, output)
         if report.blocked_by is None and policy.judges:
             report = await self.judge(journey, chat, report, report.repairs or output, deadline)
-        self.note(journey, report.findings)
+        self.note(journey, report)
         refuse_blocked(report)
         return response if report.repairs is None else _with_output(response, report.repairs, report)
 
@@ -105,41 +105,50 @@ class Validating:
             failure = f"the judge cannot be asked: {exc.code}"
         return judged(rule, text, micros=round((time.monotonic() - began) * 1e6), failure=failure)
 
-    def note(self, journey: Journey, findings: Iterable[Finding]) -> None:
+    def note(self, journey: Journey, report: Report) -> None:
         """Count what each rule said of an answer and how long it took, and what came of it in all, and let the caller
         see in a header which rules did not let it pass.
         """
         answering = journey.answering
         series = journey.series("" if answering is None else answering.lane.id)
-        report, names = Report.of(findings), []
-        for finding in report.findings:
-            name = f"{finding.rule}@{finding.version}"
-            label = finding.effect.value if finding.verdict is Verdict.ABSTAIN else ""
-            if series is not None:
-                self._aggregation.record_output(
-                    series, system="validator", name=name, outcome=finding.verdict.value, label=label
-                )
-                if finding.micros:  # a window on a stream looks again and again, and is not timed
-                    bound = bound_of(finding.micros)
-                    self._aggregation.record_output(series, system="validator_time", name=name, outcome=str(bound))
-            if finding.verdict is not Verdict.PASS:
-                names.append(f"{name}={finding.verdict.value}")
         if series is not None and report.findings:
-            is_unsure = any(finding.verdict is Verdict.ABSTAIN for finding in report.findings)
-            label = ABSTAINED if is_unsure else ""
-            self._aggregation.record_output(
-                series, system="validator", name=ANSWER, outcome=report.verdict.value, label=label
-            )
+            self._aggregation.record_outputs(series, _keys(report))
         if report.findings:
             journey.blocked = report.verdict is Verdict.BLOCK
             journey.grounded = _is_grounded(report)
-        journey.validation = "; ".join(names[:MAX_TOLD])
+        told = report.failed[:MAX_TOLD]
+        journey.validation = "; ".join(f"{_name(one.rule, one.version)}={one.verdict.value}" for one in told)
+
+
+@lru_cache(maxsize=1024)
+def _name(rule: str, version: int) -> str:
+    return f"{rule}@{version}"
+
+
+def _keys(report: Report) -> list[str]:
+    """Under what a report is counted: what each rule said and how long it took, and what came of it in all."""
+    keys = []
+    is_unsure = False
+    for finding in report.findings:
+        name, verdict, label = _name(finding.rule, finding.version), finding.verdict, ""
+        if verdict is Verdict.ABSTAIN:
+            is_unsure, label = True, finding.effect.value
+        keys.append(output_key("validator", name, verdict.value, label))
+        if finding.micros:  # a window on a stream looks again and again, and is not timed
+            keys.append(output_key("validator_time", name, str(bound_of(finding.micros))))
+    keys.append(output_key("validator", ANSWER, report.verdict.value, ABSTAINED if is_unsure else ""))
+    return keys
 
 
 def _is_grounded(report: Report) -> bool | None:
     """Whether all rules of the grounding layer let an answer pass; None where there was none, or one could not say."""
-    verdicts = {finding.verdict for finding in report.findings if finding.layer is Layer.GROUNDING}
-    return None if not verdicts or Verdict.ABSTAIN in verdicts else verdicts == {Verdict.PASS}
+    grounded: bool | None = None
+    for finding in report.findings:
+        if finding.layer is Layer.GROUNDING:
+            if finding.verdict is Verdict.ABSTAIN:
+                return None
+            grounded = grounded is not False and finding.verdict is Verdict.PASS
+    return grounded
 
 
 def refuse_blocked(report: Report) -> None:

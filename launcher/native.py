@@ -58,7 +58,9 @@ def compile_into(made: Path, *, scratch: Path, project: Path) -> None:
     files = [str(file.relative_to(project)) for file in native.sources(project / native.PACKAGE).values()]
     with contextlib.chdir(project):
         try:
-            extensions = mypycify([*MYPY, *files], opt_level="3", debug_level="0", target_dir=str(scratch / "c"))
+            extensions = mypycify(
+                [*MYPY, *files], opt_level="2", debug_level="0", multi_file=True, target_dir=str(scratch / "c")
+            )
             distribution = Distribution({"name": "ballast-native", "ext_modules": extensions})
             command = distribution.get_command_obj("build_ext")
             command.build_lib, command.build_temp = str(made), str(scratch)

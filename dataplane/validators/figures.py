@@ -13,9 +13,10 @@ from typing import Any, Final
 
 from dataplane.documents import Node
 from dataplane.validators.folding import Fold, fold, words
+from dataplane.validators.gate import Openings
 from dataplane.validators.json_paths import JsonPath, Place, locate, read_exactly
 from dataplane.validators.kinds import Meter, Problem
-from dataplane.validators.patterns import compile_re2, spans
+from dataplane.validators.patterns import compile_re2, pattern, spans
 from dataplane.validators.prose import Day, Number, dates, numbers, sentences
 from dataplane.validators.values import Channel, Output
 
@@ -37,10 +38,10 @@ _CURRENCY_SIGNS: Final = frozenset("$€£¥₹₽₩")
 # RE2 finds in one pass where an amount or a percentage may be, and some more: it knows the spaces and digits of ASCII
 # only, so all of Unicode's are named. What each number there is, is then asked of it.
 _SPACE: Final = r"[\s\v\x1c-\x1f\x{85}\pZ]?"
-_MONEY_LIKE: Final = compile_re2(
+_MONEY_LIKE: Final = pattern(
     rf"(?i)(?:{_CURRENCY}){_SPACE}[-−+]{{0,2}}\p{{Nd}}|\p{{Nd}}{_SPACE}(?:{_CURRENCY}|euro|dollar|pound|cent)"
 )
-_PERCENT_LIKE: Final = compile_re2(rf"(?i)\p{{Nd}}{_SPACE}(?:%|percent|per cent|prozent)")
+_PERCENT_LIKE: Final = pattern(rf"(?i)\p{{Nd}}{_SPACE}(?:%|percent|per cent|prozent)")
 _NEAR: Final = 6  # characters between what is like one and a number that shares its mark
 _PERCENT_BEGINS: Final = frozenset("%pP")
 _END_OF: Final = attrgetter("end")
@@ -108,6 +109,14 @@ class NumberParams:
             *(_parse_bounds(members[name]) if name in members else Bounds(()) for name in ("money", "percent")),
         )
 
+    @property
+    def openings(self) -> Openings | None:
+        """See `Openings`; None: it always looks."""
+        if self.paths:
+            return None
+        likes = ((self.money, _MONEY_LIKE), (self.percent, _PERCENT_LIKE))
+        return Openings(None, tuple(like for bounds, like in likes if bounds.bounds))
+
     def problems(self, channel: Channel, output: Output, meter: Meter) -> Iterator[Problem]:
         """As `Judging.problems`."""
         if self.paths and channel.is_json:
@@ -116,7 +125,7 @@ class NumberParams:
             ("amount of money", self.money, _MONEY_LIKE, _is_money),
             ("percentage", self.percent, _PERCENT_LIKE, _is_percentage),
         ):
-            for number in _numbers_at(spans(like, channel.text), channel.text, meter) if bounds.bounds else ():
+            for number in _numbers_at(spans(like.regex, channel.text), channel.text, meter) if bounds.bounds else ():
                 if is_meant(channel.text, number):
                     broken = bounds.broken_by(number.value)
                     if broken is not None:

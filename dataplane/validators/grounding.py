@@ -15,7 +15,9 @@ from typing import Final
 
 from dataplane.documents import Node
 from dataplane.validators.folding import words as words_of
+from dataplane.validators.gate import Openings
 from dataplane.validators.kinds import Meter, Problem
+from dataplane.validators.patterns import pattern
 from dataplane.validators.prose import Number, dates, numbers, sentences, written_numbers
 from dataplane.validators.values import Channel, Output
 
@@ -69,6 +71,11 @@ class CitationParams:
             members["minimum"].integer(maximum=100),
             "each_number" in members and members["each_number"].flag(),
         )
+
+    @property
+    def openings(self) -> Openings | None:
+        """See `Openings`; None: it always looks."""
+        return None if self.minimum or self.each_number else Openings(None, (pattern(r"\["),))
 
     def problems(self, channel: Channel, output: Output, meter: Meter) -> Iterator[Problem]:
         """As `Judging.problems`."""

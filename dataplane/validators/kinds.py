@@ -28,12 +28,12 @@ class Problem:
 class Meter:
     """Counts the work of one rule and looks at the clock now and then."""
 
-    __slots__ = ("_clock", "_count", "_seconds", "_started")
+    __slots__ = ("_began", "_clock", "_count", "_seconds")
 
-    def __init__(self, clock: Callable[[], float], *, seconds: float) -> None:
+    def __init__(self, clock: Callable[[], float], *, seconds: float, began: float) -> None:
         self._clock = clock
         self._seconds = seconds
-        self._started = clock()
+        self._began = began
         self._count = 0
 
     def tick(self) -> None:
@@ -48,12 +48,8 @@ class Meter:
 
     def look(self) -> None:
         """As `tick`, and look at the clock in any case."""
-        if self.used() > self._seconds:
+        if self._clock() - self._began > self._seconds:
             raise OverBudget
-
-    def used(self) -> float:
-        """Seconds so far."""
-        return self._clock() - self._started
 
 
 def found_by(sieve: Sieve, channel: Channel, meter: Meter) -> Iterator[Problem]:

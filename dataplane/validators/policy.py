@@ -16,11 +16,12 @@ from dataplane.validators.checksums import ChecksumParams
 from dataplane.validators.detector import Sieve
 from dataplane.validators.figures import DateParams, NumberParams, UnitParams
 from dataplane.validators.folding import Fold
+from dataplane.validators.gate import Gate, Openings
 from dataplane.validators.grounding import CitationParams, SupportParams
 from dataplane.validators.personal import PersonalParams
 from dataplane.validators.secrets import SecretParams
 from dataplane.validators.structure import SchemaParams
-from dataplane.validators.values import LAYERS, TEXT, Channel, Layer, Verdict
+from dataplane.validators.values import LAYERS, TEXT, Channel, Finding, Layer, Verdict
 from dataplane.validators.wording import PatternParams, TermParams, ToxicityParams
 
 MAX_BUDGET_MS: Final = 60_000.0
@@ -132,6 +133,14 @@ class Rule:
         return found
 
     @property
+    def openings(self) -> Openings | None:
+        """What stands wherever it could find anything; None: it always looks."""
+        if self.sieve is not None:
+            return Openings(self.sieve.fold, tuple(one.opening for one in self.sieve.detectors))
+        found: Openings | None = getattr(self.params, "openings", None)
+        return found
+
+    @property
     def replacement(self) -> str:
         """What takes the place of what it removes."""
         return str(self.params.replacement)
@@ -163,6 +172,8 @@ class ValidatorPolicy:
         window_characters: With "window", what is held back of a stream at most, counted after folding.
         escalation: Signed copy that takes the place of an answer that is blocked; None: an error without such words.
         regulated: Whether nothing may pass that a rule could not look at.
+        deciding: Those of the rules that need no model.
+        gate: Tells of most answers that many of these would find nothing; None: there is none.
         fails: "closed", "open" or "mixed", by what all rules do where they cannot say.
     """
 
@@ -172,6 +183,8 @@ class ValidatorPolicy:
     window_characters: Threshold
     escalation: str | None
     regulated: bool
+    deciding: tuple[Rule, ...] = field(repr=False, compare=False)
+    gate: Gate | None = field(repr=False, compare=False)
     _watches: Mapping[bool, tuple[Watch, ...]] = field(repr=False, compare=False)
 
     @classmethod
@@ -199,7 +212,9 @@ class ValidatorPolicy:
                 members["rules"].refuse(
                     f"too large together to be looked for in a stream: {exc}; set streams to 'hold'"
                 )
-        return cls(slug, ordered, streams, window, members["escalation"].optional_text(), regulated, watches)
+        deciding = tuple(rule for rule in ordered if not rule.is_judge)
+        escalation = members["escalation"].optional_text()
+        return cls(slug, ordered, streams, window, escalation, regulated, deciding, _gate(deciding), watches)
 
     @property
     def fails(self) -> str:
@@ -210,7 +225,7 @@ class ValidatorPolicy:
     @property
     def judges(self) -> tuple[Rule, ...]:
         """The rules that a model decides."""
-        return tuple(rule for rule in self.rules if rule.is_judge)
+        return self.rules[len(self.deciding) :]  # in the last of the layers
 
     def watches(self, *, is_tool: bool) -> tuple[Watch, ...]:
         """What is looked for in a stream while it comes: in the answer's text, or in the arguments of a tool."""
@@ -221,6 +236,18 @@ class ValidatorPolicy:
         return {"window_characters": self.window_characters} | {
             f"{rule.id}.budget_ms": rule.budget_ms for rule in self.rules
         }
+
+
+def _gate(deciding: tuple[Rule, ...]) -> Gate | None:
+    spared = [rule for rule in deciding if rule.openings is not None]
+    openings = {rule.id: one for rule in spared if (one := rule.openings) is not None}
+    budget_micros = min((rule.budget_ms.value * 1000 for rule in spared), default=0.0)
+    return Gate.of(openings, {rule.id: passing(rule, micros=1) for rule in spared}, budget_micros=budget_micros)
+
+
+def passing(rule: Rule, *, micros: int) -> Finding:
+    """What a rule says that found nothing."""
+    return Finding(rule.id, rule.version, rule.layer, rule.kind, Verdict.PASS, micros=micros, is_closed=rule.is_closed)
 
 
 VALIDATOR_THRESHOLDS: Final = ("window_characters",)

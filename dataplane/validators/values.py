@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from dataplane.records import record
+
 MAX_SPANS_TOLD: Final = 20
 
 
@@ -47,7 +49,7 @@ class Source:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Output:
     """A finished answer. `tool_calls` are (name, arguments as the model wrote them); `is_json` says that the caller
     asked for JSON, so that `text` is to be JSON.
@@ -60,7 +62,7 @@ class Output:
     is_json: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Channel:
     """One text of an answer: the answer itself, or the arguments of one of its tool calls. `tool` names the latter's
     function.
@@ -89,7 +91,7 @@ class Span:
         return {"where": self.where, "start": self.start, "end": self.end, "what": self.what}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Finding:
     """What one rule said.
 
@@ -147,7 +149,7 @@ class Finding:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Report:
     """What all rules said, in the order of `Finding.sort_key`, whatever order they were asked in.
 
@@ -165,7 +167,13 @@ class Report:
     @property
     def verdict(self) -> Verdict:
         """The worst effect."""
-        return max((finding.effect for finding in self.findings), key=SEVERITY.__getitem__, default=Verdict.PASS)
+        worst, severity = Verdict.PASS, 0
+        for finding in self.findings:
+            if finding.verdict is not Verdict.PASS:
+                effect = finding.effect
+                if SEVERITY[effect] > severity:
+                    worst, severity = effect, SEVERITY[effect]
+        return worst
 
     @property
     def blocked_by(self) -> Finding | None:

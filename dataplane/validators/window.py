@@ -62,7 +62,7 @@ class StreamWindow:
         self._cpu_clock = cpu_clock
         self._holds_all = policy.streams == HOLD
         self._tracks = [_Track(watch, is_json=is_json or is_tool) for watch in policy.watches(is_tool=is_tool)]
-        rules = [rule for rule in policy.rules if not rule.is_judge and rule.looks_at(self._channel)]
+        rules = [rule for rule in policy.deciding if rule.looks_at(self._channel)]
         self._watching = tuple(rule for rule in rules if rule.sieve is not None and not self._holds_all)
         self._at_end = tuple(rule for rule in rules if rule.sieve is None or self._holds_all)
         # Of the whole text, for the rules that see it at the end.

@@ -91,9 +91,9 @@ def test_build_comes_too_late_for_modules_that_are_loaded(checkout):
 
     pretend_to_build(checkout)
 
-    assert activate(Native.OFF, checkout) is False
+    assert activate(Native.AUTO, checkout) is False
     with pytest.raises(LoadedAlready, match=r"dataplane\."):
-        activate(Native.AUTO, checkout)
+        activate(Native.REQUIRE, checkout)
 
 
 def test_modules_of_a_build_are_found_in_it(checkout):
