@@ -1,5 +1,5 @@
-"""`python -m dataplane serve | agent | jobs | shadow | simulator`, and `engage | stand-down | orders` for whoever is on
-a host that the control plane does not reach: the only place that reads the environment.
+"""`python -m dataplane serve | agent | jobs | shadow | simulator | probe | probe-yaml`, and `engage | stand-down |
+orders` for whoever is on a host that the control plane does not reach: the only place that reads the environment.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from dataplane.cursors import BadCursorKeys
+from dataplane.health.command import BadArgument
+from dataplane.health.command import add_commands as add_probe_commands
+from dataplane.health.command import run_command as run_probe_command
 from dataplane.ladder.errors import CommandRefused
 from dataplane.native import Native, NoBuild, activate
 from dataplane.settings import (
@@ -361,6 +364,7 @@ def main(argv: Sequence[str] | None = None, variables: Mapping[str, str] | None 
     commands.add_parser("shadow", help="asks candidate lanes again what callers asked, one per host")
     commands.add_parser("simulator", help="the provider simulator, for demo and tests")
     _add_emergency_commands(commands)
+    add_probe_commands(commands)
     process = commands.add_parser("gateway-process", help="one gateway process; `serve` starts these")
     process.add_argument("--slot", type=int, required=True)
     process.add_argument("--listener", type=int, required=True, help="descriptor of the listening socket")
@@ -384,9 +388,11 @@ def main(argv: Sequence[str] | None = None, variables: Mapping[str, str] | None 
                 _simulator(environment)
             case "engage" | "stand-down" | "orders":
                 _emergency(environment, arguments)
+            case "probe" | "probe-yaml":
+                run_probe_command(arguments, environment.snapshot())
             case _:
                 _gateway_process(environment, arguments)
-    except (BadVariable, BadCursorKeys, CommandRefused, NoBuild, OSError) as exc:
+    except (BadVariable, BadArgument, BadCursorKeys, CommandRefused, NoBuild, OSError) as exc:
         print(f"ballast {arguments.command}: {exc}", file=sys.stderr)
         return 1
     return 0
