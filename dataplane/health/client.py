@@ -17,6 +17,7 @@ from dataplane.health.observations import Answer, Ask, EngineReading, Reach, Sai
 
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 TURNED_AWAY: Final = frozenset({429, 503})
+NOT_IMPLEMENTED: Final = 501
 # What only a bad request of ours gets; 408, 425 and 429 are the engine's state.
 MISFITS: Final = frozenset({400, 401, 403, 404, 405, 413, 415, 422, 501})
 
@@ -91,8 +92,9 @@ class EngineClient:
             seen = models or health
             return EngineReading(now, Reach.BROKEN if seen is None else seen.reach, healthy, loaded)
         if metrics.reach is not Reach.OK or metrics.status != 200:
-            # A server without the flag that turns its metrics on is still there: its numbers are unknown.
-            reach = metrics.reach if metrics.status == 0 else Reach.OK if metrics.status < 500 else Reach.BROKEN
+            # A server without the flag that turns its metrics on (404, 501) is still there: its numbers are unknown.
+            is_there = 0 < metrics.status < 500 or metrics.status == NOT_IMPLEMENTED
+            reach = metrics.reach if metrics.status == 0 else Reach.OK if is_there else Reach.BROKEN
             return EngineReading(now, reach, healthy, loaded)
         numbers = read_numbers(engine.numbers, metrics.body.decode("utf-8", "replace"))
         if slots is not None and slots.status == 200:
