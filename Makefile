@@ -1,7 +1,7 @@
 # One machine, one command. `make help` lists what there is; variables are in .env.example.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run stop clean native test test-native soak deep chaos-work check lint types contracts templates migrations capabilities packages
+.PHONY: help run stop clean native test test-native soak deep chaos-work engine check lint types contracts templates migrations capabilities packages
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -26,6 +26,7 @@ help:
 	@echo "make soak    a bad canary and a Black Friday from end to end, with nobody there; some minutes of traffic each"
 	@echo "make deep    try approvals, roll-outs, releases, keys, quotas and work in many more orders; takes half an hour"
 	@echo "make chaos-work   durable work, and a redrive of 300 letters, while workers are killed; a quarter of an hour"
+	@echo "make engine  the probe beside a real llama.cpp on processors, stopped, wedged and killed; installs it (290 MB)"
 	@echo "make check   lint, types, import contracts, templates, migrations, what routes ask of lanes"
 
 run: $(VENV)/.installed
@@ -61,6 +62,10 @@ deep: $(VENV)/.installed-dev
 chaos-work: $(VENV)/.installed-dev
 	$(PY) -m benchmarks.durable_work
 	$(PY) -m benchmarks.redrive_under_kill
+
+# Real time and a real model: what is waited for are the probe's own limits.
+engine: $(VENV)/.installed-engine
+	exec $(PY) -m pytest -m engine -s tests/end_to_end/test_engine.py $(PYTEST_ARGS)
 
 # One target each, so that `make -k check` shows all that is wrong and `make types` only the types.
 check: lint types contracts templates migrations capabilities packages
@@ -103,4 +108,9 @@ $(VENV)/.installed: requirements.txt
 $(VENV)/.installed-dev: requirements-dev.txt requirements-build.txt $(VENV)/.installed
 	@echo "Environment: installing requirements-dev.txt into $(VENV)"
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.installed-engine: requirements-engine.txt $(VENV)/.installed-dev
+	@echo "Environment: installing requirements-engine.txt into $(VENV)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-engine.txt
 	@touch $@

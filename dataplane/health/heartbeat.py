@@ -58,6 +58,11 @@ class Heartbeat:
             return Beat.MOVED
         return Beat.STILL
 
+    def forget(self) -> None:
+        """Another process follows: its first numbers are compared with nothing."""
+        self.known = None
+        self._seen.clear()
+
     def answered(self, answer: Answer) -> None:
         """An ask was answered, which is a sign of life, and may tell how fast prompts are read."""
         self.moved_at = max(self.moved_at, answer.at)

@@ -95,7 +95,10 @@ class Judge:
         """Take in a look at the engine."""
         self._refusals = self._refusals + 1 if reading.reach is Reach.REFUSED else 0
         beat = self.heartbeat.observe(reading)
-        if beat is Beat.RESTARTED or (self._refusals == GONE_AFTER and self._startup.is_done):
+        if beat is Beat.RESTARTED:
+            self._begin_again(now=reading.at)
+        elif self._refusals == GONE_AFTER and self._startup.is_done:
+            self.heartbeat.forget()
             self._begin_again(now=reading.at)
         self.findings.set(
             "engine_gone",

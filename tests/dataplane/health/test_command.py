@@ -220,7 +220,7 @@ async def until(url: str, status: int) -> str:
 
 @pytest.mark.end_to_end
 async def test_sidecar_beside_an_engine(tmp_path):
-    """As a process: it warms the engine up, is ready, measures the load, sees a wedge come and go, and stops when told."""
+    """As a process: warm-up, readiness, the load measured, a wedge that comes and goes, and an end when it is told."""
     metrics = (Path(__file__).parent / "metrics" / "llama.cpp.txt").read_bytes()
     idle = metrics.replace(b"requests_processing 1", b"requests_processing 0").replace(
         b"requests_deferred 2", b"requests_deferred 0"

