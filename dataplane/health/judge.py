@@ -79,6 +79,7 @@ class Judge:
         self._asked_at: float | None = None
         self._mirror_failures = 0
         self._dead = False
+        self._proof: str | None = None
         self._verdicts = self._first(now)
 
     @property
@@ -109,9 +110,10 @@ class Judge:
         self._startup.observe(reading)
         if beat is Beat.MOVED:
             self._is_alive(now=reading.at)
-        if reading.healthy is not False:
+        # A look that brought no word of its health changes nothing about it.
+        if reading.healthy:
             self._unhealthy_since = None
-        elif self._unhealthy_since is None:
+        elif reading.healthy is False and self._unhealthy_since is None:
             self._unhealthy_since = reading.at
         if self._startup.is_done:
             self._strain.observe(reading, finished_per_second=self.heartbeat.finished_per_second())
@@ -179,7 +181,7 @@ class Judge:
         """Weigh everything; the verdicts stand until the next decision."""
         self.gpus.expire(now=now)
         self._look_at_load(now=now)
-        proof = self._look_at_silence(now=now)
+        self._look_at_silence(now=now)
         is_clear = self._startup.is_done and not [
             one for one in self.findings.draining() if one.kind.code != "flapping"
         ]
@@ -194,7 +196,7 @@ class Judge:
         self._verdicts = Verdicts(
             self._keep(self._verdicts.startup, *self._say_started(), now=now),
             self._keep(self._verdicts.ready, *self._say_ready(held), now=now),
-            self._keep(self._verdicts.live, *self._say_live(proof, now=now), now=now),
+            self._keep(self._verdicts.live, *self._say_live(now=now), now=now),
         )
         return self._verdicts
 
@@ -209,7 +211,7 @@ class Judge:
 
     def _is_alive(self, *, now: float) -> None:
         self._alive_at = max(self._alive_at, now)
-        self._failures, self._began_idle = 0, False
+        self._failures, self._began_idle, self._proof = 0, False, None
         for code in ("canary_failed", "canary_waits"):
             self.findings.set(code, stands=False, now=now)
 
@@ -220,6 +222,7 @@ class Judge:
         self._gate.restart(now=now)
         self._strain.clear(now=now)
         self._is_alive(now=now)
+        self._unhealthy_since = None
         self._dead = False
         self.findings.set("wedged", stands=False, now=now)
 
@@ -238,8 +241,8 @@ class Judge:
         findings.set("load_late", stands=late and not stuck, now=now, detail=gone_on)
         findings.set("warm_up_failed", stands=start.failures > 0, now=now, detail=start.failure)
 
-    def _look_at_silence(self, *, now: float) -> str | None:
-        """Set what silence says; return the proof of a wedge."""
+    def _look_at_silence(self, *, now: float) -> None:
+        """Set what silence says. Once proven, a wedge stands until a sign of life, whatever a later look lacks."""
         findings, known, last = self.findings, self.heartbeat.known, self.heartbeat.last
         is_done = self._startup.is_done
         blind = is_done and last is not None and last.reach is not Reach.OK
@@ -249,7 +252,7 @@ class Judge:
         if not is_done:
             for code in ("engine_silent", "wedged"):
                 findings.set(code, stands=False, now=now)
-            return None
+            return
         silence, busy = now - self._alive_at, self._is_busy()
         bound = self.heartbeat.ready_bound(self._policy)
         running = "an unknown number" if known is None or known.running is None else f"{known.running:.0f}"
@@ -270,8 +273,8 @@ class Judge:
             ready_bound=bound,
             kill_bound=self.heartbeat.kill_bound(self._policy),
         )
-        findings.set("wedged", stands=proof is not None, now=now, detail=proof or "")
-        return proof
+        self._proof = self._proof or proof
+        findings.set("wedged", stands=self._proof is not None, now=now, detail=self._proof or "")
 
     def _say_started(self) -> tuple[bool, str]:
         if self._startup.is_done:
@@ -287,7 +290,8 @@ class Judge:
             return False, "; ".join(one.words for one in draining)
         return False, "well again, and not yet for long enough" if held else "nothing was seen yet"
 
-    def _say_live(self, proof: str | None, *, now: float) -> tuple[bool, str]:
+    def _say_live(self, *, now: float) -> tuple[bool, str]:
+        proof = self._proof
         stuck = self.findings.get("load_stuck") if self._startup.is_late(now=now) else None
         if proof is None and stuck is None:
             self._dead = False

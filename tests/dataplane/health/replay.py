@@ -2,7 +2,7 @@
 
 A trace is JSON lines. The first says what is true:
 {"scenario": str, "about": str, "until": seconds, "truth": [[from, "loading" | "alive" | "strained" | "dead"], …],
-"restart_helps"?: bool, "exits"?: bool, "policy"?: {…}}.
+"restart_helps"?: bool or from when, "exits"?: bool, "policy"?: {…}}.
 *Strained* is an engine that lives and should be sent nothing new: neither answer about its readiness is wrong. `exits`:
 the process ends by itself, and its container restarts without any probe.
 
@@ -18,6 +18,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from dataplane.health.judge import Judge
@@ -49,7 +50,7 @@ class Trace:
     about: str
     until: int
     truth: tuple[tuple[int, str], ...]
-    restart_helps: bool
+    restart_helps_from: int | None
     exits: bool
     policy: HealthPolicy
     lines: tuple[dict[str, Any], ...]
@@ -57,6 +58,11 @@ class Trace:
     def state(self, at: float) -> str:
         """What is true at a time."""
         return next(state for since, state in reversed(self.truth) if at >= since)
+
+    @property
+    def restart_helps(self) -> bool:
+        """Whether it does, sooner or later."""
+        return self.restart_helps_from is not None
 
     @property
     def dead_from(self) -> int | None:
@@ -67,6 +73,7 @@ class Trace:
 def read_trace(path: Path) -> Trace:
     """Read one file, strict about what it says is true."""
     head, *lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    helps = head.get("restart_helps", False)
     truth = tuple((int(since), str(state)) for since, state in head["truth"])
     assert {state for _, state in truth} <= STATES, path
     assert truth[0][0] == 0, path
@@ -76,7 +83,7 @@ def read_trace(path: Path) -> Trace:
         about=head["about"],
         until=head["until"],
         truth=truth,
-        restart_helps=head.get("restart_helps", False),
+        restart_helps_from=None if helps is False else int(helps),
         exits=head.get("exits", False),
         policy=replace(HealthPolicy(), **head.get("policy", {})),
         lines=tuple(lines),
@@ -163,9 +170,13 @@ class Ours:
 
     name = "this probe"
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, *, noise: Random | None = None, lost: float = 0.1) -> None:
+        """With `noise`, a share of the looks is lost, they come at odd seconds, and asks take up to twice as long."""
         self.judge = Judge(trace.policy, now=0.0)
         self.policy = trace.policy
+        self._noise = noise
+        self._lost = lost
+        self._phase = 0 if noise is None else noise.randrange(LOOK_SECONDS)
         self._asking: tuple[Ask, float, float] | None = None
 
     def tick(self, world: World, now: float) -> None:
@@ -179,17 +190,21 @@ class Ours:
                 tokens = 512 if ask is Ask.WARM_UP and ended is Said.ANSWERED else None
                 self.judge.answered(Answer(ask, ended, began, now, prompt_tokens=tokens))
                 self._asking = None
-        if now % LOOK_SECONDS == 0:
-            self.judge.observe(world.reading(now))
+        looks = now % LOOK_SECONDS == self._phase
+        if looks:
+            is_lost = self._noise is not None and self._noise.random() < self._lost
+            self.judge.observe(EngineReading(now, Reach.SLOW) if is_lost else world.reading(now))
         if now % GPU_SECONDS == 0:
             self.judge.observe_gpu(world.report(now))
         if now % MIRROR_SECONDS == 0:
             self.judge.observe_mirror(is_there=world.mirror, detail="away in the trace", now=now)
         self.judge.decide(now=now)
-        ask = self.judge.wants(now=now) if now % LOOK_SECONDS == 0 else None
+        ask = self.judge.wants(now=now) if looks else None
         if ask is not None:
             self.judge.asking(ask)
             said, seconds = world.ask
+            if self._noise is not None:
+                seconds *= 1 + self._noise.random()
             deadline = self.policy.canary_deadline_seconds if ask is Ask.CANARY else 300.0
             self._asking = (ask, now, now + min(deadline, seconds if said != "late" else deadline))
 
@@ -306,8 +321,10 @@ class Outcome:
 
     @property
     def is_useless_kill(self) -> bool:
-        """It was dead, and a restart does not help."""
-        return self.killed_at is not None and not self.is_false_kill and not self.trace.restart_helps
+        """It was dead, and a restart did not help then."""
+        if self.killed_at is None or self.is_false_kill:
+            return False
+        return self.trace.restart_helps_from is None or self.killed_at < self.trace.restart_helps_from
 
     @property
     def is_missed(self) -> bool:

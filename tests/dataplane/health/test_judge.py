@@ -327,6 +327,21 @@ def test_app_xid_of_somebody_else_changes_nothing():
     assert "xid_application" in judge.findings
 
 
+def test_proof_stands_until_a_sign_of_life():
+    """One look that is lost does not acquit, nor is the restart counted twice; a token does, and ends it."""
+    judge = serving()
+    for at in (118.0, 136.0, 154.0):
+        fail_canary(judge, at)
+    judge.observe(reading(155, healthy=False))
+    proven = judge.decide(now=155).live.ok
+    judge.observe(unseen(157, Reach.SLOW))
+    still = judge.decide(now=157).live.ok
+    judge.observe(reading(159, tokens=1))
+
+    assert (proven, still, judge.decide(now=159).live.ok) == (False, False, True)
+    assert judge.kills.total == 1
+
+
 def test_verdict_keeps_since_when_it_is_so():
     """`since` is when the answer changed, not when it was last given."""
     judge = serving()
