@@ -69,7 +69,7 @@ def summary(name: str, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     matrix = {key: sum((one.matrix or {}).get(key, 0) for one in outcomes) for key in MATRIX}
     dead = [one for one in outcomes if one.trace.dead_from is not None]
     mended = [one for one in dead if one.trace.restart_helps and not one.trace.exits]
-    hopeless = [one for one in dead if not one.trace.restart_helps]
+    hopeless = [one for one in dead if not one.trace.mends_at_once]
     # A kill before the death ends the trace: what was never seen dead is no time.
     seen = sorted(one.not_ready_after for one in dead if one.not_ready_after is not None)
     late = "-" if not seen else f"{seen[len(seen) // 2]} / {seen[-1]} s"

@@ -65,6 +65,12 @@ class Trace:
         return self.restart_helps_from is not None
 
     @property
+    def mends_at_once(self) -> bool:
+        """Whether a restart helps from the moment of its death on."""
+        helps, dead = self.restart_helps_from, self.dead_from
+        return helps is not None and dead is not None and helps <= dead
+
+    @property
     def dead_from(self) -> int | None:
         """Since when it is dead, the first time."""
         return next((since for since, state in self.truth if state == "dead"), None)
