@@ -18,6 +18,7 @@ CHECK_ENV := DJANGO_SETTINGS_MODULE=controlplane.settings BALLAST_DEMO=true BALL
 
 help:
 	@echo "make run     start everything here: console, gateway, databases, demo; Ctrl-C stops it all"
+	@echo "make run ENGINE=1   the same, with a small model server of its own (290 MB more), and the probe beside it"
 	@echo "make stop    stop the copy that runs here"
 	@echo "make clean   stop it and remove its data (var/, or BALLAST_DATA_DIR)"
 	@echo "make test    run every test but soaks, browser and end-to-end ones included"
@@ -29,8 +30,9 @@ help:
 	@echo "make engine  the probe beside a real llama.cpp on processors, stopped, wedged and killed; installs it (290 MB)"
 	@echo "make check   lint, types, import contracts, templates, migrations, what routes ask of lanes"
 
-run: $(VENV)/.installed
-	@exec $(PY) -m launcher run
+# `make run ENGINE=1`: with a model server of its own and the probe beside it.
+run: $(VENV)/.installed $(if $(ENGINE),$(VENV)/.installed-engine)
+	@exec $(if $(ENGINE),env BALLAST_DEMO_ENGINE=true) $(PY) -m launcher run
 
 stop:
 	@if [ -x $(PY) ]; then exec $(PY) -m launcher stop; else echo "Nothing is running: there is no $(VENV)"; fi
@@ -64,7 +66,7 @@ chaos-work: $(VENV)/.installed-dev
 	$(PY) -m benchmarks.redrive_under_kill
 
 # Real time and a real model: what is waited for are the probe's own limits.
-engine: $(VENV)/.installed-engine
+engine: $(VENV)/.installed-engine $(VENV)/.installed-dev
 	exec $(PY) -m pytest -m engine -s tests/end_to_end/test_engine.py $(PYTEST_ARGS)
 
 # One target each, so that `make -k check` shows all that is wrong and `make types` only the types.
@@ -110,7 +112,7 @@ $(VENV)/.installed-dev: requirements-dev.txt requirements-build.txt $(VENV)/.ins
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-$(VENV)/.installed-engine: requirements-engine.txt $(VENV)/.installed-dev
+$(VENV)/.installed-engine: requirements-engine.txt $(VENV)/.installed
 	@echo "Environment: installing requirements-engine.txt into $(VENV)"
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-engine.txt
 	@touch $@

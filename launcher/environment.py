@@ -36,6 +36,9 @@ class Settings:
     gateway_port: int
     simulator_port: int
     embedder_port: int
+    demo_engine: bool
+    engine_port: int
+    engine_probe_port: int
     data_dir: Path
     database_url: str | None
     redis_url: str | None
@@ -120,6 +123,8 @@ def read_settings(variables: Mapping[str, str], *, project: Path, demo_default: 
         "BALLAST_GATEWAY_PORT": int(given.get("BALLAST_GATEWAY_PORT", "8080")),
         "BALLAST_SIMULATOR_PORT": int(given.get("BALLAST_SIMULATOR_PORT", "8090")),
         "BALLAST_EMBEDDER_PORT": int(given.get("BALLAST_EMBEDDER_PORT", "8070")),
+        "BALLAST_ENGINE_PORT": int(given.get("BALLAST_ENGINE_PORT", "8060")),
+        "BALLAST_ENGINE_PROBE_PORT": int(given.get("BALLAST_ENGINE_PROBE_PORT", "8065")),
     }
     _require_distinct(ports)
     data_dir = _absolute(given.get("BALLAST_DATA_DIR", DEFAULT_DATA_DIR), project)
@@ -137,6 +142,9 @@ def read_settings(variables: Mapping[str, str], *, project: Path, demo_default: 
         gateway_port=ports["BALLAST_GATEWAY_PORT"],
         simulator_port=ports["BALLAST_SIMULATOR_PORT"],
         embedder_port=ports["BALLAST_EMBEDDER_PORT"],
+        demo_engine=demo and given.get("BALLAST_DEMO_ENGINE", "false").lower() in TRUE_WORDS,
+        engine_port=ports["BALLAST_ENGINE_PORT"],
+        engine_probe_port=ports["BALLAST_ENGINE_PROBE_PORT"],
         data_dir=data_dir,
         database_url=given.get("DATABASE_URL"),
         redis_url=given.get("REDIS_URL"),
@@ -198,6 +206,9 @@ def child_variables(
         "BALLAST_GATEWAY_PORT": str(settings.gateway_port),
         "BALLAST_SIMULATOR_PORT": str(settings.simulator_port),
         "BALLAST_EMBEDDER_PORT": str(settings.embedder_port),
+        "BALLAST_DEMO_ENGINE": "true" if settings.demo_engine else "false",
+        "BALLAST_ENGINE_PORT": str(settings.engine_port),
+        "BALLAST_ENGINE_PROBE_PORT": str(settings.engine_probe_port),
         "BALLAST_DATA_DIR": str(settings.data_dir),
         "BALLAST_SECRET_KEY": secret_key,
         "BALLAST_AGENT_TOKEN": agent_token,
@@ -216,7 +227,7 @@ def child_variables(
     return variables
 
 
-# The bundled simulator accepts any key, and the bundled embedder asks for none; a release names these by `env:NAME`.
+# The bundled simulator accepts any key, embedder and engine ask for none; a release names these by `env:NAME`.
 DEMO_PROVIDER_SECRETS = {
     "DEMO_OPENAI_KEY": "demo-openai",
     "DEMO_ANTHROPIC_KEY": "demo-anthropic",
@@ -224,6 +235,7 @@ DEMO_PROVIDER_SECRETS = {
     # A shadow needs an account of its own.
     "DEMO_SHADOW_KEY": "demo-shadow",
     "DEMO_EMBEDDER_KEY": "demo-embedder",
+    "DEMO_ENGINE_KEY": "demo-engine",
 }
 
 
@@ -356,6 +368,9 @@ CHECKS: Mapping[str, Check] = {
     "BALLAST_GATEWAY_PORT": _check_port,
     "BALLAST_SIMULATOR_PORT": _check_port,
     "BALLAST_EMBEDDER_PORT": _check_port,
+    "BALLAST_DEMO_ENGINE": _check_bool,
+    "BALLAST_ENGINE_PORT": _check_port,
+    "BALLAST_ENGINE_PROBE_PORT": _check_port,
     "DATABASE_URL": _check_database_url,
     "REDIS_URL": _check_redis_url,
     "CELERY_BROKER_URL": _check_broker_url,

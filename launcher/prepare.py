@@ -41,7 +41,7 @@ def migration_state(database_url: str) -> str:
     return repr(row)
 
 
-def fingerprint(project: Path, *, database_url: str, demo: bool, key_id: str) -> str:
+def fingerprint(project: Path, *, database_url: str, demo: bool, engine: bool, key_id: str) -> str:
     """Return a digest of all that migrations, static files and demo data depend on.
 
     Files count by name, size and time of change, the database by its migrations; empty if it has none.
@@ -49,7 +49,7 @@ def fingerprint(project: Path, *, database_url: str, demo: bool, key_id: str) ->
     state = migration_state(database_url)
     if not state:
         return ""
-    digest = hashlib.sha256(repr((state, demo, key_id)).encode())
+    digest = hashlib.sha256(repr((state, demo, engine, key_id)).encode())
     for path in _files(project):
         with contextlib.suppress(OSError):
             status = path.stat()

@@ -10,6 +10,7 @@ from typing import TextIO
 
 from honcho.environ import parse_procfile
 
+from launcher.engine import require_engine
 from launcher.environment import Settings, child_variables, read_settings, read_variables
 from launcher.errors import LauncherError, StopRequested
 from launcher.interrupts import Interrupts
@@ -30,13 +31,14 @@ from launcher.welcome import welcome
 DATABASE_READY_SECONDS = 60.0
 READY_SECONDS = 120.0
 PROBE_PAUSE_SECONDS = 0.25
-DEMO_ONLY = frozenset({"simulator", "embedder", "traffic"})
+ENGINE_ONLY = frozenset({"engine", "engine-probe"})  # a model server of one's own, which is asked for by name
+DEMO_ONLY = frozenset({"simulator", "embedder", "traffic"}) | ENGINE_ONLY
 AFTER_READY = frozenset({"traffic"})  # traffic that nobody can answer yet would only paint errors on the first screen
 # Who asks stops before who answers: traffic, jobs, gateways (they drain), what they hand on to, console, databases.
 STOP_RANKS: Mapping[str, int] = {
     **dict.fromkeys(("traffic", "beat", "jobs", "indexer"), 0),
     "gateway": 1,
-    **dict.fromkeys(("shadow", "simulator", "embedder", "agent"), 2),
+    **dict.fromkeys(("shadow", "simulator", "embedder", "engine", "engine-probe", "agent"), 2),
 }
 STOP_RANK_OTHERS = 3
 STOP_RANK_REDIS, STOP_RANK_POSTGRES = 8, 9
@@ -74,6 +76,8 @@ def _run(*, project: Path, environ: Mapping[str, str], progress: Progress, inter
         with progress.step("Environment") as outcome:
             cleared = _clear_leftovers(places)
             procfile = _read_procfile(project, settings)
+            if settings.demo_engine:
+                require_engine()
             _require_ports(settings, procfile)
             _require_outside_servers(settings)
             key_id = _keep_keys(settings, places)
@@ -231,7 +235,8 @@ class _Copy:
 
     def _prepare(self, environment: Mapping[str, str], *, database_url: str, key_id: str) -> None:
         demo = self._settings.demo
-        digest = fingerprint(self._project, database_url=database_url, demo=demo, key_id=key_id)
+        engine = self._settings.demo_engine
+        digest = fingerprint(self._project, database_url=database_url, demo=demo, engine=engine, key_id=key_id)
         if is_prepared(self._places.prepared, digest):
             with self._progress.step("Migrations") as outcome:
                 outcome.text = "up to date, nothing changed since the last start"
@@ -241,7 +246,8 @@ class _Copy:
         if demo:
             self._manage("Demo data", "seed_demo", environment=environment)
         note_prepared(
-            self._places.prepared, fingerprint(self._project, database_url=database_url, demo=demo, key_id=key_id)
+            self._places.prepared,
+            fingerprint(self._project, database_url=database_url, demo=demo, engine=engine, key_id=key_id),
         )
 
     def _manage(self, title: str, *arguments: str, environment: Mapping[str, str]) -> None:
@@ -332,7 +338,8 @@ def _read_procfile(project: Path, settings: Settings) -> dict[str, str]:
         processes = parse_procfile((project / "Procfile").read_text(encoding="utf-8")).processes
     except (OSError, AssertionError) as exc:
         raise LauncherError(f"{project / 'Procfile'} cannot be used: {exc}") from exc
-    return {name: command for name, command in processes.items() if settings.demo or name not in DEMO_ONLY}
+    left_out = (frozenset() if settings.demo else DEMO_ONLY) | (frozenset() if settings.demo_engine else ENGINE_ONLY)
+    return {name: command for name, command in processes.items() if name not in left_out}
 
 
 def _require_ports(settings: Settings, procfile: Mapping[str, str]) -> None:
@@ -341,6 +348,8 @@ def _require_ports(settings: Settings, procfile: Mapping[str, str]) -> None:
         ("gateway", "BALLAST_GATEWAY_PORT", settings.gateway_port, settings.bind),
         ("simulator", "BALLAST_SIMULATOR_PORT", settings.simulator_port, settings.bind),
         ("embedder", "BALLAST_EMBEDDER_PORT", settings.embedder_port, EMBEDDER_HOST),
+        ("engine", "BALLAST_ENGINE_PORT", settings.engine_port, EMBEDDER_HOST),
+        ("engine-probe", "BALLAST_ENGINE_PROBE_PORT", settings.engine_probe_port, EMBEDDER_HOST),
     )
     for name, variable, port, host in listeners:
         if name in procfile:

@@ -1,6 +1,6 @@
 """The probe beside a real model server: llama.cpp on processors, with the probe's own numbers and real time.
 
-`make engine` runs this; it takes some four minutes, most of which is waiting for proofs.
+`make engine` runs this; it takes some five minutes, most of which is waiting for proofs.
 """
 
 from __future__ import annotations

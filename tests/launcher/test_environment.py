@@ -21,6 +21,9 @@ PROJECT = Path(__file__).resolve().parents[2]
         ("BALLAST_GATEWAY_PORT", "65536"),
         ("BALLAST_SIMULATOR_PORT", "-1"),
         ("BALLAST_EMBEDDER_PORT", "8070x"),
+        ("BALLAST_ENGINE_PORT", "8060x"),
+        ("BALLAST_ENGINE_PROBE_PORT", "0"),
+        ("BALLAST_DEMO_ENGINE", "perhaps"),
         ("BALLAST_GATEWAY_PROCESSES", "0"),
         ("BALLAST_GATEWAY_PROCESSES", "2.5"),
         ("BALLAST_REGION", "eu west"),
@@ -77,8 +80,17 @@ def test_nothing_set_gives_the_documented_defaults(tmp_path: Path) -> None:
     assert (settings.demo, settings.bind) == (True, "127.0.0.1")
     assert (settings.console_port, settings.gateway_port, settings.simulator_port) == (8000, 8080, 8090)
     assert settings.embedder_port == 8070
+    assert (settings.demo_engine, settings.engine_port, settings.engine_probe_port) == (False, 8060, 8065)
     assert settings.data_dir == tmp_path / "var"
     assert settings.console_url == "http://127.0.0.1:8000"
+
+
+def test_engine_of_the_demo_is_the_demos_alone(tmp_path: Path) -> None:
+    """Outside the demo nobody gets a model server by a variable that was left behind."""
+    asked = {"BALLAST_DEMO_ENGINE": "1"}
+
+    assert read_settings(asked, project=tmp_path).demo_engine
+    assert not read_settings(asked | {"BALLAST_DEMO": "false"}, project=tmp_path).demo_engine
 
 
 def test_an_ipv6_address_is_bracketed_in_urls(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ from controlplane.versioned.operations import Versions
 PASSWORD = "ballast-demo"  # noqa: S105 - printed in the README; demo mode binds to loopback only
 DEMO_FILE = settings.BASE_DIR / "fixtures" / "demo.yaml"
 LADDER_FILE = settings.BASE_DIR / "fixtures" / "demo_ladder.yaml"
+ENGINE_FILE = settings.BASE_DIR / "fixtures" / "demo_engine.yaml"
+ENGINE_ROUTE = "self-hosted"
 POLICY_FILE = settings.BASE_DIR / "fixtures" / "approval_policy.yaml"
 SETUP = "demo"
 # A story that yields the time of its next step before it takes it.
@@ -59,11 +61,16 @@ class Command(BaseCommand):
         if Operator.objects.filter(username="owner").exists():
             taken = hand_in(now=now)
             self.stdout.write("Demo data is there" + (f"; {taken} newer articles taken in" if taken else ""))
+            if settings.DEMO_ENGINE and not _routes_to_engine():
+                self.stdout.write(
+                    f"It has no route {ENGINE_ROUTE!r}: a demo gets that when it is made; `make clean` first"
+                )
             return
         demo = read_demo(
             now.date(),
             simulator=f"http://127.0.0.1:{settings.SIMULATOR_PORT}",
             embedder=f"http://127.0.0.1:{settings.EMBEDDER_PORT}",
+            engine=f"http://127.0.0.1:{settings.ENGINE_PORT}" if settings.DEMO_ENGINE else "",
         )
         with (
             transaction.atomic()
@@ -110,17 +117,29 @@ def _load(demo: dict[str, Any], *, now: datetime) -> None:
     _play([*copy, routed, laddered, promised, asked, *stories])
 
 
-def read_demo(today: date, *, simulator: str, embedder: str) -> dict[str, Any]:
+def _routes_to_engine() -> bool:
+    """Whether the routing in force has the route to a model server of the demo's own."""
+    active = routing_tables.active()
+    return active is not None and ENGINE_ROUTE in active.document["routes"]
+
+
+def read_demo(today: date, *, simulator: str, embedder: str, engine: str = "") -> dict[str, Any]:
     """The demo's file, its days counted from `today`, its provider accounts at the address `simulator`, and the model
-    that embeds its corpus at `embedder`; what is said of its ladder in a file of its own is the member `ladder`.
+    that embeds its corpus at `embedder`; what is said of its ladder in a file of its own is the member `ladder`. With a
+    model server of its own at `engine`, what that adds to the routing is in it.
     """
 
     def read(path: Path) -> dict[str, Any]:
         text = path.read_text().replace("{simulator}", simulator).replace("{embedder}", embedder)
+        text = text.replace("{engine}", engine)
         text = re.sub(r"\{day([+-]\d+)\}", lambda found: str(today + timedelta(days=int(found[1]))), text)
         return cast(dict[str, Any], yaml.safe_load(text))
 
-    return {**read(DEMO_FILE), "ladder": read(LADDER_FILE)}
+    demo = {**read(DEMO_FILE), "ladder": read(LADDER_FILE)}
+    if engine:
+        for name, entries in read(ENGINE_FILE)["routing"].items():
+            demo["routing"][name] |= entries
+    return demo
 
 
 def _create_people(entries: dict[str, Any], *, now: datetime) -> dict[str, Operator]:
