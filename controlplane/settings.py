@@ -199,6 +199,7 @@ CELERY_BEAT_SCHEDULE = {
     "wake-redrives": {"task": "deadletters.wake_redrives", "schedule": timedelta(seconds=15)},
     "finish-erasures": {"task": "deadletters.finish_erasures", "schedule": timedelta(seconds=60)},
     "purge-payloads": {"task": "deadletters.purge", "schedule": timedelta(hours=1)},
+    "lapse-keys": {"task": "accounts.lapse_keys", "schedule": timedelta(minutes=1)},
     "push-latest": {"task": "releases.push_latest", "schedule": timedelta(seconds=10)},
     "lapse-break-glass": {"task": "rollouts.lapse_break_glass", "schedule": timedelta(seconds=15)},
     "watch-canaries": {"task": "verdicts.watch", "schedule": timedelta(seconds=5)},

@@ -6,6 +6,7 @@ Tenants, and their API keys as SHA-256 digests (the key itself is shown once and
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,10 +42,20 @@ OURSELVES: Final = Tenant(
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """One admitted key: `id` names it in logs and on pages."""
+    """One admitted key: `id` names it in logs and on pages.
+
+    It is refused from `expires_at` on, epoch seconds, with the release that says so or any later one. `stands_for` are
+    the ids of keys that it took the place of: what was handed in with those runs in its name.
+    """
 
     id: str
     tenant: Tenant
+    expires_at: float = math.inf
+    stands_for: frozenset[str] = frozenset()
+
+    def speaks_for(self, key_id: str) -> bool:
+        """Whether work that was handed in with the key of this id is this key's."""
+        return key_id == self.id or key_id in self.stands_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +70,8 @@ class AccessTable:
         """Read the section, or say where it is wrong.
 
         Shape: {"tenants": {slug: {"tier", "residency", "region", "internal", "log_content"} and, unless 24,
-                "idempotency_hours"}, "keys": {sha256 hex: {"tenant", "id"}}}.
+                "idempotency_hours"}, "keys": {sha256 hex: {"tenant", "id"} and, where there are any, "expires_at":
+                ISO-8601, "stands_for": [id]}}.
         Raises:
             MalformedRelease: naming the JSON path.
         """
@@ -68,8 +80,7 @@ class AccessTable:
         keys: dict[str, ApiKey] = {}
         for digest, node in members["keys"].entries():
             Node(digest, node.path).sha256()
-            key = node.members("tenant", "id")
-            keys[digest] = ApiKey(key["id"].text(), tenants[key["tenant"].reference(tenants, to="tenant")])
+            keys[digest] = _parse_key(node, tenants)
         return cls(tenants, keys)
 
 
@@ -85,6 +96,16 @@ def _parse_tenant(slug: str, node: Node) -> Tenant:
         internal=members["internal"].flag(),
         log_content=members["log_content"].flag(),
         idempotency_hours=least if hours is None else hours.integer(minimum=least, maximum=most),
+    )
+
+
+def _parse_key(node: Node, tenants: dict[str, Tenant]) -> ApiKey:
+    members = node.members("tenant", "id", optional=("expires_at", "stands_for"))
+    return ApiKey(
+        id=members["id"].text(),
+        tenant=tenants[members["tenant"].reference(tenants, to="tenant")],
+        expires_at=members["expires_at"].moment().timestamp() if "expires_at" in members else math.inf,
+        stands_for=frozenset(members["stands_for"].texts() if "stands_for" in members else ()),
     )
 
 

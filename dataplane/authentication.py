@@ -6,7 +6,9 @@ own, is ever waited for.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Protocol
 
 from dataplane.access import ApiKey, Tenant, key_digest
@@ -108,17 +110,31 @@ class Authentication:
         if is_job_token(key) and job is not None:
             known = self._key_of_job(release, key, job=job)
         else:
-            known = release.api_key(key_digest(key))
+            known = self._key(release, key)
         if known is None:
             raise Unauthorized("the API key is unknown or revoked")
         return release, known
 
+    def _key(self, release: Release, secret: str) -> ApiKey | None:
+        """The API key of this secret, as long as it is admitted.
+
+        Raises:
+            Unauthorized: its time is over. The release says when that is, so it needs no other release to be refused.
+        """
+        known = release.api_key(key_digest(secret))
+        if known is not None and known.expires_at != math.inf and known.expires_at <= self._wall():
+            ended = datetime.fromtimestamp(known.expires_at, UTC)
+            raise Unauthorized(f"the API key ended at {ended:%Y-%m-%d %H:%M:%S} UTC; use the one that took its place")
+        return known
+
     def _key_of_job(self, release: Release, token: str, *, job: str) -> ApiKey | None:
-        """The API key that a job was handed in with, as long as it is admitted."""
+        """The API key that a job was handed in with, or the one that took its place, as long as it is admitted: one
+        whose time is over handed it in before that.
+        """
         if self._job_keys is None:
             raise JobTokenRefused
         shown = read_token(self._job_keys, token, job=job, now=self._wall())
-        known = (key for key in release.access.keys.values() if key.id == shown.key_id)
+        known = (key for key in release.access.keys.values() if key.speaks_for(shown.key_id))
         return next((key for key in known if key.tenant.slug == shown.tenant), None)
 
 

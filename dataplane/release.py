@@ -75,8 +75,9 @@ __all__ = [
 #    are left out where they are 24.
 # 4: copy of the kind `rung`; sections `ladder` and `activations`.
 # 5: copy of the kind `freshness`; section `corpora`.
-SCHEMA: Final = 5
-READABLE: Final = frozenset({1, 2, 3, 4, SCHEMA})
+# 6: API keys may have `expires_at` and `stands_for`, which are left out where they say nothing; section `trust`.
+SCHEMA: Final = 6
+READABLE: Final = frozenset({1, 2, 3, 4, 5, SCHEMA})
 _SIGNED_PREFIX: Final = b"ballast.release.v1\n"
 # A release for evals alone. It is signed as such, and has the one revision that no live release has: whoever serves
 # customers takes it for none of theirs.

@@ -155,7 +155,7 @@ def visible_tenants(operator: Operator) -> QuerySet[Tenant]:
 
 def access_key(operator: Operator, pk: int, permission: TenantPermission = "manage_keys") -> ApiKey:
     """An API key; asked on its tenant."""
-    key = ApiKey.objects.select_related("tenant").filter(pk=pk).first()
+    key = ApiKey.objects.select_related("tenant", "successor").filter(pk=pk).first()
     tenant = key.tenant if key else None
     return access(operator, key, view="accounts.view_tenant", permission=f"accounts.{permission}", target=tenant)
 
@@ -191,10 +191,22 @@ def access_token(operator: Operator, pk: int) -> OperatorToken:
 
     Issuing has no such rule, because nobody issues a token for another: it could sign off in their name.
     """
-    token = OperatorToken.objects.select_related("operator").filter(pk=pk).first()
+    token = OperatorToken.objects.select_related("operator", "successor").filter(pk=pk).first()
     if token is not None and token.operator_id == operator.pk:
         return token
     return access(operator, token, view="accounts.view_operator", permission="accounts.manage_access")
+
+
+def access_own_token(operator: Operator, pk: int) -> OperatorToken:
+    """An operator token, to rotate it: one's own. Another's secret would let one sign off in their name.
+
+    Raises:
+        Http404, PermissionDenied: as `access`.
+    """
+    token = access_token(operator, pk)
+    if token.operator_id != operator.pk:
+        raise PermissionDenied(f"only {token.operator.username} rotates their tokens; you may revoke this one")
+    return token
 
 
 def visible_tokens(operator: Operator) -> QuerySet[OperatorToken]:

@@ -13,6 +13,24 @@ class AlreadyRevoked(AccessError):
     code = "already_revoked"
 
 
+class AlreadyRotated(AccessError):
+    """Another credential took its place before; that one is rotated instead."""
+
+    code = "already_rotated"
+
+
+class CredentialEnded(AccessError):
+    """The credential's time is over; another is issued instead."""
+
+    code = "credential_ended"
+
+
+class OverlapOutOfBounds(AccessError):
+    """For so long, or so short, two credentials cannot stand side by side."""
+
+    code = "overlap_out_of_bounds"
+
+
 class NameTaken(AccessError):
     """A tenant or operator of that name exists, or existed: names in the record are never reassigned."""
 

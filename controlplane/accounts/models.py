@@ -1,6 +1,7 @@
 """People, the tenants they serve, and the credentials of both."""
 
 import hashlib
+from datetime import datetime
 from typing import Any, ClassVar
 
 import pgtrigger
@@ -10,7 +11,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils.functional import cached_property
 
 from controlplane.accounts.roles import Role
@@ -181,11 +182,37 @@ class Tenant(models.Model):
 
 class CredentialQuerySet(models.QuerySet["ApiKey"]):
     def active(self) -> "CredentialQuerySet":
-        return self.filter(revoked_at__isnull=True)
+        """What releases carry: keys that were not revoked, and whose time was not found to be over."""
+        return self.filter(revoked_at__isnull=True, lapsed_at__isnull=True)
+
+    def over(self, now: datetime) -> "CredentialQuerySet":
+        """Active keys whose time is over."""
+        return self.active().filter(expires_at__lte=now)
+
+
+class Standing(models.TextChoices):
+    """How a credential stands."""
+
+    ACTIVE = "active"
+    ENDING = "ending"  # another took its place; both are good until its time is over
+    ENDED = "ended"
+    REVOKED = "revoked"
+
+
+def _standing(credential: "ApiKey | OperatorToken", *, now: datetime, was_rotated: bool) -> Standing:
+    if credential.revoked_at is not None:
+        return Standing.REVOKED
+    if credential.expires_at is not None and credential.expires_at <= now:
+        return Standing.ENDED
+    return Standing.ENDING if was_rotated else Standing.ACTIVE
 
 
 class ApiKey(models.Model):
-    """A tenant's key for the gateway: stored as a hash, shown once, revocable."""
+    """A tenant's key for the gateway: stored as a hash, shown once, revocable.
+
+    `lapsed_at` is when it was noticed that its time, `expires_at`, is over: releases leave it out from then on.
+    Gateways refuse it at `expires_at` itself, which every release says that carries it.
+    """
 
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="api_keys")
     name = models.CharField(max_length=100)
@@ -193,13 +220,22 @@ class ApiKey(models.Model):
     secret_hash = models.CharField(max_length=64, unique=True)
     created_by = models.CharField(max_length=150)
     created_at = models.DateTimeField()
+    expires_at = models.DateTimeField(null=True, blank=True)
+    lapsed_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
+    # One to one: what was rotated is not rotated again, the one that took its place is.
+    replaces = models.OneToOneField("self", null=True, blank=True, on_delete=models.PROTECT, related_name="successor")
 
     objects = CredentialQuerySet.as_manager()
 
     class Meta:
         ordering: ClassVar = ["tenant__slug", "-created_at"]
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=Q(lapsed_at__isnull=True) | Q(lapsed_at__gte=F("expires_at")), name="key_lapses_at_its_end"
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.prefix}… of {self.tenant.slug}"
@@ -207,6 +243,10 @@ class ApiKey(models.Model):
     @property
     def audit_name(self) -> str:
         return f"api-key:{self.prefix}"
+
+    def standing(self, now: datetime) -> Standing:
+        """How it stands; its row was fetched with `successor`."""
+        return _standing(self, now=now, was_rotated=hasattr(self, "successor"))
 
 
 class OperatorToken(models.Model):
@@ -220,6 +260,7 @@ class OperatorToken(models.Model):
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
+    replaces = models.OneToOneField("self", null=True, blank=True, on_delete=models.CASCADE, related_name="successor")
 
     class Meta:
         ordering: ClassVar = ["operator__username", "-created_at"]
@@ -230,3 +271,7 @@ class OperatorToken(models.Model):
     @property
     def audit_name(self) -> str:
         return f"operator-token:{self.prefix}"
+
+    def standing(self, now: datetime) -> Standing:
+        """How it stands; its row was fetched with `successor`."""
+        return _standing(self, now=now, was_rotated=hasattr(self, "successor"))

@@ -15,7 +15,17 @@ from django.db import connection, models, transaction
 from guardian.models import UserObjectPermission
 
 from controlplane import live
-from controlplane.accounts.errors import AccessError, AdminExists, AlreadyRevoked, LastAdmin, NameTaken, RoleDoesNotFit
+from controlplane.accounts.errors import (
+    AccessError,
+    AdminExists,
+    AlreadyRevoked,
+    AlreadyRotated,
+    CredentialEnded,
+    LastAdmin,
+    NameTaken,
+    OverlapOutOfBounds,
+    RoleDoesNotFit,
+)
 from controlplane.accounts.models import ApiKey, Operator, OperatorToken, RoleGrant, Tenant, hash_secret
 from controlplane.accounts.roles import Role, permissions_everywhere, permissions_on
 from controlplane.audit import operations as audit
@@ -25,6 +35,8 @@ from dataplane.documents import MalformedRelease, Node
 
 # How the record calls what the control plane does on its own; no person may bear the name.
 SYSTEM = "ballast"
+# For how long a credential that is rotated goes on beside the one that takes its place: at least, and at most.
+OVERLAP = (timedelta(minutes=5), timedelta(days=30))
 Publish = Callable[..., object]
 # The data plane learns of keys and tenants from the release, which is cut above this app; `releases` hands itself in.
 _publishers: list[Publish] = []
@@ -342,13 +354,80 @@ def issue_key(*, tenant: Tenant, name: str, actor: Operator | str, now: datetime
 def revoke_key(*, key: ApiKey, actor: Operator | str, now: datetime) -> None:
     """Revoke an API key: refused by every gateway as soon as it serves the release that this cuts.
 
+    Of one that has ended already, what was handed in with it and waits is refused, too.
+
     Raises:
         AlreadyRevoked: and nothing was changed.
     """
-    if not ApiKey.objects.active().filter(pk=key.pk).update(revoked_at=now):
+    if not ApiKey.objects.filter(pk=key.pk, revoked_at__isnull=True).update(revoked_at=now):
         raise AlreadyRevoked(f"API key {key.prefix}… was revoked before")
     audit.record("api_key.revoked", actor=actor, target=key, at=now, data={"tenant": key.tenant.slug})
     _access_changed(reason=f"API key {key.prefix}… of {key.tenant.slug} revoked", actor=actor, now=now)
+
+
+@audit.operation
+def rotate_key(*, key: ApiKey, overlap: timedelta, actor: Operator | str, now: datetime) -> Issued:
+    """Issue the key that takes the place of `key`; both are good until `overlap` from now, then only the new one.
+
+    Nothing needs to happen then: gateways have the time from the release that this cuts. What was handed in with the
+    old key and waits (jobs, dead letters) is the new one's afterwards.
+
+    Raises:
+        AlreadyRevoked, CredentialEnded, AlreadyRotated, OverlapOutOfBounds: and nothing was changed.
+    """
+    key = ApiKey.objects.select_related("tenant").get(pk=key.pk)
+    until = _end_of(key, f"API key {key.prefix}…", overlap=overlap, now=now)
+    secret = f"bk-{secrets.token_urlsafe(32)}"
+    successor = ApiKey.objects.create(
+        tenant=key.tenant,
+        name=key.name,
+        prefix=secret[:12],
+        secret_hash=hash_secret(secret),
+        created_by=audit.name_of(actor),
+        created_at=now,
+        replaces=key,
+    )
+    ApiKey.objects.filter(pk=key.pk).update(expires_at=until)
+    facts = {"tenant": key.tenant.slug, "successor": successor.prefix, "until": _written(until)}
+    audit.record("api_key.rotated", actor=actor, target=key, at=now, data=facts)
+    _access_changed(reason=f"API key {key.prefix}… of {key.tenant.slug} rotated", actor=actor, now=now)
+    return Issued(successor, secret)
+
+
+@audit.operation
+def lapse_keys(*, now: datetime) -> int:
+    """Leave keys whose time is over out of releases from now on, and have the record say so; how many there were.
+
+    Nobody waits for it: gateways have refused them since.
+    """
+    over = list(ApiKey.objects.over(now).select_related("tenant").order_by("pk"))
+    for key in over:
+        ApiKey.objects.filter(pk=key.pk).update(lapsed_at=now)
+        facts = {"tenant": key.tenant.slug, "last_used_at": _written(key.last_used_at) if key.last_used_at else ""}
+        audit.record("api_key.lapsed", actor=SYSTEM, target=key, at=now, data=facts)
+        _access_changed(reason=f"API key {key.prefix}… of {key.tenant.slug} ended", actor=SYSTEM, now=now)
+    return len(over)
+
+
+def _end_of(credential: ApiKey | OperatorToken, called: str, *, overlap: timedelta, now: datetime) -> datetime:
+    """When a credential ends that is rotated now: never later than it would have ended anyway."""
+    if not OVERLAP[0] <= overlap <= OVERLAP[1]:
+        raise OverlapOutOfBounds(
+            f"{called} can go on beside the new one for {OVERLAP[0].seconds // 60} minutes to {OVERLAP[1].days} days; "
+            f"revoke it once it is rotated if it must end at once"
+        )
+    if credential.revoked_at is not None:
+        raise AlreadyRevoked(f"{called} was revoked before; issue another")
+    if credential.expires_at is not None and credential.expires_at <= now:
+        raise CredentialEnded(f"{called} has ended; issue another")
+    if type(credential)._default_manager.filter(replaces=credential.pk).exists():
+        raise AlreadyRotated(f"{called} was rotated before; rotate the one that took its place")
+    until = now + overlap
+    return until if credential.expires_at is None else min(until, credential.expires_at)
+
+
+def _written(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def record_key_use(used: Mapping[str, float]) -> None:
@@ -401,6 +480,36 @@ def issue_token(
 
 
 @audit.operation
+def rotate_token(*, token: OperatorToken, overlap: timedelta, actor: Operator, now: datetime) -> Issued:
+    """Issue the token that takes the place of `token`, and lasts as long as that one was to; both are good until
+    `overlap` from now.
+
+    Raises:
+        AccessError: it is somebody else's; with another's token one could sign off in their name.
+        AlreadyRevoked, CredentialEnded, AlreadyRotated, OverlapOutOfBounds: and nothing was changed.
+    """
+    token = OperatorToken.objects.select_related("operator").get(pk=token.pk)
+    if token.operator_id != actor.pk:
+        raise AccessError(f"operator token {token.prefix}… is rotated by {token.operator.username} alone; revoke it")
+    until = _end_of(token, f"operator token {token.prefix}…", overlap=overlap, now=now)
+    lasts = None if token.expires_at is None else token.expires_at - token.created_at
+    secret = f"op-{secrets.token_urlsafe(32)}"
+    successor = OperatorToken.objects.create(
+        operator=token.operator,
+        name=token.name,
+        prefix=secret[:12],
+        secret_hash=hash_secret(secret),
+        created_at=now,
+        expires_at=None if lasts is None else now + lasts,
+        replaces=token,
+    )
+    OperatorToken.objects.filter(pk=token.pk).update(expires_at=until)
+    facts = {"operator": token.operator.username, "successor": successor.prefix, "until": _written(until)}
+    audit.record("operator_token.rotated", actor=actor, target=token, at=now, data=facts)
+    return Issued(successor, secret)
+
+
+@audit.operation
 def revoke_token(*, token: OperatorToken, actor: Operator | str, now: datetime) -> None:
     """Revoke an operator token; its next call is refused.
 
@@ -413,12 +522,28 @@ def revoke_token(*, token: OperatorToken, actor: Operator | str, now: datetime) 
 
 
 def compile_access() -> dict[str, Any]:
-    """The release's section 'access': tenants and the hashes of their active keys; two queries."""
+    """The release's section 'access': tenants and the hashes of their active keys; three queries."""
     keys = ApiKey.objects.active().select_related("tenant")
+    # What lapsed, as nothing does that was not rotated, has its work done by what took its place.
+    lapsed = dict(ApiKey.objects.filter(lapsed_at__isnull=False, revoked_at__isnull=True).values_list("pk", "replaces"))
     return {
         "tenants": {tenant.slug: _compile_tenant(tenant) for tenant in Tenant.objects.all()},
-        "keys": {key.secret_hash: {"tenant": key.tenant.slug, "id": str(key.pk)} for key in keys},
+        "keys": {key.secret_hash: _compile_key(key, lapsed) for key in keys},
     }
+
+
+def _compile_key(key: ApiKey, lapsed: Mapping[int, int | None]) -> dict[str, Any]:
+    """`lapsed`: keys that lapsed, and which each of them replaced."""
+    compiled: dict[str, Any] = {"tenant": key.tenant.slug, "id": str(key.pk)}
+    if key.expires_at is not None:
+        compiled["expires_at"] = _written(key.expires_at)
+    before, earlier = key.replaces_id, []
+    while before is not None and before in lapsed:
+        earlier.append(str(before))
+        before = lapsed[before]
+    if earlier:
+        compiled["stands_for"] = sorted(earlier)
+    return compiled
 
 
 def _compile_tenant(tenant: Tenant) -> dict[str, Any]:

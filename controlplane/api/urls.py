@@ -293,8 +293,10 @@ v1 = [
     path("tenants", access.Tenants.as_view(), name="tenants"),
     path("tenants/<slug:slug>", access.OneTenant.as_view(), name="tenant"),
     path("tenants/<slug:slug>/keys", access.Keys.as_view(), name="tenant-keys"),
+    path("keys/<int:pk>/rotate", access.RotateKey.as_view(), name="key-rotate"),
     path("keys/<int:pk>/revoke", access.RevokeKey.as_view(), name="key-revoke"),
     path("tokens", access.Tokens.as_view(), name="tokens"),
+    path("tokens/<int:pk>/rotate", access.RotateToken.as_view(), name="token-rotate"),
     path("tokens/<int:pk>/revoke", access.RevokeToken.as_view(), name="token-revoke"),
 ]
 documents = [

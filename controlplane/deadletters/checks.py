@@ -141,7 +141,7 @@ class Checker:
         tenant = release.access.tenants.get(letter.tenant)
         if tenant is None:
             raise _Refused(f"tenant {letter.tenant!r} is no tenant any more")
-        known = (key.tenant.slug for key in release.access.keys.values() if key.id == work.key_id)
+        known = (key.tenant.slug for key in release.access.keys.values() if key.speaks_for(work.key_id))
         if letter.tenant not in known:
             raise _Refused("the API key that it was handed in with is revoked")
         if work.endpoint not in ENDPOINTS:

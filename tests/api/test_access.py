@@ -155,6 +155,40 @@ def test_key_is_shown_once_and_revoked_once(as_operator):
     assert not ApiKey.objects.filter(secret_hash=secret).exists()
 
 
+def test_key_is_rotated_and_both_are_good_for_as_long_as_was_said(as_operator):
+    """The answer has the new one's secret; the old one has an end; the second time is a conflict; bounds are said."""
+    make_deployment()
+    make_tenant("acme")
+    admin = as_operator(crew.admin)
+    issued = admin.post("tenants/acme/keys", {"name": "production"}).body
+
+    rotated = admin.post(f"keys/{issued['id']}/rotate", {"overlap_seconds": 3600})
+    again = admin.post(f"keys/{issued['id']}/rotate")
+    long = admin.post(f"keys/{rotated.body['id']}/rotate", {"overlap_seconds": 2_592_001})
+
+    rows = {row["id"]: row for row in admin.get("tenants/acme/keys").body["results"]}
+    keys = current_release().content["sections"]["access"]["keys"]
+    assert (rotated.status, rotated.headers["Cache-Control"]) == (201, "no-store")
+    assert {hash_secret(issued["secret"]), hash_secret(rotated.body["secret"])} <= keys.keys()
+    assert (rows[issued["id"]]["expires_at"] is None, rows[rotated.body["id"]]["expires_at"]) == (False, None)
+    assert rows[rotated.body["id"]]["replaces"] == issued["id"]
+    assert (again.status, again.body["error"]["code"]) == (409, "already_rotated")
+    assert (long.status, list(long.body["error"]["fields"])) == (400, ["overlap_seconds"])
+
+
+def test_token_rotates_itself_and_nobody_elses(as_operator):
+    """A script may change its own token; an admin sees another's and is refused."""
+    token = accounts.issue_token(operator=crew.oncall, name="t", actor=SETUP, now=timezone.now())
+
+    refused = as_operator(crew.admin).post(f"tokens/{token.row.pk}/rotate")
+    rotated = Caller(token.secret).post(f"tokens/{token.row.pk}/rotate", {"overlap_seconds": 300})
+
+    assert (refused.status, rotated.status) == (403, 201)
+    assert [Caller(one).get("me").status for one in (token.secret, rotated.body["secret"])] == [200, 200]
+    OperatorToken.objects.filter(pk=token.row.pk).update(expires_at=NOW)
+    assert [Caller(one).get("me").status for one in (token.secret, rotated.body["secret"])] == [401, 200]
+
+
 def test_token_is_issued_for_oneself_only(as_operator):
     """There is no field to name somebody else: with another's token one could sign off in their name."""
     make_operator("approver-x", Role.APPROVER)

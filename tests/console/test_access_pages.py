@@ -1,8 +1,10 @@
 """The access pages over HTTP: people and roles, tenants and keys, operator tokens."""
 
 import re
+from datetime import timedelta
 
 import pytest
+from django.test import Client
 from django.utils import timezone
 
 from controlplane.accounts import operations as accounts
@@ -207,6 +209,32 @@ def test_key_is_revoked_once_and_the_second_time_says_so(db, signed_in):
     assert "was revoked before" in said(second)[-1]
 
 
+def test_key_is_rotated_and_the_page_tells_the_two_apart(db, signed_in):
+    """The secret of the new one is shown once; the old one says what took its place, and each when it was last used."""
+    tenant = make_tenant("acme")
+    old = accounts.issue_key(tenant=tenant, name="web shop", actor="setup", now=NOW).row
+    browser = signed_in(crew.admin)
+
+    rotated = browser.post(f"/access/keys/{old.pk}/rotate/", {"hours": "24"})
+    accounts.record_key_use({str(old.pk): timezone.now().timestamp()})
+    page = browser.get("/access/tenants/acme/")
+    again = browser.post(f"/access/keys/{old.pk}/rotate/", {"hours": "24"})
+    forever = browser.post(f"/access/keys/{old.pk}/rotate/", {"hours": "876000"})
+
+    new = ApiKey.objects.get(replaces=old)
+    secret = re.search(r'id="secret"[^>]*>([^<]+)<', rotated.content.decode())[1]
+    rows = {row["key"].pk: row for row in page.context["keys"]}
+    assert (new.secret_hash, new.name) == (hash_secret(secret), "web shop")
+    assert "no-store" in rotated.headers["Cache-Control"]
+    assert (rows[old.pk]["standing"], rows[new.pk]["standing"]) == ("ending", "active")
+    assert rows[old.pk]["key"].last_used_at
+    assert not rows[new.pk]["key"].last_used_at
+    assert f"{new.prefix}…" in page.content.decode()
+    assert secret not in page.content.decode()
+    assert "rotate the one that took its place" in said(again)[0]
+    assert "for how long" in said(forever)[-1]
+
+
 def test_admin_of_one_tenant_meets_no_other(db, signed_in):
     """Another tenant's page and keys do not exist for them, and lists leave it out."""
     acme, globex = make_tenant("acme"), make_tenant("globex")
@@ -237,6 +265,25 @@ def test_operator_issues_a_token_for_themselves_and_revokes_it(db, signed_in):
     assert OperatorToken.objects.get().revoked_at is not None
 
 
+def test_token_is_rotated_by_its_operator_alone(db, signed_in):
+    """Both work until the old one's end; an admin may revoke it, and gets nobody's secret."""
+    issued = accounts.issue_token(operator=crew.exec, name="script", actor=crew.exec, now=timezone.now())
+
+    refused = signed_in(crew.admin).post(f"/access/tokens/{issued.row.pk}/rotate/", {"hours": "1"})
+    rotated = signed_in(crew.exec).post(f"/access/tokens/{issued.row.pk}/rotate/", {"hours": "1"})
+
+    secret = re.search(r'id="secret"[^>]*>([^<]+)<', rotated.content.decode())[1]
+    answers = [
+        Client().get("/api/v1/me", headers={"Authorization": f"Bearer {one}"}).status_code
+        for one in (issued.secret, secret)
+    ]
+    page = signed_in(crew.exec).get("/access/tokens/")
+    assert refused.status_code == 403
+    assert answers == [200, 200]
+    assert {row["standing"] for row in page.context["rows"]} == {"active", "ending"}
+    assert OperatorToken.objects.get(pk=issued.row.pk).expires_at < timezone.now() + timedelta(hours=1, seconds=1)
+
+
 def test_tokens_of_others_are_for_who_manages_access(db, signed_in):
     """An admin sees and revokes them; to others they do not exist."""
     token = accounts.issue_token(operator=crew.owner, name="t", actor=crew.owner, now=NOW).row
@@ -245,7 +292,7 @@ def test_tokens_of_others_are_for_who_manages_access(db, signed_in):
     assert list(stranger.get("/access/tokens/").context["rows"]) == []
     assert stranger.post(f"/access/tokens/{token.pk}/revoke/").status_code == 404
     admin = signed_in(crew.admin)
-    assert [row.pk for row in admin.get("/access/tokens/").context["rows"]] == [token.pk]
+    assert [row["token"].pk for row in admin.get("/access/tokens/").context["rows"]] == [token.pk]
     admin.post(f"/access/tokens/{token.pk}/revoke/")
 
     assert OperatorToken.objects.get().revoked_at is not None

@@ -215,7 +215,7 @@ def test_release_of_schema_3_carries_stream_policies(helped, signing_key, truste
     release = verify(sign(helped | {"schema": 3}, signing_key), trusted=trusted, current=None)
 
     assert release.routing.routes["chat"].streams is release.routing.streams["resumable"]
-    with pytest.raises(UnknownSchema, match="schema 6 is unknown to this worker, which reads 1, 2, 3, 4 and 5"):
+    with pytest.raises(UnknownSchema, match="schema 7 is unknown to this worker, which reads 1, 2, 3, 4, 5 and 6"):
         verify(sign(helped | {"schema": SCHEMA + 1}, signing_key), trusted=trusted, current=None)
 
 
@@ -275,6 +275,16 @@ def spoil(document, path, value):
         (("extra",), 1, "$.extra"),
         (("sections", "prompts"), ..., "$.sections"),
         (("sections", "access", "tenants", "acme", "tier"), "gold", "$.sections.access.tenants.acme.tier"),
+        (
+            ("sections", "access", "keys", "0" * 64),
+            {"tenant": "acme", "id": "k", "expires_at": "soon"},
+            f'$.sections.access.keys["{"0" * 64}"].expires_at',
+        ),
+        (
+            ("sections", "access", "keys", "0" * 64),
+            {"tenant": "acme", "id": "k", "stands_for": "k0"},
+            f'$.sections.access.keys["{"0" * 64}"].stands_for',
+        ),
         (("sections", "access", "keys", "abc"), {"tenant": "acme", "id": "k"}, "$.sections.access.keys.abc"),
         (
             ("sections", "access", "keys", "0" * 64),

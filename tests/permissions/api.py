@@ -504,9 +504,11 @@ TABLE = Table(
         Row("PATCH", "api:tenant", ".....-+.", ".....-+.", GONE, tenant),
         Row("GET", "api:tenant-keys", ".....-+.", ".....-+.", GONE, tenant),
         Row("POST", "api:tenant-keys", ".....-+.", ".....-+.", GONE, tenant),
+        Row("POST", "api:key-rotate", ".....-+.", ".....-+.", GONE, key),
         Row("POST", "api:key-revoke", ".....-+.", ".....-+.", GONE, key),
         Row("GET", "api:tokens", ALL, ALL, ALL),
         Row("POST", "api:tokens", ALL, ALL, ALL),
+        Row("POST", "api:token-rotate", ".....--.", GONE, GONE, lambda side: {"pk": side.token.pk}),
         Row("POST", "api:token-revoke", ".....-+.", GONE, GONE, lambda side: {"pk": side.token.pk}),
     ),
 )

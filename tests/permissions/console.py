@@ -371,6 +371,7 @@ TABLE = Table(
         Row("POST", "tenant", ".....-+.", ".....-+.", GONE, tenant),
         Row("POST", "key-issue", ".....-+.", ".....-+.", GONE, tenant),
         Row("POST", "tenant-webhook-secret", ".....-+.", ".....-+.", GONE, tenant),
+        Row("POST", "key-rotate", ".....-+.", ".....-+.", GONE, key),
         Row("POST", "key-revoke", ".....-+.", ".....-+.", GONE, key),
         Row("GET", "alert-channels", "--+--++-", REFUSED, REFUSED),
         Row("GET", "alert-channel-new", "------+-", REFUSED, REFUSED, lambda side: {"kind": "webhook"}),
@@ -383,6 +384,7 @@ TABLE = Table(
         ),
         Row("GET", "access-tokens", ALL, ALL, ALL),
         Row("POST", "token-issue", ALL, ALL, ALL),
+        Row("POST", "token-rotate", ".....--.", GONE, GONE, lambda side: {"pk": side.token.pk}),
         Row("POST", "token-revoke", ".....-+.", GONE, GONE, lambda side: {"pk": side.token.pk}),
     ),
 )

@@ -1,6 +1,6 @@
 """People, roles, tenants and credentials over HTTP."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from django.contrib.auth.password_validation import validate_password
@@ -15,6 +15,7 @@ from controlplane.accounts.access import (
     access_grant,
     access_key,
     access_operator,
+    access_own_token,
     access_tenant,
     access_token,
     require,
@@ -23,6 +24,7 @@ from controlplane.accounts.access import (
     visible_tokens,
 )
 from controlplane.accounts.models import ApiKey, Operator, OperatorToken, RoleGrant, Tenant, Tier
+from controlplane.accounts.operations import OVERLAP
 from controlplane.accounts.roles import ROLES, Role
 from controlplane.api.base import Nothing, OperatorView, Strict, describe, read
 from controlplane.prompts.access import access_prompt
@@ -249,7 +251,18 @@ class KeyRow(serializers.ModelSerializer[ApiKey]):
 
     class Meta:
         model = ApiKey
-        fields: ClassVar = ["id", "tenant", "name", "prefix", "created_by", "created_at", "revoked_at", "last_used_at"]
+        fields: ClassVar = [
+            "id",
+            "tenant",
+            "name",
+            "prefix",
+            "created_by",
+            "created_at",
+            "expires_at",
+            "revoked_at",
+            "last_used_at",
+            "replaces",
+        ]
 
 
 class IssuedKey(KeyRow):
@@ -257,6 +270,19 @@ class IssuedKey(KeyRow):
 
     class Meta(KeyRow.Meta):
         fields: ClassVar = [*KeyRow.Meta.fields, "secret"]
+
+
+class Rotation(Strict):
+    overlap_seconds = serializers.IntegerField(
+        required=False,
+        default=7 * 86_400,
+        min_value=int(OVERLAP[0].total_seconds()),
+        max_value=int(OVERLAP[1].total_seconds()),
+        help_text="For how long the old one stays good beside the new one; 7 days unless told",
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        return {"overlap": timedelta(seconds=attrs["overlap_seconds"])}
 
 
 class NewKey(Strict):
@@ -318,6 +344,22 @@ class Keys(OperatorView):
         return _once(KeyRow(access_key(self.operator, issued.row.pk)).data, issued.secret)
 
 
+class RotateKey(OperatorView):
+    @describe(
+        "keys_rotate",
+        "Issue the API key that takes the place of another; its secret is in this answer and nowhere else",
+        tag=TENANTS,
+        takes=Rotation,
+        gives=IssuedKey,
+        status=201,
+    )
+    def post(self, request: Request, pk: int) -> Response:
+        now = timezone.now()
+        key = access_key(self.operator, pk)
+        issued = operations.rotate_key(key=key, **read(Rotation, request), actor=self.operator, now=now)
+        return _once(KeyRow(access_key(self.operator, issued.row.pk)).data, issued.secret)
+
+
 class RevokeKey(OperatorView):
     @describe("keys_revoke", "Revoke an API key", tag=TENANTS, takes=Nothing, gives=KeyRow)
     def post(self, request: Request, pk: int) -> Response:
@@ -343,6 +385,7 @@ class TokenRow(serializers.ModelSerializer[OperatorToken]):
             "expires_at",
             "revoked_at",
             "last_used_at",
+            "replaces",
         ]
 
 
@@ -386,6 +429,22 @@ class Tokens(OperatorView):
         now = timezone.now()
         body = read(NewToken, request)
         issued = operations.issue_token(operator=self.operator, **body, actor=self.operator, now=now)
+        return _once(TokenRow(access_token(self.operator, issued.row.pk)).data, issued.secret)
+
+
+class RotateToken(OperatorView):
+    @describe(
+        "tokens_rotate",
+        "Issue the token that takes the place of one of yours; its secret is in this answer and nowhere else",
+        tag=TOKENS,
+        takes=Rotation,
+        gives=IssuedToken,
+        status=201,
+    )
+    def post(self, request: Request, pk: int) -> Response:
+        now = timezone.now()
+        token = access_own_token(self.operator, pk)
+        issued = operations.rotate_token(token=token, **read(Rotation, request), actor=self.operator, now=now)
         return _once(TokenRow(access_token(self.operator, issued.row.pk)).data, issued.secret)
 
 

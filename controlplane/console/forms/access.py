@@ -1,6 +1,7 @@
 """Forms of the access pages."""
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 from django import forms
@@ -108,6 +109,23 @@ class CredentialForm(forms.Form):
     """What a key or token is for."""
 
     name = forms.CharField(label="What it is for", max_length=100)
+
+
+class RotationForm(forms.Form):
+    """For how long what is rotated goes on beside what takes its place."""
+
+    hours = forms.TypedChoiceField(
+        label="The old one stays good for",
+        choices=[("1", "1 hour"), ("24", "1 day"), ("168", "7 days"), ("720", "30 days")],
+        coerce=int,
+        initial="168",
+        widget=forms.Select(attrs={"class": "form-select"}),
+    )
+
+    @property
+    def overlap(self) -> timedelta:
+        """What was chosen."""
+        return timedelta(hours=self.cleaned_data["hours"])
 
 
 class TokenForm(CredentialForm):

@@ -17,6 +17,7 @@ from controlplane.accounts import operations
 from controlplane.accounts.access import (
     access_grant,
     access_operator,
+    access_own_token,
     access_token,
     in_words,
     may,
@@ -29,7 +30,7 @@ from controlplane.accounts.access import (
 from controlplane.accounts.models import Operator, RoleGrant
 from controlplane.accounts.roles import ROLES, Role, permissions_everywhere, permissions_on
 from controlplane.audit.models import AuditEvent
-from controlplane.console.forms.access import GrantForm, OperatorForm, TokenForm
+from controlplane.console.forms.access import GrantForm, OperatorForm, RotationForm, TokenForm
 from controlplane.console.requests import actor_of, refused_as_message, refused_into_form, went_through
 from controlplane.console.timeline import timeline
 from controlplane.prompts.access import visible_prompts
@@ -148,11 +149,22 @@ def _set_active(request: HttpRequest, username: str, *, active: bool) -> HttpRes
 def tokens(request: HttpRequest) -> HttpResponse:
     """One's own tokens for the console API; everybody's for who manages access."""
     operator = actor_of(request)
+    now = timezone.now()
     context = {
-        "rows": visible_tokens(operator),
+        "rows": [
+            {
+                "token": token,
+                "standing": token.standing(now).value,
+                "successor": getattr(token, "successor", None),
+                "is_own": token.operator_id == operator.pk,
+                "dialog": f"rotate-{token.pk}",
+                "rotation": RotationForm(auto_id=f"rotate-{token.pk}-%s"),
+                "title": f"Rotate token {token.prefix}…",
+            }
+            for token in visible_tokens(operator).select_related("successor")
+        ],
         "form": TokenForm(),
         "sees_others": may(operator, MANAGE),
-        "now": timezone.now(),
         "tabs": access_tabs(operator, "access-tokens"),
     }
     return render(request, "access/tokens.html", context)
@@ -184,6 +196,36 @@ def token_issue(request: HttpRequest) -> HttpResponse:
         "usage": f"Authorization: Bearer {issued.secret}",
         "back_url_name": "access-tokens",
         "back_text": "I have stored it",
+    }
+    return shown_once(request, context)
+
+
+@login_required
+@never_cache
+@require_POST
+def token_rotate(request: HttpRequest, pk: int) -> HttpResponse:
+    """Issue the token that takes the place of one's own. Its secret is in this answer and nowhere else."""
+    now = timezone.now()
+    operator = actor_of(request)
+    token = access_own_token(operator, pk)
+    form = RotationForm(request.POST)
+    if not form.is_valid():
+        messages.error(request, "Say for how long the old token stays good")
+        return redirect("access-tokens")
+    issued = refused_as_message(
+        request, lambda: operations.rotate_token(token=token, overlap=form.overlap, actor=operator, now=now)
+    )
+    if issued is None:
+        return redirect("access-tokens")
+    token.refresh_from_db()
+    context = {
+        "title": f"Token {issued.row.prefix}… takes the place of {token.prefix}…",
+        "secret": issued.secret,
+        "what": "Change your scripts to it.",
+        "usage": f"Authorization: Bearer {issued.secret}",
+        "back_url_name": "access-tokens",
+        "back_text": "I have stored it",
+        "good_until": token.expires_at,
     }
     return shown_once(request, context)
 

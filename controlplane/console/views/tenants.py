@@ -13,9 +13,9 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from controlplane.accounts import operations
 from controlplane.accounts.access import access_key, access_tenant, may, require, visible_tenants
-from controlplane.accounts.models import Operator, Tenant
+from controlplane.accounts.models import Operator, Standing, Tenant
 from controlplane.audit.models import AuditEvent
-from controlplane.console.forms.access import CredentialForm, NewTenantForm, TenantForm
+from controlplane.console.forms.access import CredentialForm, NewTenantForm, RotationForm, TenantForm
 from controlplane.console.requests import actor_of, refused_as_message, refused_into_form, went_through
 from controlplane.console.routing_content import reaches
 from controlplane.console.timeline import timeline
@@ -34,7 +34,7 @@ def tenant_list(request: HttpRequest) -> HttpResponse:
     """The tenants that the reader may see, with how many keys call for them and when one last did."""
     operator = actor_of(request)
     tenants = visible_tenants(operator).annotate(
-        active_keys=Count("api_keys", filter=Q(api_keys__revoked_at__isnull=True)),
+        active_keys=Count("api_keys", filter=Q(api_keys__revoked_at__isnull=True, api_keys__lapsed_at__isnull=True)),
         last_used_at=Max("api_keys__last_used_at"),
     )
     context = {"rows": tenants, "may_add": may(operator, ADD), "tabs": access_tabs(operator, "access-tenants")}
@@ -139,6 +139,37 @@ def webhook_secret(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 @login_required
+@never_cache
+@require_POST
+def key_rotate(request: HttpRequest, pk: int) -> HttpResponse:
+    """Issue the key that takes the place of another. Its secret is in this answer and nowhere else."""
+    now = timezone.now()
+    operator = actor_of(request)
+    key = access_key(operator, pk)
+    form = RotationForm(request.POST)
+    if not form.is_valid():
+        messages.error(request, "Say for how long the old key stays good")
+        return redirect("tenant", slug=key.tenant.slug)
+    issued = refused_as_message(
+        request, lambda: operations.rotate_key(key=key, overlap=form.overlap, actor=operator, now=now)
+    )
+    if issued is None:
+        return redirect("tenant", slug=key.tenant.slug)
+    key.refresh_from_db()
+    context = {
+        "title": f"Key {issued.row.prefix}… takes the place of {key.prefix}…",
+        "secret": issued.secret,
+        "what": f"Change the applications of {key.tenant.name} to it.",
+        "usage": f'OpenAI(base_url="<gateway>/v1", api_key="{issued.secret}")',
+        "back_url_name": "tenant",
+        "back_slug": key.tenant.slug,
+        "back_text": "I have stored it",
+        "good_until": key.expires_at,
+    }
+    return shown_once(request, context)
+
+
+@login_required
 @require_POST
 def key_revoke(request: HttpRequest, pk: int) -> HttpResponse:
     """Revoke an API key: every gateway refuses it as soon as it serves the release that this cuts."""
@@ -152,18 +183,28 @@ def key_revoke(request: HttpRequest, pk: int) -> HttpResponse:
 
 # --- what the pages show ----------------------------------------------------------------------------------------------
 def _context(operator: Operator, tenant: Tenant, initial: dict[str, Any]) -> dict[str, Any]:
+    now = timezone.now()
     table = routing_tables.active()
     manages_keys = may(operator, "accounts.manage_keys", tenant)
     keys = [
-        {"key": key, "dialog": f"revoke-{key.pk}", "title": f"Revoke key {key.prefix}… of {tenant.slug}"}
-        for key in (tenant.api_keys.order_by("revoked_at", "-created_at") if manages_keys else ())
+        {
+            "key": key,
+            "standing": key.standing(now).value,
+            "successor": getattr(key, "successor", None),
+            "dialog": f"revoke-{key.pk}",
+            "title": f"Revoke key {key.prefix}… of {tenant.slug}",
+            "rotate_dialog": f"rotate-{key.pk}",
+            "rotation": RotationForm(auto_id=f"rotate-{key.pk}-%s"),
+            "rotate_title": f"Rotate key {key.prefix}… of {tenant.slug}",
+        }
+        for key in (tenant.api_keys.select_related("successor").order_by("-created_at") if manages_keys else ())
     ]
     return {
         "tenant": tenant,
         "form": TenantForm(initial=initial),
         "may_change": may(operator, "accounts.change_tenant", tenant),
         "manages_keys": manages_keys,
-        "keys": sorted(keys, key=lambda row: row["key"].revoked_at is not None),
+        "keys": sorted(keys, key=lambda row: row["standing"] in {Standing.REVOKED, Standing.ENDED}),
         "key_form": CredentialForm(),
         "webhook_secret": WebhookSecret.objects.filter(tenant=tenant).first() if manages_keys else None,
         "rotate_title": f"Rotate the webhook secret of {tenant.slug}",
