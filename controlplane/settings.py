@@ -54,6 +54,10 @@ if any(one.startswith("s3:") for one in _stores) and urlsplit(S3_ENDPOINT).schem
     raise ImproperlyConfigured("AWS_ENDPOINT_URL is an http:// address: use https, or say AWS_ALLOW_HTTP=true")
 RELEASE_FILE = Path(env.text("BALLAST_RELEASE_FILE", str(DATA_DIR / "release.json")))
 AGENT_TOKEN = env.text("BALLAST_AGENT_TOKEN", min_chars=16)
+# What hosts still show that were not told of the new one.
+OLD_AGENT_TOKENS = env.names("BALLAST_OLD_AGENT_TOKENS", [])
+if any(len(token) < 16 for token in OLD_AGENT_TOKENS):
+    raise ImproperlyConfigured("BALLAST_OLD_AGENT_TOKENS: a token has at least 16 characters")
 REPORTS_STREAM = "ballast:reports"
 
 if DEMO and not is_loopback(BIND):

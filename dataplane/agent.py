@@ -7,7 +7,8 @@ written.
 What keeps an older release out: a release must be newer than the one on disk. Beside the release file stands a mark,
 `<file>.mark`, with the highest revision and its digest ever accepted, so a release file that is lost or damaged does
 not open the door to an old one that is sent again; losing both files does, and then any validly signed release is
-accepted, as on a new host. Resetting a control plane so that its revisions start again means removing both.
+accepted, as on a new host. Resetting a control plane so that its revisions start again means removing both, and
+`<file>.trust`, in which is kept how signing keys changed: see `dataplane.trust`.
 """
 
 from __future__ import annotations
@@ -17,28 +18,31 @@ import json
 import logging
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import httpx
 from celery import Celery
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from kombu.common import Broadcast
 
 from dataplane.broker import WORKER, EagerAMQP, announce_connections
-from dataplane.documents import MalformedRelease
+from dataplane.documents import MalformedRelease, Node
 from dataplane.release import (
     Envelope,
     Release,
     ReleaseRefused,
     StaleRevision,
-    parse_trusted_keys,
+    UnknownKey,
+    parse_statements,
     verify,
 )
 from dataplane.reports import ReportShipper, Verdict
 from dataplane.settings import AgentSettings
 from dataplane.stores.files import write_atomically
+from dataplane.trust import merged, read_kept, read_trusted, trust_file, written
 from dataplane.watcher import Acknowledge, claimed_revision
 
 PUSH_TASK: Final = "ballast.release.push"
@@ -66,6 +70,8 @@ class ReleaseKeeper:
         self._lock = threading.Lock()
         self._refused: tuple[str, str] | None = None
         self.current: Release | None = None
+        # The release offered last is signed with a key that this host does not know; it may have been away for long.
+        self.lacks_key = False
         self._mark = self._read_mark()
         self._load()
 
@@ -89,8 +95,10 @@ class ReleaseKeeper:
             try:
                 release = self._verify(parsed)
             except ReleaseRefused as exc:
+                self.lacks_key = isinstance(exc, UnknownKey)
                 self._refuse(claimed_revision(parsed), parsed.digest, exc)
                 return False
+            self.lacks_key = False
             write_atomically(self._release_file, parsed.to_json().encode())
             # After the file, so that a crash in between leaves a mark that is too low: the file then speaks for itself.
             self._mark = Mark(release.revision, release.digest)
@@ -98,15 +106,41 @@ class ReleaseKeeper:
             write_atomically(self._mark_file, json.dumps(mark).encode())
             self.current = release
             self._refused = None
+            # Last: what retires the key of the release before this one is heard of by gateways that have this one.
+            self._keep(release.statements)
             log.info("release %d (%s) written", release.revision, release.digest[:12])
             return True
 
-    def _verify(self, envelope: Envelope) -> Release:
+    def learn(self, section: object) -> None:
+        """Take statements about signing keys from wherever they came: each proves itself, or says nothing. For a host
+        that was away while keys changed, and is offered a release that none of its keys signed.
+
+        Raises:
+            MalformedRelease: it is no such section.
+            OSError: they cannot be written.
+        """
+        statements = parse_statements(Node(section, "$.trust"))
+        with self._lock:
+            self._keep(statements)
+            self._refused = None  # the same release may be good now
+
+    def _keep(self, statements: Sequence[Envelope]) -> None:
         try:
-            trusted = parse_trusted_keys(self._trusted_keys_file.read_bytes())
+            kept = read_kept(self._release_file)
         except (OSError, ValueError) as exc:
-            log.error("trusted keys file %s: %s", self._trusted_keys_file, exc)
-            trusted = {}
+            log.error("%s; it is written anew", exc)
+            kept = ()
+        together = merged(kept, statements)
+        if together != kept:
+            write_atomically(trust_file(self._release_file), written(together))
+            log.info("%d statements about signing keys kept", len(together))
+
+    def _verify(self, envelope: Envelope) -> Release:
+        trusted: Mapping[str, Ed25519PublicKey] = {}
+        try:
+            trusted = read_trusted(self._trusted_keys_file, self._release_file)
+        except (OSError, ValueError) as exc:
+            log.error("trusted keys %s: %s", self._trusted_keys_file, exc)
         release = verify(envelope, trusted=trusted, current=self.current)
         mark = self._mark
         if mark is not None and (
@@ -133,6 +167,8 @@ class ReleaseKeeper:
             return
         try:
             self.current = self._verify(Envelope.from_json(data))
+            # A crash may have come between the release and what it says about keys.
+            self._keep(self.current.statements)
         except ReleaseRefused as exc:
             log.error("release file %s is not usable: %s: %s", self._release_file, exc.code, exc)
 
@@ -155,6 +191,8 @@ class Reconciler(threading.Thread):
         *,
         receive: Callable[[object], bool],
         current_digest: Callable[[], str | None],
+        learn: Callable[[object], None],
+        lacks_key: Callable[[], bool],
         client: httpx.Client,
         url: str,
         interval_seconds: float,
@@ -163,6 +201,8 @@ class Reconciler(threading.Thread):
         super().__init__(name="reconcile", daemon=True)
         self._receive = receive
         self._current_digest = current_digest
+        self._learn = learn
+        self._lacks_key = lacks_key
         self._client = client
         self._url = url
         self._interval_seconds = interval_seconds
@@ -215,7 +255,21 @@ class Reconciler(threading.Thread):
         except ValueError as exc:
             self._say_failing(f"the answer is not JSON: {exc}")
             return False
-        return self._receive(envelope)
+        if self._receive(envelope):
+            return True
+        return self._lacks_key() and self._catch_up() and self._receive(envelope)
+
+    def _catch_up(self) -> bool:
+        """Ask how signing keys changed while this host was away. True when there was an answer."""
+        try:
+            response = self._client.get(f"{self._url.rpartition('/')[0]}/trust")
+            if response.status_code == 200:
+                self._learn(response.json())
+                return True
+            self._say_failing(f"how signing keys changed: status {response.status_code}")
+        except (httpx.HTTPError, ValueError, ReleaseRefused) as exc:
+            self._say_failing(f"how signing keys changed: {type(exc).__name__}: {exc}")
+        return False
 
     def _say_failing(self, reason: str) -> None:
         if not self._failing:
@@ -359,6 +413,8 @@ def run_agent(settings: AgentSettings) -> None:
         reconciler = Reconciler(
             receive=receive,
             current_digest=lambda: None if keeper.current is None else keeper.current.digest,
+            learn=keeper.learn,
+            lacks_key=lambda: keeper.lacks_key,
             client=client,
             url=f"{settings.console_url.rstrip('/')}/api/v1/releases/current",
             interval_seconds=settings.reconcile_seconds,

@@ -60,6 +60,7 @@ __all__ = [
     "digest_of",
     "key_id_of",
     "parse_document",
+    "parse_statements",
     "parse_trusted_keys",
     "sign",
     "sign_sandbox",
@@ -83,6 +84,8 @@ _SIGNED_PREFIX: Final = b"ballast.release.v1\n"
 # customers takes it for none of theirs.
 _SANDBOX_PREFIX: Final = b"ballast.sandbox.v1\n"
 SANDBOX_REVISION: Final = 0
+# About signing keys; three for each rotation.
+MAX_STATEMENTS: Final = 1000
 
 
 class UnknownKey(ReleaseRefused):
@@ -206,6 +209,8 @@ class Release:
     ladder: Ladder
     activations: dict[str, tuple[Activation, ...]]
     corpora: Corpora
+    # Statements about the keys that releases are signed with, as they came: see `dataplane.trust`.
+    statements: tuple[Envelope, ...]
     _canary_by_prompt: dict[str, CanaryPlan]
     # What tells one content of a section from another, so that an unchanged one is not parsed again.
     _marks: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)
@@ -368,7 +373,7 @@ def parse_document(content: Any, *, digest: str, current: Release | None = None,
     for name in ("access", "prompts", "canaries", "routing"):
         if name not in sections:
             members["sections"].refuse(f"missing section {name!r}")
-    for name in ("copy", "lane_overrides", "shadow_holds", "ladder", "activations", "corpora"):
+    for name in ("copy", "lane_overrides", "shadow_holds", "ladder", "activations", "corpora", "trust"):
         sections.setdefault(name, Node({}, child_path(members["sections"].path, name)))
     marks = {name: _mark(sections[name].value) for name in ("access", "copy", "prompts")}
     # What is held is no part of the parsed table.
@@ -420,9 +425,27 @@ def parse_document(content: Any, *, digest: str, current: Release | None = None,
         ladder=ladder,
         activations=parse_activations(sections["activations"].value, ladder, path=sections["activations"].path),
         corpora=corpora.with_words(copy),
+        statements=parse_statements(sections["trust"]),
         _canary_by_prompt={plan.prompt: plan for plan in canaries.values()},
         _marks=marks,
     )
+
+
+def parse_statements(section: Node) -> tuple[Envelope, ...]:
+    """The envelopes of the section `trust`, none verified: that is for whoever keeps them.
+
+    Raises:
+        MalformedRelease: it is no such section.
+    """
+    members = section.members(optional=("signing", "statements"))
+    if "signing" in members:
+        members["signing"].text()
+    if "statements" not in members:
+        return ()
+    statements = members["statements"].items()
+    if len(statements) > MAX_STATEMENTS:
+        members["statements"].refuse(f"{len(statements)} statements; at most {MAX_STATEMENTS}")
+    return tuple(Envelope.from_mapping(one.value) for one in statements)
 
 
 def _mark(section: Any) -> bytes:

@@ -18,15 +18,19 @@ from typing import Final, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from dataplane.release import Envelope, Release, ReleaseRefused, parse_trusted_keys, verify
+from dataplane.release import Envelope, Release, ReleaseRefused, verify
 from dataplane.reports import Verdict
 from dataplane.stores.files import Stamp, stamp_of
+from dataplane.trust import read_trusted, trust_file
 
 log = logging.getLogger("ballast.watcher")
 
 # A release up to this size, an envelope of some hundred prompts, is examined within a few milliseconds, right where
 # the loop runs: a thread would hold the interpreter for just as long, and pass it to and fro on top of that.
 INLINE_BYTES: Final = 64 * 1024
+
+# Of the release, of the trusted keys, and of what statements made of these.
+_Stamps = tuple[Stamp, Stamp, Stamp]
 
 
 class Acknowledge(Protocol):
@@ -71,8 +75,8 @@ class ReleaseWatcher:
         self._poll_seconds = poll_seconds
         self._callbacks: list[Callable[[Release], None]] = []
         # The trusted keys count too: a release refused for an unknown key is looked at again when a key is added.
-        self._seen: tuple[Stamp, Stamp] | None = None
-        self._trusted: tuple[Stamp, Mapping[str, Ed25519PublicKey]] = (None, {})
+        self._seen: _Stamps | None = None
+        self._trusted: tuple[tuple[Stamp, Stamp], Mapping[str, Ed25519PublicKey]] = ((None, None), {})
         self._refused: bytes | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -91,16 +95,16 @@ class ReleaseWatcher:
         return self._adopt(stamps, self._examine())
 
     def trusted_keys(self) -> Mapping[str, Ed25519PublicKey]:
-        """The public keys, by their ids, that this host trusts now; none while their file cannot be used. The file is
-        read again when it has changed.
+        """The public keys, by their ids, that this host trusts now; none while their files cannot be used. These are
+        read again when they have changed.
         """
-        stamp = stamp_of(self._trusted_keys_file)
-        if stamp != self._trusted[0]:
+        stamps = stamp_of(self._trusted_keys_file), stamp_of(trust_file(self._release_file))
+        if stamps != self._trusted[0]:
             try:
-                self._trusted = (stamp, parse_trusted_keys(self._trusted_keys_file.read_bytes()))
+                self._trusted = (stamps, read_trusted(self._trusted_keys_file, self._release_file))
             except (OSError, ValueError) as exc:
-                log.error("trusted keys file %s: %s", self._trusted_keys_file, exc)
-                self._trusted = (stamp, {})
+                log.error("trusted keys %s: %s", self._trusted_keys_file, exc)
+                self._trusted = (stamps, {})
         return self._trusted[1]
 
     async def start(self) -> None:
@@ -128,8 +132,12 @@ class ReleaseWatcher:
                 log.exception("release file %s could not be examined", self._release_file)
                 self._seen = stamps
 
-    def _stamps(self) -> tuple[Stamp, Stamp]:
-        return stamp_of(self._release_file), stamp_of(self._trusted_keys_file)
+    def _stamps(self) -> _Stamps:
+        return (
+            stamp_of(self._release_file),
+            stamp_of(self._trusted_keys_file),
+            stamp_of(trust_file(self._release_file)),
+        )
 
     def _examine(self) -> Release | Refusal | None:
         """Read and verify. None: there is no file. Changes nothing, so it may run in a thread."""
@@ -142,7 +150,7 @@ class ReleaseWatcher:
         envelope: Envelope | None = None
         try:
             envelope = Envelope.from_json(data)
-            trusted = parse_trusted_keys(self._trusted_keys_file.read_bytes())
+            trusted = read_trusted(self._trusted_keys_file, self._release_file)
             return verify(envelope, trusted=trusted, current=self.current)
         except ReleaseRefused as exc:
             reason = f"{exc.code}: {exc}"
@@ -152,7 +160,7 @@ class ReleaseWatcher:
             return Refusal(0, "", reason, hashlib.sha256(data).digest())
         return Refusal(claimed_revision(envelope), envelope.digest, reason, hashlib.sha256(data).digest())
 
-    def _adopt(self, stamps: tuple[Stamp, Stamp], outcome: Release | Refusal | None) -> bool:
+    def _adopt(self, stamps: _Stamps, outcome: Release | Refusal | None) -> bool:
         # No await from here to the end: requests see the old release or the new one.
         self._seen = stamps
         if outcome is None:

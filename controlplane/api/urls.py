@@ -194,6 +194,7 @@ v1 = [
     # releases and the fleet
     path("releases", releases.Releases.as_view(), name="releases"),
     path("releases/current", agents.CurrentRelease.as_view(), name="release-current"),
+    path("releases/trust", agents.SigningKeys.as_view(), name="release-trust"),
     path("releases/<int:revision>", releases.OneRelease.as_view(), name="release"),
     path("releases/<int:revision>/document", releases.ReleaseDocument.as_view(), name="release-document"),
     path("releases/<int:revision>/diff/<int:other>", releases.CompareReleases.as_view(), name="release-diff"),

@@ -1,18 +1,14 @@
 """Whether a dump is what was written and signed, wherever its folder is now. Needs no database."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from django.conf import settings
 
 from controlplane.corpora.bulk import Progress, quiet
 from controlplane.corpora.errors import VaultUnavailable
 from controlplane.corpora.vault import Vault
-from controlplane.releases.errors import SigningKeyMissing
-from controlplane.releases.signing import signing_key
-from dataplane.release import key_id_of, parse_trusted_keys
+from controlplane.releases.trust import keys_of_the_past
 from dataplane.retrieval.dump_format import (
     COLUMNS,
     MANIFEST,
@@ -43,18 +39,12 @@ class Verified:
 
 
 def trusted_keys() -> TrustedKeys:
-    """By what this deployment believes its dumps: the keys that workers trust, where the file is here too, and the
-    signing key's own.
+    """By what this deployment believes its dumps: every key that signs here or did, unless it was compromised.
 
     Raises:
         VaultUnavailable: there is neither.
     """
-    trusted: dict[str, Ed25519PublicKey] = {}
-    with suppress(OSError, ValueError):
-        trusted |= parse_trusted_keys(settings.TRUSTED_KEYS_FILE.read_bytes())
-    with suppress(SigningKeyMissing):
-        key = signing_key().public_key()
-        trusted[key_id_of(key)] = key
+    trusted = keys_of_the_past()
     if not trusted:
         raise VaultUnavailable(
             "no dump can be believed: neither BALLAST_TRUSTED_KEYS_FILE nor BALLAST_SIGNING_KEY_FILE can be read"

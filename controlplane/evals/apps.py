@@ -10,6 +10,7 @@ class EvalsConfig(AppConfig):
         from controlplane.evals import asking, calibration, gate, leaks, runner, running
         from controlplane.evals.judges import asking as judges
         from controlplane.prompts import operations as prompts
+        from controlplane.releases import trust
         from controlplane.routing.operations import KIND_NAME as ROUTING
         from controlplane.work import deaths, handlers
 
@@ -21,3 +22,4 @@ class EvalsConfig(AppConfig):
         preparations.register(ROUTING, gate.PREPARATION)
         handlers.register(handlers.Handler(running.RUN, runner.run_work))
         deaths.register(running.bury)
+        trust.register_dependants(running.begun_before_switch)

@@ -23,7 +23,7 @@ from controlplane.evals.errors import NoAnswer
 from controlplane.evals.judges import values
 from controlplane.evals.placing import EVAL_DEADLINE_MS, Placed
 from controlplane.evals.rows import Row
-from controlplane.releases.signing import mint_eval_token
+from controlplane.releases.signing import mint_eval_token, signing_key_id
 from dataplane.prompts import compile_schema
 from dataplane.retry import backoff
 
@@ -122,6 +122,15 @@ class _Said:
         return int(_number(self.headers.get("ballast-cost-micros")))
 
 
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """A token that is shown: until when it is good, and the id of the key that signed it."""
+
+    token: str
+    until: datetime
+    signer: str
+
+
 class Asker:
     """Asks a gateway within a residency. May be shared by threads; `open_asker` makes one.
 
@@ -151,7 +160,7 @@ class Asker:
         self._rng = rng or Random()  # noqa: S311 - jitter, not a secret
         self._lock = Lock()
         # By the digest of the sandbox that each is for.
-        self._tokens: dict[str | None, tuple[str, datetime]] = {}
+        self._tokens: dict[str | None, _Token] = {}
 
     def ask(self, subject: Placed, row: Row) -> Answered | NotAnswered:
         """Ask one row, up to MAX_ATTEMPTS times where the world is at fault. Never raises for what a gateway does.
@@ -253,11 +262,13 @@ class Asker:
         with self._lock:
             now = self._now()
             known = self._tokens.get(sandbox)
-            if known is None or known[1] - now < TOKEN_RENEWED:
+            # Another key may sign since: the old one is not needed for an hour after it was replaced.
+            signer = signing_key_id()
+            if known is None or known.until - now < TOKEN_RENEWED or known.signer != signer:
                 until = now + TOKEN_LIFE
                 token = mint_eval_token(run=self._run, residency=self._residency, until=until, sandbox=sandbox)
-                known = self._tokens[sandbox] = (token, until)
-            return known[0]
+                known = self._tokens[sandbox] = _Token(token, until, signer)
+            return known.token
 
 
 class JudgesAsker:

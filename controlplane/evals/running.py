@@ -199,6 +199,12 @@ def fail_run(run: EvalRun, *, problem: str, now: datetime) -> None:
         audit.record("evals.run_failed", actor=run.actor, target=run, at=now, data=data)
 
 
+def begun_before_switch(key_id: str, switched_at: datetime, now: datetime) -> list[str]:
+    """Runs that bring what the key signed with each of their requests: see `releases.trust`."""
+    runs = EvalRun.objects.unended().filter(started_at__lt=switched_at).order_by("pk")
+    return [f"eval run {run.pk} began before the new key signed, and asks on; wait, or cancel it" for run in runs]
+
+
 def bury(death: Death, now: datetime) -> None:
     """Fail the run whose work nobody will try again: as `work.deaths.register` wants it."""
     if death.name != RUN:

@@ -7,8 +7,9 @@ class ReleasesConfig(AppConfig):
 
     def ready(self) -> None:
         from controlplane.accounts import operations as accounts
-        from controlplane.releases import operations
+        from controlplane.releases import operations, trust
         from controlplane.releases.sections import Section, register
 
         register(Section("access", accounts.compile_access))
+        register(Section("trust", trust.compile_trust))
         accounts.on_access_changed(operations.publish_on_commit)

@@ -13,6 +13,12 @@ class SigningKeyMissing(ReleaseError):
     code = "signing_key_missing"
 
 
+class RotationRefused(ReleaseError):
+    """The signing key cannot take this step now; the message says what stands in its way, a line each."""
+
+    code = "rotation_refused"
+
+
 class NothingToRollBack(ReleaseError):
     """The release is the current one, or its state is the current state."""
 

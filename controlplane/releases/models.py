@@ -57,6 +57,30 @@ class Release(models.Model):
         return Envelope(document=self.document, digest=self.digest, key_id=self.key_id, signature=self.signature)
 
 
+class TrustStatement(models.Model):
+    """What was signed about the keys that releases are signed with, as every release since carries it."""
+
+    serial = models.BigIntegerField(primary_key=True)
+    document = models.TextField(help_text="Canonical JSON (RFC 8785), byte for byte what was signed")
+    digest = models.CharField(max_length=64)
+    key_id = models.CharField(max_length=16)
+    signature = models.CharField(max_length=100)
+    actor = models.CharField(max_length=150)
+    at = models.DateTimeField()
+    after_revision = models.BigIntegerField(help_text="The release before the first one that carries it; 0: none")
+
+    class Meta:
+        ordering: ClassVar = ["serial"]
+        triggers: ClassVar = [append_only()]
+
+    def __str__(self) -> str:
+        return f"statement {self.serial} about signing keys"
+
+    def envelope(self) -> Envelope:
+        """What hosts keep and verify."""
+        return Envelope(document=self.document, digest=self.digest, key_id=self.key_id, signature=self.signature)
+
+
 class Convergence(StrEnum):
     """How a worker stands to the current release."""
 

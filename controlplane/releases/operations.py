@@ -117,6 +117,7 @@ _NOT_FOR_EVALS: Mapping[str, Any] = {
     "activations": {},
     "emergency": {},
     "corpora": {},
+    "trust": {},
 }
 
 

@@ -15,7 +15,7 @@ from django.conf import settings
 from controlplane.releases.errors import SigningKeyMissing
 from dataplane import eval_tokens, release
 from dataplane.eval_tokens import EvalClaims
-from dataplane.release import Envelope
+from dataplane.release import Envelope, key_id_of
 
 
 def signing_key() -> Ed25519PrivateKey:
@@ -24,11 +24,31 @@ def signing_key() -> Ed25519PrivateKey:
     Raises:
         SigningKeyMissing: BALLAST_SIGNING_KEY_FILE is absent or is no Ed25519 key in PEM.
     """
-    path = Path(settings.SIGNING_KEY_FILE)
+    return read_key(settings.SIGNING_KEY_FILE)
+
+
+def signing_key_id() -> str:
+    """The id of the current signing key.
+
+    Raises:
+        SigningKeyMissing: as `signing_key`.
+    """
+    return key_id_of(signing_key().public_key())
+
+
+def read_key(path: Path) -> Ed25519PrivateKey:
+    """The key in a file that signs now, or did, or is to.
+
+    Raises:
+        SigningKeyMissing: the file is absent or holds no Ed25519 key in PEM.
+    """
     try:
-        return _load(path, path.stat().st_mtime_ns)
+        stamp = path.stat()
+        return _load(path, stamp.st_mtime_ns, stamp.st_ino)
     except (OSError, ValueError) as exc:
-        raise SigningKeyMissing(f"BALLAST_SIGNING_KEY_FILE {str(path)!r} cannot be used: {exc}") from exc
+        raise SigningKeyMissing(
+            f"the signing key {str(path)!r} (BALLAST_SIGNING_KEY_FILE) cannot be used: {exc}"
+        ) from exc
 
 
 def mint_eval_token(*, run: str, residency: Iterable[str], until: datetime, sandbox: str | None) -> str:
@@ -56,8 +76,8 @@ def sign_sandbox(document: Mapping[str, Any]) -> Envelope:
     return release.sign_sandbox(document, signing_key())
 
 
-@lru_cache(maxsize=2)
-def _load(path: Path, modified_ns: int) -> Ed25519PrivateKey:
+@lru_cache(maxsize=4)
+def _load(path: Path, modified_ns: int, inode: int) -> Ed25519PrivateKey:
     key = load_pem_private_key(path.read_bytes(), password=None)
     if not isinstance(key, Ed25519PrivateKey):
         raise ValueError("not an Ed25519 private key")

@@ -131,6 +131,18 @@ def _order(worker: str, at: datetime, data: Mapping[str, Any]) -> LadderOrder:
     )
 
 
+def orders_in_force(key_id: str, switched_at: datetime, now: datetime) -> list[str]:
+    """Rungs that are engaged on hosts by orders that the key may have signed: see `releases.trust`.
+
+    Nobody says which key it was, so each counts.
+    """
+    rows = LadderOrder.objects.filter(until__gt=now, last_seen_at__gt=now - GONE_AFTER).order_by("name")
+    return [
+        f"emergency order {one.name} is in force on a host until {one.until:%H:%M:%S} UTC; stand it down, or wait"
+        for one in rows
+    ]
+
+
 def audit_orders(*, now: datetime) -> int:
     """Write into the record what was ordered on hosts since the last time, each order once; returns how many."""
     if not LadderOrder.objects.filter(audited_at=None).exists():  # as good as always: no lock is taken

@@ -36,8 +36,9 @@ from dataplane.ladder.emergency import (
 from dataplane.ladder.errors import CommandRefused
 from dataplane.ladder.orders import orders_file
 from dataplane.ladder.policy import MAINTENANCE, RUNGS
-from dataplane.release import Envelope, Release, parse_trusted_keys, verify
+from dataplane.release import Envelope, Release, verify
 from dataplane.stores.files import write_atomically
+from dataplane.trust import read_trusted
 
 COMMAND: Final = "python -m dataplane"
 _STILL: Final = "Rungs that the console or triggers engaged are no part of this."
@@ -166,7 +167,7 @@ def list_orders(host: Host, *, now: datetime) -> str:
 
 def _served(host: Host) -> _Served:
     try:
-        trusted = parse_trusted_keys(host.trusted_keys_file.read_bytes())
+        trusted = read_trusted(host.trusted_keys_file, host.release_file)
         envelope = Envelope.from_json(host.release_file.read_bytes())
         release = verify(envelope, trusted=trusted, current=None)
         sections = parse_json(envelope.document)["sections"]

@@ -46,6 +46,31 @@ def test_agent_that_has_it_is_told_so_in_one_query(agent, form, queries):
     assert queries(lambda: agent.get(PATH, **{"If-None-Match": etag})) == 1
 
 
+def test_older_agent_tokens_are_good_while_they_stand_beside_the_new_one(settings):
+    """The console knows both, host after host is told of the new one, the old one is taken out: no host waits."""
+    make_deployment()
+    settings.AGENT_TOKEN, settings.OLD_AGENT_TOKENS = "a new agent token", [settings.AGENT_TOKEN]
+    [old] = settings.OLD_AGENT_TOKENS
+
+    meanwhile = [Caller(token).get(PATH).status for token in ("a new agent token", old, "some other token")]
+    settings.OLD_AGENT_TOKENS = []
+
+    assert meanwhile == [200, 200, 401]
+    assert [Caller(token).get(PATH).status for token in ("a new agent token", old)] == [200, 401]
+
+
+def test_agent_that_was_away_is_told_how_signing_keys_changed(agent, as_operator):
+    """Each statement proves itself; before the first there is none."""
+    make_deployment()
+
+    answer = agent.get("releases/trust")
+
+    assert (answer.status, answer.body["statements"]) == (200, [])
+    assert answer.body["signing"] == current_release().key_id
+    assert as_operator(make_operator("nobody")).get("releases/trust").status == 403
+    assert Caller("").get("releases/trust").status == 401
+
+
 def test_agent_with_an_older_release_gets_the_new_one(agent):
     """Another digest is another answer."""
     prompt = make_deployment()

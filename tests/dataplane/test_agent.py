@@ -141,6 +141,8 @@ def reconciler_against(handler, keeper):
     return Reconciler(
         receive=keeper.receive,
         current_digest=lambda: None if keeper.current is None else keeper.current.digest,
+        learn=keeper.learn,
+        lacks_key=lambda: keeper.lacks_key,
         client=httpx.Client(transport=httpx.MockTransport(handler), headers={"Authorization": "Bearer t"}),
         url="http://console/api/v1/releases/current",
         interval_seconds=3600,

@@ -385,6 +385,7 @@ TABLE = Table(
         Row("POST", "api:policy-propose", "------+.", GONE, GONE, number),
         # releases and the fleet
         Row("GET", "api:releases", READER, REFUSED, REFUSED),
+        Row("GET", "api:release-trust", READER, REFUSED, REFUSED),
         Row("GET", "api:release-current", READER, REFUSED, REFUSED),
         Row("GET", "api:release", SEEN, GONE, GONE, revision),
         Row("GET", "api:release-document", SEEN, GONE, GONE, revision),

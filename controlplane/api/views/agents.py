@@ -1,14 +1,17 @@
 """What the data plane asks of the control plane: the current release, over and over."""
 
 from hmac import compare_digest
+from typing import Any
 
 from django.conf import settings
 from django.http import Http404, HttpResponse
 from django.utils.cache import patch_vary_headers
 from django.utils.http import parse_etags
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework import serializers
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication, get_authorization_header
 from rest_framework.request import Request
+from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from controlplane.accounts.models import Operator
@@ -17,10 +20,11 @@ from controlplane.api.base import ErrorEnvelope
 from controlplane.api.views.releases import EnvelopeRow
 from controlplane.releases.access import require_viewer
 from controlplane.releases.models import Release
+from controlplane.releases.trust import compile_trust
 
 
 class Agent:
-    """Whoever holds BALLAST_AGENT_TOKEN: a host of the data plane. No operator, and nothing but this URL."""
+    """Whoever holds BALLAST_AGENT_TOKEN: a host of the data plane. No operator, and nothing but these two URLs."""
 
     is_authenticated = True
     is_active = True
@@ -31,16 +35,22 @@ class AgentTokenAuthentication(BaseAuthentication):
 
     def authenticate(self, request: Request) -> tuple[Agent, None] | None:
         scheme, _, secret = get_authorization_header(request).decode("latin-1").partition(" ")
-        expected = settings.AGENT_TOKEN
-        if scheme.lower() != "bearer" or not expected:
+        expected = [token for token in (settings.AGENT_TOKEN, *settings.OLD_AGENT_TOKENS) if token]
+        if scheme.lower() != "bearer":
             return None
-        # In constant time, and over bytes: a text with other letters than ASCII would raise instead of being wrong.
-        if not compare_digest(secret.strip().encode(), expected.encode()):
-            return None
-        return Agent(), None
+        # In constant time, each of them, and over bytes: a text with other letters than ASCII would raise instead of
+        # being wrong.
+        shown = secret.strip().encode()
+        fits = [compare_digest(shown, token.encode()) for token in expected]
+        return (Agent(), None) if any(fits) else None
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"
+
+
+class TrustRow(serializers.Serializer[Any]):
+    signing = serializers.CharField(help_text="The key that signs releases now")
+    statements = EnvelopeRow(many=True)
 
 
 class CurrentRelease(APIView):
@@ -78,3 +88,21 @@ class CurrentRelease(APIView):
         response["Cache-Control"] = "private, no-cache"
         patch_vary_headers(response, ["Authorization", "Cookie"])
         return response
+
+
+class SigningKeys(APIView):
+    """For a host that was away while signing keys changed, and is offered a release that none of its keys signed."""
+
+    authentication_classes = [AgentTokenAuthentication, OperatorTokenAuthentication, SessionAuthentication]
+    throttle_classes = []  # as above
+
+    @extend_schema(
+        operation_id="releases_trust",
+        summary="Every statement about signing keys, each signed with a key that was believed before it",
+        tags=["releases"],
+        responses={200: TrustRow, 401: ErrorEnvelope, 403: ErrorEnvelope, 503: ErrorEnvelope},
+    )
+    def get(self, request: Request) -> Response:
+        if isinstance(request.user, Operator):
+            require_viewer(request.user)
+        return Response(compile_trust(), headers={"Cache-Control": "private, no-cache"})
