@@ -1,7 +1,7 @@
 # One machine, one command. `make help` lists what there is; variables are in .env.example.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run stop clean native test test-native soak deep chaos-work engine check lint types contracts templates migrations capabilities packages
+.PHONY: help run stop clean native test test-native soak deep chaos-work engine fuzz check lint types contracts templates migrations capabilities packages audit
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -28,7 +28,8 @@ help:
 	@echo "make deep    try approvals, roll-outs, releases, keys, quotas and work in many more orders; takes half an hour"
 	@echo "make chaos-work   durable work, and a redrive of 300 letters, while workers are killed; a quarter of an hour"
 	@echo "make engine  the probe beside a real llama.cpp on processors, stopped, wedged and killed; installs it (290 MB)"
-	@echo "make check   lint, types, import contracts, templates, migrations, what routes ask of lanes"
+	@echo "make fuzz    ask API and gateway whatever anybody could send, at random, for as long as you like"
+	@echo "make check   lint, types, import contracts, templates, migrations, what routes ask of lanes, packages"
 
 # `make run ENGINE=1`: with a model server of its own and the probe beside it.
 run: $(VENV)/.installed $(if $(ENGINE),$(VENV)/.installed-engine)
@@ -70,7 +71,7 @@ engine: $(VENV)/.installed-engine $(VENV)/.installed-dev
 	exec $(PY) -m pytest -m engine -s tests/end_to_end/test_engine.py $(PYTEST_ARGS)
 
 # One target each, so that `make -k check` shows all that is wrong and `make types` only the types.
-check: lint types contracts templates migrations capabilities packages
+check: lint types contracts templates migrations capabilities packages audit
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
@@ -93,6 +94,15 @@ capabilities: $(VENV)/.installed-dev
 
 packages: $(VENV)/.installed-dev
 	$(PY) -m pip check
+
+# BALLAST_OFFLINE=1 lets it pass where the index knows no advisories, and says so.
+audit: $(VENV)/.installed-dev
+	$(PY) .ci/audit_packages.py
+
+# Anew each time, as long as you like: `make fuzz BALLAST_FUZZ_EXAMPLES=200`; its seed is printed.
+fuzz: $(VENV)/.installed-dev
+	exec env BALLAST_FUZZ_EXAMPLES=$(or $(BALLAST_FUZZ_EXAMPLES),60) BALLAST_FUZZ_SEED=$(or $(BALLAST_FUZZ_SEED),$$(date +%s)) \
+		$(PY) -m pytest -s tests/fuzz $(PYTEST_ARGS)
 
 # The .pth file puts the checkout on the path of this environment, whatever directory a tool is started from.
 $(VENV)/.installed: requirements.txt

@@ -95,6 +95,7 @@ class Bench:
             BALLAST_DATA_DIR=str(home),
             BALLAST_HOST_NAME=home.name,
             BALLAST_NATIVE=self._arguments.native,
+            BALLAST_PRIVATE_NETWORKS="127.0.0.0/8",
             UP_KEY="sk-benchmark",
             REDIS_URL=self._redis_url,
         )

@@ -168,6 +168,7 @@ def start(
         BALLAST_GATEWAY_PROCESSES="1",
         BALLAST_DATA_DIR=str(home),
         BALLAST_NATIVE=arguments.native,
+        BALLAST_PRIVATE_NETWORKS="127.0.0.0/8",
         UP_KEY="sk-benchmark",
         REDIS_URL=redis_url,
     )

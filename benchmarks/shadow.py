@@ -232,6 +232,7 @@ class Bench:
     def _environment(self, gateway: Gateway) -> dict[str, str]:
         return {
             "BALLAST_DATA_DIR": str(gateway.directory),
+            "BALLAST_PRIVATE_NETWORKS": "127.0.0.0/8",
             "BALLAST_HOST_NAME": gateway.name,
             "DATABASE_URL": self._stack.postgres.url,
             "REDIS_URL": self._stack.redis.url(),

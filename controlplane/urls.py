@@ -7,3 +7,7 @@ urlpatterns = [
     path("", include("controlplane.api.urls")),
     path("", include("controlplane.console.urls")),
 ]
+
+handler400 = "controlplane.api.unrouted.bad_request"
+handler404 = "controlplane.api.unrouted.not_found"
+handler500 = "controlplane.api.unrouted.server_error"

@@ -22,6 +22,7 @@ from dataplane.health.command import add_commands as add_probe_commands
 from dataplane.health.command import run_command as run_probe_command
 from dataplane.ladder.errors import CommandRefused
 from dataplane.native import Native, NoBuild, activate
+from dataplane.networks import LOOPBACK, Allowed, parse_networks
 from dataplane.settings import (
     AgentSettings,
     GatewaySettings,
@@ -40,6 +41,7 @@ REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
 DATABASE_SCHEMES = frozenset({"postgresql", "postgres"})
 BROKER_SCHEMES = REDIS_SCHEMES | {"amqp", "amqps", "pyamqp", "memory"}
 HTTP_SCHEMES = frozenset({"http", "https"})
+TRUE_WORDS = frozenset({"true", "on", "ok", "y", "yes", "1"})
 
 
 class BadVariable(Exception):
@@ -147,6 +149,19 @@ def _report_settings(environment: Environment) -> ReportSettings:
     )
 
 
+def _allowed(environment: Environment) -> Allowed:
+    """Where lanes and gauges may be: outside, in the private networks that the deployment names, and in the demo on
+    this machine, where its simulator is.
+    """
+    text = environment.text("BALLAST_PRIVATE_NETWORKS", "")
+    try:
+        networks = parse_networks(text)
+    except ValueError as exc:
+        raise BadVariable("BALLAST_PRIVATE_NETWORKS", str(exc)) from exc
+    own = LOOPBACK if environment.text("BALLAST_DEMO", "").lower() in TRUE_WORDS else ()
+    return Allowed((*networks, *own), "BALLAST_PRIVATE_NETWORKS would allow it, if it named the network")
+
+
 def _qdrant_settings(environment: Environment) -> QdrantSettings | None:
     url = environment.url("BALLAST_QDRANT_URL", schemes=HTTP_SCHEMES)
     if url is None:
@@ -180,6 +195,7 @@ def gateway_settings(environment: Environment, *, slot: int) -> GatewaySettings:
         public_url=(environment.url("BALLAST_GATEWAY_PUBLIC_URL", schemes=HTTP_SCHEMES) or "").rstrip("/"),
         fairness_url=environment.url("BALLAST_FAIRNESS_URL", schemes=HTTP_SCHEMES) or "",
         qdrant=_qdrant_settings(environment),
+        allowed=_allowed(environment),
     )
 
 
@@ -231,6 +247,7 @@ def shadow_settings(environment: Environment) -> ShadowSettings:
         release_file=_release_file(environment),
         trusted_keys_file=_trusted_keys_file(environment),
         reports=_report_settings(environment),
+        allowed=_allowed(environment),
     )
 
 

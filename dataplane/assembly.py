@@ -141,7 +141,7 @@ class Assembly:
         self.watcher = watcher
         self.reports = reports
         self.timers = timers = TimerWheel()
-        self._transport = transport = transport or Http1Transport(timers=timers)
+        self._transport = transport = transport or Http1Transport(timers=timers, allowed=settings.allowed)
         self._shadows = shadows
         clock, wall = time.monotonic, time.time
         schemas = SchemaChecker()
@@ -182,6 +182,7 @@ class Assembly:
             jobs=stores.jobs,
             orders_file=orders_file(settings.release_file),
             trusted_keys=trusted_keys,
+            allowed=settings.allowed,
         )
         attempts = Attempts(
             breakers=self._breakers,

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from dataplane.networks import Allowed
+
 
 @dataclass(frozen=True, slots=True)
 class ReportSettings:
@@ -42,7 +44,7 @@ class GatewaySettings:
     no jobs; a tenant may have `job_limit` jobs in the queue. `shadow_socket` is where the shadow process listens; None:
     there is none. `public_url` is where users reach the gateway, without a slash at its end; empty: nobody said.
     `fairness_url` is the page that status pages link to, of who is promised what when capacity runs short. `qdrant`
-    None: all vectors are beside their chunks.
+    None: all vectors are beside their chunks. `allowed` says where lanes and gauges may be; None: anywhere.
 
     The worker id is `<host_name>/gateway-<slot>`.
     """
@@ -65,6 +67,7 @@ class GatewaySettings:
     public_url: str = ""
     fairness_url: str = ""
     qdrant: QdrantSettings | None = None
+    allowed: Allowed | None = None
 
     @property
     def worker(self) -> str:
@@ -83,7 +86,7 @@ class SupervisorSettings:
 
 @dataclass(frozen=True, slots=True)
 class ShadowSettings:
-    """The one shadow process of a host; `socket` is where gateways find it."""
+    """The one shadow process of a host; `socket` is where gateways find it, `allowed` as in `GatewaySettings`."""
 
     host_name: str
     socket: Path
@@ -91,6 +94,7 @@ class ShadowSettings:
     trusted_keys_file: Path
     reports: ReportSettings
     release_poll_seconds: float = 0.020
+    allowed: Allowed | None = None
 
     @property
     def worker(self) -> str:

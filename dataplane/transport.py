@@ -14,9 +14,10 @@ Rules kept here and nowhere else:
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from dataplane.errors.upstream import UpstreamInterrupted, UpstreamMalformed, UpstreamTimeout, UpstreamUnreachable
+from dataplane.networks import AddressForbidden, Allowed
 from dataplane.providers.base import UpstreamCall
 from dataplane.records import record
 from dataplane.timers import Timer, TimerWheel
@@ -105,8 +107,17 @@ class _Origin(NamedTuple):
 class Http1Transport:
     """The Transport of a gateway process. Belongs to one event loop."""
 
-    def __init__(self, *, timers: TimerWheel | None = None, tls: ssl.SSLContext | None = None) -> None:
-        """`timers` are shared with whoever has others; `tls` None trusts the system's certificate authorities."""
+    def __init__(
+        self,
+        *,
+        timers: TimerWheel | None = None,
+        tls: ssl.SSLContext | None = None,
+        allowed: Allowed | None = None,
+    ) -> None:
+        """`timers` are shared with whoever has others; `tls` None trusts the system's certificate authorities.
+        `allowed` says where lanes may be; None: anywhere.
+        """
+        self._allowed = allowed
         self._timers = timers or TimerWheel()
         self._tls = tls or ssl.create_default_context()
         self._idle: dict[_Origin, deque[_Connection]] = {}
@@ -159,24 +170,42 @@ class Http1Transport:
             connections.remove(connection)
 
     async def _connect(self, origin: _Origin, *, lane: str, connect_seconds: float) -> _Connection:
-        loop = self._timers.loop
-        secure = origin.scheme == "https"
         try:
             async with asyncio.timeout(connect_seconds):
-                _, connection = await loop.create_connection(
-                    lambda: _Connection(self, origin, loop),
-                    origin.host,
-                    origin.port,
-                    ssl=self._tls if secure else None,
-                    server_hostname=origin.host if secure else None,
-                )
+                hosts = (origin.host,) if self._allowed is None else await self._judged(self._allowed, origin)
+                return await self._open(origin, hosts)
+        except AddressForbidden as exc:
+            raise UpstreamUnreachable(f"lane {lane!r} is where no lane may be: {exc}", lane=lane) from exc
         except TimeoutError as exc:
             raise UpstreamTimeout(lane=lane, phase="connect", waited_seconds=connect_seconds) from exc
         except OSError as exc:  # refused, unknown host, and every TLS failure: ssl.SSLError is one
             raise UpstreamUnreachable(
                 f"lane {lane!r} cannot be reached at {origin.host}:{origin.port}: {exc}", lane=lane
             ) from exc
-        return connection
+
+    async def _open(self, origin: _Origin, hosts: Iterable[str]) -> _Connection:
+        """Connect to the first of these that answers."""
+        secure = origin.scheme == "https"
+        problem = OSError(f"the name {origin.host!r} has no address")
+        for host in hosts:
+            try:
+                _, connection = await self._timers.loop.create_connection(
+                    lambda: _Connection(self, origin, self._timers.loop),
+                    host,
+                    origin.port,
+                    ssl=self._tls if secure else None,
+                    server_hostname=origin.host if secure else None,
+                )
+            except OSError as exc:
+                problem = exc
+            else:
+                return connection
+        raise problem
+
+    async def _judged(self, allowed: Allowed, origin: _Origin) -> tuple[str, ...]:
+        """The addresses of a lane's host, all of them allowed; these are connected to, and the name not asked again."""
+        found = await self._timers.loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+        return allowed.choose(origin.host, dict.fromkeys(str(one[4][0]) for one in found), scheme=origin.scheme)
 
 
 @lru_cache(maxsize=4096)

@@ -1,33 +1,18 @@
 """Where webhooks may go: not into the network that Ballast itself stands in, unless the deployment says so.
 
-An operator types the address, and the answer's status comes back to the page: without this, whoever manages channels
-could ask services that trust the network they are reached from, or a cloud's metadata for its credentials.
+An operator, or a tenant's application, names the address; `dataplane.networks` judges it, as it does those of lanes.
 """
 
-import ipaddress
-import socket
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from controlplane.alerts.errors import AddressRefused, DeliveryFailed, InvalidChannel
+from dataplane.networks import LOOPBACK, AddressForbidden, Allowed, Resolve
 
 MAX_URL_CHARACTERS: Final = 500
 _PORTS: Final = {"http": 80, "https": 443}
-# Where clouds tell machines about themselves, besides 169.254.169.254, which is link-local: Azure (whose address looks
-# like anybody's), Alibaba, Oracle, and AWS over IPv6.
-_METADATA: Final = frozenset(
-    ipaddress.ip_address(text) for text in ("168.63.129.16", "100.100.100.200", "192.0.0.192", "fd00:ec2::254")
-)
-# Private by IANA's registries, but not to every version of `ipaddress`.
-_PRIVATE: Final = (ipaddress.ip_network("192.0.0.0/24"), ipaddress.ip_network("64:ff9b:1::/48"))
-# IPv6 addresses that carry an IPv4 address in their last 32 bits, which is where the packets end.
-_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Resolve = Callable[[str, int], Sequence[str]]
 
 
 class Reach(StrEnum):
@@ -47,16 +32,6 @@ class Place:
     addresses: tuple[str, ...]
 
 
-def resolve(host: str, port: int) -> list[str]:
-    """The addresses of a host, best first.
-
-    Raises:
-        OSError: it has none, or nobody can say now.
-    """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
-
-
 def look_up(url: str, *, reach: Reach, resolve: Resolve) -> Place:
     """Check a receiver's URL and look its host up, once; whoever connects must connect to these addresses and not ask
     again, or the name could lead elsewhere by then.
@@ -74,46 +49,19 @@ def look_up(url: str, *, reach: Reach, resolve: Resolve) -> Place:
         raise DeliveryFailed(f"the name {host!r} has no address: {exc}") from exc
     if not found:
         raise DeliveryFailed(f"the name {host!r} has no address")
-    for text in found:
-        # The zone of a link-local address is of no interest: it is refused as such.
-        address = ipaddress.ip_address(text.partition("%")[0])
-        if why := refusal(address, scheme=parts.scheme, reach=reach):
-            raise AddressRefused("url", f"{host!r} is at {text}, {why}")
-    return Place(url, host, tuple(found))
+    try:
+        return Place(url, host, allowed(reach).choose(host, found, scheme=parts.scheme))
+    except AddressForbidden as exc:
+        raise AddressRefused("url", str(exc)) from exc
 
 
-def refusal(address: Address, *, scheme: str, reach: Reach) -> str:
-    """Why nothing is sent to an address; "" if it may be."""
-    where = _where_it_ends(address)
-    if where in _METADATA or where.is_link_local:
-        return "where a cloud's metadata is; webhooks never go there"
-    if where.is_multicast or where.is_unspecified:
-        return "which is no single machine"
-    if where.is_loopback:
-        if reach == Reach.PUBLIC:
-            return "this very machine; BALLAST_ALERTS_PRIVATE_NETWORKS=true would allow it"
-        return ""
-    if _is_private(where):
-        if reach != Reach.PRIVATE:
-            return "a private network; BALLAST_ALERTS_PRIVATE_NETWORKS=true would allow it"
-        return ""
-    return "" if scheme == "https" else "outside, where alerts are only sent over https"
-
-
-def _is_private(address: Address) -> bool:
-    is_site_local = isinstance(address, ipaddress.IPv6Address) and address.is_site_local
-    in_registry = any(address in network for network in _PRIVATE)
-    return not address.is_global or address.is_reserved or is_site_local or in_registry
-
-
-def _where_it_ends(address: Address) -> Address:
-    """The IPv4 address that an IPv6 one stands for, or the address itself."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return address
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
-    teredo = address.teredo
-    return address.ipv4_mapped or address.sixtofour or (teredo[1] if teredo else None) or address
+def allowed(reach: Reach) -> Allowed:
+    """The networks that webhooks may go into."""
+    return Allowed(
+        () if reach == Reach.PUBLIC else LOOPBACK,
+        "BALLAST_ALERTS_PRIVATE_NETWORKS=true would allow it",
+        all_private=reach == Reach.PRIVATE,
+    )
 
 
 def _split(url: str) -> SplitResult:

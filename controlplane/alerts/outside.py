@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
-from controlplane.alerts import networks, webhooks
-from controlplane.alerts.networks import Reach, Resolve
+from controlplane.alerts import webhooks
+from controlplane.alerts.networks import Reach
+from dataplane.networks import Resolve, resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,4 +30,4 @@ class Outside:
 def configured() -> Outside:
     """As the settings have it."""
     reach = Reach(settings.ALERT_REACH)
-    return Outside(reach=reach, resolve=networks.resolve, tls=None, mails=settings.EMAIL_IS_CONFIGURED)
+    return Outside(reach=reach, resolve=resolve, tls=None, mails=settings.EMAIL_IS_CONFIGURED)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import socket
 from collections.abc import Callable
 from typing import Final
 
@@ -14,6 +15,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from dataplane.ladder.signals import Gauge
+from dataplane.networks import AddressForbidden, Allowed
 from dataplane.release import Release
 
 READ_EVERY_SECONDS: Final = 5.0
@@ -50,8 +52,10 @@ class Gauges:
         leads: Callable[[], bool],
         read_every_seconds: float = READ_EVERY_SECONDS,
         timeout_seconds: float = TIMEOUT_SECONDS,
+        allowed: Allowed | None = None,
     ) -> None:
-        """`leads` says whether this worker is the one that reads."""
+        """`leads` says whether this worker is the one that reads; `allowed` where gauges may be, None: anywhere."""
+        self._allowed = allowed
         self._leads = leads
         self._read_every_seconds = read_every_seconds
         self._timeout_seconds = timeout_seconds
@@ -113,6 +117,20 @@ class Gauges:
                 log.exception("gauges could not be read")
             await asyncio.sleep(self._read_every_seconds)
 
+    async def _placed(self, url: httpx.URL) -> tuple[httpx.URL, dict[str, str], dict[str, str]]:
+        """The address with the judged one in the place of its name; the name where endpoint and certificate want it.
+
+        Raises:
+            AddressForbidden: gauges may not be there.
+            OSError: it has no address.
+        """
+        if self._allowed is None:
+            return url, {}, {}
+        port = url.port or (443 if url.scheme == "https" else 80)
+        found = await asyncio.get_running_loop().getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+        first, *_ = self._allowed.choose(url.host, [str(one[4][0]) for one in found], scheme=url.scheme)
+        return url.copy_with(host=first), {"host": url.netloc.decode()}, {"sni_hostname": url.host}
+
     async def _page(self, url: str) -> str | None:
         """What an endpoint says; None when it cannot be read."""
         if self._client is None:
@@ -121,14 +139,16 @@ class Gauges:
         body = bytearray()
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                async with self._client.stream("GET", url, headers={"accept": ACCEPT}) as response:
+                address, headers, extensions = await self._placed(httpx.URL(url))
+                sent = {"accept": ACCEPT} | headers
+                async with self._client.stream("GET", address, headers=sent, extensions=extensions) as response:
                     response.raise_for_status()
                     async for chunk in response.aiter_bytes():
                         body += chunk
                         if len(body) > MAX_BYTES:
                             raise ValueError(f"it is longer than {MAX_BYTES} bytes")
                 text = body.decode()
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError, ValueError) as exc:
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError, ValueError, AddressForbidden) as exc:
             if url not in self._unreadable:
                 self._unreadable.add(url)
                 log.warning("gauges at %s cannot be read: %s: %s", url, type(exc).__name__, exc)

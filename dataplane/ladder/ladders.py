@@ -19,6 +19,7 @@ from dataplane.ladder.gauges import Gauges
 from dataplane.ladder.look import Look
 from dataplane.ladder.orders import HostOrders
 from dataplane.ladder.policy import Surface
+from dataplane.networks import Allowed
 from dataplane.quota_desk import QuotaDesk
 from dataplane.release import Release
 from dataplane.sandboxes import TrustedKeys
@@ -45,11 +46,13 @@ class Ladders:
         wall: Callable[[], float],
         orders_file: Path,
         trusted_keys: TrustedKeys | None = None,
+        allowed: Allowed | None = None,
         jobs: JobStore | None = None,
     ) -> None:
         """`store` None: a fleet of one; `jobs` None: nobody knows what was put off; `trusted_keys` None: no order on
         this host is obeyed, else those in `orders_file`. `worker` is unique in the fleet, also over restarts; `region`
-        is the gateway's; `public_url` is where users reach it; `clock` is monotonic seconds, `wall` epoch seconds.
+        is the gateway's; `allowed` says where gauges may be, None: anywhere; `public_url` is where users reach the
+        gateway; `clock` is monotonic seconds, `wall` epoch seconds.
         """
         self.counting = SurfaceCounting(region=region, wall=wall)
         self.fleet = FleetLadders(
@@ -63,7 +66,7 @@ class Ladders:
             counting=self.counting,
         )
         self.desk = LadderDesk(fleet=self.fleet, region=region, wall=wall, public_url=public_url)
-        self._gauges = Gauges(leads=lambda: self.fleet.leads)
+        self._gauges = Gauges(leads=lambda: self.fleet.leads, allowed=allowed)
         self._backlog = Backlog(jobs, leads=lambda: self.fleet.leads)
         self.look = Look(
             desk=self.desk,

@@ -93,7 +93,7 @@ async def _run(settings: ShadowSettings, secrets: Secrets) -> None:
         acknowledge=reports.ack,
         poll_seconds=settings.release_poll_seconds,
     )
-    transport = BoundedTransport(Http1Transport(timers=timers))
+    transport = BoundedTransport(Http1Transport(timers=timers, allowed=settings.allowed))
     breakers = FleetBreakers(store=None, report=reports.add_event, clock=clock, wall=wall)
     redis_url = settings.reports.redis_url
     quotas = QuotaDesk(

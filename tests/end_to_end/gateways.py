@@ -357,6 +357,7 @@ class Gateways:
         key = load_pem_private_key((keys / "signing.pem").read_bytes(), password=None)
         (self._directory / "release.json").write_text(sign(self._document(), key).to_json())
         environment = {
+            "BALLAST_PRIVATE_NETWORKS": "127.0.0.0/8",
             "PATH": os.environ.get("PATH", os.defpath),
             "BALLAST_DATA_DIR": str(self._directory),
             "BALLAST_HOST_NAME": "fleet",

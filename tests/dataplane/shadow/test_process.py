@@ -66,7 +66,7 @@ class Process:
             command = [sys.executable, "-m", "dataplane", "shadow"]
             # What the tests' own servers are told is nothing of this process.
             others = {name: value for name, value in os.environ.items() if not name.startswith("BALLAST_")}
-            environment = others | self._environment
+            environment = others | {"BALLAST_PRIVATE_NETWORKS": "127.0.0.0/8"} | self._environment
             self._process = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=log, stderr=log)
 
     def end(self, number):
