@@ -99,10 +99,10 @@ packages: $(VENV)/.installed-dev
 audit: $(VENV)/.installed-dev
 	$(PY) .ci/audit_packages.py
 
-# Anew each time, as long as you like: `make fuzz BALLAST_FUZZ_EXAMPLES=200`; its seed is printed.
+# Anew each time, as long as you like: `make fuzz FUZZ_EXAMPLES=200`; its seed is printed.
 fuzz: $(VENV)/.installed-dev
-	exec env BALLAST_FUZZ_EXAMPLES=$(or $(BALLAST_FUZZ_EXAMPLES),60) BALLAST_FUZZ_SEED=$(or $(BALLAST_FUZZ_SEED),$$(date +%s)) \
-		$(PY) -m pytest -s tests/fuzz $(PYTEST_ARGS)
+	exec env FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),60) FUZZ_SEED=$(or $(FUZZ_SEED),$$(date +%s)) \
+		$(PY) -m pytest -s tests/fuzz tests/dataplane/gateway/test_fuzz.py $(PYTEST_ARGS)
 
 # The .pth file puts the checkout on the path of this environment, whatever directory a tool is started from.
 $(VENV)/.installed: requirements.txt

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, cast
 
 from dataplane.asgi_reply import Message
-from dataplane.envelope import BodyTooLarge, UnsupportedMediaType
+from dataplane.envelope import BodyTooLarge, BodyTooSlow, UnsupportedMediaType
 from dataplane.idempotency import single_key
 from dataplane.journey import Inbound
 from dataplane.timers import TimerWheel
@@ -16,17 +16,22 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
 WATCH_AFTER_SECONDS: Final = 0.05
+# For all of a body, however slowly it comes: 8 MiB at 1.2 Mbit/s. Who sends half a request and nothing more holds a
+# place for no longer.
+BODY_SECONDS: Final = 60.0
 
 
 class CallerLeft(Exception):
     """The caller closed the connection before its request was complete."""
 
 
-async def read_inbound(scope: Scope, receive: Receive, *, limit_bytes: int, request_id: str, started: float) -> Inbound:
+async def read_inbound(
+    scope: Scope, receive: Receive, timers: TimerWheel, *, limit_bytes: int, request_id: str, started: float
+) -> Inbound:
     """Read headers and body.
 
     Raises:
-        UnsupportedMediaType, BodyTooLarge, InvalidRequest, CallerLeft.
+        UnsupportedMediaType, BodyTooLarge, BodyTooSlow, InvalidRequest, CallerLeft.
     """
     authorization = user = deadline_ms = accept_language = workload = queue = deliver = later = None
     idempotency_keys: tuple[str, ...] = ()
@@ -60,7 +65,7 @@ async def read_inbound(scope: Scope, receive: Receive, *, limit_bytes: int, requ
     if length > limit_bytes:
         raise BodyTooLarge(limit_bytes=limit_bytes)
     idempotency_key = single_key(idempotency_keys)
-    body = await read_body(receive, limit_bytes=limit_bytes)
+    body = await read_body(receive, timers, limit_bytes=limit_bytes)
     return Inbound(
         request_id,
         body,
@@ -77,12 +82,43 @@ async def read_inbound(scope: Scope, receive: Receive, *, limit_bytes: int, requ
     )
 
 
-async def read_body(receive: Receive, *, limit_bytes: int) -> bytes:
-    """Read the body.
+async def read_body(receive: Receive, timers: TimerWheel, *, limit_bytes: int, seconds: float = BODY_SECONDS) -> bytes:
+    """Read the body, within so many seconds.
 
     Raises:
-        BodyTooLarge, CallerLeft.
+        BodyTooLarge, BodyTooSlow, CallerLeft.
     """
+    patience = _Patience(timers, seconds)
+    try:
+        return await _read_all(receive, limit_bytes=limit_bytes)
+    except asyncio.CancelledError:
+        if not patience.is_over or patience.task.uncancel():
+            raise  # somebody else cancelled it, too
+        raise BodyTooSlow(seconds=seconds) from None
+    finally:
+        patience.stop()
+
+
+class _Patience:
+    """Cancels the current task when a time is over; costs less than a time-out of asyncio's, and every request pays."""
+
+    __slots__ = ("_timer", "is_over", "task")
+
+    def __init__(self, timers: TimerWheel, seconds: float) -> None:
+        self.is_over = False
+        self.task = cast("asyncio.Task[Any]", asyncio.current_task(timers.loop))
+        self._timer = timers.set(seconds, self._end)
+
+    def stop(self) -> None:
+        """Wait on. Idempotent."""
+        self._timer.cancel()
+
+    def _end(self) -> None:
+        self.is_over = True
+        self.task.cancel()
+
+
+async def _read_all(receive: Receive, *, limit_bytes: int) -> bytes:
     message = await receive()
     body: bytes = message.get("body", b"")
     if message.get("more_body"):

@@ -108,6 +108,7 @@ _CATEGORIES: Final[Mapping[Category, frozenset[str]]] = {
             "repair_failed",
             "repair_not_found",
             "snapshot_gone",
+            "request_timeout",
             "request_too_large",
             "stream_not_continuable",
             "stream_not_found",

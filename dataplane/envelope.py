@@ -77,6 +77,7 @@ FACES: Final[Mapping[str, Face]] = {
     "snapshot_gone": Face(410, INVALID, retry=False),
     "method_not_allowed": Face(405, INVALID, retry=False),
     "request_too_large": Face(413, INVALID, retry=False),
+    "request_timeout": Face(408, INVALID),
     "unsupported_media_type": Face(415, INVALID, retry=False),
     "upstream_rate_limited": Face(429, "rate_limit_error"),
     "quota_exhausted": Face(429, "rate_limit_error", retry_after_seconds=1),
@@ -127,6 +128,16 @@ class BodyTooLarge(RequestRefused):
 
     def __init__(self, *, limit_bytes: int) -> None:
         super().__init__(f"the request body is over {limit_bytes} bytes, the limit of this gateway")
+        self.headers = ((b"connection", b"close"),)
+
+
+class BodyTooSlow(RequestRefused):
+    """The body did not come in time."""
+
+    code = "request_timeout"
+
+    def __init__(self, *, seconds: float) -> None:
+        super().__init__(f"the request body was not complete within {seconds:g} s; send it at once")
         self.headers = ((b"connection", b"close"),)
 
 

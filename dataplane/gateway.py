@@ -10,6 +10,7 @@ import gc
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -42,6 +43,7 @@ TEXT: Final[Header] = (b"content-type", b"text/plain; charset=utf-8")
 PROMETHEUS: Final[Header] = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 NOT_MODIFIED: Final = 304
 GC_THRESHOLD: Final = 20_000
+BROKEN: Final = "something went wrong in the gateway, and was logged; try again"
 STREAMS: Final = "/v1/streams/"
 STREAM_ACTIONS: Final = {"": "GET", "ack": "POST", "cancel": "POST", "continue": "POST"}
 METHODS: Final = {
@@ -80,6 +82,15 @@ class Gateway:
             return
         if scope["type"] != "http":
             return
+        try:
+            await self._route(scope, receive, send)
+        except Exception:
+            log.exception("%s %s failed", scope["method"], scope["path"][:200])
+            # Where an answer has begun there can be no other: the server then ends the connection.
+            with suppress(RuntimeError):
+                await _send_error(send, GatewayError(BROKEN), request_id="req_" + new_id(time.time()))
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
         if path == "/v1/chat/completions" and scope["method"] == "POST":
             await self._serve("chat", self._pipeline.serve_chat, scope, receive, send)
@@ -137,7 +148,7 @@ class Gateway:
         watch: CallerWatch | None = None
         try:
             inbound = await read_inbound(
-                scope, receive, limit_bytes=self._limit_bytes, request_id=request_id, started=started
+                scope, receive, self._timers, limit_bytes=self._limit_bytes, request_id=request_id, started=started
             )
             watch = CallerWatch(receive, self._timers)
             reply = AsgiReply(send)
@@ -184,7 +195,9 @@ class Gateway:
                 last_event_id=headers.get(b"last-event-id"),
                 accept=headers.get(b"accept", ""),
                 started=started,
-                body=await read_body(receive, limit_bytes=self._limit_bytes) if allowed == "POST" else b"",
+                body=await read_body(receive, self._timers, limit_bytes=self._limit_bytes)
+                if allowed == "POST"
+                else b"",
             )
             watch = CallerWatch(receive, self._timers)
             if await self._stream_desk.serve(call, AsgiReply(send)):
@@ -205,6 +218,9 @@ class Gateway:
             if outcome is not None:  # else the pipeline has counted it
                 self._metrics.count(operation, outcome, time.monotonic() - started)
 
+    async def _body(self, receive: Receive) -> bytes:
+        return await read_body(receive, self._timers, limit_bytes=self._limit_bytes)
+
     async def _serve_desk(self, desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request about what is kept for callers: a job, say."""
         started = time.monotonic()
@@ -221,7 +237,7 @@ class Gateway:
             operation = allowed[method]
             if operation in desk.reading:
                 inbound = await read_inbound(
-                    scope, receive, limit_bytes=self._limit_bytes, request_id=request_id, started=started
+                    scope, receive, self._timers, limit_bytes=self._limit_bytes, request_id=request_id, started=started
                 )
             else:
                 authorization = next((value for name, value in scope["headers"] if name == b"authorization"), None)

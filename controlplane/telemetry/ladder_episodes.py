@@ -13,6 +13,7 @@ from dataplane.ladder.counting import ANSWERED, COPIED, JOB, PUT_OFF, REFUSED
 from dataplane.ladder.policy import OFF
 from dataplane.sketches import Sketch
 
+_LATEST: Final = 32_503_680_000  # the year 3000, in epoch seconds
 HOUR: Final = timedelta(hours=1)
 
 
@@ -129,6 +130,8 @@ def episodes(surface: str, *, since: datetime, until: datetime, now: datetime) -
 
 def episode(surface: str, number: int, *, now: datetime) -> Episode | None:
     """One episode by its id; None where there is none. As many queries as `episodes`."""
+    if number > _LATEST:
+        return None  # no clock shows that
     begun = datetime.fromtimestamp(number, UTC)
     found = episodes(surface, since=begun, until=begun + timedelta(seconds=1), now=now)
     return next((one for one in found if one.id == number), None)

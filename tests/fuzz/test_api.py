@@ -11,8 +11,8 @@ from tests.permissions.world import World, make_world
 pytestmark = pytest.mark.django_db
 
 # `make fuzz` asks for more, and anew each time.
-EXAMPLES = int(os.environ.get("BALLAST_FUZZ_EXAMPLES", "3"))
-SEED = int(os.environ.get("BALLAST_FUZZ_SEED", "7"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "8"))
+SEED = int(os.environ.get("FUZZ_SEED", "7"))
 
 
 @pytest.fixture

@@ -250,7 +250,7 @@ class EvalAnswers(OperatorView):
         "Answers of a run in the order of its rows; while it asks there may be more later",
         tag=TAG,
         gives=older_pages_of(AnswerRow),
-        refuses=(404,),
+        refuses=(400, 404),
         parameters=CURSOR_PARAMETERS,
     )
     def get(self, request: Request, pk: int) -> Response:
