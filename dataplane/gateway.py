@@ -218,9 +218,6 @@ class Gateway:
             if outcome is not None:  # else the pipeline has counted it
                 self._metrics.count(operation, outcome, time.monotonic() - started)
 
-    async def _body(self, receive: Receive) -> bytes:
-        return await read_body(receive, self._timers, limit_bytes=self._limit_bytes)
-
     async def _serve_desk(self, desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request about what is kept for callers: a job, say."""
         started = time.monotonic()

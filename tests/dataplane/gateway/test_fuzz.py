@@ -137,7 +137,7 @@ FIELDS = (
     "endpoint",
     "body",
 )
-GOOD = {"model": "chat", "messages": [{"role": "user", "content": "hello"}], "input": "hello", "corpus": "help-centre"}
+GOOD = {"model": "chat", "messages": [{"role": "user", "content": "hello"}], "input": "hello"}
 
 
 def test_what_is_good_is_served(address):
