@@ -5,15 +5,14 @@ from typing import Any, TypeVar
 
 from django.db.models import Model, QuerySet
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, inline_serializer
-from redis import RedisError
 from rest_framework import serializers
 from rest_framework.pagination import LimitOffsetPagination
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.throttling import UserRateThrottle
 from rest_framework.views import APIView
 
 from controlplane.accounts.models import Operator
+from controlplane.api.throttling import CallerThrottle
 
 F = TypeVar("F", bound=Callable[..., Any])
 M = TypeVar("M", bound=Model)
@@ -27,23 +26,10 @@ class Pagination(LimitOffsetPagination):
     max_limit = 200
 
 
-class OperatorThrottle(UserRateThrottle):
-    """The rate limit of one operator; while its counters cannot be reached it lets everybody through.
-
-    A roll-back must be possible when Redis is away, and whoever calls is known by then.
-    """
-
-    def allow_request(self, request: Request, view: APIView) -> bool:
-        try:
-            return super().allow_request(request, view)
-        except RedisError:
-            return True
-
-
 class OperatorView(APIView):
     """One URL for operators, by token or by session. Each method begins with `now`, then access, then the body."""
 
-    throttle_classes = [OperatorThrottle]
+    throttle_classes = [CallerThrottle]
 
     @property
     def operator(self) -> Operator:
@@ -51,6 +37,15 @@ class OperatorView(APIView):
         operator = self.request.user
         assert isinstance(operator, Operator)  # noqa: S101 - narrows the type
         return operator
+
+    def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
+        """Say with every answer how the caller stands."""
+        finished: Response = super().finalize_response(request, response, *args, **kwargs)
+        standing = getattr(request, "rate_standing", None)
+        if standing is not None:
+            for name, value in standing.headers().items():
+                finished[name] = value
+        return finished
 
     def page(self, rows: QuerySet[M], serializer: AnySerializer, **context: Any) -> Response:
         """One page of `rows`: two queries, and what the serializer's rows were fetched with."""
@@ -108,6 +103,7 @@ _REFUSALS = {
     403: "You may see it, but not do this; the message names the roles that may",
     404: "It does not exist, or you may not see it",
     409: "The state of things does not allow it (any more); nothing was changed",
+    429: "Too many calls, or too many without a good token; `Retry-After` says when there may be more",
 }
 PAGE_PARAMETERS = [
     OpenApiParameter("limit", int, description="Rows per page, up to 200; 50 unless told"),
@@ -132,7 +128,7 @@ def describe(
     asked = list(parameters)
     if pages_of is not None:
         found, asked = _page_of(pages_of), [*asked, *PAGE_PARAMETERS]
-    codes = sorted({401, *refuses, *((400, 409) if takes is not None else ())})
+    codes = sorted({401, 429, *refuses, *((400, 409) if takes is not None else ())})
     responses: dict[int, Any] = {status: found if found is not None else OpenApiResponse(description="Done")}
     responses |= {
         code: OpenApiResponse(ErrorEnvelope, description=_REFUSALS.get(code, "No valid token or session"))

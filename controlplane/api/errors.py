@@ -1,6 +1,8 @@
 """One envelope for everything the API refuses: {"error": {"code", "message", …}}, with the status from one table."""
 
 import logging
+import math
+import time
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
@@ -13,6 +15,7 @@ from rest_framework.views import set_rollback
 
 from controlplane.accounts.errors import AccessError, RoleDoesNotFit
 from controlplane.alerts.errors import AlertError, InvalidChannel
+from controlplane.api import limits
 from controlplane.approvals.errors import ApprovalError, MalformedPolicy, NotAllowedToSign, NotApproved, NotPrepared
 from controlplane.corpora.errors import (
     CorpusError,
@@ -149,13 +152,23 @@ def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
     if not isinstance(exc, exceptions.APIException):
         return None
     set_rollback()
-    headers = {"Retry-After": str(int(wait))} if (wait := getattr(exc, "wait", None)) else {}
+    if exc.status_code == status.HTTP_401_UNAUTHORIZED:
+        exc = _refused_stranger(exc, context["request"])
+    headers = {"Retry-After": str(math.ceil(wait))} if (wait := getattr(exc, "wait", None)) else {}
     if header := getattr(exc, "auth_header", None):
         headers["WWW-Authenticate"] = header
     body: dict[str, Any] = {"code": exc.default_code, "message": _message(exc)}
     if isinstance(exc, exceptions.ValidationError):
         body["fields"] = exc.detail
     return Response({"error": body}, status=exc.status_code, headers=headers)
+
+
+def _refused_stranger(exc: exceptions.APIException, request: Any) -> exceptions.APIException:
+    """Count who shows no good token, by address: after some tries a guesser learns only that these are too many.
+    Whoever shows a good one from the same address is not counted here.
+    """
+    standing = limits.count("strangers", limits.address_of(request), limit=limits.STRANGERS, now=time.time())
+    return exceptions.Throttled(standing.reset_seconds) if standing is not None and standing.is_over else exc
 
 
 class Unavailable(exceptions.APIException):
