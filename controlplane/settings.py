@@ -122,6 +122,7 @@ MIDDLEWARE = [
     # These two stand outside whatever can answer by itself: static files and errors carry their headers too.
     "csp.middleware.CSPMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "controlplane.incoming.RefuseNul",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     # Pages shrink to a fifth. Its random padding and Django's masked CSRF token keep lengths from telling the token.
     "django.middleware.gzip.GZipMiddleware",
