@@ -14,6 +14,8 @@ from dataplane.timers import TimerWheel
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
+# Of a request, what it shows as its key, and its idempotency key; raises where that is no good.
+LetIn = Callable[[Scope, str | None, str | None], None]
 
 WATCH_AFTER_SECONDS: Final = 0.05
 # For all of a body, however slowly it comes: 8 MiB at 1.2 Mbit/s. Who sends half a request and nothing more holds a
@@ -26,12 +28,21 @@ class CallerLeft(Exception):
 
 
 async def read_inbound(
-    scope: Scope, receive: Receive, timers: TimerWheel, *, limit_bytes: int, request_id: str, started: float
+    scope: Scope,
+    receive: Receive,
+    timers: TimerWheel,
+    *,
+    let_in: LetIn,
+    limit_bytes: int,
+    request_id: str,
+    started: float,
 ) -> Inbound:
     """Read headers and body.
 
+    Args:
+        let_in: Asked once the headers are read: whoever has no good key need not be listened to.
     Raises:
-        UnsupportedMediaType, BodyTooLarge, BodyTooSlow, InvalidRequest, CallerLeft.
+        UnsupportedMediaType, BodyTooLarge, BodyTooSlow, InvalidRequest, CallerLeft, and what `let_in` does.
     """
     authorization = user = deadline_ms = accept_language = workload = queue = deliver = later = None
     idempotency_keys: tuple[str, ...] = ()
@@ -65,6 +76,7 @@ async def read_inbound(
     if length > limit_bytes:
         raise BodyTooLarge(limit_bytes=limit_bytes)
     idempotency_key = single_key(idempotency_keys)
+    let_in(scope, authorization, idempotency_key)
     body = await read_body(receive, timers, limit_bytes=limit_bytes)
     return Inbound(
         request_id,

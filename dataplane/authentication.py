@@ -91,6 +91,17 @@ class Authentication:
         journey.stage = "reading the request"
         return release, key.tenant
 
+    def refuse_stranger(self, authorization: str | None, *, job: str | None) -> None:
+        """Return unless it is plain from the key alone that nothing of the request need be read: an eval brings what it
+        is judged by along.
+
+        Raises:
+            NoRelease, Unauthorized, JobTokenRefused: as `authenticate`.
+        """
+        if authorization is not None and PREFIX in authorization and is_eval_token(_key_shown(authorization) or ""):
+            return
+        self.authenticate(authorization, job=job)
+
     def authenticate(self, authorization: str | None, *, job: str | None = None) -> tuple[Release, ApiKey]:
         """Return the release being served and the key that was shown, which knows whose it is.
 

@@ -122,7 +122,15 @@ _CATEGORIES: Final[Mapping[Category, frozenset[str]]] = {
     Category.TIMEOUT: frozenset({"deadline_exceeded", "upstream_timeout"}),
     Category.POISON: frozenset({"poison"}),
     Category.POLICY: frozenset(
-        {"job_erased", "job_token_refused", "no_eligible_lane", "secret_unavailable", "shed", "unauthorized"}
+        {
+            "job_erased",
+            "job_token_refused",
+            "no_eligible_lane",
+            "secret_unavailable",
+            "shed",
+            "too_many_bad_keys",
+            "unauthorized",
+        }
     ),
     Category.DEPENDENCY: frozenset(
         {

@@ -42,6 +42,7 @@ FACES: Final[Mapping[str, Face]] = {
     "context_length_exceeded": Face(400, INVALID, retry=False),
     "content_filter": Face(400, INVALID, retry=False),
     "unauthorized": Face(401, "authentication_error", retry=False),
+    "too_many_bad_keys": Face(429, "authentication_error", retry=False, tells_when=True),
     "model_not_found": Face(404, INVALID, retry=False),
     "prompt_not_found": Face(404, INVALID, retry=False),
     "prompt_version_not_found": Face(404, INVALID, retry=False),

@@ -19,6 +19,7 @@ import orjson
 from dataplane.asgi_reply import AsgiReply, QueueReply, Send
 from dataplane.asgi_request import CallerLeft, CallerWatch, Receive, Scope, read_body, read_inbound
 from dataplane.assembly import Assembly
+from dataplane.bad_keys import BadKeys
 from dataplane.desks import Desk, DeskCall
 from dataplane.envelope import (
     JSON_TYPE,
@@ -30,7 +31,7 @@ from dataplane.envelope import (
     face_of,
 )
 from dataplane.errors import GatewayError
-from dataplane.errors.requests import UnknownRoute
+from dataplane.errors.requests import TooManyBadKeys, Unauthorized, UnknownRoute
 from dataplane.journey import Inbound, new_id
 from dataplane.ladder.status_desk import StatusCall
 from dataplane.retrieval.desk import OPERATION as RETRIEVE_OPERATION
@@ -73,7 +74,23 @@ class Gateway:
         self._metrics = parts.metrics
         self._reports = parts.reports
         self._timers = parts.timers
+        self._bad_keys = BadKeys()
         self._started = False
+
+    def _let_in(self, scope: Scope, authorization: str | None, job: str | None) -> None:
+        """Refuse whoever shows no good key, before their body is read."""
+        try:
+            self._pipeline.refuse_stranger(authorization, job=job)
+        except Unauthorized as exc:
+            raise self._counted(exc, scope) from None
+
+    def _counted(self, refusal: GatewayError, scope: Scope) -> GatewayError:
+        """The refusal itself, or that there were too many of a bad key from its address."""
+        if not isinstance(refusal, Unauthorized):
+            return refusal
+        client = scope.get("client")
+        wait = self._bad_keys.note(client[0] if client else "", now=time.monotonic())
+        return refusal if wait is None else TooManyBadKeys(retry_after_seconds=wait)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request, or the process's lifespan."""
@@ -148,7 +165,13 @@ class Gateway:
         watch: CallerWatch | None = None
         try:
             inbound = await read_inbound(
-                scope, receive, self._timers, limit_bytes=self._limit_bytes, request_id=request_id, started=started
+                scope,
+                receive,
+                self._timers,
+                let_in=self._let_in,
+                limit_bytes=self._limit_bytes,
+                request_id=request_id,
+                started=started,
             )
             watch = CallerWatch(receive, self._timers)
             reply = AsgiReply(send)
@@ -207,7 +230,7 @@ class Gateway:
         except GatewayError as exc:
             outcome = exc.code
             more = ANY_ORIGIN if shows_cursor(scope["query_string"].decode("latin-1")) else ()
-            await _send_error(send, exc, request_id=request_id, more=more)
+            await _send_error(send, self._counted(exc, scope), request_id=request_id, more=more)
         except asyncio.CancelledError:
             outcome = None if action == "continue" else "cancelled"
             if watch is None or not watch.caller_left:
@@ -234,7 +257,13 @@ class Gateway:
             operation = allowed[method]
             if operation in desk.reading:
                 inbound = await read_inbound(
-                    scope, receive, self._timers, limit_bytes=self._limit_bytes, request_id=request_id, started=started
+                    scope,
+                    receive,
+                    self._timers,
+                    let_in=self._let_in,
+                    limit_bytes=self._limit_bytes,
+                    request_id=request_id,
+                    started=started,
                 )
             else:
                 authorization = next((value for name, value in scope["headers"] if name == b"authorization"), None)
@@ -245,7 +274,7 @@ class Gateway:
             outcome = "cancelled"
         except GatewayError as exc:
             outcome = exc.code
-            await _send_error(send, exc, request_id=request_id)
+            await _send_error(send, self._counted(exc, scope), request_id=request_id)
         finally:
             self._metrics.count(operation, outcome, time.monotonic() - started)
 
@@ -276,7 +305,7 @@ class Gateway:
             else:
                 await self._send_health(path, send)
         except GatewayError as exc:
-            await _send_error(send, exc, request_id=request_id)
+            await _send_error(send, self._counted(exc, scope), request_id=request_id)
 
     async def _send_models(self, scope: Scope, send: Send, *, request_id: str) -> None:
         authorization = next((value for name, value in scope["headers"] if name == b"authorization"), b"")

@@ -169,6 +169,10 @@ class Pipeline:
         """As `Authentication.authenticate`."""
         return self._authentication.authenticate(authorization, job=job)
 
+    def refuse_stranger(self, authorization: str | None, *, job: str | None) -> None:
+        """As `Authentication.refuse_stranger`."""
+        self._authentication.refuse_stranger(authorization, job=job)
+
     def admit(self, journey: Journey) -> tuple[Release, Tenant]:
         """As `Authentication.admit`."""
         return self._authentication.admit(journey)

@@ -28,6 +28,20 @@ class Unauthorized(GatewayError):
     code = "unauthorized"
 
 
+class TooManyBadKeys(GatewayError):
+    """The address has shown more bad keys lately than it may. Good ones are served from there as ever."""
+
+    code = "too_many_bad_keys"
+
+    def __init__(self, *, retry_after_seconds: float) -> None:
+        super().__init__(
+            f"too many unknown or revoked API keys came from this address; check the key, and try again in "
+            f"{retry_after_seconds:.0f} s"
+        )
+        self.retry_after_seconds = retry_after_seconds
+        self.headers = ((b"connection", b"close"),)
+
+
 class UnknownRoute(InvalidRequest):
     """`model` names no route of the release."""
 
