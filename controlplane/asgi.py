@@ -18,11 +18,12 @@ except ImproperlyConfigured as exc:
 
 # Only now: a consumer imports models, which need the applications that the line above has loaded.
 from controlplane.console.consumers import LiveConsumer
+from controlplane.incoming import BoundedBodies
 
 # The origin check is what keeps another site's page from opening a line with our visitor's cookie.
 application = ProtocolTypeRouter(
     {
-        "http": pages,
+        "http": BoundedBodies(pages),
         "websocket": AllowedHostsOriginValidator(
             AuthMiddlewareStack(URLRouter([path("ws/live/", LiveConsumer.as_asgi())]))
         ),

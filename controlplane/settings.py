@@ -122,7 +122,7 @@ MIDDLEWARE = [
     # These two stand outside whatever can answer by itself: static files and errors carry their headers too.
     "csp.middleware.CSPMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "controlplane.incoming.RefuseNul",
+    "controlplane.incoming.RefuseUnreadable",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     # Pages shrink to a fifth. Its random padding and Django's masked CSRF token keep lengths from telling the token.
     "django.middleware.gzip.GZipMiddleware",
@@ -362,7 +362,10 @@ CONTENT_SECURITY_POLICY = {
         "frame-ancestors": ["'none'"],
     }
 }
+# Of forms and JSON; files may be larger: see controlplane/evals/importing.py and, for all there is, incoming.py.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2_000_000
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 1000
+DATA_UPLOAD_MAX_NUMBER_FILES = 5
 
 # --- words, time, files ----------------------------------------------------------------------------------------------
 LANGUAGE_CODE = "en"
@@ -388,7 +391,7 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["controlplane.api.parsers.BoundedJson"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.LimitOffsetPagination",
     "PAGE_SIZE": 50,

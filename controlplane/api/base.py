@@ -103,6 +103,7 @@ _REFUSALS = {
     403: "You may see it, but not do this; the message names the roles that may",
     404: "It does not exist, or you may not see it",
     409: "The state of things does not allow it (any more); nothing was changed",
+    413: "The body is too large",
     429: "Too many calls, or too many without a good token; `Retry-After` says when there may be more",
 }
 PAGE_PARAMETERS = [
@@ -128,7 +129,7 @@ def describe(
     asked = list(parameters)
     if pages_of is not None:
         found, asked = _page_of(pages_of), [*asked, *PAGE_PARAMETERS]
-    codes = sorted({401, 429, *refuses, *((400, 409) if takes is not None else ())})
+    codes = sorted({401, 429, *refuses, *((400, 409, 413) if takes is not None else ())})
     responses: dict[int, Any] = {status: found if found is not None else OpenApiResponse(description="Done")}
     responses |= {
         code: OpenApiResponse(ErrorEnvelope, description=_REFUSALS.get(code, "No valid token or session"))

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from collections import Counter
 from importlib import import_module
 from typing import Any, Final
 
@@ -21,6 +22,8 @@ from controlplane.rollouts.models import Canary
 MAX_TOPICS: Final = 20
 MAX_MESSAGE_BYTES: Final = 4096
 MAX_TOPIC_LENGTH: Final = 100
+# Of one operator, at one process: open pages, on all their devices. A script that opens lines without end gets no more.
+MAX_LINES: Final = 40
 CLOCK_SECONDS: Final = 5.0
 # How long a revoked role, or a session that was ended elsewhere, can still be listening.
 RECHECK_SECONDS: Final = 30.0
@@ -33,6 +36,10 @@ NOT_UNDERSTOOD: Final = 1007
 TRY_AGAIN: Final = 1013
 
 logger = logging.getLogger(__name__)
+
+
+# Operator -> lines that are open here.
+_lines: Counter[int] = Counter()
 
 
 class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # its base has no types
@@ -56,6 +63,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # its base ha
         self._recheck_seconds = recheck_seconds
         self._topics: set[str] = set()
         self._own: str | None = None
+        self._counted: int | None = None
         self._clock: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
@@ -65,11 +73,21 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # its base ha
         if operator is None:
             await self.close(SIGNED_OUT)
             return
+        if _lines[operator.pk] >= MAX_LINES:
+            await self.close(TRY_AGAIN)
+            return
+        _lines[operator.pk] += 1
+        self._counted = operator.pk
         self._own = live.operator_topic(operator.pk)
         self._clock = asyncio.create_task(self._keep_time())
 
     async def disconnect(self, code: int) -> None:
         """Leave every topic."""
+        if self._counted is not None:
+            _lines[self._counted] -= 1
+            if not _lines[self._counted]:
+                del _lines[self._counted]
+            self._counted = None
         if self._clock is not None:
             self._clock.cancel()
         if self._own is not None:

@@ -19,7 +19,7 @@ from controlplane.accounts.models import Operator
 from controlplane.accounts.operations import grant_role, revoke_role
 from controlplane.accounts.roles import Role
 from controlplane.asgi import application
-from controlplane.console.consumers import MAX_MESSAGE_BYTES, MAX_TOPICS, LiveConsumer
+from controlplane.console.consumers import MAX_MESSAGE_BYTES, MAX_TOPICS, TRY_AGAIN, LiveConsumer
 from controlplane.evals.placing import prompt_subject
 from controlplane.evals.running import begin_run
 from controlplane.prompts.models import Prompt
@@ -37,9 +37,9 @@ WAIT = 60
 CANARY = "canary.support-answer-v13"
 
 
-def operator(*grants):
+def operator(*grants, name="somebody"):
     """Somebody with these roles, each (role, target or None for everything), and their session."""
-    person = Operator.objects.create_user(username="somebody")
+    person = Operator.objects.create_user(username=name)
     for role, target in grants:
         grant_role(operator=person, role=role, target=target, actor="admin", now=NOON)
     session = SessionStore()
@@ -149,6 +149,22 @@ async def test_another_sites_page_cannot_open_a_line():
     _, session = await make((Role.AUDITOR, None))
 
     assert not await Page(session, origin=b"https://evil.example").open()
+
+
+async def test_one_operator_has_so_many_lines_and_another_has_their_own(monkeypatch):
+    """Who opens lines without end gets no more, until one is closed; nobody else notices."""
+    monkeypatch.setattr("controlplane.console.consumers.MAX_LINES", 2)
+    _, session = await make((Role.AUDITOR, None))
+    _, other = await make((Role.PROMPT_OWNER, None), name="colleague")
+    async with Page(session) as first:
+        await first.known()
+        async with Page(session) as second:
+            await second.known()
+            async with Page(session) as third, Page(other) as colleague:
+                assert await third.close_code() == TRY_AGAIN
+                await colleague.known()
+        async with Page(session) as again:
+            await again.known()
 
 
 async def test_a_message_reaches_those_who_watch_its_topic():

@@ -20,7 +20,7 @@ stay where they are.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
@@ -56,6 +56,10 @@ _RULE_FIELDS = ("name", "kind", "when", "gates", "valid_hours")
 
 class MalformedConfiguration(Exception):
     """The file is not a configuration; the message begins with the place."""
+
+
+# A configuration of a thousand prompts has a few million.
+MAX_CHARACTERS: Final = 20_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +103,14 @@ def read_configuration(text: str) -> Configuration:
     Raises:
         MalformedConfiguration: no YAML, an unknown or missing key, a value that JSON has no word for.
     """
+    if len(text) > MAX_CHARACTERS:
+        raise MalformedConfiguration(f"the file has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read")
     try:
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader that also refuses duplicate keys
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader that also refuses duplicate keys and aliases
     except yaml.YAMLError as exc:
         raise MalformedConfiguration(_place(exc)) from exc
+    except RecursionError as exc:
+        raise MalformedConfiguration("the file is nested too deep") from exc
     try:
         _require_json(value, "$")
         return _parse(Node(value, "$"))
@@ -207,7 +215,17 @@ def _require_json(value: Any, path: str) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's own words, without its silence about a key that is given twice."""
+    """YAML's own words, without its silence about a key that is given twice, and without aliases: nine of them in nine
+    lines are a billion values.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs forgot its type
+            raise yaml.MarkedYAMLError(
+                problem="aliases are not taken here; write it out", problem_mark=event.start_mark
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
