@@ -38,6 +38,10 @@ PAYLOAD_KEYS_FILE = Path(env.text("BALLAST_PAYLOAD_KEYS_FILE", str(DATA_DIR / "k
 DUMP_STORE = env.store("BALLAST_DUMP_STORE", (DATA_DIR / "dumps").as_uri())
 DUMP_COPY_STORE = env.store("BALLAST_DUMP_COPY_STORE", "")
 DUMP_COPY_REGION = env.text("BALLAST_DUMP_COPY_REGION", "")
+# Where the audit record is exported to, for how long it stays there at least, and where its newest head is put besides.
+AUDIT_STORE = env.store("BALLAST_AUDIT_STORE", (DATA_DIR / "audit").as_uri() if DEMO else "")
+AUDIT_RETAIN_DAYS = env.whole("BALLAST_AUDIT_RETAIN_DAYS", 365, most=36_500)
+AUDIT_ANCHOR_STORE = env.store("BALLAST_AUDIT_ANCHOR_STORE", (DATA_DIR / "audit-anchors").as_uri() if DEMO else "")
 # A Qdrant beside PostgreSQL, for namespaces whose vectors are there; the reference of its key: env:NAME or file:/path.
 QDRANT_URL = env.url("BALLAST_QDRANT_URL", "", schemes={"http", "https"})
 QDRANT_KEY = env.text("BALLAST_QDRANT_KEY", "")
@@ -49,7 +53,7 @@ PAYLOAD_OVER_HTTP = env.flag("AWS_ALLOW_HTTP", False)
 forget_blank(os.environ, prefix="AWS_")
 # Read here only to be refused by name: S3's library dies of an address that is none.
 S3_ENDPOINT = env.url("AWS_ENDPOINT_URL", "", schemes={"http", "https"})
-_stores = (PAYLOAD_STORE, DUMP_STORE, DUMP_COPY_STORE)
+_stores = (PAYLOAD_STORE, DUMP_STORE, DUMP_COPY_STORE, AUDIT_STORE, AUDIT_ANCHOR_STORE)
 if any(one.startswith("s3:") for one in _stores) and urlsplit(S3_ENDPOINT).scheme == "http" and not PAYLOAD_OVER_HTTP:
     raise ImproperlyConfigured("AWS_ENDPOINT_URL is an http:// address: use https, or say AWS_ALLOW_HTTP=true")
 RELEASE_FILE = Path(env.text("BALLAST_RELEASE_FILE", str(DATA_DIR / "release.json")))
@@ -114,6 +118,7 @@ INSTALLED_APPS = [
     "controlplane.verdicts",
     "controlplane.shadows",
     "controlplane.corpora",
+    "controlplane.archive",
     "controlplane.console",
     "controlplane.api",
 ]
@@ -206,6 +211,7 @@ CELERY_BEAT_SCHEDULE = {
     "purge-payloads": {"task": "deadletters.purge", "schedule": timedelta(hours=1)},
     "lapse-keys": {"task": "accounts.lapse_keys", "schedule": timedelta(minutes=1)},
     "push-latest": {"task": "releases.push_latest", "schedule": timedelta(seconds=10)},
+    "export-audit": {"task": "archive.export_audit", "schedule": timedelta(minutes=1)},
     "lapse-break-glass": {"task": "rollouts.lapse_break_glass", "schedule": timedelta(seconds=15)},
     "watch-canaries": {"task": "verdicts.watch", "schedule": timedelta(seconds=5)},
     "replay-held-out": {"task": "verdicts.replay", "schedule": timedelta(seconds=10)},

@@ -359,6 +359,28 @@ def _emergency(environment: Environment, arguments: argparse.Namespace) -> None:
     print(words)
 
 
+def _verify_audit(arguments: argparse.Namespace) -> None:
+    from dataplane import audit_trail
+
+    lines, is_whole = audit_trail.main(arguments.folder, trusted_keys=arguments.trusted_keys, anchors=arguments.anchor)
+    print("\n".join(lines))
+    if not is_whole:
+        sys.exit(1)
+
+
+def _add_verify_audit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    verifies = commands.add_parser("verify-audit", help="prove that nobody touched an exported audit record")
+    verifies.add_argument("folder", type=Path, help="a copy of the store of segments")
+    verifies.add_argument("--trusted-keys", type=Path, required=True, help="trusted-keys.json, from a place you trust")
+    verifies.add_argument(
+        "--anchor",
+        type=Path,
+        action="append",
+        default=[],
+        help="an anchor, or a release as a worker keeps it; what shows that the newest segments were taken away",
+    )
+
+
 def _add_emergency_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     engages = commands.add_parser("engage", help="engage a rung on this host alone, with an order signed beforehand")
     engages.add_argument("surface", help="such as web-chat; see `orders`")
@@ -382,6 +404,7 @@ def main(argv: Sequence[str] | None = None, variables: Mapping[str, str] | None 
     commands.add_parser("simulator", help="the provider simulator, for demo and tests")
     _add_emergency_commands(commands)
     add_probe_commands(commands)
+    _add_verify_audit(commands)
     process = commands.add_parser("gateway-process", help="one gateway process; `serve` starts these")
     process.add_argument("--slot", type=int, required=True)
     process.add_argument("--listener", type=int, required=True, help="descriptor of the listening socket")
@@ -403,13 +426,15 @@ def main(argv: Sequence[str] | None = None, variables: Mapping[str, str] | None 
                 _shadow(environment)
             case "simulator":
                 _simulator(environment)
+            case "verify-audit":
+                _verify_audit(arguments)
             case "engage" | "stand-down" | "orders":
                 _emergency(environment, arguments)
             case "probe" | "probe-yaml":
                 run_probe_command(arguments, environment.snapshot())
             case _:
                 _gateway_process(environment, arguments)
-    except (BadVariable, BadArgument, BadCursorKeys, CommandRefused, NoBuild, OSError) as exc:
+    except (BadVariable, BadArgument, BadCursorKeys, CommandRefused, NoBuild, OSError, ValueError) as exc:
         print(f"ballast {arguments.command}: {exc}", file=sys.stderr)
         return 1
     return 0

@@ -79,7 +79,7 @@ __all__ = [
 # 6: API keys may have `expires_at` and `stands_for`, which are left out where they say nothing; section `trust`.
 SCHEMA: Final = 6
 READABLE: Final = frozenset({1, 2, 3, 4, 5, SCHEMA})
-_SIGNED_PREFIX: Final = b"ballast.release.v1\n"
+SIGNED_PREFIX: Final = b"ballast.release.v1\n"
 # A release for evals alone. It is signed as such, and has the one revision that no live release has: whoever serves
 # customers takes it for none of theirs.
 _SANDBOX_PREFIX: Final = b"ballast.sandbox.v1\n"
@@ -265,7 +265,7 @@ def sign(document: Mapping[str, Any], key: Ed25519PrivateKey) -> Envelope:
     Raises:
         ValueError: the document cannot be written as canonical JSON.
     """
-    return sign_under(document, key, prefix=_SIGNED_PREFIX)
+    return sign_under(document, key, prefix=SIGNED_PREFIX)
 
 
 def sign_sandbox(document: Mapping[str, Any], key: Ed25519PrivateKey) -> Envelope:
@@ -313,7 +313,7 @@ def verify(envelope: Envelope, *, trusted: Mapping[str, Ed25519PublicKey], curre
         UnknownKey, BadSignature, DigestMismatch, UnknownSchema, StaleRevision, MalformedRelease: in the order of the
             checks. Nothing of the document is parsed before its signature holds.
     """
-    digest = verified_digest(envelope, trusted, prefix=_SIGNED_PREFIX)
+    digest = verified_digest(envelope, trusted, prefix=SIGNED_PREFIX)
     if current is not None and digest == current.digest:
         return current
     content = parse_json(envelope.document)

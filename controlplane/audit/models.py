@@ -1,15 +1,14 @@
 """The record of who changed what: one hash-chained row per operation, append-only in the database itself."""
 
-import hashlib
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import pgtrigger
 from django.db import models
 
-from dataplane.release import canonical
+from dataplane import audit_trail
 
-GENESIS = "0" * 64
+GENESIS = audit_trail.GENESIS
 
 
 def append_only() -> pgtrigger.Protect:
@@ -42,6 +41,19 @@ class AuditEvent(models.Model):
     def __str__(self) -> str:
         return f"{self.seq} {self.action} {self.target}"
 
+    def to_json(self) -> dict[str, Any]:
+        """As exports have it. Shape: see `dataplane.audit_trail`."""
+        return {
+            "seq": self.seq,
+            "at": self.at.astimezone(UTC).isoformat(timespec="microseconds"),
+            "actor": self.actor,
+            "action": self.action,
+            "target": self.target,
+            "data": self.data,
+            "previous_hash": self.previous_hash,
+            "hash": self.hash,
+        }
+
     def computed_hash(self) -> str:
         """SHA-256, in hex, over the canonical JSON of every other field, the previous event's hash included."""
         return event_hash(
@@ -66,4 +78,4 @@ def event_hash(*, seq: int, at: datetime, actor: str, action: str, target: str, 
         "data": data,
         "previous_hash": previous_hash,
     }
-    return hashlib.sha256(canonical(body)).hexdigest()
+    return audit_trail.event_hash(body)

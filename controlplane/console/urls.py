@@ -265,6 +265,7 @@ urlpatterns = [
     path("access/tokens/<int:pk>/revoke/", access.token_revoke, name="token-revoke"),
     path("audit/", audit.audit, name="audit"),
     path("audit/verify/", audit.audit_verify, name="audit-verify"),
+    path("audit/anchor/", audit.audit_anchor, name="audit-anchor"),
     path("audit/export/", audit.audit_export, name="audit-export"),
     path("styleguide/", styleguide, name="styleguide"),
 ]

@@ -29,6 +29,7 @@ NOT_PAGES = frozenset(
         "ladder-again",
         "ladder-postmortem",
         "ladder-capacity-export",
+        "audit-anchor",
         "audit-export",
         "usage-retries-export",
         "streams-export",

@@ -9,9 +9,13 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
+from controlplane.archive.models import AuditSegment
+from controlplane.archive.operations import EVERY, export_due
 from controlplane.audit.models import AuditEvent
 from controlplane.audit.operations import head
 from controlplane.console.timeline import WORDS
+from dataplane.audit_trail import line_of, read_anchor
+from dataplane.release import parse_trusted_keys
 from tests.factories import NOW, crew, make_operator, make_policy, make_routing, make_tenant
 
 
@@ -124,3 +128,60 @@ def test_every_action_is_told_in_words():
 
     assert {"sign_out", "release.cut", "canary.planned"} < recorded
     assert recorded - WORDS.keys() == set()
+
+
+# --- the export -------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def store(settings, tmp_path):
+    """Where the record is exported to, of this test's own."""
+    settings.AUDIT_STORE, settings.AUDIT_ANCHOR_STORE = (tmp_path / "store").as_uri(), ""
+    yield tmp_path / "store"
+    for path in tmp_path.rglob("*"):  # what was locked is removed with the rest
+        if path.is_dir():
+            path.chmod(0o755)
+
+
+def words(browser):
+    return " ".join(browser.get("/audit/").content.decode().split())
+
+
+def test_page_says_how_far_the_record_is_exported_and_for_how_long_it_is_locked(db, signed_in, store):
+    """Nothing yet, then until which event; who may export gets the signed head of it to keep elsewhere."""
+    make_tenant("acme")
+    auditor = signed_in(crew.auditor)
+    now = AuditEvent.objects.earliest("seq").at + EVERY
+
+    before, none = words(auditor), auditor.get("/audit/anchor/")
+    export_due(now=now)
+    after, anchor = words(auditor), auditor.get("/audit/anchor/")
+
+    assert "Nothing is exported yet" in before or "The export is behind" in before
+    assert none.status_code == 404
+    assert "Exported until event" in after
+    assert "locked until" in after
+    trusted = parse_trusted_keys(settings.TRUSTED_KEYS_FILE.read_bytes())
+    assert read_anchor(anchor.content, trusted=trusted, source="a").seq == AuditSegment.objects.get().last
+    assert signed_in(crew.owner).get("/audit/anchor/").status_code == 403
+
+
+def test_page_says_when_the_export_is_behind_or_nobody_said_where_to(db, signed_in, store, settings):
+    """In words, at the top: what waits, since when, and what to do."""
+    make_tenant("acme")
+    auditor = signed_in(crew.auditor)
+
+    behind = words(auditor)
+    settings.AUDIT_STORE = ""
+    nowhere = words(auditor)
+
+    assert "The export is behind" in behind
+    assert "events wait, the oldest from" in behind
+    assert "BALLAST_AUDIT_STORE" in nowhere
+
+
+def test_exported_lines_are_those_of_the_archive(db, signed_in):
+    """A download can be held against the segments, byte for byte."""
+    make_tenant("acme")
+
+    lines = b"".join(signed_in(crew.auditor).get("/audit/export/")).splitlines(keepends=True)
+
+    assert lines == [line_of(event.to_json()) for event in AuditEvent.objects.order_by("seq")]

@@ -259,6 +259,7 @@ TABLE = Table(
         # the record, and what was used
         Row("GET", "audit", "-----++-", REFUSED, REFUSED),
         Row("POST", "audit-verify", "-----++-", REFUSED, REFUSED),
+        Row("GET", "audit-anchor", "-----.--", REFUSED, REFUSED),
         Row("GET", "audit-export", "-----+--", REFUSED, REFUSED),
         Row("GET", "usage", BILLED, BILLED, BILLED),
         Row("GET", "usage-retries", BILLED, BILLED, BILLED),

@@ -7,12 +7,13 @@ from urllib.parse import urlencode
 
 from django.contrib.auth.decorators import login_required
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import render
 from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 
 from controlplane.accounts.access import may, require, visible_events
+from controlplane.archive.operations import newest_anchor, standing
 from controlplane.audit.models import AuditEvent
 from controlplane.audit.operations import verify
 from controlplane.console.forms.audit import AuditForm
@@ -20,6 +21,7 @@ from controlplane.console.requests import actor_of, whole_number
 from controlplane.console.spreadsheets import csv_line
 from controlplane.console.timeline import timeline
 from controlplane.releases.anchors import anchors_of_releases
+from dataplane.audit_trail import line_of
 
 PAGE_SIZE = 50
 EXPORT = "audit.export_audit"
@@ -54,6 +56,19 @@ def audit_export(request: HttpRequest) -> StreamingHttpResponse:
     return _file(_lines(events), suffix="jsonl", content_type="application/x-ndjson")
 
 
+@login_required
+@require_safe
+def audit_anchor(request: HttpRequest) -> HttpResponse:
+    """The signed head of what was exported last, for an auditor to keep: what was cut off later is told by it."""
+    require(actor_of(request), EXPORT)
+    anchor = newest_anchor()
+    if anchor is None:
+        raise Http404("nothing was exported yet")
+    response = HttpResponse(anchor, content_type="application/json")
+    response["Content-Disposition"] = f'attachment; filename="audit-anchor-{timezone.now():%Y-%m-%d}.json"'
+    return response
+
+
 def _file(content: Iterator[str], *, suffix: str, content_type: str) -> StreamingHttpResponse:
     response = StreamingHttpResponse(content, content_type=content_type)
     response["Content-Disposition"] = f'attachment; filename="audit-{timezone.now():%Y-%m-%d}.{suffix}"'
@@ -62,27 +77,14 @@ def _file(content: Iterator[str], *, suffix: str, content_type: str) -> Streamin
 
 def _lines(events: QuerySet[AuditEvent]) -> Iterator[str]:
     for event in events.iterator(chunk_size=1000):
-        yield json.dumps(_row(event), ensure_ascii=False, sort_keys=True) + "\n"
+        yield line_of(event.to_json()).decode()
 
 
 def _csv(events: QuerySet[AuditEvent]) -> Iterator[str]:
     yield csv_line(_COLUMNS)
     for event in events.iterator(chunk_size=1000):
-        row = {**_row(event), "data": json.dumps(event.data, ensure_ascii=False, sort_keys=True)}
+        row = {**event.to_json(), "data": json.dumps(event.data, ensure_ascii=False, sort_keys=True)}
         yield csv_line([row[column] for column in _COLUMNS])
-
-
-def _row(event: AuditEvent) -> dict[str, Any]:
-    return {
-        "seq": event.seq,
-        "at": event.at.isoformat(timespec="microseconds"),
-        "actor": event.actor,
-        "action": event.action,
-        "target": event.target,
-        "data": event.data,
-        "previous_hash": event.previous_hash,
-        "hash": event.hash,
-    }
 
 
 def _context(request: HttpRequest) -> dict[str, Any]:
@@ -102,4 +104,5 @@ def _context(request: HttpRequest) -> dict[str, Any]:
         "filtered": bool(kept),
         "export_query": urlencode(kept),
         "may_export": may(operator, EXPORT),
+        "exported": standing(now=timezone.now()),
     }
