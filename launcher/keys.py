@@ -60,11 +60,14 @@ def key_id_of(raw_public_key: bytes) -> str:
     return hashlib.sha256(raw_public_key).hexdigest()[:16]
 
 
-def keep_signing_key(signing_key_file: Path, trusted_keys_file: Path, *, may_trust: bool = True) -> str:
+def keep_signing_key(
+    signing_key_file: Path, trusted_keys_file: Path, *, may_trust: bool = True, statements_file: Path | None = None
+) -> str:
     """Make the Ed25519 key that signs releases if it is not there, trust it, and return its key id.
 
     Keys already trusted stay trusted: that is how a key is rotated. With `may_trust` false the list is somebody
-    else's: it is checked, never written.
+    else's: it is checked, never written; a key that `statements_file` speaks of is one that this host has heard of by
+    a release, and its workers judge by themselves.
     Shape of the trusted keys: {"<key id>": "<base64 of the raw public key>", ...}.
 
     Raises:
@@ -81,6 +84,8 @@ def keep_signing_key(signing_key_file: Path, trusted_keys_file: Path, *, may_tru
     trusted = _read_trusted(trusted_keys_file)
     encoded = base64.b64encode(raw).decode("ascii")
     if trusted.get(key_id) != encoded:
+        if not may_trust and _speaks_of(statements_file, key_id):
+            return key_id
         if not may_trust:
             raise LauncherError(
                 f"BALLAST_TRUSTED_KEYS_FILE: {trusted_keys_file} does not trust the signing key {key_id!r}; "
@@ -89,6 +94,10 @@ def keep_signing_key(signing_key_file: Path, trusted_keys_file: Path, *, may_tru
         private_directory(trusted_keys_file.parent)
         write_private(trusted_keys_file, json.dumps({**trusted, key_id: encoded}, indent=2).encode() + b"\n")
     return key_id
+
+
+def _speaks_of(statements_file: Path | None, key_id: str) -> bool:
+    return statements_file is not None and statements_file.exists() and key_id in statements_file.read_text()
 
 
 def _public_bytes(signing_key_file: Path) -> bytes:

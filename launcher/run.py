@@ -371,4 +371,5 @@ def _keep_keys(settings: Settings, places: Places) -> str:
         settings.signing_key_file or places.keys / "release-signing.pem",
         settings.trusted_keys_file or places.keys / "trusted-keys.json",
         may_trust=settings.trusted_keys_file is None,
+        statements_file=settings.release_file.with_name(f"{settings.release_file.name}.trust"),
     )

@@ -108,7 +108,9 @@ def switch(*, actor: Any, now: datetime, without: Collection[str] = ()) -> str:
     """
     following = _next_key()
     if following is None:
-        if old_key_file().exists():  # a crash after the files changed places
+        latest = current_release()
+        # A crash after the files changed places, and before a release said so.
+        if old_key_file().exists() and (latest is None or latest.key_id != signing_key_id()):
             _say_switched(actor=actor, now=now)
             return signing_key_id()
         raise RotationRefused(f"no key is announced: {next_key_file()} is not there; announce one first")

@@ -1,8 +1,12 @@
 import json
+import shutil
 from datetime import timedelta
+from pathlib import Path
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from controlplane.evals.asking import MAX_ANSWER_BYTES, Answered, Embeddings, JudgesAsker, NotAnswered
 from controlplane.evals.errors import NoAnswer, UnknownSubject
@@ -83,6 +87,25 @@ def test_a_token_is_renewed_before_it_lapses():
 
     first, second, third = gateway.tokens
     assert first == second != third
+
+
+def test_a_token_is_made_anew_as_soon_as_another_key_signs(settings, tmp_path):
+    """A key that was replaced is needed by no token any more, long before the token would have lapsed."""
+    settings.SIGNING_KEY_FILE = Path(shutil.copy(settings.SIGNING_KEY_FILE, tmp_path / "signing.pem"))
+    gateway = FakeGateway()
+    old = trusted()
+
+    with gateway.open(run="eval-7", residency=()) as asker:
+        asker.ask(live(), read_row())
+        pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        (tmp_path / "next").write_bytes(pem)
+        (tmp_path / "next").replace(settings.SIGNING_KEY_FILE)
+        asker.ask(live(), read_row())
+
+    first, second = gateway.tokens
+    assert read(first, old, now=NOW.timestamp()).run == "eval-7"
+    assert read(second, trusted(), now=NOW.timestamp()).run == "eval-7"
+    assert trusted().keys().isdisjoint(old)
 
 
 def test_a_version_that_is_in_no_release_comes_in_a_sandbox():

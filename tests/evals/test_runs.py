@@ -1,3 +1,4 @@
+from datetime import timedelta
 from itertools import count
 
 import pytest
@@ -8,7 +9,7 @@ from controlplane.evals.errors import AlreadyRunning, InvalidStandard, NoStandar
 from controlplane.evals.models import JudgeVersion
 from controlplane.evals.placing import live_lane, prompt_subject
 from controlplane.evals.runner import ROWS_PER_PIECE, run_piece
-from controlplane.evals.running import begin_run, bury, cancel_run
+from controlplane.evals.running import begin_run, begun_before_switch, bury, cancel_run
 from controlplane.evals.runs import OVER, STALLED_AFTER, TRANSITIONS, EvalAnswer, EvalRun, RunEvent, RunState
 from controlplane.work.deaths import Death
 from controlplane.work.models import Task
@@ -417,3 +418,17 @@ def test_rows_of_another_version_are_another_run():
 
     assert first.digest != second.digest
     assert first.subject_digest == second.subject_digest
+
+
+def test_a_run_that_began_before_another_key_signed_keeps_the_old_one():
+    """Its requests bring what the old key signed, to their end; one that began afterwards needs it no more."""
+    run = begin()
+    waiting = begun_before_switch("ab" * 8, NOW, NOW)
+    EvalRun.objects.filter(pk=run.pk).update(state=RunState.RUNNING, started_at=NOW)
+
+    assert waiting == []
+    assert begun_before_switch("ab" * 8, NOW, NOW) == []
+    [line] = begun_before_switch("ab" * 8, NOW + timedelta(seconds=1), NOW)
+    assert f"eval run {run.pk} began before" in line
+    EvalRun.objects.filter(pk=run.pk).update(state=RunState.CANCELLED, ended_at=NOW)
+    assert begun_before_switch("ab" * 8, NOW + timedelta(seconds=1), NOW) == []

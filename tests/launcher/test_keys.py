@@ -52,6 +52,19 @@ def test_a_list_of_somebody_else_is_checked_and_never_written(tmp_path: Path) ->
     assert trusted.read_text() == "{}"
 
 
+def test_a_key_that_releases_told_of_is_no_reason_to_stop(tmp_path: Path) -> None:
+    """After a rotation somebody else's list may lack the key; the host's workers have heard of it, and verify it."""
+    pem, trusted, statements = (tmp_path / name for name in ("signing.pem", "trusted.json", "release.json.trust"))
+    key_id = keep_signing_key(pem, trusted)
+    trusted.write_text("{}")
+    statements.write_text(f'{{"statements": [{{"document": "{key_id}"}}]}}')
+
+    assert keep_signing_key(pem, trusted, may_trust=False, statements_file=statements) == key_id
+    statements.write_text('{"statements": []}')
+    with pytest.raises(LauncherError, match="does not trust the signing key"):
+        keep_signing_key(pem, trusted, may_trust=False, statements_file=statements)
+
+
 @pytest.mark.parametrize("kind", ["not a key", "another curve"])
 def test_a_file_that_cannot_sign_releases_is_refused(tmp_path: Path, kind: str) -> None:
     """The line names the variable."""

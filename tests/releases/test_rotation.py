@@ -209,6 +209,8 @@ def test_steps_may_be_repeated_after_a_crash():
 
     act(rotation.switch)
 
+    with pytest.raises(RotationRefused, match="no key is announced"):
+        act(rotation.switch)
     assert first == second == signing_key_id()
     assert TrustStatement.objects.count() == 1
     assert Release.objects.count() == before + 1
