@@ -74,17 +74,21 @@ def announce(*, actor: Any, now: datetime) -> str:
         RotationRefused: a key that signed before is still believed; retire it first.
         SigningKeyMissing: there is no key to sign with.
     """
+    if old := standing(now=now).old:
+        raise RotationRefused(f"{', '.join(old)} signed before and is still believed; retire it first")
+    return _announce(actor=actor, now=now)
+
+
+def _announce(*, actor: Any, now: datetime) -> str:
+    """As `announce`, whatever else is believed."""
     signer = signing_key()
-    state = standing(now=now)
-    if state.old:
-        raise RotationRefused(f"{', '.join(state.old)} signed before and is still believed; retire it first")
     following = _next_key()
     if following is None:
         following = Ed25519PrivateKey.generate()
         pem = following.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         _write_private(next_key_file(), pem)
     key_id = key_id_of(following.public_key())
-    if key_id == state.signing:
+    if key_id == key_id_of(signer.public_key()):
         raise RotationRefused(f"{next_key_file()} holds the key that signs now; put another there, or none")
     if key_id in trust().retired:
         raise RotationRefused(f"{key_id} was retired, and no host will ever believe it again; make another")
@@ -153,27 +157,51 @@ def retire(*, actor: Any, now: datetime, without: Collection[str] = ()) -> tuple
     return state.old
 
 
-def replace_compromised(*, actor: Any, reason: str, now: datetime) -> tuple[str, str]:
-    """Somebody else may have the signing key: have another sign, and no host believe the old one, as fast as releases
-    go out. Returns the ids of the old key and the new one.
+def replace_compromised(*, actor: Any, reason: str, now: datetime, key_id: str | None = None) -> tuple[str, str]:
+    """Somebody else may have a key: have no host believe it, as fast as releases go out, and where it is the one that
+    signs, have another sign. Returns the ids of the key and of the one that signs afterwards.
 
-    Nothing is waited for. Hosts that are away ask how keys changed when they are back. Whoever has the old key can say
-    as much to a host that has heard nothing yet: put a trusted keys file without it on hosts that were away.
+    Nothing is waited for. Hosts that are away ask how keys changed when they are back. Whoever has the key can say as
+    much to a host that has heard nothing yet: put a trusted keys file without it on hosts that were away.
+
+    Args:
+        key_id: Which; None: the one that signs.
+    Raises:
+        RotationRefused: no host believes it.
     """
-    old = signing_key_id()
-    key_id = announce(actor=actor, now=now)
-    _replace(old, key_id, actor=actor, reason=reason, now=now)
-    return old, key_id
+    signing = signing_key_id()
+    gone = key_id or signing
+    if gone not in trust().keys:
+        raise RotationRefused(f"no host believes {gone}; these are believed: {', '.join(sorted(trust().keys))}")
+    if gone != signing:
+        _disown(gone, actor=actor, reason=reason, now=now)
+        return gone, signing
+    successor = _announce_at_once(actor=actor, now=now)
+    _replace(gone, actor=actor, reason=reason, now=now)
+    return gone, successor
+
+
+# A release of its own, which the old key signs: hosts hear of the successor by it.
+_announce_at_once = audit.operation(_announce)
 
 
 @audit.operation
-def _replace(old: str, key_id: str, *, actor: Any, reason: str, now: datetime) -> None:
+def _replace(gone: str, *, actor: Any, reason: str, now: datetime) -> None:
     _change_places()
-    _state(signing_key(), retires=(old,), compromised=True, actor=actor, now=now)
-    facts = {"reason": reason, "successor": key_id}
-    audit.record("signing_key.compromised", actor=actor, target=f"signing-key:{old}", at=now, data=facts)
-    cut_release(reason=f"signing key {old} compromised", actor=actor, now=now)
-    old_key_file().unlink(missing_ok=True)
+    _disown(gone, actor=actor, reason=reason, now=now)
+
+
+@audit.operation
+def _disown(gone: str, *, actor: Any, reason: str, now: datetime) -> None:
+    """Have no host believe a key, nor what it signed before, and remove its private half here."""
+    signer = signing_key()
+    _state(signer, retires=(gone,), compromised=True, actor=actor, now=now)
+    facts = {"reason": reason, "successor": key_id_of(signer.public_key())}
+    audit.record("signing_key.compromised", actor=actor, target=f"signing-key:{gone}", at=now, data=facts)
+    cut_release(reason=f"signing key {gone} compromised", actor=actor, now=now)
+    for file in (old_key_file(), next_key_file()):
+        if file.exists() and key_id_of(read_key(file).public_key()) == gone:
+            file.unlink()
 
 
 def _state(

@@ -265,6 +265,41 @@ def test_compromised_key_is_replaced_at_once(keys):
     assert AuditEvent.objects.get(action="signing_key.compromised").data["reason"] == "laptop stolen"
 
 
+def test_new_key_that_is_compromised_in_the_middle_of_a_rotation_is_replaced_all_the_same():
+    """The one before it still signs nothing, and is retired in its own time."""
+    first = signing_key_id()
+    hear(*WORKERS)
+    act(rotation.announce)
+    hear(*WORKERS)
+    second = act(rotation.switch)
+
+    was, third = rotation.replace_compromised(actor="ballast", reason="r", now=NOW)
+
+    assert (was, third) == (second, signing_key_id())
+    assert set(as_host_that_was_there().keys) == {first, third}
+    assert current_release().key_id == third
+
+
+@pytest.mark.parametrize("which", ["next", "old"])
+def test_key_that_does_not_sign_is_disowned_without_another(which):
+    """Its private half is gone from here, too; nobody who signs now is touched."""
+    hear(*WORKERS)
+    first = signing_key_id()
+    following = act(rotation.announce)
+    if which == "old":
+        hear(*WORKERS)
+        act(rotation.switch)
+    gone, stays = (following, first) if which == "next" else (first, following)
+
+    assert rotation.replace_compromised(actor="ballast", reason="r", now=NOW, key_id=gone) == (gone, stays)
+    assert set(as_host_that_was_there().keys) == {stays}
+    assert gone not in keys_of_the_past()
+    assert not rotation.next_key_file().exists()
+    assert not rotation.old_key_file().exists()
+    with pytest.raises(RotationRefused, match=f"no host believes {gone}"):
+        rotation.replace_compromised(actor="ballast", reason="r", now=NOW, key_id=gone)
+
+
 def test_statements_are_for_ever():
     """A statement that was changed or removed would not be one that hosts have."""
     act(rotation.announce)

@@ -34,6 +34,9 @@ class Command(BaseCommand):
             metavar="WORKER",
             help="a worker that is gone; it is not waited for",
         )
+        parser.add_argument(
+            "--key", metavar="KEY_ID", help="of compromised: which key; unless told, the one that signs"
+        )
         parser.add_argument("--reason", default="", help="of compromised: why; it stays in the audit record")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -79,7 +82,9 @@ class Command(BaseCommand):
     def _compromised(self, options: dict[str, Any]) -> None:
         if not options["reason"].strip():
             raise CommandError("say why with --reason; it stays in the audit record")
-        old, key_id = rotation.replace_compromised(actor=SYSTEM, reason=options["reason"].strip(), now=timezone.now())
+        reason = options["reason"].strip()
+        now = timezone.now()
+        old, key_id = rotation.replace_compromised(actor=SYSTEM, reason=reason, now=now, key_id=options["key"])
         self._say(f"Key {old} is compromised: {key_id} signs, and hosts stop believing {old} as they hear of it.")
         waiting = rotation.standing(now=timezone.now()).waiting
         self._say(f"Has not heard yet: {', '.join(waiting) or 'nobody'}; look again with `status`.")
