@@ -25,8 +25,10 @@ from pathlib import Path
 import psutil
 import uvloop
 
-from benchmarks.gateway_overhead import KEY, QUESTION, free_port, start, wait_for, write_release
 from benchmarks.load import Result, describe_machine, pace, request_bytes, table
+from benchmarks.served_release import KEY, QUESTION, release_document, write_release
+from benchmarks.serving import start, wait_for
+from launcher.ports import pick_free
 
 BODY = json.dumps({"model": "chat", "messages": [{"role": "user", "content": QUESTION}]}).encode()
 BAD = {"authorization": "Bearer bk-nobody"}
@@ -47,8 +49,8 @@ def main() -> None:
     mine, others = {cores[0]}, set(cores[1:]) or {cores[0]}
     processes: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory() as name:
-        directory, upstream, port = Path(name), free_port(), free_port()
-        write_release(directory, f"http://127.0.0.1:{upstream}/v1")
+        directory, upstream, port = Path(name), pick_free(), pick_free()
+        write_release(directory, release_document(f"http://127.0.0.1:{upstream}/v1"))
 
         def launch(command: list[str], *, on: set[int], **environment: str) -> subprocess.Popen[bytes]:
             processes.append(start(command, cores=on, log=directory / f"{len(processes)}.log", **environment))
