@@ -63,6 +63,10 @@ OLD_AGENT_TOKENS = env.names("BALLAST_OLD_AGENT_TOKENS", [])
 if any(len(token) < 16 for token in OLD_AGENT_TOKENS):
     raise ImproperlyConfigured("BALLAST_OLD_AGENT_TOKENS: a token has at least 16 characters")
 REPORTS_STREAM = "ballast:reports"
+# For so long a console that is told to stop says so, and takes requests on.
+DRAIN_GRACE_SECONDS = env.whole("BALLAST_DRAIN_GRACE", 0 if DEMO else 5, most=300)
+# Where a process without a port of its own answers probes.
+HEALTH_ADDRESS = (BIND, env.port("BALLAST_HEALTH_PORT", 1)) if env.text("BALLAST_HEALTH_PORT", "") else None
 
 if DEMO and not is_loopback(BIND):
     # The demo's passwords are printed in the README; they must never be reachable from outside.
@@ -201,6 +205,7 @@ CELERY_TASK_ROUTES = {
 }
 # What cannot be read becomes a dead letter instead of a line in a log.
 CELERY_WORKER_CONSUMER = "controlplane.work.consumer:Consumer"
+CELERY_BEAT_SCHEDULER = "controlplane.vitals:Scheduler"
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "run" / "celerybeat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "sweep-work": {"task": "work.sweep", "schedule": timedelta(seconds=5)},
@@ -345,7 +350,7 @@ SECURE_REFERRER_POLICY = "same-origin"
 SECURE_HSTS_SECONDS = 0 if DEMO else 31_536_000
 BEHIND_PROXY = env.flag("BALLAST_BEHIND_PROXY", False)
 SECURE_SSL_REDIRECT = env.flag("BALLAST_SSL_REDIRECT", BEHIND_PROXY)
-SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^readyz$"]  # probes come straight to the process
+SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^readyz$", r"^startupz$"]  # probes come straight to the process
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_PROXY else None
 ALLAUTH_TRUSTED_PROXY_COUNT = 1 if BEHIND_PROXY else 0
 SILENCED_SYSTEM_CHECKS = [

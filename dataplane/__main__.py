@@ -5,6 +5,7 @@ orders` for whoever is on a host that the control plane does not reach: the only
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import logging
 import os
 import socket
@@ -26,6 +27,7 @@ from dataplane.networks import LOOPBACK, Allowed, parse_networks
 from dataplane.settings import (
     AgentSettings,
     GatewaySettings,
+    HealthAddress,
     QdrantSettings,
     ReportSettings,
     RunnerSettings,
@@ -42,6 +44,10 @@ DATABASE_SCHEMES = frozenset({"postgresql", "postgres"})
 BROKER_SCHEMES = REDIS_SCHEMES | {"amqp", "amqps", "pyamqp", "memory"}
 HTTP_SCHEMES = frozenset({"http", "https"})
 TRUE_WORDS = frozenset({"true", "on", "ok", "y", "yes", "1"})
+FALSE_WORDS = frozenset({"false", "off", "n", "no", "0"})
+# How long a gateway that was told to stop goes on taking requests, so that whoever sends it some has heard of it. The
+# demo has no such sender.
+DRAIN_GRACE_SECONDS = 5
 
 
 class BadVariable(Exception):
@@ -76,6 +82,19 @@ class Environment:
         if not minimum <= value <= maximum:
             raise BadVariable(name, f"{value} is outside {minimum}..{maximum}")
         return value
+
+    def flag(self, name: str, default: bool) -> bool:
+        """True or false, in words that both planes know."""
+        word = self.text(name, "true" if default else "false").lower()
+        if word not in TRUE_WORDS | FALSE_WORDS:
+            raise BadVariable(name, f"{word!r} is neither true nor false")
+        return word in TRUE_WORDS
+
+    def health_address(self) -> HealthAddress:
+        """Where a process without a port of its own answers probes; None: nowhere."""
+        if not self.text("BALLAST_HEALTH_PORT", ""):
+            return None
+        return self.text("BALLAST_BIND", "127.0.0.1"), self.integer("BALLAST_HEALTH_PORT", 0, minimum=1, maximum=65535)
 
     def url(self, name: str, *, schemes: frozenset[str]) -> str | None:
         """An address with one of the given schemes, or None when not set.
@@ -196,6 +215,12 @@ def gateway_settings(environment: Environment, *, slot: int) -> GatewaySettings:
         fairness_url=environment.url("BALLAST_FAIRNESS_URL", schemes=HTTP_SCHEMES) or "",
         qdrant=_qdrant_settings(environment),
         allowed=_allowed(environment),
+        drain_grace_seconds=environment.integer(
+            "BALLAST_DRAIN_GRACE",
+            0 if environment.flag("BALLAST_DEMO", False) else DRAIN_GRACE_SECONDS,
+            minimum=0,
+            maximum=300,
+        ),
     )
 
 
@@ -232,6 +257,7 @@ def agent_settings(environment: Environment) -> AgentSettings:
         release_file=_release_file(environment),
         trusted_keys_file=_trusted_keys_file(environment),
         reports=reports,
+        health=environment.health_address(),
     )
 
 
@@ -248,6 +274,7 @@ def shadow_settings(environment: Environment) -> ShadowSettings:
         trusted_keys_file=_trusted_keys_file(environment),
         reports=_report_settings(environment),
         allowed=_allowed(environment),
+        health=environment.health_address(),
     )
 
 
@@ -271,6 +298,7 @@ def runner_settings(environment: Environment) -> RunnerSettings:
         cursor_keys_file=_cursor_keys_file(environment),
         concurrency=environment.integer("BALLAST_JOB_CONCURRENCY", 8, minimum=1, maximum=1000),
         keep_seconds=environment.integer("BALLAST_JOB_KEEP_HOURS", 24, minimum=1, maximum=24 * 365) * 3600.0,
+        health=environment.health_address(),
     )
 
 
@@ -282,7 +310,7 @@ def _serve(environment: Environment) -> None:
         host=settings.gateway.host,
         port=settings.gateway.port,
         processes=settings.processes,
-        drain_seconds=settings.gateway.drain_seconds,
+        drain_seconds=settings.gateway.drain_grace_seconds + settings.gateway.drain_seconds,
         restart_seconds=settings.restart_seconds,
     )
 
@@ -293,12 +321,15 @@ def _gateway_process(environment: Environment, arguments: argparse.Namespace) ->
     from dataplane.credentials import SecretStore
     from dataplane.process import run_gateway
 
+    # SIGABRT, which the supervisor sends a process that is wedged, says where it was.
+    faulthandler.enable()
     listener = socket.socket(fileno=arguments.listener)
     run_gateway(
         gateway_settings(environment, slot=arguments.slot),
         secrets=SecretStore(environment.snapshot()),
         listener=listener,
         lifeline=arguments.lifeline,
+        pulse=arguments.pulse,
     )
 
 
@@ -409,6 +440,7 @@ def main(argv: Sequence[str] | None = None, variables: Mapping[str, str] | None 
     process.add_argument("--slot", type=int, required=True)
     process.add_argument("--listener", type=int, required=True, help="descriptor of the listening socket")
     process.add_argument("--lifeline", type=int, help="descriptor that ends with the supervisor")
+    process.add_argument("--pulse", type=int, help="descriptor that the supervisor counts turns of the event loop by")
     arguments = parser.parse_args(argv)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for chatty in ("httpx", "httpcore", "celery", "kombu"):

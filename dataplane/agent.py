@@ -29,7 +29,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from kombu.common import Broadcast
 
 from dataplane.broker import WORKER, EagerAMQP, announce_connections
+from dataplane.celery_vitals import Consuming, watch_consumer
 from dataplane.documents import MalformedRelease, Node
+from dataplane.pulse import Pulse
+from dataplane.readiness import OK, Dependency, redis_answers
 from dataplane.release import (
     Envelope,
     Release,
@@ -43,6 +46,7 @@ from dataplane.reports import ReportShipper, Verdict
 from dataplane.settings import AgentSettings
 from dataplane.stores.files import write_atomically
 from dataplane.trust import merged, read_kept, read_trusted, trust_file, written
+from dataplane.vitals import LOOP_SECONDS, Vitals, beat_while_turning
 from dataplane.watcher import Acknowledge, claimed_revision
 
 PUSH_TASK: Final = "ballast.release.push"
@@ -197,8 +201,10 @@ class Reconciler(threading.Thread):
         url: str,
         interval_seconds: float,
         rng: random.Random,
+        pulse: Pulse,
     ) -> None:
         super().__init__(name="reconcile", daemon=True)
+        self._pulse = pulse
         self._receive = receive
         self._current_digest = current_digest
         self._learn = learn
@@ -223,6 +229,7 @@ class Reconciler(threading.Thread):
     def run(self) -> None:
         """Ask until stopped."""
         while not self._stopping:
+            self._pulse.beat()
             try:
                 self.reconcile()
             except Exception:  # an agent without its second way to a release would look healthy
@@ -280,8 +287,9 @@ class Reconciler(threading.Thread):
 class ReportThread(threading.Thread):
     """Runs the agent's ReportShipper on an event loop of its own, since Celery's worker has the main thread."""
 
-    def __init__(self, shipper_factory: Callable[[], ReportShipper]) -> None:
+    def __init__(self, shipper_factory: Callable[[], ReportShipper], *, pulse: Pulse) -> None:
         super().__init__(name="reports", daemon=True)
+        self._pulse = pulse
         self._shipper_factory = shipper_factory
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
@@ -345,8 +353,10 @@ class ReportThread(threading.Thread):
             return
         self._shipper = shipper
         self._ready.set()
+        beating = asyncio.create_task(beat_while_turning(self._pulse), name="beat")
         await self._finish.wait()
         await shipper.stop()
+        beating.cancel()
 
 
 def build_app(*, broker_url: str, receive: Callable[[object], object], on_connect: Callable[[], None]) -> Celery:
@@ -385,11 +395,15 @@ def run_agent(settings: AgentSettings) -> None:
     """Run the agent until SIGTERM or SIGINT.
 
     Raises:
-        OSError: the spool directory cannot be used, or another agent of this host is running.
+        OSError: the spool directory cannot be used, another agent of this host is running, or probes cannot be
+        answered.
     """
+    vitals = Vitals()
+    vitals.serve(settings.health)
     settings.release_file.parent.mkdir(parents=True, exist_ok=True)
     reports = ReportThread(
-        lambda: ReportShipper(worker=settings.worker, kind="agent", host=settings.host_name, settings=settings.reports)
+        lambda: ReportShipper(worker=settings.worker, kind="agent", host=settings.host_name, settings=settings.reports),
+        pulse=vitals.pulse("reports"),
     )
     reports.start_and_wait()
     keeper = ReleaseKeeper(
@@ -419,14 +433,21 @@ def run_agent(settings: AgentSettings) -> None:
             url=f"{settings.console_url.rstrip('/')}/api/v1/releases/current",
             interval_seconds=settings.reconcile_seconds,
             rng=random.Random(),  # noqa: S311  # jitter, not a secret
+            # A turn is one pause and one question, each of its parts within the time-out.
+            pulse=vitals.pulse(
+                "reconcile", within_seconds=2 * settings.reconcile_seconds + 4 * settings.reconcile_timeout_seconds
+            ),
         )
     app = build_app(
         broker_url=settings.broker_url,
         receive=receive,
         on_connect=lambda: None if reconciler is None else reconciler.wake(),
     )
+    consuming = watch_consumer(app, vitals.pulse("consumer", within_seconds=LOOP_SECONDS))
+    vitals.depend_on(_dependencies(keeper, consuming, redis_url=settings.reports.redis_url))
     if reconciler is not None:
         reconciler.start()
+    vitals.begin()
     try:
         # One thread, no prefork, none of the chatter between workers: a start takes half a second, a push milliseconds.
         app.Worker(
@@ -442,3 +463,19 @@ def run_agent(settings: AgentSettings) -> None:
         if reconciler is not None:
             reconciler.stop()
         reports.stop()
+
+
+def _dependencies(keeper: ReleaseKeeper, consuming: Consuming, *, redis_url: str | None) -> list[Dependency]:
+    def release() -> str:
+        return OK if keeper.current is not None else "no verified release on disk yet"
+
+    found = [
+        Dependency("release", release, needed=True, without="gateways of this host have nothing to serve"),
+        Dependency(
+            "broker", consuming.ask, needed=False, without="releases come by asking the console every few seconds"
+        ),
+    ]
+    if redis_url is not None:
+        without = "reports wait on disk, bounded"
+        found.append(Dependency("redis", lambda: redis_answers(redis_url), needed=False, without=without))
+    return found

@@ -32,6 +32,7 @@ from dataplane.pipeline import Pipeline
 from dataplane.probes import LaneProbes
 from dataplane.providers import ADAPTERS
 from dataplane.quota_desk import QuotaDesk
+from dataplane.readiness import Dependencies, Dependency
 from dataplane.release import Release
 from dataplane.repair_desk import RepairDesk
 from dataplane.retrieval.counting import RetrievalCounts
@@ -98,7 +99,8 @@ class Stores:
     process' own; without `streams`, no stream outlives its caller's connection; without `idempotency`, requests with a
     key are refused; without `quotas`, this process keeps to its part of each quota; without `ladders`, it decides by
     itself where its ladders stand; without `jobs`, it takes none; without `repairs`, it keeps no answers for somebody
-    to complete; without `corpora`, nobody finds anything in one.
+    to complete; without `corpora`, nobody finds anything in one. `dependencies` are asked where they are by whoever
+    wants to know whether the gateway is ready.
     """
 
     breakers: BreakerStore | None = None
@@ -109,6 +111,7 @@ class Stores:
     jobs: JobStore | None = None
     repairs: RepairStore | None = None
     corpora: CorpusStore | None = None
+    dependencies: tuple[Dependency, ...] = ()
 
 
 NO_STORES: Final = Stores()
@@ -144,6 +147,7 @@ class Assembly:
         self._transport = transport = transport or Http1Transport(timers=timers, allowed=settings.allowed)
         self._shadows = shadows
         clock, wall = time.monotonic, time.time
+        self.dependencies = Dependencies(stores.dependencies, clock=clock)
         schemas = SchemaChecker()
         retrievals = RetrievalCounts()
         self._breakers = FleetBreakers(store=stores.breakers, report=reports.add_event, clock=clock, wall=wall)

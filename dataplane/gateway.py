@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -76,6 +76,11 @@ class Gateway:
         self._timers = parts.timers
         self._bad_keys = BadKeys()
         self._started = False
+        self._is_draining = False
+
+    def drain(self) -> None:
+        """Be not ready from now on, and tell callers to open their next connection elsewhere; requests are taken on."""
+        self._is_draining = True
 
     def _let_in(self, scope: Scope, authorization: str | None, job: str | None) -> None:
         """Refuse whoever shows no good key, before their body is read."""
@@ -99,6 +104,8 @@ class Gateway:
             return
         if scope["type"] != "http":
             return
+        if self._is_draining:
+            send = _closing(send)
         try:
             await self._route(scope, receive, send)
         except Exception:
@@ -330,11 +337,50 @@ class Gateway:
         await _send(send, 200, headers, orjson.dumps(model))
 
     async def _send_health(self, path: str, send: Send) -> None:
-        """/livez: the event loop turns. /startupz: the process has started. /readyz: it holds a verified release."""
-        ready = self._parts.watcher.current is not None
-        fine = {"/livez": True, "/startupz": self._started, "/readyz": ready and self._started}[path]
-        words = b"ok\n" if fine else b"no verified release yet\n" if self._started else b"starting\n"
-        await _send(send, 200 if fine else 503, [TEXT], words)
+        """/livez: the event loop turns. /startupz: the process has started. /readyz: it holds a verified release, and
+        was not told to stop.
+        """
+        if path == "/readyz":
+            await self._send_readiness(send)
+            return
+        fine = self._started or path == "/livez"
+        await _send(send, 200 if fine else 503, [TEXT], b"ok\n" if fine else b"starting\n")
+
+    async def _send_readiness(self, send: Send) -> None:
+        """Shape: {"status": "ready|starting|no verified release|draining", "release": null or {"revision", "digest",
+        "cut_at"}, "dependencies": as `Dependencies.look`}. No store makes it not ready: see docs/failure-modes.md.
+        """
+        release = self._parts.watcher.current
+        status = (
+            "starting"
+            if not self._started
+            else "draining"
+            if self._is_draining
+            else "no verified release"
+            if release is None
+            else "ready"
+        )
+        # Asked in a thread: a store that is away takes its time-out to say so, and nobody else is to wait for that.
+        can_serve, dependencies = await asyncio.to_thread(self._parts.dependencies.look)
+        content = {
+            "status": status if status != "ready" or can_serve else "not ready",
+            "release": None
+            if release is None
+            else {"revision": release.revision, "digest": release.digest, "cut_at": release.cut_at.isoformat()},
+            "dependencies": dependencies,
+        }
+        await _send(send, 200 if content["status"] == "ready" else 503, [JSON_TYPE], orjson.dumps(content) + b"\n")
+
+
+def _closing(send: Send) -> Send:
+    """Have the server close the connection after what is sent: its caller's next request finds another process."""
+
+    async def send_and_close(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+        await send(message)
+
+    return send_and_close
 
 
 async def _send(send: Send, status: int, headers: list[Header], body: bytes) -> None:

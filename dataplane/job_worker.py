@@ -25,10 +25,14 @@ from celery import Celery
 from celery.signals import worker_shutting_down
 
 from dataplane.broker import WORKER, EagerAMQP, announce_connections
+from dataplane.celery_vitals import watch_consumer
 from dataplane.cursors import CursorKeys
 from dataplane.job_runner import LOST_SECONDS, JobRunner
+from dataplane.pulse import Pulse
+from dataplane.readiness import Dependency, postgres_answers
 from dataplane.settings import RunnerSettings
 from dataplane.stores.jobs import PostgresJobStore
+from dataplane.vitals import Vitals, beat_while_turning
 
 RUN_TASK: Final = "ballast.jobs.run"
 QUEUE: Final = "ballast.jobs"
@@ -41,14 +45,18 @@ log = logging.getLogger("ballast.jobs")
 class LoopThread(threading.Thread):
     """An event loop that other threads give work to."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, pulse: Pulse) -> None:
         super().__init__(name="jobs", daemon=True)
         self._loop = asyncio.new_event_loop()
+        self._pulse = pulse
 
     def run(self) -> None:
         """Turn until `close`."""
         asyncio.set_event_loop(self._loop)
+        beating = self._loop.create_task(beat_while_turning(self._pulse), name="beat")
         self._loop.run_forever()
+        beating.cancel()
+        self._loop.run_until_complete(asyncio.gather(beating, return_exceptions=True))
         self._loop.close()
 
     def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
@@ -107,8 +115,14 @@ def send_word(sender: Celery, jobs: Sequence[UUID]) -> None:
 
 
 def run_jobs(settings: RunnerSettings, *, keys: CursorKeys) -> None:
-    """Run jobs until SIGTERM or SIGINT. `keys` sign what the gateways are shown."""
-    loop = LoopThread()
+    """Run jobs until SIGTERM or SIGINT. `keys` sign what the gateways are shown.
+
+    Raises:
+        OSError: probes cannot be answered where the settings say.
+    """
+    vitals = Vitals()
+    vitals.serve(settings.health)
+    loop = LoopThread(pulse=vitals.pulse("jobs"))
     loop.start()
     sender = build_sender(settings.broker_url)
 
@@ -140,7 +154,22 @@ def run_jobs(settings: RunnerSettings, *, keys: CursorKeys) -> None:
         on_connect=lambda: loop.wait_for(runner.resend()),
     )
 
+    consuming = watch_consumer(app, vitals.pulse("consumer"))
+    vitals.depend_on(
+        [
+            Dependency(
+                "postgresql",
+                lambda: postgres_answers(settings.database_url),
+                needed=True,
+                without="no job is taken up; what is under way is written down when it is back",
+            ),
+            Dependency("broker", consuming.ask, needed=False, without="jobs are looked for every few seconds"),
+        ]
+    )
+    vitals.begin()
+
     def put_back(**_: object) -> None:
+        vitals.drain()
         # Before Celery waits for its threads, which wait for the jobs.
         threading.Thread(target=loop.wait_for, args=(runner.stop(),), name="putting-back", daemon=True).start()
 

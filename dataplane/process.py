@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import os
@@ -21,7 +22,10 @@ from dataplane.assembly import Assembly, Stores
 from dataplane.credentials import Secrets
 from dataplane.evidence import Evidence
 from dataplane.gateway import Gateway
+from dataplane.grace import GraceServer
 from dataplane.http_protocol import HttpProtocol
+from dataplane.pulse import BEAT_SECONDS
+from dataplane.readiness import Dependency, postgres_answers, redis_answers
 from dataplane.release import Release
 from dataplane.reports import ReportShipper
 from dataplane.retrieval.policy import QDRANT
@@ -56,19 +60,45 @@ SERVER: Final[dict[str, Any]] = {
 }
 
 
-class DrainingServer(uvicorn.Server):
-    """uvicorn, which already stops accepting and waits for requests in flight, telling the fleet that it does. Streams
-    that would be cut when that takes too long are told to end shortly before.
+class DrainingServer(GraceServer):
+    """`GraceServer`, telling the fleet that it drains, and the supervisor that it turns. Streams that would be cut when
+    what is under way takes too long are told to end shortly before.
     """
 
-    def __init__(self, config: uvicorn.Config, *, reports: ReportShipper, interrupt: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._reports = reports
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        reports: ReportShipper,
+        interrupt: Callable[[], None],
+        announce: Callable[[], None] = lambda: None,
+        grace_seconds: float = 0.0,
+        beat: Callable[[], None] | None = None,
+    ) -> None:
+        """`beat` is called twice a second, on the event loop."""
+
+        def drain() -> None:
+            announce()
+            reports.set_status("draining")
+
+        super().__init__(config, announce=drain, grace_seconds=grace_seconds)
         self._interrupt = interrupt
+        self._beat = beat
+        self._beating: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's."""
+        await super().startup(sockets)
+        if self._beat is not None:
+            self._beating = asyncio.create_task(self._keep_beating(self._beat), name="beat")
+
+    async def _keep_beating(self, beat: Callable[[], None]) -> None:
+        while True:
+            beat()
+            await asyncio.sleep(BEAT_SECONDS)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's; the application's lifespan shutdown, which ships the last reports, comes at its end."""
-        self._reports.set_status("draining")
         drain_seconds = self.config.timeout_graceful_shutdown or 0
         last_call = asyncio.get_running_loop().call_later(max(0.0, drain_seconds - LAST_CALL_SECONDS), self._interrupt)
         try:
@@ -77,12 +107,19 @@ class DrainingServer(uvicorn.Server):
             last_call.cancel()
 
 
-def run_gateway(settings: GatewaySettings, *, secrets: Secrets, listener: socket.socket, lifeline: int | None) -> None:
+def run_gateway(
+    settings: GatewaySettings,
+    *,
+    secrets: Secrets,
+    listener: socket.socket,
+    lifeline: int | None,
+    pulse: int | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT, or until the supervisor is gone.
 
     Args:
         secrets: Holds the providers' keys that releases refer to.
-        lifeline: See `supervisor.spawn_with`; None for a process that stands alone.
+        lifeline, pulse: See `supervisor.spawn_with`; None for a process that stands alone.
     Raises:
         OSError: the spool directory, or the file of the keys that sign cursors, cannot be used.
         BadCursorKeys: that file holds something else.
@@ -137,7 +174,15 @@ def run_gateway(settings: GatewaySettings, *, secrets: Secrets, listener: socket
         timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
         **SERVER,
     )
-    DrainingServer(config, reports=reports, interrupt=parts.interrupt_streams).run(sockets=[listener])
+    server = DrainingServer(
+        config,
+        reports=reports,
+        interrupt=parts.interrupt_streams,
+        announce=app.drain,
+        grace_seconds=settings.drain_grace_seconds,
+        beat=None if pulse is None else _beating_on(pulse),
+    )
+    server.run(sockets=[listener])
 
 
 def _open_beside(settings: QdrantSettings | None, secrets: Secrets) -> dict[str, NearestIds]:
@@ -164,6 +209,14 @@ def _open_stores(*, redis_url: str | None, database_url: str | None, beside: Map
             streams=RedisStreamLog(redis_url),
             quotas=RedisQuotaStore(redis_url),
             ladders=RedisLadderStore(redis_url),
+            dependencies=(
+                Dependency(
+                    "redis",
+                    lambda: redis_answers(redis_url),
+                    needed=False,
+                    without="each process keeps to its part of quotas, and judges lanes alone; no stream is read again",
+                ),
+            ),
         )
     )
     if database_url is None:
@@ -174,7 +227,27 @@ def _open_stores(*, redis_url: str | None, database_url: str | None, beside: Map
         jobs=PostgresJobStore(database_url),
         repairs=PostgresRepairStore(database_url),
         corpora=PostgresCorpusStore(database_url, beside=beside),
+        dependencies=(
+            *stores.dependencies,
+            Dependency(
+                "postgresql",
+                lambda: postgres_answers(database_url),
+                needed=False,
+                without="requests with an Idempotency-Key, jobs and corpora are refused; all others are served",
+            ),
+        ),
     )
+
+
+def _beating_on(descriptor: int) -> Callable[[], None]:
+    os.set_blocking(descriptor, False)
+
+    def beat() -> None:
+        # A full pipe is a supervisor that does not read, and a broken one none at all: its lifeline tells of that.
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            os.write(descriptor, b".")
+
+    return beat
 
 
 def _stop_with_supervisor(lifeline: int) -> None:

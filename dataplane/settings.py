@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from dataplane.networks import Allowed
+
+# Host and port that probes of a process without a port of its own are answered on; None: nobody asks.
+HealthAddress: TypeAlias = tuple[str, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +46,10 @@ class QdrantSettings:
 class GatewaySettings:
     """One gateway process. `slot` counts processes on this host from 0. `database_url` None: no idempotency keys and
     no jobs; a tenant may have `job_limit` jobs in the queue. `shadow_socket` is where the shadow process listens; None:
-    there is none. `public_url` is where users reach the gateway, without a slash at its end; empty: nobody said.
-    `fairness_url` is the page that status pages link to, of who is promised what when capacity runs short. `qdrant`
-    None: all vectors are beside their chunks. `allowed` says where lanes and gauges may be; None: anywhere.
+    there is none. `public_url` is where users reach the gateway, without a slash at its end; empty: nobody said. Told
+    to stop, it says so for `drain_grace_seconds` and takes requests on, and then has `drain_seconds` to end what it
+    has. `fairness_url` is the page that status pages link to, of who is promised what when capacity runs short.
+    `qdrant` None: all vectors are beside their chunks. `allowed` says where lanes and gauges may be; None: anywhere.
 
     The worker id is `<host_name>/gateway-<slot>`.
     """
@@ -61,6 +66,7 @@ class GatewaySettings:
     reports: ReportSettings
     release_poll_seconds: float = 0.020
     shadow_socket: Path | None = None
+    drain_grace_seconds: float = 0.0
     drain_seconds: float = 30.0
     max_body_bytes: int = 8 * 1024 * 1024
     job_limit: int = 10_000
@@ -95,6 +101,7 @@ class ShadowSettings:
     reports: ReportSettings
     release_poll_seconds: float = 0.020
     allowed: Allowed | None = None
+    health: HealthAddress = None
 
     @property
     def worker(self) -> str:
@@ -115,6 +122,7 @@ class RunnerSettings:
     cursor_keys_file: Path
     concurrency: int = 8
     keep_seconds: float = 24 * 3600.0
+    health: HealthAddress = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +138,7 @@ class AgentSettings:
     reports: ReportSettings
     reconcile_seconds: float = 5.0
     reconcile_timeout_seconds: float = 5.0
+    health: HealthAddress = None
 
     @property
     def worker(self) -> str:

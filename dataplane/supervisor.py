@@ -2,6 +2,10 @@
 
 The socket is bound here and inherited, rather than bound once per process with SO_REUSEPORT: connections wait in one
 queue, so those that a dying process had not accepted yet are accepted by the others instead of being reset.
+
+One port for all also means that whoever probes it reaches a process that turns. One that is wedged, alive with an event
+loop that does not turn, answers nobody and is noticed here: each process stamps a pipe twice a second. It is told to
+say where it is (SIGABRT, which `faulthandler` answers with every thread's traceback), killed, and replaced.
 """
 
 from __future__ import annotations
@@ -17,7 +21,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import Final
+from typing import Final, Protocol
+
+from dataplane.pulse import LOOK_SECONDS, Patience, Watch
 
 LISTEN_BACKLOG: Final = 2048
 # On top of the time that children have to drain: for their last reports, and for Python to exit.
@@ -25,10 +31,68 @@ STOP_MARGIN_SECONDS: Final = 6.0
 MAX_RESTART_SECONDS: Final = 10.0
 # A process that lived this long and died is no start-up failure: its successor comes at once again.
 HEALTHY_SECONDS: Final = 10.0
+# An event loop that has not turned for so long is wedged: nothing that requests ask of it holds it for a second.
+WEDGED_SECONDS: Final = 15.0
+# One that has not turned even once: imports and start-up, on a machine that has little time.
+UNSTARTED_SECONDS: Final = 180.0
+# To write tracebacks.
+ABORT_SECONDS: Final = 5.0
 
 log = logging.getLogger("ballast.supervisor")
 
-Spawn = Callable[[int], "subprocess.Popen[bytes]"]
+
+class Child(Protocol):
+    """One gateway process, such as `Process`."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Its exit status; None while it lives."""
+
+    def beats(self) -> int:
+        """How often its event loop has stamped so far."""
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal."""
+
+    def wait(self) -> object:
+        """Wait for its end."""
+
+
+Spawn = Callable[[int], Child]
+
+
+class Process:
+    """A child process and the pipe that it stamps."""
+
+    def __init__(self, process: subprocess.Popen[bytes], pulse: int) -> None:
+        """`pulse`: the reading end, which is this one's to close."""
+        self._process = process
+        self._pulse = pulse
+        self._beats = 0
+        self.pid = process.pid
+        self.send_signal = process.send_signal
+        os.set_blocking(pulse, False)
+
+    def poll(self) -> int | None:
+        """As `Child.poll`."""
+        status = self._process.poll()
+        if status is not None and self._pulse >= 0:
+            os.close(self._pulse)
+            self._pulse = -1
+        return status
+
+    def beats(self) -> int:
+        """As `Child.beats`."""
+        with contextlib.suppress(BlockingIOError):
+            while self._pulse >= 0 and (stamps := os.read(self._pulse, 4096)):
+                self._beats += len(stamps)
+        return self._beats
+
+    def wait(self) -> object:
+        """As `Child.wait`."""
+        self._process.wait()
+        return self.poll()
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -58,10 +122,20 @@ def spawn_with(command: Sequence[str], *, listener: socket.socket, lifeline: int
             knows that the supervisor is gone, however it went.
     """
 
-    def spawn(slot: int) -> subprocess.Popen[bytes]:
-        descriptors = (listener.fileno(), lifeline)
-        arguments = ["--slot", str(slot), "--listener", str(descriptors[0]), "--lifeline", str(descriptors[1])]
-        return subprocess.Popen([*command, *arguments], pass_fds=descriptors)  # noqa: S603  # our own command
+    def spawn(slot: int) -> Process:
+        reader, writer = os.pipe()
+        try:
+            descriptors = {"--listener": listener.fileno(), "--lifeline": lifeline, "--pulse": writer}
+            arguments = [word for name, number in descriptors.items() for word in (name, str(number))]
+            process = subprocess.Popen(  # noqa: S603  # our own command
+                [*command, "--slot", str(slot), *arguments], pass_fds=tuple(descriptors.values())
+            )
+        except BaseException:
+            os.close(reader)
+            raise
+        finally:
+            os.close(writer)
+        return Process(process, reader)
 
     return spawn
 
@@ -71,8 +145,22 @@ def gateway_command() -> list[str]:
     return [sys.executable, "-m", "dataplane", "gateway-process"]
 
 
+class _Slot:
+    """A child, and what is known of its turns."""
+
+    __slots__ = ("aborted_at", "child", "started_at", "watch")
+
+    def __init__(self, child: Child, *, now: float) -> None:
+        self.child = child
+        self.started_at = now
+        self.watch = Watch(now=now)
+        self.aborted_at: float | None = None
+
+
 class Supervisor:
-    """Starts `processes` children, restarts those that die, and stops all of them on SIGTERM or SIGINT."""
+    """Starts `processes` children, restarts those that die, replaces those that are wedged, and stops all of them on
+    SIGTERM or SIGINT.
+    """
 
     def __init__(
         self,
@@ -81,6 +169,7 @@ class Supervisor:
         spawn: Spawn,
         drain_seconds: float,
         restart_seconds: float,
+        wedged_seconds: float = WEDGED_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._processes = processes
@@ -88,8 +177,9 @@ class Supervisor:
         self._drain_seconds = drain_seconds
         self._restart_seconds = restart_seconds
         self._clock = clock
-        self._children: dict[int, subprocess.Popen[bytes]] = {}
-        self._started_at: dict[int, float] = {}
+        self._wedged_seconds = wedged_seconds
+        self._patience = Patience()
+        self._slots: dict[int, _Slot] = {}
         self._failures: dict[int, int] = {}
         self._due: dict[int, float] = dict.fromkeys(range(processes), 0.0)
         self._stopping = False
@@ -100,17 +190,19 @@ class Supervisor:
             while not self._stopping:
                 self.step(now=self._clock())
                 due = min(self._due.values(), default=None)
-                wake(None if due is None else max(due - self._clock(), 0.0))
+                wake(LOOK_SECONDS if due is None else min(max(due - self._clock(), 0.0), LOOK_SECONDS))
             self._stop_children(wake)
 
     def step(self, *, now: float) -> None:
-        """Notice who has died, and start whoever is due."""
-        for slot, child in list(self._children.items()):
+        """Notice who has died or is wedged, and start whoever is due."""
+        for slot, one in list(self._slots.items()):
+            child = one.child
             status = child.poll()
             if status is None:
+                self._look(slot, one, now=now)
                 continue
-            del self._children[slot]
-            lived_seconds = now - self._started_at[slot]
+            del self._slots[slot]
+            lived_seconds = now - one.started_at
             failures = 0 if lived_seconds >= HEALTHY_SECONDS else self._failures.get(slot, 0) + 1
             self._failures[slot] = failures
             pause = min(self._restart_seconds * 2 ** max(failures - 1, 0), MAX_RESTART_SECONDS) if failures else 0.0
@@ -126,25 +218,50 @@ class Supervisor:
         for slot, due in list(self._due.items()):
             if due <= now:
                 del self._due[slot]
-                self._children[slot] = self._spawn(slot)
-                self._started_at[slot] = now
+                self._slots[slot] = _Slot(self._spawn(slot), now=now)
+
+    def _look(self, slot: int, one: _Slot, *, now: float) -> None:
+        """Replace a process whose event loop does not turn, in two steps."""
+        child = one.child
+        if one.aborted_at is not None:
+            if now - one.aborted_at >= ABORT_SECONDS:
+                log.error("gateway %d (pid %d) does not end by itself and is killed", slot, child.pid)
+                child.send_signal(signal.SIGKILL)
+                one.aborted_at = now  # once in a while again, should it be in a call that nothing ends
+            return
+        beats = child.beats()
+        silent_seconds = one.watch.look(beats, now=now)
+        if silent_seconds < (self._wedged_seconds if beats else UNSTARTED_SECONDS) or not self._patience.is_due(
+            now=now
+        ):
+            return
+        self._patience.note(now=now)
+        log.error(
+            "gateway %d (pid %d) is wedged: its event loop has not turned for %.0f s; where it is stands below",
+            slot,
+            child.pid,
+            silent_seconds,
+        )
+        one.aborted_at = now
+        child.send_signal(signal.SIGABRT)
 
     def _stop_soon(self) -> None:
         self._stopping = True
 
     def _stop_children(self, wake: Callable[[float | None], None]) -> None:
-        for child in self._children.values():
-            child.terminate()
+        children = {slot: one.child for slot, one in self._slots.items()}
+        for child in children.values():
+            child.send_signal(signal.SIGTERM)
         deadline = self._clock() + self._drain_seconds + STOP_MARGIN_SECONDS
-        while any(child.poll() is None for child in self._children.values()):
+        while any(child.poll() is None for child in children.values()):
             remaining = deadline - self._clock()
             if remaining <= 0:
                 break
             wake(remaining)
-        for slot, child in self._children.items():
+        for slot, child in children.items():
             if child.poll() is None:
                 log.error("gateway %d (pid %d) did not drain in time and is killed", slot, child.pid)
-                child.kill()
+                child.send_signal(signal.SIGKILL)
             child.wait()
 
 

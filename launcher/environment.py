@@ -20,6 +20,7 @@ BROKER_SCHEMES = REDIS_SCHEMES | {"amqp", "amqps"}
 MIN_SECRET_KEY_CHARS = 32
 MIN_AGENT_TOKEN_CHARS = 16
 MAX_GATEWAY_PROCESSES = 64
+MAX_DRAIN_GRACE = 300
 MAX_PORT = 65535
 DEFAULT_DATA_DIR = "var"
 
@@ -290,6 +291,10 @@ def _check_port(value: str) -> str | None:
     return _check_number(value, low=1, high=MAX_PORT)
 
 
+def _check_grace(value: str) -> str | None:
+    return _check_number(value, low=0, high=MAX_DRAIN_GRACE)
+
+
 def _check_processes(value: str) -> str | None:
     return _check_number(value, low=1, high=MAX_GATEWAY_PROCESSES)
 
@@ -371,6 +376,8 @@ CHECKS: Mapping[str, Check] = {
     "BALLAST_DEMO_ENGINE": _check_bool,
     "BALLAST_ENGINE_PORT": _check_port,
     "BALLAST_ENGINE_PROBE_PORT": _check_port,
+    "BALLAST_HEALTH_PORT": _check_port,
+    "BALLAST_DRAIN_GRACE": _check_grace,
     "DATABASE_URL": _check_database_url,
     "REDIS_URL": _check_redis_url,
     "CELERY_BROKER_URL": _check_broker_url,

@@ -42,7 +42,8 @@ STOP_RANKS: Mapping[str, int] = {
 }
 STOP_RANK_OTHERS = 3
 STOP_RANK_REDIS, STOP_RANK_POSTGRES = 8, 9
-GRACE_SECONDS: Mapping[str, float] = {"gateway": 20.0, "postgres": 30.0}
+# A gateway outside the demo is not ready for some seconds first, and then gives its streams 30.
+GRACE_SECONDS: Mapping[str, float] = {"gateway": 45.0, "postgres": 30.0}
 GRACE_SECONDS_OTHERS = 10.0
 PAYLOAD_KEYS = "payload-keys"
 EMBEDDER_HOST = "127.0.0.1"  # whatever else is bound to: it asks nobody for a key, and speaks IPv4 only

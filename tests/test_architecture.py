@@ -105,6 +105,7 @@ DECIDERS = (
     "managed_prompts",
     "policies",
     "prompts",
+    "pulse",
     "quota",
     "repair/candidates",
     "repair/coerce",

@@ -16,7 +16,7 @@ from controlplane.accounts.models import Operator
 GetResponse = Callable[[HttpRequest], HttpResponse]
 # What an operator without a second factor may do: set one up, which asks who they are, or leave.
 WITHOUT_FACTOR: Final = frozenset({"mfa_activate_totp", "account_reauthenticate", "account_logout"})
-PUBLIC: Final = frozenset({"livez", "readyz"})
+PUBLIC: Final = frozenset({"livez", "readyz", "startupz"})
 RETRY_SECONDS: Final = 10
 
 logger = logging.getLogger(__name__)

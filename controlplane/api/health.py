@@ -1,6 +1,7 @@
 """Whether the console is alive, and whether it is really usable. Both are public and say nothing that is secret."""
 
 from collections.abc import Callable
+from http import HTTPStatus
 
 import redis
 from django.conf import settings
@@ -14,6 +15,8 @@ from controlplane.approvals.models import PolicyActivation
 from controlplane.releases.errors import SigningKeyMissing
 from controlplane.releases.models import Release
 from controlplane.releases.signing import signing_key
+from controlplane.vitals import CONSOLE
+from dataplane.vitals import LIVE
 
 OK = "ok"
 REDIS_SECONDS = 1.0
@@ -22,17 +25,32 @@ REDIS_SECONDS = 1.0
 @require_safe
 @never_cache
 def livez(request: HttpRequest) -> JsonResponse:
-    """200 as long as the process answers; it looks at nothing else, since a restart mends nothing else."""
+    """200 as long as the process answers, which takes its event loop and a thread, and the thread turns that live lines
+    share. It looks at nothing else, since a restart mends nothing else.
+
+    Shape: {"status": "ok|wedged", "loops": {name: {"silent_seconds", "within_seconds"}}}.
+    """
+    status, found = CONSOLE.answer(LIVE) or (HTTPStatus.OK, {"loops": {}})
+    return JsonResponse({"status": OK if status == HTTPStatus.OK else "wedged", "loops": found["loops"]}, status=status)
+
+
+@require_safe
+@never_cache
+def startupz(request: HttpRequest) -> JsonResponse:
+    """200 once the process answers: its code is loaded then, and nothing else is waited for."""
     return JsonResponse({"status": OK})
 
 
 @require_safe
 @never_cache
 def readyz(request: HttpRequest) -> JsonResponse:
-    """200 when every check is ok, else 503; each check says what is missing and what to do.
+    """200 when every check is ok, else 503; each check says what is missing and what to do. 503 too, and nothing is
+    checked, once the process was told to stop.
 
-    Shape: {"status": "ok|not ready", "checks": {name: "ok" or a sentence}}.
+    Shape: {"status": "ok|not ready|draining", "checks": {name: "ok" or a sentence}}.
     """
+    if CONSOLE.is_draining:
+        return JsonResponse({"status": "draining", "checks": {}}, status=HTTPStatus.SERVICE_UNAVAILABLE)
     checks = {name: check() for name, check in CHECKS}
     ready = all(found == OK for found in checks.values())
     return JsonResponse({"status": OK if ready else "not ready", "checks": checks}, status=200 if ready else 503)

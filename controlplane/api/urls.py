@@ -311,5 +311,6 @@ documents = [
 urlpatterns = [
     path("livez", health.livez, name="livez"),
     path("readyz", health.readyz, name="readyz"),
+    path("startupz", health.startupz, name="startupz"),
     path("api/", include(([*documents, path("v1/", include(v1))], "api"))),
 ]

@@ -19,6 +19,7 @@ from dataplane.fleet import FleetBreakers
 from dataplane.lane_caller import LaneCaller
 from dataplane.providers import ADAPTERS
 from dataplane.quota_desk import QuotaDesk
+from dataplane.readiness import OK, Dependency, redis_answers
 from dataplane.release import Release
 from dataplane.reports import ReportShipper
 from dataplane.settings import ShadowSettings
@@ -30,21 +31,25 @@ from dataplane.stores.quota import RedisQuotaStore
 from dataplane.stores.shadow_budget import RedisShadowStore
 from dataplane.timers import TimerWheel
 from dataplane.transport import Http1Transport
+from dataplane.vitals import Vitals, beat_while_turning
 from dataplane.watcher import ReleaseWatcher
 
 log = logging.getLogger("ballast.shadow")
 
 NICENESS: Final = 15
+GIVEN_WAY_SECONDS: Final = 600.0
 
 
 def run_shadow(settings: ShadowSettings, *, secrets: Secrets) -> None:
     """Ask again what the gateways of this host hand over, until SIGTERM or SIGINT.
 
     Raises:
-        OSError: the socket or the spool directory cannot be used.
+        OSError: the socket or the spool directory cannot be used, or probes cannot be answered where the settings say.
     """
+    vitals = Vitals()
+    vitals.serve(settings.health)  # before it gives way: whoever asks is not to wait for an idle machine
     give_way()
-    uvloop.run(_run(settings, secrets))
+    uvloop.run(_run(settings, secrets, vitals))
 
 
 def give_way() -> None:
@@ -75,7 +80,7 @@ def only_shadows(release: Release) -> Release:
     return replace(release, routing=replace(release.routing, lanes=lanes, routes={}))
 
 
-async def _run(settings: ShadowSettings, secrets: Secrets) -> None:
+async def _run(settings: ShadowSettings, secrets: Secrets, vitals: Vitals) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -134,16 +139,23 @@ async def _run(settings: ShadowSettings, secrets: Secrets) -> None:
             reports.set_status("serving")
 
     watcher.subscribe(adopted)
+    # On a machine that has no time left it does not turn, which is as it should be, for minutes.
+    pulse = vitals.pulse("shadow", within_seconds=GIVEN_WAY_SECONDS)
+    vitals.depend_on(_dependencies(watcher, redis_url))
     await reports.start()  # which finds out whether another shadow process of this host lives
     try:
         await watcher.start()
         await worker.start()
         server = await listen(settings.socket, worker.take)
         log.info("shadows are taken at %s", settings.socket)
+        beating = asyncio.create_task(beat_while_turning(pulse), name="beat")
+        vitals.begin()
         try:
             await stopping.wait()
         finally:
             take_part()
+            vitals.drain()
+            beating.cancel()
             server.close()
             reports.set_status("draining")
     finally:
@@ -152,3 +164,16 @@ async def _run(settings: ShadowSettings, secrets: Secrets) -> None:
         await quotas.stop()
         await transport.close()
         await reports.stop()
+
+
+def _dependencies(watcher: ReleaseWatcher, redis_url: str | None) -> list[Dependency]:
+    release = Dependency(
+        "release",
+        lambda: OK if watcher.current is not None else "no verified release yet",
+        needed=True,
+        without="nothing is asked again",
+    )
+    if redis_url is None:
+        return [release]
+    away = "shadows are discarded and counted, since what they cost cannot be shared; reports wait on disk, bounded"
+    return [release, Dependency("redis", lambda: redis_answers(redis_url), needed=False, without=away)]

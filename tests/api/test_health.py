@@ -3,6 +3,7 @@ from django.db import OperationalError, connection
 from django.test import Client
 
 from controlplane.api import health
+from dataplane.vitals import Vitals
 from tests.factories import make_deployment
 
 pytestmark = pytest.mark.django_db
@@ -16,7 +17,8 @@ def readyz():
 def test_livez_looks_at_nothing(queries):
     """A restart mends nothing that it could look at."""
     assert queries(lambda: Client().get("/livez")) == 0
-    assert Client().get("/livez").json() == {"status": "ok"}
+    assert Client().get("/livez").json() == {"status": "ok", "loops": {}}
+    assert Client().get("/startupz").json() == {"status": "ok"}
 
 
 def test_readyz_is_ok_when_the_console_is_usable(monkeypatch):
@@ -77,3 +79,36 @@ def test_readyz_counts_migrations_that_wait(monkeypatch):
     monkeypatch.setattr(health.MigrationExecutor, "migration_plan", lambda self, targets: [object(), object()])
 
     assert readyz()[1]["checks"]["migrations"].startswith("2 migrations are not applied")
+
+
+@pytest.fixture
+def console(monkeypatch):
+    """Vitals of a console of this test's own."""
+    vitals = Vitals()
+    monkeypatch.setattr(health, "CONSOLE", vitals)
+    return vitals
+
+
+def test_thread_that_live_lines_share_is_seen_when_it_is_wedged(console):
+    """503 with its name: pages have threads of their own and would answer for ever."""
+    console.pulse("live lines", within_seconds=0).beat()
+    for _ in range(2):  # the first look sees the stamp
+        console.look()
+
+    answer = Client().get("/livez")
+
+    assert (answer.status_code, answer.json()["status"], list(answer.json()["loops"])) == (
+        503,
+        "wedged",
+        ["live lines"],
+    )
+
+
+def test_console_that_was_told_to_stop_is_not_ready_and_alive(console, queries):
+    """Whoever sends it requests looks elsewhere, before its socket is closed."""
+    make_deployment()
+    console.drain()
+
+    assert queries(lambda: Client().get("/readyz")) == 0
+    assert readyz() == (503, {"status": "draining", "checks": {}})
+    assert Client().get("/livez").status_code == 200

@@ -41,6 +41,7 @@ NOT_PAGES = frozenset(
         "stream-try-ack",
         "livez",
         "readyz",
+        "startupz",
         "account_inactive",  # for people who are locked out; signed in, it leads on
         "account_reauthenticate",  # these three ask only who has a second factor, or signed in a while ago
         "mfa_authenticate",

@@ -20,6 +20,7 @@ from celery import Celery
 from kombu import Exchange
 
 from dataplane.agent import PUSH_EXCHANGE, PUSH_TASK, Reconciler, ReleaseKeeper
+from dataplane.pulse import Pulse
 from dataplane.release import Envelope
 from dataplane.reports import STREAM
 
@@ -147,6 +148,7 @@ def reconciler_against(handler, keeper):
         url="http://console/api/v1/releases/current",
         interval_seconds=3600,
         rng=random.Random(1),
+        pulse=Pulse(within_seconds=60),
     )
 
 

@@ -168,3 +168,28 @@ def test_supervisor_shares_the_gateways_settings():
     settings = supervisor_settings(Environment({"BALLAST_GATEWAY_PROCESSES": "4"}))
 
     assert (settings.processes, settings.gateway.slot) == (4, 0)
+
+
+@pytest.mark.parametrize(
+    ("variables", "seconds"),
+    [({}, 5), ({"BALLAST_DEMO": "true"}, 0), ({"BALLAST_DEMO": "true", "BALLAST_DRAIN_GRACE": "7"}, 7)],
+)
+def test_gateways_that_serve_anybody_are_given_a_grace(variables, seconds):
+    """In the demo nobody sends requests who would have to hear of it first."""
+    settings = supervisor_settings(Environment({"BALLAST_HOST_NAME": "h"} | variables))
+
+    assert settings.gateway.drain_grace_seconds == seconds
+
+
+def test_probes_are_answered_only_where_a_port_is_named():
+    """On the address that servers of the host listen on."""
+    named = AGENT | {"BALLAST_HEALTH_PORT": "9090", "BALLAST_BIND": "0.0.0.0"}  # noqa: S104  # a value that is read
+
+    assert agent_settings(Environment(AGENT)).health is None
+    assert agent_settings(Environment(named)).health == ("0.0.0.0", 9090)  # noqa: S104  # as above
+
+
+def test_word_that_is_neither_true_nor_false_is_refused():
+    """Taken for false, it would give no grace unnoticed, or one where none is wanted."""
+    with pytest.raises(BadVariable, match=r"^BALLAST_DEMO: 'ture'"):
+        supervisor_settings(Environment({"BALLAST_HOST_NAME": "h", "BALLAST_DEMO": "ture"}))

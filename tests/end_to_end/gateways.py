@@ -361,6 +361,7 @@ class Gateways:
             "PATH": os.environ.get("PATH", os.defpath),
             "BALLAST_DATA_DIR": str(self._directory),
             "BALLAST_HOST_NAME": "fleet",
+            "BALLAST_DRAIN_GRACE": "0",
             "BALLAST_SIMULATOR_PORT": self.simulator_url.rpartition(":")[2],
             "REDIS_URL": self.redis.url,
             "DATABASE_URL": self.database_url,

@@ -81,6 +81,7 @@ class Stack:
         seeded: False leaves the database without the demo.
         postgres_settings: Further lines of postgresql.conf.
         variables: Laid over what every process is told.
+        own_variables: Laid over that, by the name of one process.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Stack:
         seeded: bool = True,
         postgres_settings: Mapping[str, str] | None = None,
         variables: Mapping[str, str] | None = None,
+        own_variables: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         self.places = Places(data_dir.resolve())
         self.names = tuple(processes)
@@ -102,6 +104,7 @@ class Stack:
         self._programs: dict[str, Program] = {}
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._variables = dict(variables or {})
+        self._own_variables = dict(own_variables or {})
         self._postgres_settings = dict(postgres_settings or {})
         self.settings = read_settings(
             {
@@ -311,7 +314,7 @@ class Stack:
         marked = {"PATH": os.environ.get("PATH", os.defpath), RUN_ID_VARIABLE: self.run_id}
         self._children[name] = spawn(
             program.argv,
-            environment=marked if database else self.environment,
+            environment=marked if database else {**self.environment, **self._own_variables.get(name, {})},
             directory=program.directory,
             log_path=self.places.log_of(name),
             stop_signal=program.stop_signal,

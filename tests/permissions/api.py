@@ -218,7 +218,7 @@ READS = ".....+-."  # the words of a tenant's users are for who audits it; an ad
 TABLE = Table(
     package="controlplane.api",
     anonymous=401,
-    public=frozenset({"livez", "readyz", "api:schema", "api:docs"}),
+    public=frozenset({"livez", "readyz", "startupz", "api:schema", "api:docs"}),
     rows=(
         Row("GET", "api:me", ALL, ALL, ALL),
         # prompts

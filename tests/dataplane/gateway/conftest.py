@@ -327,6 +327,7 @@ class LiveGateway:
     reports: StubReports
     aggregation: Aggregation
     wall: list[float]
+    app: Gateway
 
     def wait_until_idle(self) -> None:
         """Wait until nobody is being served."""
@@ -387,9 +388,10 @@ def run_gateway(
         secrets=SecretStore({"SIM_KEY": "sk-sim", "REFUSED_KEY": "invalid"}),
         **more,
     )
-    with serve(config_of(Gateway(parts, limit_bytes=settings.max_body_bytes))) as url:
+    app = Gateway(parts, limit_bytes=settings.max_body_bytes)
+    with serve(config_of(app)) as url:
         wait_until(lambda: watcher.started)
-        yield LiveGateway(url, watcher, reports, aggregation, wall)
+        yield LiveGateway(url, watcher, reports, aggregation, wall, app)
 
 
 @pytest.fixture(scope="session")

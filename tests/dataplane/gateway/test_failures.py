@@ -11,9 +11,11 @@ import httpx
 import openai
 import pytest
 
+from dataplane.assembly import Stores
 from dataplane.envelope import FACES
+from dataplane.readiness import Dependency
 
-from .conftest import CHAT_ROUTES, make_release, release_sections, wait_until
+from .conftest import CHAT_ROUTES, make_release, release_sections, run_gateway, wait_until
 from .proxies import HoldingProxy
 
 BODY = {"model": "chat", "messages": [{"role": "user", "content": "How do I get a refund?"}]}
@@ -308,3 +310,49 @@ def test_worker_without_a_release_admits_nobody(gateway, http, ask):
 def test_worker_with_a_release_is_ready(http):
     """Health is 200 everywhere once a release is held."""
     assert [http.get(path).status_code for path in ("/livez", "/startupz", "/readyz")] == [200, 200, 200]
+
+
+def test_readiness_says_what_is_served_and_what_it_stands_on(gateway, http):
+    """The revision and its digest; of the stores, whether they are there, and that none is needed."""
+    body = http.get("/readyz").json()
+
+    release = gateway.watcher.current
+    assert body["status"] == "ready"
+    assert body["release"] == {
+        "revision": release.revision,
+        "digest": release.digest,
+        "cut_at": release.cut_at.isoformat(),
+    }
+    assert not any(store["needed"] for store in body["dependencies"].values())
+
+
+def test_gateway_that_was_told_to_stop_says_so_and_sends_callers_on(simulator_url):
+    """Not ready, though it has all it needs; a request is answered, and its connection closed, so that the next one is
+    sent to somebody else.
+    """
+    with (
+        run_gateway(release_sections(simulator_url)) as gateway,
+        httpx.Client(base_url=gateway.url, timeout=90) as http,
+    ):
+        ready = http.get("/readyz")
+        gateway.app.drain()
+        draining, asked = http.get("/readyz"), http.get("/v1/models", headers={"authorization": "Bearer bk-globex"})
+
+    assert (ready.status_code, draining.status_code, asked.status_code) == (200, 503, 200)
+    assert draining.json()["status"] == "draining"
+    assert "connection" not in ready.headers
+    assert draining.headers["connection"] == asked.headers["connection"] == "close"
+
+
+def test_store_that_is_away_is_named_and_makes_nobody_unready(simulator_url):
+    """A gateway serves on without it: docs/failure-modes.md says what it refuses meanwhile."""
+    away = Dependency("postgresql", lambda: "it does not answer", needed=False, without="keys are refused")
+    stores = Stores(dependencies=(away,))
+
+    with run_gateway(release_sections(simulator_url), stores=stores) as gateway:
+        answer = httpx.get(f"{gateway.url}/readyz", timeout=90)
+
+    assert (answer.status_code, answer.json()["status"]) == (200, "ready")
+    assert answer.json()["dependencies"] == {
+        "postgresql": {"state": "it does not answer", "needed": False, "without": "keys are refused"}
+    }

@@ -20,6 +20,8 @@ from django.utils import timezone
 from controlplane.corpora import capturing
 from controlplane.corpora.policies import promises
 from controlplane.corpora.sources import Address, SourceUnavailable, connect
+from controlplane.vitals import serve_vitals
+from dataplane.pulse import Pulse
 from dataplane.retry import backoff
 
 # An outbox is looked at so often, told of a change or not; what is known of it is never older.
@@ -28,6 +30,8 @@ POLL_SECONDS: Final = 1.0
 REFRESH_SECONDS: Final = 5.0
 BASE_SECONDS: Final = 1.0
 CAP_SECONDS: Final = 15.0
+# A batch takes no longer. A source that has fallen silent in the middle of one is asked anew by a new process.
+TAP_SECONDS: Final = 600.0
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +42,13 @@ class Tap:
     """One source. `run` takes from it until told to stop; an outage is waited out, and logged once."""
 
     def __init__(
-        self, address: Address, *, rng: Random, now: Callable[[], datetime] = timezone.now, poll: float = POLL_SECONDS
+        self,
+        address: Address,
+        *,
+        rng: Random,
+        now: Callable[[], datetime] = timezone.now,
+        poll: float = POLL_SECONDS,
+        pulse: Pulse | None = None,
     ) -> None:
         self.address = address
         self.stop = threading.Event()
@@ -46,6 +56,7 @@ class Tap:
         self._now = now
         self._poll = poll
         self._failures = 0
+        self._pulse = pulse or Pulse(within_seconds=TAP_SECONDS)
         self._thread = threading.Thread(target=self.run, name=f"capture-{address}", daemon=True)
 
     def start(self) -> None:
@@ -59,11 +70,13 @@ class Tap:
         """See the class."""
         try:
             while not self.stop.is_set():
+                self._pulse.beat()
                 try:
                     self._take()
                 except Exception as exc:  # noqa: BLE001 - whatever it is, the next try comes later, and others go on
                     self._wait_out(exc)
         finally:
+            self._pulse.rest()
             connection.close()
 
     def _take(self) -> None:
@@ -71,12 +84,17 @@ class Tap:
         with connect(self.address) as source:
             capturing.listen(source)
             while not self.stop.is_set():
-                capturing.capture_all(source, self.address, now=self._now, stop=self.stop.is_set)
+                capturing.capture_all(source, self.address, now=self._now, stop=self._is_stopped)
                 if self._failures:
                     logger.warning("source %s is back after %d attempts", self.address, self._failures)
                     self._failures = 0
                 for _ in source.notifies(timeout=self._poll, stop_after=1):
                     pass
+
+    def _is_stopped(self) -> bool:
+        """Asked between batches, of which a long outage leaves many."""
+        self._pulse.beat()
+        return self.stop.is_set()
 
     def _wait_out(self, error: Exception) -> None:
         self._failures += 1
@@ -134,9 +152,19 @@ class Command(BaseCommand):
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        capture = Capture(make=lambda address: Tap(address, rng=Random()))  # noqa: S311 - jitter, not a secret
+        vitals = serve_vitals()
+        pulse = vitals.pulse("sources", within_seconds=TAP_SECONDS)
+        capture = Capture(
+            make=lambda address: Tap(
+                address,
+                rng=Random(),  # noqa: S311 - jitter, not a secret
+                pulse=vitals.pulse(f"source {address}", within_seconds=TAP_SECONDS),
+            )
+        )
+        vitals.begin()
         try:
             while not stop.is_set():
+                pulse.beat()
                 try:
                     capture.refresh()
                 except _AWAY as exc:

@@ -28,6 +28,8 @@ from controlplane.corpora.errors import NotEmbedded, VectorsNowhere, VectorsUnav
 from controlplane.corpora.indexing import index_pending
 from controlplane.corpora.models import Corpus, Namespace, NamespaceState
 from controlplane.corpora.policies import promises
+from controlplane.vitals import serve_vitals
+from dataplane.pulse import Pulse
 from dataplane.retrieval.policy import Corpus as Promised
 from dataplane.retrieval.tables import CHANNEL
 from dataplane.retry import backoff
@@ -36,6 +38,10 @@ POLL_SECONDS: Final = 2.0
 MAX_BACKOFF_SECONDS: Final = 30.0
 # So many batches of one namespace, and the next has its turn.
 BATCHES_AT_ONCE: Final = 4
+# A batch is embedded and written within this, with all that its lanes may take; a graph of many rows is built for
+# hours.
+TURN_SECONDS: Final = 600.0
+BUILD_SECONDS: Final = 12 * 3600.0
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +75,7 @@ class Indexer:
         now: Callable[[], datetime] = timezone.now,
         monotonic: Callable[[], float] = time.monotonic,
         rng: Random | None = None,
+        pulse: Pulse | None = None,
     ) -> None:
         self._owner = owner
         self._stop = stop
@@ -78,10 +85,12 @@ class Indexer:
         self._rng = rng or Random()  # noqa: S311 - jitter, not a secret
         self._troubles: dict[Corpus | Namespace, Trouble] = {}
         self._outages = 0
+        self._pulse = pulse or Pulse(within_seconds=TURN_SECONDS)
 
     def run(self) -> None:
         """Go round until told to stop; an outage is waited out, and logged once."""
         while not self._stop.is_set():
+            self._pulse.beat()
             try:
                 if not self.round():
                     self._listen()
@@ -105,6 +114,7 @@ class Indexer:
             for namespace in upkeep.namespaces_to_index(corpus):
                 if self._stop.is_set():
                     return taken
+                self._pulse.beat()
                 if self._is_due(namespace):
                     taken += self._turn(namespace, one)
             if corpus.live_namespace_id is None:
@@ -126,6 +136,7 @@ class Indexer:
         try:
             taken = self._index_some(namespace, replace(promised, embedding=embedding))
             if not taken and namespace.state == NamespaceState.BUILDING:
+                self._pulse.beat(within_seconds=BUILD_SECONDS)
                 upkeep.finish_building(namespace, now=self._now(), clock=self._monotonic)
         except _AWAY:
             raise
@@ -148,6 +159,7 @@ class Indexer:
         total = 0
         with self._open(promised) as embedder:
             for _ in range(BATCHES_AT_ONCE):
+                self._pulse.beat()
                 done = index_pending(
                     namespace=namespace,
                     embedder=embedder,
@@ -193,9 +205,11 @@ class Command(BaseCommand):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
         owner = f"{socket.gethostname()}-{os.getpid()}"
+        vitals = serve_vitals()
         logger.info("index %s begins", owner)
         try:
-            Indexer(owner=owner, stop=stop).run()
+            vitals.begin()
+            Indexer(owner=owner, stop=stop, pulse=vitals.pulse("index", within_seconds=TURN_SECONDS)).run()
         finally:
             connection.close()
         logger.info("index %s stopped", owner)

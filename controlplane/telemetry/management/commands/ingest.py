@@ -34,6 +34,7 @@ from controlplane.telemetry import operations as telemetry
 from controlplane.telemetry.feed import CanaryFeed, OverviewFeed, ladders_message, lanes_message, quotas_message
 from controlplane.telemetry.reports import MalformedReport, Report, parse_report
 from controlplane.telemetry.stream import Entry, ReportStream
+from controlplane.vitals import reports_redis, serve_vitals
 
 ENTRIES_PER_BATCH: Final = 500
 # What one batch should hold: entries of a replayed spool are large, and fewer of them are taken at a time.
@@ -42,6 +43,8 @@ MIN_ENTRIES: Final = 10
 MAX_WAIT_SECONDS: Final = 0.5
 TAKE_OVER_SECONDS: Final = 5.0
 MAX_BACKOFF_SECONDS: Final = 5.0
+# A turn, or one transaction of a large one, takes no longer than this; else something in it waits for ever.
+TURN_SECONDS: Final = 180.0
 FLEET_SECONDS: Final = 1.0
 # Verdicts are told at once; those that follow the first of a release closely are told together, so that the telling
 # does not hold up the taking in.
@@ -113,8 +116,11 @@ class Ingest:
         stop: threading.Event,
         now: Callable[[], datetime] = timezone.now,
         monotonic: Callable[[], float] = time.monotonic,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
+        """`beat` is called at each turn, and before each transaction."""
         self._stream = stream
+        self._beat = beat
         self._notify = notify
         self._stop = stop
         self._now = now
@@ -133,6 +139,7 @@ class Ingest:
     def run(self) -> None:
         """Turn until told to stop; an outage is waited out, and logged once."""
         while not self._stop.is_set():
+            self._beat()
             try:
                 self.round()
             except redis.RedisError as exc:
@@ -194,6 +201,7 @@ class Ingest:
             self._store_acceptable(reports[half:], ())
 
     def _store_reports(self, reports: Sequence[tuple[Entry, Report]], refused: Sequence[Refused]) -> None:
+        self._beat()
         now = self._now()
         batch = [report for _, report in reports]
         urgent = self._has_news(batch)
@@ -382,10 +390,13 @@ class Command(BaseCommand):
         stream = ReportStream(
             settings.REDIS_URL, stream=settings.REPORTS_STREAM, consumer=f"{socket.gethostname()}-{os.getpid()}"
         )
+        vitals = serve_vitals(needs=[reports_redis()])
+        pulse = vitals.pulse("ingest", within_seconds=TURN_SECONDS)
         notifier = live.Notifier()
         logger.info("ingest %s takes reports from %r", stream.consumer, settings.REPORTS_STREAM)
         try:
-            Ingest(stream, notify=notifier.notify, stop=stop).run()
+            vitals.begin()
+            Ingest(stream, notify=notifier.notify, stop=stop, beat=pulse.beat).run()
         finally:
             notifier.close()
             stream.close()

@@ -1,0 +1,79 @@
+"""`python -m controlplane.serve`: the console's server, which says that it will stop before it does."""
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from typing import Final
+
+import django
+import uvicorn
+from asgiref.sync import sync_to_async
+from django.core.exceptions import ImproperlyConfigured
+
+from controlplane.vitals import CONSOLE
+from dataplane.grace import GraceServer
+from dataplane.pulse import LOOK_SECONDS, Pulse
+
+# Live lines look things up in one thread that they all share; whatever one of them asks of PostgreSQL is short.
+SHARED_THREAD_SECONDS: Final = 60.0
+# Live lines are cut, and pages poll meanwhile; a request takes less.
+STOP_SECONDS: Final = 3
+
+
+class ConsoleServer(GraceServer):
+    """Looks, besides, whether the thread turns that all live lines share: pages have threads of their own."""
+
+    def __init__(self, config: uvicorn.Config, *, pulse: Pulse, grace_seconds: float) -> None:
+        super().__init__(config, announce=CONSOLE.drain, grace_seconds=grace_seconds)
+        self._pulse = pulse
+        self._watching: list[asyncio.Task[None]] = []
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As `GraceServer`'s."""
+        await super().startup(sockets)
+        self._watching = [asyncio.create_task(self._stamp()), asyncio.create_task(self._look())]
+
+    async def _stamp(self) -> None:
+        while True:
+            # Waits for its turn behind whatever the thread is busy with.
+            await sync_to_async(self._pulse.beat, thread_sensitive=True)()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _look(self) -> None:
+        while True:
+            CONSOLE.look()
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
+    try:
+        django.setup()
+    except ImproperlyConfigured as exc:
+        sys.exit(f"ballast: {exc}")
+    from django.conf import settings
+
+    logging.getLogger("uvicorn.error").setLevel(settings.LOG_LEVEL)
+    config = uvicorn.Config(
+        "controlplane.asgi:application",
+        host=settings.BIND,
+        port=settings.CONSOLE_PORT,
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+    pulse = CONSOLE.pulse("live lines", within_seconds=SHARED_THREAD_SECONDS)
+    server = ConsoleServer(config, pulse=pulse, grace_seconds=settings.DRAIN_GRACE_SECONDS)
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        pass
+    if not server.started:
+        sys.exit(3)
+
+
+if __name__ == "__main__":
+    main()
