@@ -1,7 +1,8 @@
 # One machine, one command. `make help` lists what there is; variables are in .env.example.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run stop clean native test test-native soak deep chaos-work engine fuzz check lint types contracts templates migrations capabilities packages audit
+.PHONY: help run stop clean native test test-native soak rabbitmq deep chaos-work engine fuzz check lint types contracts templates migrations \
+	capabilities packages audit manifests
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -25,11 +26,12 @@ help:
 	@echo "make native  compile the gateway's hot path; from then on, gateways of these sources run it (needs gcc)"
 	@echo "make test-native   what tests say of the data plane, of the compiled one"
 	@echo "make soak    a bad canary and a Black Friday from end to end, with nobody there; some minutes of traffic each"
+	@echo "make rabbitmq   Celery on a real RabbitMQ, which is found or installed, and started for the tests"
 	@echo "make deep    try approvals, roll-outs, releases, keys, quotas and work in many more orders; takes half an hour"
 	@echo "make chaos-work   durable work, and a redrive of 300 letters, while workers are killed; a quarter of an hour"
 	@echo "make engine  the probe beside a real llama.cpp on processors, stopped, wedged and killed; installs it (290 MB)"
 	@echo "make fuzz    ask API and gateway whatever anybody could send, at random, for as long as you like"
-	@echo "make check   lint, types, import contracts, templates, migrations, what routes ask of lanes, packages"
+	@echo "make check   lint, types, import contracts, templates, migrations, what routes ask of lanes, packages, manifests"
 
 # `make run ENGINE=1`: with a model server of its own and the probe beside it.
 run: $(VENV)/.installed $(if $(ENGINE),$(VENV)/.installed-engine)
@@ -51,11 +53,15 @@ native: $(VENV)/.installed-dev
 	@exec $(PY) -m launcher native
 
 test-native: native
-	exec env BALLAST_TEST_NATIVE=1 $(PY) -m pytest -n 3 --dist loadfile -m "not soak and not python_only" \
+	exec env BALLAST_TEST_NATIVE=1 $(PY) -m pytest -n 3 --dist loadfile -m "not soak and not engine and not rabbitmq and not python_only" \
 		tests/dataplane tests/contracts tests/end_to_end $(PYTEST_ARGS)
 
 soak: $(VENV)/.installed-dev
 	exec $(PY) -m pytest -m soak tests/end_to_end $(PYTEST_ARGS)
+
+rabbitmq: $(VENV)/.installed-dev
+	@BALLAST_RABBITMQ="$$($(PY) -m launcher rabbitmq)" && export BALLAST_RABBITMQ && \
+	exec $(PY) -m pytest -m rabbitmq tests/rabbitmq $(PYTEST_ARGS)
 
 deep: $(VENV)/.installed-dev
 	exec env HYPOTHESIS_PROFILE=deep $(PY) -m pytest tests/approvals/test_every_order.py \
@@ -71,7 +77,7 @@ engine: $(VENV)/.installed-engine $(VENV)/.installed-dev
 	exec $(PY) -m pytest -m engine -s tests/end_to_end/test_engine.py $(PYTEST_ARGS)
 
 # One target each, so that `make -k check` shows all that is wrong and `make types` only the types.
-check: lint types contracts templates migrations capabilities packages audit
+check: lint types contracts templates migrations capabilities packages audit manifests
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
@@ -104,8 +110,18 @@ fuzz: $(VENV)/.installed-dev
 	exec env FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),60) FUZZ_SEED=$(or $(FUZZ_SEED),$$(date +%s)) \
 		$(PY) -m pytest -s tests/fuzz tests/dataplane/gateway/test_fuzz.py $(PYTEST_ARGS)
 
+# What `kubectl apply -k` would send, against Kubernetes' own schemas; and the Dockerfile's words.
+manifests: $(VENV)/.installed-dev
+	@for overlay in one-node production; do \
+		$(VENV)/bin/kubectl kustomize deploy/kubernetes/overlays/$$overlay > $(VENV)/$$overlay.yaml && \
+		for version in 1.31.0 1.37.0; do \
+			$(VENV)/bin/kubernetes-validate --strict --quiet --no-warn -k $$version $(VENV)/$$overlay.yaml || exit 1; \
+		done || exit 1; \
+	done
+	$(VENV)/bin/hadolint Dockerfile
+
 # The .pth file puts the checkout on the path of this environment, whatever directory a tool is started from.
-$(VENV)/.installed: requirements.txt
+$(VENV)/.installed: requirements.txt requirements-production.txt
 	@[ -n "$(PYTHON)" ] && "$(PYTHON)" -c '$(IS_NEW_ENOUGH)' 2>/dev/null || { \
 		echo "ballast: needs Python 3.11 or newer; '$(or $(PYTHON),python3)' is $$($(or $(PYTHON),python3) --version 2>&1 || echo not there); name one: make PYTHON=/path/to/python3.12 run" >&2; \
 		exit 1; }

@@ -15,6 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 from controlplane.vitals import CONSOLE
 from dataplane.grace import GraceServer
 from dataplane.pulse import LOOK_SECONDS, Pulse
+from dataplane.quorum import publisher_settings
 
 # Live lines look things up in one thread that they all share; whatever one of them asks of PostgreSQL is short.
 SHARED_THREAD_SECONDS: Final = 60.0
@@ -56,6 +57,9 @@ def main() -> None:
         sys.exit(f"ballast: {exc}")
     from django.conf import settings
 
+    from controlplane.celery import app
+
+    app.conf.update(publisher_settings(settings.CELERY_BROKER_URL))
     logging.getLogger("uvicorn.error").setLevel(settings.LOG_LEVEL)
     config = uvicorn.Config(
         "controlplane.asgi:application",

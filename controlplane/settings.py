@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from django.core.exceptions import ImproperlyConfigured
 
 from controlplane.environment import Environment, forget_blank, is_loopback
+from dataplane.quorum import queue_settings
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Environment(os.environ)
@@ -193,7 +194,10 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_TASK_TIME_LIMIT = 300
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # A click must not hang because the broker is away: agents reconcile, and the beat pushes again.
+CELERY_BROKER_CONNECTION_TIMEOUT = 2
 CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_connect_timeout": 1, "socket_timeout": 5}
+# At a RabbitMQ: kept queues are quorum queues, and the time-outs have other names.
+globals().update({f"CELERY_{name.upper()}": value for name, value in queue_settings(CELERY_BROKER_URL).items()})
 CELERY_TASK_PUBLISH_RETRY = False
 # Durable work has workers of its own: what takes long, or kills them, keeps nobody from lapsing a bypass in time. So
 # has what is urgent of it: who is to be woken does not stand behind an eval.
@@ -384,7 +388,7 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
-STATIC_ROOT = DATA_DIR / "static"
+STATIC_ROOT = Path(env.text("BALLAST_STATIC_DIR", str(DATA_DIR / "static"))).resolve()
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "controlplane.static_files.CollectedFiles"},

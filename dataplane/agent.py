@@ -28,7 +28,7 @@ from celery import Celery
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from kombu.common import Broadcast
 
-from dataplane.broker import WORKER, EagerAMQP, announce_connections
+from dataplane.broker import NO_FIXUPS, WORKER, EagerAMQP, announce_connections
 from dataplane.celery_vitals import Consuming, watch_consumer
 from dataplane.documents import MalformedRelease, Node
 from dataplane.pulse import Pulse
@@ -366,7 +366,7 @@ def build_app(*, broker_url: str, receive: Callable[[object], object], on_connec
         receive: Takes a pushed envelope.
         on_connect: Called each time the worker begins to consume, at first and after every loss of the broker.
     """
-    app = Celery("ballast-dataplane", broker=broker_url, amqp=EagerAMQP, set_as_current=False)
+    app = Celery("ballast-dataplane", broker=broker_url, amqp=EagerAMQP, set_as_current=False, fixups=NO_FIXUPS)
     app.conf.update(
         task_queues=(Broadcast(PUSH_EXCHANGE),),
         task_default_queue=PUSH_EXCHANGE,

@@ -11,6 +11,9 @@ from kombu import Connection
 
 BROKER_RETRY_SECONDS: Final = 0.5
 
+# Where DJANGO_SETTINGS_MODULE is set, Celery would set Django up in any node, and with it the whole control plane.
+NO_FIXUPS: Final = ()
+
 # What every node is told: nothing is kept, and nothing is said that nobody listens to.
 WORKER: Final[Mapping[str, Any]] = {
     "task_ignore_result": True,

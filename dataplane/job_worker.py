@@ -24,11 +24,12 @@ import httpx
 from celery import Celery
 from celery.signals import worker_shutting_down
 
-from dataplane.broker import WORKER, EagerAMQP, announce_connections
+from dataplane.broker import NO_FIXUPS, WORKER, EagerAMQP, announce_connections
 from dataplane.celery_vitals import watch_consumer
 from dataplane.cursors import CursorKeys
 from dataplane.job_runner import LOST_SECONDS, JobRunner
 from dataplane.pulse import Pulse
+from dataplane.quorum import publisher_settings, queue_settings
 from dataplane.readiness import Dependency, postgres_answers
 from dataplane.settings import RunnerSettings
 from dataplane.stores.jobs import PostgresJobStore
@@ -76,8 +77,8 @@ def build_app(*, broker_url: str, run: Callable[[UUID], object], on_connect: Cal
         run: Tries the next job; is told of which job word came.
         on_connect: Called each time the worker begins to consume, at first and after every loss of the broker.
     """
-    app = Celery("ballast-jobs", broker=broker_url, amqp=EagerAMQP, set_as_current=False)
-    app.conf.update(_conf())
+    app = Celery("ballast-jobs", broker=broker_url, amqp=EagerAMQP, set_as_current=False, fixups=NO_FIXUPS)
+    app.conf.update(_conf(broker_url))
 
     @app.task(name=RUN_TASK, acks_late=False)  # see the module
     def run_job(job_id: str) -> None:
@@ -89,12 +90,12 @@ def build_app(*, broker_url: str, run: Callable[[UUID], object], on_connect: Cal
 
 def build_sender(broker_url: str) -> Celery:
     """What word is sent with: it gives up at once when the broker is away, since word is sent again anyway."""
-    app = Celery("ballast-jobs-sender", broker=broker_url, set_as_current=False)
-    app.conf.update(_conf(), task_publish_retry=False)
+    app = Celery("ballast-jobs-sender", broker=broker_url, set_as_current=False, fixups=NO_FIXUPS)
+    app.conf.update(_conf(broker_url) | {"task_publish_retry": False} | publisher_settings(broker_url))
     return app
 
 
-def _conf() -> dict[str, Any]:
+def _conf(broker_url: str) -> dict[str, Any]:
     return {
         **WORKER,
         "task_default_queue": QUEUE,
@@ -105,13 +106,15 @@ def _conf() -> dict[str, Any]:
             "socket_timeout": 10,
             "socket_keepalive": True,
         },
+        "worker_consumer": "dataplane.quorum:PlainConsumer",
+        **queue_settings(broker_url),
     }
 
 
 def send_word(sender: Celery, jobs: Sequence[UUID]) -> None:
     """Send word of jobs, in their order. Raises whatever the broker's client does; then some may have been sent."""
     for job in jobs:
-        sender.send_task(RUN_TASK, args=[str(job)], queue=QUEUE, expires=LOST_SECONDS, retry=False)
+        sender.send_task(RUN_TASK, args=[str(job)], queue=QUEUE, expires=LOST_SECONDS)
 
 
 def run_jobs(settings: RunnerSettings, *, keys: CursorKeys) -> None:

@@ -1,4 +1,4 @@
-"""`python -m launcher run|stop|clean|chromium|native`: what the Makefile calls."""
+"""`python -m launcher run|stop|clean|chromium|rabbitmq|native`: what the Makefile calls."""
 
 import argparse
 import os
@@ -10,6 +10,7 @@ from launcher.environment import read_data_dir
 from launcher.errors import LauncherError
 from launcher.native import build
 from launcher.places import Places
+from launcher.rabbitmq import find_or_install_rabbitmq
 from launcher.run import run
 from launcher.stop import clean, stop
 
@@ -26,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("clean", help="stop the copy and remove its data directory")
     commands.add_parser("chromium", help="print the path of a Chromium for the tests, installing one if need be")
     commands.add_parser("native", help="compile the data plane's hot path")
+    commands.add_parser("rabbitmq", help="print where RabbitMQ's scripts are, installing it if need be")
     parsed = parser.parse_args(arguments)
     project = parsed.project.resolve()
     if parsed.command == "run":
@@ -36,6 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         if parsed.command == "native":
             build(project=project, out=sys.stdout)
+            return 0
+        if parsed.command == "rabbitmq":
+            print(find_or_install_rabbitmq(os.environ))
             return 0
         places = Places(read_data_dir(os.environ, project=project))
         if parsed.command == "stop":

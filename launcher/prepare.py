@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 
 SOURCES = ("controlplane", "dataplane", "fixtures", "static")
-SINGLE_FILES = ("manage.py", "requirements.txt")
+SINGLE_FILES = ("manage.py", "requirements.txt", "requirements-production.txt")
 
 
 def _files(project: Path) -> Iterator[Path]:

@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from controlplane.work import deaths
 from dataplane.deadletters import Category, Failure, shortened
+from dataplane.quorum import WithoutDelays
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +24,8 @@ _PARTS: Final = 3  # of a body in Celery's protocol 2: arguments, keyword argume
 
 class Consumer(CeleryConsumer):
     """See the module. Celery's setting `worker_consumer` names it."""
+
+    Blueprint = WithoutDelays
 
     def create_task_handler(self, *arguments: Any, **named: Any) -> Any:
         """Look into each message before its task is asked for: Celery leaves that to a child process, in which a body

@@ -114,7 +114,7 @@ def send_word(*, words: int = 1, seconds: float = WORD_SECONDS, is_urgent: bool 
     try:
         for _ in range(words):
             task = RUN_URGENT_TASK if is_urgent else RUN_TASK
-            celery_app.send_task(task, expires=seconds, retry=False, ignore_result=True)
+            celery_app.send_task(task, expires=seconds, ignore_result=True)
     except Exception as exc:  # noqa: BLE001 - kombu raises whatever its transport raises
         logger.info("word of work cannot be sent, the sweep will: %s: %s", type(exc).__name__, exc)
         return False

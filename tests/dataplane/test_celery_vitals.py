@@ -13,6 +13,7 @@ import time
 import pytest
 from celery import Celery
 
+from dataplane import agent, job_worker
 from tests.ports import pick_port
 
 WAIT_SECONDS = 60
@@ -105,3 +106,14 @@ def test_consumer_without_a_broker_is_alive_and_not_ready(node):
     assert (away[0], away[1]["loops"]["consumer"]["within_seconds"]) == (200, None)
     await_status(port, "/readyz", 200)
     await_status(port, "/livez", 200)
+
+
+def test_nodes_of_the_data_plane_set_no_django_up(monkeypatch):
+    """Where its settings are named, as they are for every process of one machine, Celery would do so by itself."""
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "controlplane.settings")
+    url = "memory://"
+
+    agent_app = agent.build_app(broker_url=url, receive=lambda _: None, on_connect=lambda: None)
+    jobs_app = job_worker.build_app(broker_url=url, run=lambda _: None, on_connect=lambda: None)
+
+    assert [list(app._fixups) for app in (agent_app, jobs_app, job_worker.build_sender(url))] == [[], [], []]

@@ -21,6 +21,7 @@ import psycopg
 from celery import Celery
 from kombu import Connection, Exchange, Queue
 
+from dataplane.quorum import QUORUM, is_rabbitmq
 from launcher.postgres import wait_until
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -167,7 +168,13 @@ class Chaos:
     def _send(self, task: str, *arguments: Any) -> None:
         # By a connection of its own: an environment variable would be stronger than the application's setting.
         with Connection(self._broker_url, connect_timeout=5) as broker:
-            self._sender.send_task(task, args=arguments, queue=CONTROL_QUEUE, connection=broker, retry=False)
+            queue = self._queue(CONTROL_QUEUE)
+            self._sender.send_task(task, args=arguments, queue=queue, connection=broker, retry=False)
+
+    def _queue(self, name: str) -> Queue:
+        """As the workers declare it: another kind would be refused."""
+        arguments = QUORUM if is_rabbitmq(self._broker_url) else None
+        return Queue(name, Exchange(name, type="direct"), routing_key=name, queue_arguments=arguments)
 
     def send_bad_message(self, number: int) -> None:
         """Put something on the workers' queue that nobody can read."""
@@ -180,7 +187,7 @@ class Chaos:
                 body,
                 exchange=Exchange(WORK_QUEUE, type="direct"),
                 routing_key=WORK_QUEUE,
-                declare=[Queue(WORK_QUEUE, Exchange(WORK_QUEUE, type="direct"), routing_key=WORK_QUEUE)],
+                declare=[self._queue(WORK_QUEUE)],
                 content_type=content_type,
                 content_encoding="binary" if content_type.endswith("serialize") else "utf-8",
                 headers={**headers, **more},

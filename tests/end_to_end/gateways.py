@@ -207,7 +207,9 @@ class Gateways:
         tiers: Mapping[str, str] = MappingProxyType({}),
         sections: Mapping[str, Any] = MappingProxyType({}),
         runners: int = 0,
+        broker_url: str | None = None,
     ) -> None:
+        """`broker_url` is by what runners hear of jobs; without one it is the Redis of all."""
         self.database_url = database_url or ""
         self.redis = OwnRedis(directory / "redis")
         self.simulator_url = f"http://{HOST}:{pick_port()}"
@@ -219,6 +221,7 @@ class Gateways:
         self._routing = routing(self.simulator_url)
         self._processes = processes
         self._runners = runners
+        self._broker_url = broker_url
         self._children: list[subprocess.Popen[bytes]] = []
         self._gateway_children: dict[int, subprocess.Popen[bytes]] = {}
         self._runner_children: dict[int, subprocess.Popen[bytes]] = {}
@@ -365,6 +368,7 @@ class Gateways:
             "BALLAST_SIMULATOR_PORT": self.simulator_url.rpartition(":")[2],
             "REDIS_URL": self.redis.url,
             "DATABASE_URL": self.database_url,
+            "CELERY_BROKER_URL": self._broker_url or self.redis.url,
         } | {_variable(account): secret_of(account) for account in self._routing["accounts"]}
         self._environment = environment
         ends, self._lifeline = os.pipe()
