@@ -107,6 +107,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "rung.stood_down": ("Stood {target} down from rung {rung}", "good", "arrow-down"),
     "rung.ordered_on_host": ("Rung {rung} of {target} was ordered on a host", "bad", "terminal"),
     "release.cut": ("Cut {target}", "info", "broadcast"),
+    "release.resumed": ("Resumed above {target} after a restore", "bad", "arrow-repeat"),
     "release.rolled_back": ("Rolled back to {target}", "bad", "arrow-counterclockwise"),
     "operator.created": ("Created operator {target}", "off", "people"),
     "operator.activated": ("Let {target} in again", "good", "people"),

@@ -29,3 +29,9 @@ class UnservableRelease(ReleaseError):
     """What was decided does not make a release that workers would accept; nothing was changed."""
 
     code = "unservable_release"
+
+
+class NothingToResume(ReleaseError):
+    """What workers have seen is no newer than the current release."""
+
+    code = "nothing_to_resume"

@@ -12,7 +12,7 @@ from kombu import Exchange
 
 from controlplane.audit import operations as audit
 from controlplane.celery import app as celery_app
-from controlplane.releases.errors import NothingToRollBack, UnservableRelease
+from controlplane.releases.errors import NothingToResume, NothingToRollBack, UnservableRelease
 from controlplane.releases.models import Ack, Release, Worker
 from controlplane.releases.sections import all_sections, mistakes_in
 from controlplane.releases.signing import signing_key
@@ -56,11 +56,15 @@ def publish_on_commit(*, reason: str, actor: Any, now: datetime) -> None:
         pending.reasons.append(reason)
 
 
-def cut_release(*, reason: str, actor: Any, now: datetime, restores: int | None = None) -> Release | None:
+def cut_release(
+    *, reason: str, actor: Any, now: datetime, restores: int | None = None, above: int = 0
+) -> Release | None:
     """Compile, sign and store the next release inside the operation under way; it takes the place of a pending one.
 
     The chain's lock makes releases linear: whoever comes second compiles on top of the first.
 
+    Args:
+        above: Its revision is higher than this one, and it is cut whatever the current release carries.
     Returns:
         The release; None when the state is already exactly what the current release carries.
     Raises:
@@ -72,9 +76,10 @@ def cut_release(*, reason: str, actor: Any, now: datetime, restores: int | None 
     audit.hold_chain()
     latest = current_release()
     sections = {section.name: section.compile() for section in all_sections()}
-    if latest is not None and latest.content["sections"] == sections:
+    last = latest.revision if latest else 0
+    if latest is not None and latest.content["sections"] == sections and above <= last:
         return None
-    revision = latest.revision + 1 if latest else 1
+    revision = max(last, above) + 1
     facts = {"reason": reason, "restores": restores}
     audit.record("release.cut", actor=actor, target=f"release:{revision}", at=now, data=facts)
     seq, head_hash = audit.head()
@@ -180,13 +185,45 @@ def push(release: Release) -> bool:
             exchange_type=PUSH_EXCHANGE.type,  # else Celery puts the message into its own default queue
             routing_key="",
             declare=[PUSH_EXCHANGE],
-            retry=False,
             ignore_result=True,
         )
     except Exception:  # kombu raises whatever its transport raises
         logger.warning("push of r%s failed; agents will fetch it", release.revision, exc_info=True)
         return False
     return True
+
+
+@audit.operation
+def resume_after_restore(*, seen: Servable, actor: Any, reason: str, now: datetime) -> Release:
+    """Go on after the database was restored from a backup: cut what it says now as a release that is newer than `seen`,
+    the newest release that any worker has. Workers refuse every other, since a revision never comes twice.
+
+    The record says what is gone: how far the restored one reached, and the head that `seen` carries.
+
+    Raises:
+        NothingToResume: the current release is as new as `seen`, so nothing was lost that workers know of.
+    """
+    latest = current_release()
+    last = latest.revision if latest else 0
+    if last >= seen.revision:
+        raise NothingToResume(f"r{last} is current, and workers have seen r{seen.revision} at most")
+    head_seq, _ = audit.head()
+    audit.record(
+        "release.resumed",
+        actor=actor,
+        target=f"release:{seen.revision}",
+        at=now,
+        data={
+            "reason": reason,
+            "digest": seen.digest,
+            "restored_revision": last,
+            "restored_head": head_seq,
+            "lost_head": {"seq": seen.audit_seq, "hash": seen.audit_hash},
+        },
+    )
+    release = cut_release(reason=f"resumed after a restore: {reason}", actor=actor, now=now, above=seen.revision)
+    assert release is not None  # noqa: S101 - for the type checker: nothing unchanged is above what is current
+    return release
 
 
 def push_latest(*, now: datetime) -> bool:
