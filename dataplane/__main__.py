@@ -321,8 +321,6 @@ def _gateway_process(environment: Environment, arguments: argparse.Namespace) ->
     from dataplane.credentials import SecretStore
     from dataplane.process import run_gateway
 
-    # SIGABRT, which the supervisor sends a process that is wedged, says where it was.
-    faulthandler.enable()
     listener = socket.socket(fileno=arguments.listener)
     run_gateway(
         gateway_settings(environment, slot=arguments.slot),
@@ -353,6 +351,15 @@ def _shadow(environment: Environment) -> None:
     from dataplane.shadow.process import run_shadow
 
     run_shadow(shadow_settings(environment), secrets=SecretStore(environment.snapshot()))
+
+
+def _keep(environment: Environment, arguments: argparse.Namespace) -> None:
+    from dataplane.keeper import keep
+
+    health = environment.health_address()
+    if health is None:
+        raise BadVariable("BALLAST_HEALTH_PORT", "not set; a process that is kept is asked there whether it turns")
+    keep(arguments.kept, health=health)
 
 
 def _simulator(environment: Environment) -> None:
@@ -433,6 +440,10 @@ def main(argv: Sequence[str] | None = None, variables: Mapping[str, str] | None 
     commands.add_parser("jobs", help="runs jobs, one or more per fleet")
     commands.add_parser("shadow", help="asks candidate lanes again what callers asked, one per host")
     commands.add_parser("simulator", help="the provider simulator, for demo and tests")
+    keeps = commands.add_parser(
+        "keep", help="runs agent or shadow, again and again, where a gateway must not miss them"
+    )
+    keeps.add_argument("kept", choices=("agent", "shadow"))
     _add_emergency_commands(commands)
     add_probe_commands(commands)
     _add_verify_audit(commands)
@@ -460,6 +471,8 @@ def main(argv: Sequence[str] | None = None, variables: Mapping[str, str] | None 
                 _simulator(environment)
             case "verify-audit":
                 _verify_audit(arguments)
+            case "keep":
+                _keep(environment, arguments)
             case "engage" | "stand-down" | "orders":
                 _emergency(environment, arguments)
             case "probe" | "probe-yaml":
@@ -473,4 +486,6 @@ def main(argv: Sequence[str] | None = None, variables: Mapping[str, str] | None 
 
 
 if __name__ == "__main__":
+    # SIGABRT, which whoever keeps a process sends it when it is wedged, says where it was.
+    faulthandler.enable()
     sys.exit(main())

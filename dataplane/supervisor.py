@@ -170,6 +170,8 @@ class Supervisor:
         drain_seconds: float,
         restart_seconds: float,
         wedged_seconds: float = WEDGED_SECONDS,
+        unstarted_seconds: float = UNSTARTED_SECONDS,
+        kind: str = "gateway",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._processes = processes
@@ -178,6 +180,8 @@ class Supervisor:
         self._restart_seconds = restart_seconds
         self._clock = clock
         self._wedged_seconds = wedged_seconds
+        self._unstarted_seconds = unstarted_seconds
+        self._kind = kind
         self._patience = Patience()
         self._slots: dict[int, _Slot] = {}
         self._failures: dict[int, int] = {}
@@ -208,7 +212,8 @@ class Supervisor:
             pause = min(self._restart_seconds * 2 ** max(failures - 1, 0), MAX_RESTART_SECONDS) if failures else 0.0
             self._due[slot] = now + pause
             log.error(
-                "gateway %d (pid %d) ended with %d after %.1f s; restart in %.1f s",
+                "%s %d (pid %d) ended with %d after %.1f s; restart in %.1f s",
+                self._kind,
                 slot,
                 child.pid,
                 status,
@@ -225,19 +230,20 @@ class Supervisor:
         child = one.child
         if one.aborted_at is not None:
             if now - one.aborted_at >= ABORT_SECONDS:
-                log.error("gateway %d (pid %d) does not end by itself and is killed", slot, child.pid)
+                log.error("%s %d (pid %d) does not end by itself and is killed", self._kind, slot, child.pid)
                 child.send_signal(signal.SIGKILL)
                 one.aborted_at = now  # once in a while again, should it be in a call that nothing ends
             return
         beats = child.beats()
         silent_seconds = one.watch.look(beats, now=now)
-        if silent_seconds < (self._wedged_seconds if beats else UNSTARTED_SECONDS) or not self._patience.is_due(
+        if silent_seconds < (self._wedged_seconds if beats else self._unstarted_seconds) or not self._patience.is_due(
             now=now
         ):
             return
         self._patience.note(now=now)
         log.error(
-            "gateway %d (pid %d) is wedged: its event loop has not turned for %.0f s; where it is stands below",
+            "%s %d (pid %d) is wedged: its event loop has not turned for %.0f s; where it is stands below",
+            self._kind,
             slot,
             child.pid,
             silent_seconds,
@@ -260,7 +266,7 @@ class Supervisor:
             wake(remaining)
         for slot, child in children.items():
             if child.poll() is None:
-                log.error("gateway %d (pid %d) did not drain in time and is killed", slot, child.pid)
+                log.error("%s %d (pid %d) did not drain in time and is killed", self._kind, slot, child.pid)
                 child.send_signal(signal.SIGKILL)
             child.wait()
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
+from dataplane import readiness
 from dataplane.readiness import (
     FRESH_SECONDS,
     OK,
@@ -62,6 +65,29 @@ def test_each_is_asked_once_a_second_however_often_the_process_is(clock):
     dependencies.look()
 
     assert asked.times == 2
+
+
+def test_who_answers_nothing_keeps_no_probe_waiting_and_is_asked_once(clock, monkeypatch):
+    """A name that nobody resolves, say: the probe is answered, by what the others said, and no thread is piled on
+    another.
+    """
+    monkeypatch.setattr(readiness, "WAIT_SECONDS", 0.05)
+    never, times = threading.Event(), []
+
+    def hang():
+        times.append(1)
+        never.wait()
+        return OK
+
+    dependencies = Dependencies(needs(needed=Asked(), other=hang), clock=clock.now)
+    first = dependencies.look()
+    clock.advance(FRESH_SECONDS)
+    dependencies.look()
+
+    assert first[0]
+    assert first[1]["other"]["state"] == "no answer yet"
+    assert len(times) == 1
+    never.set()
 
 
 @pytest.mark.parametrize(
