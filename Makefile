@@ -94,6 +94,7 @@ templates: $(VENV)/.installed-dev
 
 migrations: $(VENV)/.installed-dev
 	env $(CHECK_ENV) $(PY) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
+	env $(CHECK_ENV) $(PY) -W ignore::RuntimeWarning manage.py check_migrations
 
 capabilities: $(VENV)/.installed-dev
 	env $(CHECK_ENV) $(PY) -W ignore::RuntimeWarning manage.py check_capabilities

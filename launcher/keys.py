@@ -55,6 +55,22 @@ def keep_payload_keys(path: Path) -> None:
         write_private(path, base64.b64encode(secrets.token_bytes(32)) + b"\n")
 
 
+def make_keys(directory: Path) -> str:
+    """Make every key that a deployment of several hosts needs, in files of the names that they have there; what is
+    there already stays. Returns the signing key's id.
+
+    Raises:
+        LauncherError: a file that is there cannot be understood.
+    """
+    private_directory(directory)
+    keep_payload_keys(directory / "payload-keys")
+    # The same shape: one line, 32 random bytes in base64.
+    keep_payload_keys(directory / "cursor-keys")
+    for name in ("secret-key", "agent-token"):
+        keep_secret(directory / name)
+    return keep_signing_key(directory / "release-signing.pem", directory / "trusted-keys.json")
+
+
 def key_id_of(raw_public_key: bytes) -> str:
     """Return a signing key's name: the first 16 hex digits of SHA-256 over the raw 32-byte public key."""
     return hashlib.sha256(raw_public_key).hexdigest()[:16]

@@ -11,8 +11,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from dataplane.release import parse_trusted_keys
+from dataplane.stores.cursor_keys import read_cursor_keys
 from launcher.errors import LauncherError
-from launcher.keys import keep_secret, keep_signing_key
+from launcher.keys import keep_secret, keep_signing_key, make_keys
 
 
 def test_the_signing_key_is_made_once_and_trusted(tmp_path: Path) -> None:
@@ -87,3 +89,24 @@ def test_a_secret_is_kept(tmp_path: Path) -> None:
     assert len(bytes.fromhex(secret)) == 32
     assert keep_secret(path) == secret
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_keys_of_a_deployment_are_made_once_and_understood_by_those_who_read_them(tmp_path: Path) -> None:
+    """A second time changes nothing; workers trust the signing key, and gateways read the cursor keys."""
+    directory = tmp_path / "keys"
+    key_id = make_keys(directory)
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+
+    assert make_keys(directory) == key_id
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+    assert set(before) == {
+        "release-signing.pem",
+        "trusted-keys.json",
+        "payload-keys",
+        "cursor-keys",
+        "secret-key",
+        "agent-token",
+    }
+    assert set(parse_trusted_keys(before["trusted-keys.json"])) == {key_id}
+    read_cursor_keys(directory / "cursor-keys")
+    assert all(path.stat().st_mode & 0o077 == 0 for path in directory.iterdir())
