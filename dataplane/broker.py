@@ -12,7 +12,7 @@ from kombu import Connection
 BROKER_RETRY_SECONDS: Final = 0.5
 
 # Where DJANGO_SETTINGS_MODULE is set, Celery would set Django up in any node, and with it the whole control plane.
-NO_FIXUPS: Final = ()
+NO_FIXUPS: Final[list[str]] = []
 
 # What every node is told: nothing is kept, and nothing is said that nobody listens to.
 WORKER: Final[Mapping[str, Any]] = {

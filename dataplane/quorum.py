@@ -54,7 +54,7 @@ def publisher_settings(broker_url: str) -> dict[str, Any]:
     return settings
 
 
-class WithoutDelays(Consumer.Blueprint):
+class WithoutDelays(Consumer.Blueprint):  # type: ignore[misc, valid-type]  # the stubs say it is a variable
     """The steps of Celery's consumer but the one that makes queues to wait in."""
 
     default_steps = [step for step in Consumer.Blueprint.default_steps if "delayed_delivery" not in step]

@@ -54,6 +54,7 @@ SECRETS = {
     "ballast-redis": DJANGO | {"gateway"},
     "ballast-broker": DJANGO | {"gateway", "jobs"},
     "ballast-object-store": {"console", "worker", "work"},
+    "ballast-qdrant": {"console", "gateway", "indexer", "worker", "work"},
     "ballast-sources": {"capture", "worker", "work"},
     "ballast-oidc": {"console"},
     "ballast-mail": {"console", "worker", "work", "urgent"},
@@ -89,7 +90,8 @@ def test_every_variable_is_set_or_left_out_for_a_reason(name):
 
     assert listed - told - set(LEFT_OUT) == set()
     assert told & set(LEFT_OUT) == set()
-    assert told - listed == {"PYTHONUNBUFFERED"}
+    # The second is what BALLAST_QDRANT_KEY refers to.
+    assert told - listed == {"PYTHONUNBUFFERED", "QDRANT_API_KEY"}
 
 
 @each_overlay
