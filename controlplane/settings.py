@@ -168,6 +168,15 @@ TEMPLATES = [
 DATABASES = {"default": env.postgresql("DATABASE_URL")}
 DATABASES["default"]["CONN_MAX_AGE"] = 60
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+# A server that says nothing any more, because its machine or the way there is gone, holds nobody for minutes: whoever
+# waits for it would look wedged, and a restart mends nothing. The address may say otherwise.
+DATABASES["default"]["OPTIONS"] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+} | DATABASES["default"].get("OPTIONS", {})
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 CACHES = {
     "default": {

@@ -1,5 +1,10 @@
 """Every process that serves nobody answers probes where it is told to: really started, and really stopped."""
 
+import contextlib
+import os
+import signal
+from types import MappingProxyType
+
 import httpx
 import pytest
 
@@ -10,6 +15,8 @@ pytestmark = pytest.mark.end_to_end
 
 DATA_PLANE = ("agent", "jobs", "shadow")
 CONTROL_PLANE = ("ingest", "capture", "indexer", "worker", "work", "urgent", "beat")
+# Longer than any test takes.
+GRACE = MappingProxyType({"BALLAST_DRAIN_GRACE": "300"})
 PATHS = ("/livez", "/startupz", "/readyz")
 
 
@@ -24,9 +31,10 @@ def stack(ports, data_dir):
     """All of them, with a broker that can go by itself, and what they need."""
     with Stack(
         data_dir,
-        processes=("console", *DATA_PLANE, *CONTROL_PLANE),
+        processes=("console", "gateway", *DATA_PLANE, *CONTROL_PLANE),
         own_broker=True,
-        own_variables={name: {"BALLAST_HEALTH_PORT": str(port)} for name, port in ports.items()},
+        own_variables={name: {"BALLAST_HEALTH_PORT": str(port)} for name, port in ports.items()}
+        | dict.fromkeys(("console", "gateway"), GRACE),
     ) as stack:
         stack.wait_ready()
         yield stack
@@ -90,3 +98,37 @@ def test_without_postgresql_all_live_and_agents_and_shadows_are_ready(stack, por
     stack.start("postgres")
     stack.wait_answering("postgres")
     await_statuses(stack, ports, ports, [200, 200, 200], "all are ready again")
+
+
+def test_thread_that_live_lines_share_is_watched(stack):
+    """It turns, and the console says so."""
+    body = httpx.get(f"{stack.console_url}/livez", timeout=ANSWER_SECONDS).json()
+
+    assert (body["status"], list(body["loops"])) == ("ok", ["live lines"])
+
+
+@pytest.mark.parametrize("name", ["console", "gateway"])
+def test_server_that_is_told_to_stop_is_not_ready_and_serves_on(stack, name):
+    """Every process of it, whichever is asked: 503 at /readyz, alive, and requests are answered as before."""
+    url, served = {
+        "console": (stack.console_url, "/accounts/login/"),
+        "gateway": (stack.gateway_url, "/v1/models"),
+    }[name]
+    headers = {"authorization": "Bearer bk-demo-acme"}
+
+    def statuses():
+        return [
+            httpx.get(f"{url}{path}", headers=headers, timeout=ANSWER_SECONDS).status_code
+            for path in ("/livez", "/readyz", served)
+        ]
+
+    before = statuses()
+    os.kill(stack.pid(name), signal.SIGTERM)
+    stack.wait_for(lambda: all(statuses() == [200, 503, 200] for _ in range(5)), f"{name} drains")
+    children = stack.gateway_pids() if name == "gateway" else []
+    stack.kill(name)
+    for child in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+
+    assert before == [200, 200, 200]
