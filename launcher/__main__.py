@@ -1,4 +1,4 @@
-"""`python -m launcher run|stop|clean|keys|chromium|rabbitmq|native`: what the Makefile calls."""
+"""`python -m launcher run|stop|clean|manage|keys|chromium|rabbitmq|native`: what the Makefile calls."""
 
 import argparse
 import os
@@ -9,6 +9,7 @@ from launcher.chromium import find_or_install_chromium
 from launcher.environment import read_data_dir
 from launcher.errors import LauncherError
 from launcher.keys import make_keys
+from launcher.manage import manage
 from launcher.native import build
 from launcher.places import Places
 from launcher.rabbitmq import find_or_install_rabbitmq
@@ -27,6 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("stop", help="stop the running copy of this data directory")
     commands.add_parser("clean", help="stop the copy and remove its data directory")
     commands.add_parser("chromium", help="print the path of a Chromium for the tests, installing one if need be")
+    manages = commands.add_parser("manage", help="a management command, told what the processes of this copy are told")
+    manages.add_argument("arguments", nargs=argparse.REMAINDER)
     keys = commands.add_parser("keys", help="make the keys and secrets of a deployment of several hosts")
     keys.add_argument("directory", type=Path, help="where to; what is there already stays")
     commands.add_parser("native", help="compile the data plane's hot path")
@@ -42,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
         if parsed.command == "native":
             build(project=project, out=sys.stdout)
             return 0
+        if parsed.command == "manage":
+            return manage(parsed.arguments, project=project, environ=os.environ)
         if parsed.command == "keys":
             print(f"signing key {make_keys(parsed.directory)}, and the others, in {parsed.directory}")
             return 0

@@ -11,10 +11,11 @@ from typing import TextIO
 from honcho.environ import parse_procfile
 
 from launcher.engine import require_engine
-from launcher.environment import Settings, child_variables, read_settings, read_variables
+from launcher.environment import Settings, read_settings, read_variables
 from launcher.errors import LauncherError, StopRequested
 from launcher.interrupts import Interrupts
-from launcher.keys import keep_payload_keys, keep_secret, keep_signing_key
+from launcher.keys import keep_payload_keys, keep_signing_key
+from launcher.manage import PAYLOAD_KEYS, variables_of
 from launcher.outside import place_of, require_broker, require_database, require_redis
 from launcher.places import Places
 from launcher.ports import recall_port, require_free
@@ -45,9 +46,9 @@ STOP_RANK_REDIS, STOP_RANK_POSTGRES = 8, 9
 # A gateway outside the demo is not ready for some seconds first, and then gives its streams 30.
 GRACE_SECONDS: Mapping[str, float] = {"gateway": 45.0, "postgres": 30.0}
 GRACE_SECONDS_OTHERS = 10.0
-PAYLOAD_KEYS = "payload-keys"
 EMBEDDER_HOST = "127.0.0.1"  # whatever else is bound to: it asks nobody for a key, and speaks IPv4 only
-PROBED = {"console": "/readyz", "gateway": "/readyz"}
+PROBED = ("console", "gateway")
+READY, STARTED = "/readyz", "/startupz"
 
 
 def run(*, project: Path, environ: Mapping[str, str], out: TextIO, errors: TextIO) -> int:
@@ -222,17 +223,7 @@ class _Copy:
             )
 
     def _variables(self, *, database_url: str, redis_url: str) -> dict[str, str]:
-        settings, places = self._settings, self._places
-        return child_variables(
-            settings,
-            database_url=database_url,
-            redis_url=redis_url,
-            secret_key=settings.secret_key or keep_secret(places.secrets / "secret-key"),
-            agent_token=settings.agent_token or keep_secret(places.secrets / "agent-token"),
-            signing_key_file=settings.signing_key_file or places.keys / "release-signing.pem",
-            trusted_keys_file=settings.trusted_keys_file or places.keys / "trusted-keys.json",
-            payload_keys_file=settings.payload_keys_file or places.keys / PAYLOAD_KEYS,
-        )
+        return variables_of(self._settings, self._places, database_url=database_url, redis_url=redis_url)
 
     def _prepare(self, environment: Mapping[str, str], *, database_url: str, key_id: str) -> None:
         demo = self._settings.demo
@@ -303,24 +294,28 @@ class _Copy:
         answers = {name: Readiness(False, "was not asked") for name in names}
         next_probe_at = 0.0
 
+        # Outside the demo nobody has decided yet what is served: that is for the people whom a running console lets in.
+        path = READY if self._settings.demo else STARTED
+
         def all_ready() -> bool:
             nonlocal next_probe_at
             if time.monotonic() >= next_probe_at:
                 for name in names:
                     if not answers[name].is_ready:
-                        answers[name] = probe(bases[name] + PROBED[name])
+                        answers[name] = probe(bases[name] + path)
                 next_probe_at = time.monotonic() + PROBE_PAUSE_SECONDS
             return all(answer.is_ready for answer in answers.values())
 
         with self._progress.step("Waiting for") as outcome:
-            outcome.text = f"{' and '.join(names)} ready" if names else "nothing"
+            word = "ready" if self._settings.demo else "started"
+            outcome.text = f"{' and '.join(names)} {word}" if names else "nothing"
             if self._supervisor.watch(until=all_ready, deadline=time.monotonic() + READY_SECONDS):
                 return
             self._interrupts.check()
             late = [name for name in names if not answers[name].is_ready]
             for name in late:
                 self._progress.show_tail(name, self._places.log_of(name))
-            details = "; ".join(f"{name}: GET {bases[name]}{PROBED[name]} {answers[name].said}" for name in late)
+            details = "; ".join(f"{name}: GET {bases[name]}{path} {answers[name].said}" for name in late)
             raise LauncherError(f"not ready after {READY_SECONDS:.0f} s: {details}")
 
 

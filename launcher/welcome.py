@@ -56,7 +56,12 @@ def welcome(settings: Settings) -> str:
             *(f"    {line}".rstrip() for line in sdk_snippet(settings.local_gateway).splitlines()),
         ]
     else:
-        command = ".venv/bin/python manage.py create_admin --username you --email you@example.com"
-        lines += ["", f"Demo mode is off. The first operator: {command}"]
+        command = ".venv/bin/python -m launcher manage"
+        lines += [
+            "",
+            "Demo mode is off. Once, for the first operator and the first approval policy:",
+            f"    {command} create_admin --username you --email you@example.com",
+            f"    {command} bootstrap_policy --actor you",
+        ]
     lines += ["", f"Logs are in {settings.data_dir / 'logs'}. Ctrl-C stops everything."]
     return "\n".join(lines)

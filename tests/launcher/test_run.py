@@ -1,13 +1,17 @@
 """`make run`, seen from outside: real servers, a small Procfile, signals, and nothing left behind."""
 
+import json
 import os
 import signal
 import socket
+import subprocess
 import urllib.request
 from collections.abc import Iterator
 
 import psutil
+import psycopg
 import pytest
+import redis
 
 from launcher.postgres import wait_until
 from launcher.record import wait_gone
@@ -232,3 +236,24 @@ def test_children_of_a_killed_launcher_die_with_it(project: FakeProject) -> None
     launcher.wait()
 
     assert wait_gone(children, seconds=STOP_SECONDS) == []
+
+
+def test_management_commands_are_told_what_the_processes_are(running: FakeProject) -> None:
+    """Addresses and secrets that the copy has made for itself, which a person knows none of: with them PostgreSQL and
+    Redis let us in.
+    """
+    told = running.directory / "told.json"
+    (running.directory / "manage.py").write_text(
+        f"import json, os, sys; json.dump([sys.argv[1:], dict(os.environ)], open({str(told)!r}, 'w')); sys.exit(7)"
+    )
+
+    done = subprocess.run(
+        [*running.command("manage"), "create_admin", "--username", "you"], env=running.environment, check=False
+    )
+
+    arguments, variables = json.loads(told.read_text())
+    assert (done.returncode, arguments) == (7, ["create_admin", "--username", "you"])
+    psycopg.connect(variables["DATABASE_URL"], connect_timeout=60).close()
+    with redis.Redis.from_url(variables["REDIS_URL"]) as client:
+        assert client.ping()
+    assert len(variables["BALLAST_SECRET_KEY"]) >= 32

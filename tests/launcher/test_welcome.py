@@ -22,4 +22,4 @@ def test_outside_the_demo_no_demo_account_is_offered(tmp_path: Path) -> None:
     words = welcome(read_settings({"BALLAST_DEMO": "false"}, project=tmp_path))
 
     assert "ballast-demo" not in words
-    assert "create_admin" in words
+    assert "launcher manage create_admin" in words
