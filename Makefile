@@ -66,7 +66,7 @@ rabbitmq: $(VENV)/.installed-dev
 deep: $(VENV)/.installed-dev
 	exec env HYPOTHESIS_PROFILE=deep $(PY) -m pytest tests/approvals/test_every_order.py \
 		tests/contracts/test_idempotency_in_every_order.py tests/contracts/test_quota_in_every_order.py \
-		tests/work/test_every_order.py $(PYTEST_ARGS)
+		tests/work/test_every_order.py tests/dataplane/health/test_every_order.py $(PYTEST_ARGS)
 
 chaos-work: $(VENV)/.installed-dev
 	$(PY) -m benchmarks.durable_work

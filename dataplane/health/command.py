@@ -34,7 +34,8 @@ class BadArgument(Exception):
 @dataclass(frozen=True, slots=True)
 class ProbeSettings:
     """One sidecar. `model` empty: the first that the engine lists. `mirror` is an http(s) address or a path that has to
-    exist; empty: none. `api_key` is shown to the engine.
+    exist; empty: none. `api_key` is shown to the engine. `gpus` are the engine's: see `nvml.chosen_gpus`; empty:
+    all that are seen.
     """
 
     engine: str
@@ -48,6 +49,7 @@ class ProbeSettings:
     load_log: Path | None
     measure_to: Path | None
     no_gpu: bool
+    gpus: str
     policy: HealthPolicy
     pace: Pace
 
@@ -94,6 +96,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     probe.add_argument("--mirror", help="where weights come from at a restart: an address, or a path")
     probe.add_argument("--load-log", help="the engine's log; while it grows, a load gets on")
     probe.add_argument("--measure-to", help="the file to append how long loads took to")
+    probe.add_argument("--gpus", help="the engine's GPUs: UUIDs, or a file of them [all that are seen]")
     probe.add_argument("--no-gpu", action="store_true", default=None, help="do not ask NVML")
     probe.add_argument("--no-canary", action="store_true", default=None, help="never ask for a token once it serves")
     for flag, (owner, name) in NUMBERS.items():
@@ -177,6 +180,7 @@ def probe_settings(arguments: argparse.Namespace, variables: Mapping[str, str]) 
         load_log=Path(given("load-log")) if given("load-log") else None,
         measure_to=Path(given("measure-to")) if given("measure-to") else None,
         no_gpu=given("no-gpu").lower() in {"true", "1", "yes"},
+        gpus=given("gpus"),
         policy=policy,
         pace=pace,
     )
@@ -224,7 +228,7 @@ def build(settings: ProbeSettings) -> Sidecar:
     """Return the sidecar of these settings, not started."""
     from dataplane.health.client import EngineClient
     from dataplane.health.mirror import mirror_check
-    from dataplane.health.nvml import NvmlReader, load_nvml
+    from dataplane.health.nvml import NvmlReader, chosen_gpus, load_nvml
     from dataplane.health.sidecar import Sidecar
 
     engine = ENGINES[settings.engine]
@@ -238,6 +242,7 @@ def build(settings: ProbeSettings) -> Sidecar:
     )
     mirror: Callable[[], Awaitable[str]] | None = mirror_check(settings.mirror) if settings.mirror else None
     load_log, measure_to = settings.load_log, settings.measure_to
+    chosen = chosen_gpus(settings.gpus) if settings.gpus else None
 
     def loaded(load: Load) -> None:
         if measure_to is None:
@@ -258,7 +263,7 @@ def build(settings: ProbeSettings) -> Sidecar:
         policy=settings.policy,
         pace=settings.pace,
         has_tokenizer=bool(engine.tokenize),
-        read_gpus=None if settings.no_gpu else NvmlReader(load_nvml()).read,
+        read_gpus=None if settings.no_gpu else NvmlReader(load_nvml(), chosen=chosen).read,
         mirror=mirror,
         log_size=None if load_log is None else lambda: load_log.stat().st_size,
         loaded=loaded,

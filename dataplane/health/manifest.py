@@ -14,6 +14,9 @@ READY: Final = {"periodSeconds": 5, "timeoutSeconds": 1, "failureThreshold": 1}
 LIVE: Final = {"periodSeconds": 10, "timeoutSeconds": 1, "failureThreshold": 3}
 SELF: Final = {"periodSeconds": 10, "timeoutSeconds": 2, "failureThreshold": 6}
 LEAST_SECONDS: Final = 60.0
+# Where the engine's container tells the sidecar which GPUs it was given.
+SHARED: Final = "/run/ballast"
+TELL_GPUS: Final = ["sh", "-c", f"nvidia-smi -L > {SHARED}/gpus || true"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ def pod_yaml(plan: PodPlan) -> str:
     command += ["--url", f"http://127.0.0.1:{plan.engine_port}", "--bind", "0.0.0.0", "--port", str(plan.probe_port)]  # noqa: S104  # kubelet asks from outside of the pod
     # Beyond it kubelet ends the start anyway; a little before, /startupz says what is wrong with it.
     command += ["--load-budget", str(max(30, math.floor(plan.startup_seconds * 0.9)))]
-    command += ["--measure-to", "/var/lib/ballast/loads.jsonl"]
+    command += ["--measure-to", "/var/lib/ballast/loads.jsonl", "--gpus", f"{SHARED}/gpus"]
     if plan.model:
         command += ["--model", plan.model]
     if plan.mirror:
@@ -75,7 +78,11 @@ def pod_yaml(plan: PodPlan) -> str:
                 },
                 "readinessProbe": {**_get("/readyz", plan.probe_port), **READY},
                 "livenessProbe": {**_get("/livez", plan.probe_port), **LIVE},
-                "lifecycle": {"preStop": {"sleep": {"seconds": plan.drain_seconds}}},
+                "lifecycle": {
+                    "postStart": {"exec": {"command": TELL_GPUS}},
+                    "preStop": {"sleep": {"seconds": plan.drain_seconds}},
+                },
+                "volumeMounts": [{"name": "ballast-shared", "mountPath": SHARED}],
             }
         ],
         # A sidecar in Kubernetes' sense (1.29): it starts before the engine, stops after it, and is restarted alone.
@@ -87,18 +94,22 @@ def pod_yaml(plan: PodPlan) -> str:
                 "command": command,
                 "ports": [{"name": "probe", "containerPort": plan.probe_port}],
                 "env": [
-                    # All GPUs of the pod's node are seen and none is taken; XIDs and ECC need the utility capability.
+                    # All GPUs of the node are seen, and none is taken; which are the engine's, its container tells.
                     {"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"},
                     {"name": "NVIDIA_DRIVER_CAPABILITIES", "value": "utility"},
                 ],
                 "livenessProbe": {**_get("/selfz", plan.probe_port), **SELF},
                 "resources": {"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"memory": "192Mi"}},
-                "volumeMounts": [{"name": "ballast-loads", "mountPath": "/var/lib/ballast"}],
+                "volumeMounts": [
+                    {"name": "ballast-loads", "mountPath": "/var/lib/ballast"},
+                    {"name": "ballast-shared", "mountPath": SHARED, "readOnly": True},
+                ],
             }
         ],
         # On the node, so that loads of pods that are gone are there for the next computation.
         "volumes": [
-            {"name": "ballast-loads", "hostPath": {"path": "/var/lib/ballast/loads", "type": "DirectoryOrCreate"}}
+            {"name": "ballast-shared", "emptyDir": {}},
+            {"name": "ballast-loads", "hostPath": {"path": "/var/lib/ballast/loads", "type": "DirectoryOrCreate"}},
         ],
     }
     measured = f"p99 of {plan.loads} measured loads" if plan.loads else "a load, as it was given,"

@@ -7,8 +7,10 @@ Source: https://docs.nvidia.com/deploy/nvml-api/, groups *Device Queries*, *Even
 from __future__ import annotations
 
 import importlib
+import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 from dataplane.health.observations import GpuReading, GpuReport, GpuState
@@ -30,6 +32,8 @@ GPU_IS_LOST: Final = 15
 NOTHING_THERE: Final = frozenset({9, 12})  # NVML_ERROR_DRIVER_NOT_LOADED, NVML_ERROR_LIBRARY_NOT_FOUND
 TIMED_OUT: Final = 10
 MOST_EVENTS: Final = 100
+UNKNOWN_DEVICE: Final = "unknown device"
+GPU_UUID: Final = re.compile(r"GPU-[0-9a-fA-F][0-9a-fA-F-]*")
 
 
 def load_nvml() -> Any:
@@ -40,12 +44,36 @@ def load_nvml() -> Any:
         return None
 
 
-class NvmlReader:
-    """Reads all devices and the XIDs since the last look. Used from one thread."""
+def chosen_gpus(text: str) -> Callable[[], frozenset[str]]:
+    """Return what says which devices are the engine's: UUIDs with commas between, or the path of a file that holds
+    them, as `nvidia-smi -L` writes it. While that file is not there, nothing is chosen.
+    """
+    if GPU_UUID.search(text):
+        named = frozenset(GPU_UUID.findall(text))
+        return lambda: named
 
-    def __init__(self, module: Any, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """`module` None: every report says that there is no GPU."""
+    def read() -> frozenset[str]:
+        try:
+            return frozenset(GPU_UUID.findall(Path(text).read_text(encoding="utf-8", errors="replace")))
+        except OSError:
+            return frozenset()
+
+    return read
+
+
+class NvmlReader:
+    """Reads the engine's devices and their XIDs since the last look. Used from one thread."""
+
+    def __init__(
+        self,
+        module: Any,
+        *,
+        chosen: Callable[[], frozenset[str]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`module` None: every report says that there is no GPU. `chosen` None: all devices that are seen."""
         self._nvml = module
+        self._chosen = chosen
         self._clock = clock
         self._is_open = False
         self._events: Any = None
@@ -63,8 +91,15 @@ class NvmlReader:
                 return GpuReport(self._clock(), GpuState.NONE, detail="NVML sees no device")
             # XIDs first: what they say explains what the counters of the same look show.
             xids = self._read_events()
+            ours = frozenset(self._uuids) if self._chosen is None else self._chosen()
+            if not ours & frozenset(self._uuids):
+                return GpuReport(self._clock(), GpuState.NONE, detail="which GPUs are the engine's is not known")
+            # A neighbour's GPU on the same node may burn: it is no fault of ours.
+            xids = tuple((uuid, xid) for uuid, xid in xids if uuid in ours or uuid == UNKNOWN_DEVICE)
             devices = tuple(
-                self._read_device(handle, uuid) for handle, uuid in zip(self._handles, self._uuids, strict=True)
+                self._read_device(handle, uuid)
+                for handle, uuid in zip(self._handles, self._uuids, strict=True)
+                if uuid in ours
             )
         except self._nvml.NVMLError as exc:
             self._is_open = False
@@ -109,7 +144,7 @@ class NvmlReader:
         try:
             return _text(self._nvml.nvmlDeviceGetUUID(handle))
         except self._nvml.NVMLError:
-            return "unknown device"
+            return UNKNOWN_DEVICE
 
     def _read_device(self, handle: Any, uuid: str) -> GpuReading:
         nvml = self._nvml

@@ -112,6 +112,10 @@ def test_yaml_gives_a_start_what_it_measurably_takes(tmp_path, capsys):
     }
     assert spec["terminationGracePeriodSeconds"] > engine["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert sidecar["restartPolicy"] == "Always"
+    told = engine["lifecycle"]["postStart"]["exec"]["command"][-1]
+    assert settings(*sidecar["command"][4:]).gpus in told
+    mounts = {one["mountPath"]: one["name"] for one in engine["volumeMounts"] + sidecar["volumeMounts"]}
+    assert set(mounts.values()) == {one["name"] for one in spec["volumes"]}
     assert sidecar["livenessProbe"]["httpGet"]["path"] == "/selfz"
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dataplane.health.nvml import NvmlReader, load_nvml
+from dataplane.health.nvml import NvmlReader, chosen_gpus, load_nvml
 from dataplane.health.observations import GpuReading, GpuState
 
 
@@ -97,6 +97,30 @@ def test_xids_are_those_since_the_last_look():
     assert first == (("GPU-0", 31), ("GPU-0", 79))
     assert second == ()
     assert nvml.inits == 1
+
+
+def test_gpus_of_neighbours_are_not_looked_at():
+    """On a node that several engines share, another's XID is another's."""
+    nvml = FakeNvml(devices=2)
+    reader = NvmlReader(nvml, chosen=chosen_gpus("GPU-1"))
+    nvml.happen(79)  # of GPU-0
+
+    report = reader.read()
+
+    assert ([device.uuid for device in report.devices], report.xids) == (["GPU-1"], ())
+
+
+def test_engines_gpus_are_read_from_where_its_container_wrote_them(tmp_path):
+    """As `nvidia-smi -L` lists them; until then nothing is known of any."""
+    path = tmp_path / "gpus"
+    reader = NvmlReader(FakeNvml(devices=3), chosen=chosen_gpus(str(path)))
+    before = reader.read()
+    path.write_text("GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-0)\nGPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-2)\n")
+
+    after = reader.read()
+
+    assert (before.state, before.detail) == (GpuState.NONE, "which GPUs are the engine's is not known")
+    assert [device.uuid for device in after.devices] == ["GPU-0", "GPU-2"]
 
 
 def test_what_a_device_does_not_have_is_unknown():
