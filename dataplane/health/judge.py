@@ -168,7 +168,7 @@ class Judge:
         if answer.said is Said.ANSWERED:
             self.heartbeat.answered(answer)
             self._is_alive(now=answer.at)
-        elif answer.said in {Said.FAILED, Said.LATE} and answer.began_at >= self._alive_at:
+        elif self._speaks_against(answer):
             if self._failures == 0:
                 self._began_idle = self._asked_idle
             self._failures += 1
@@ -225,6 +225,12 @@ class Judge:
         self._unhealthy_since = None
         self._dead = False
         self.findings.set("wedged", stands=False, now=now)
+
+    def _speaks_against(self, answer: Answer) -> bool:
+        """Whether a canary's end counts against the engine: one that has nothing to do turns nobody away for load."""
+        if answer.began_at < self._alive_at:
+            return False
+        return answer.said in {Said.FAILED, Said.LATE} or (answer.said is Said.REFUSED_LOAD and self._asked_idle)
 
     def _end_load(self, answer: Answer) -> None:
         self.loads.append(Load(answer.at - self._startup.began_at, self._startup.began_at, answer.at))

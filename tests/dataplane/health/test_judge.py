@@ -265,13 +265,15 @@ def test_canary_that_the_engine_refuses_is_our_fault():
     assert "canary_misfit" in judge.findings
 
 
-def test_canary_turned_away_for_load_counts_against_nobody():
-    """429 and 503 are a full queue."""
+@pytest.mark.parametrize(("running", "is_ready"), [(8, True), (0, False)], ids=["busy", "idle"])
+def test_canary_turned_away_for_load_counts_where_there_is_none(running, is_ready):
+    """429 and 503 are a full queue; an engine that has nothing to do and says so is broken."""
     judge = serving()
+    judge.observe(reading(110, running=running))
 
     fail_canary(judge, 118, Said.REFUSED_LOAD)
 
-    assert judge.decide(now=118).ready.ok
+    assert judge.decide(now=118).ready.ok is is_ready
 
 
 def test_load_past_its_budget_is_told_and_goes_on_while_it_grows():
