@@ -96,8 +96,8 @@ ENGINES: Final[dict[str, Engine]] = {
                 preemptions=("vllm:num_preemptions_total", "vllm:num_preemptions"),
                 finished=("vllm:request_success_total", "vllm:request_success"),
                 tokens=("vllm:generation_tokens_total", "vllm:generation_tokens"),
-                # Both are of requests that ended, so that their quotient is a rate; what came out of the prefix cache was
-                # not computed, and would make it look quick.
+                # Both are of requests that ended, so that their quotient is a rate; what came out of the prefix cache
+                # was not computed, and would make it look quick.
                 prompt_tokens=("vllm:request_prefill_kv_computed_tokens_sum", "vllm:request_prompt_tokens_sum"),
                 prompt_seconds=("vllm:request_prefill_time_seconds_sum",),
                 signs=(
