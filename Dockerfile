@@ -25,6 +25,15 @@ RUN env DJANGO_SETTINGS_MODULE=controlplane.settings BALLAST_STATIC_DIR=/app/col
         /opt/venv/bin/python manage.py collectstatic --noinput \
     && /opt/venv/bin/python -m compileall -q controlplane dataplane
 
+# The gateway's hot path as machine code; without it the same image runs Python, at a third of the pace.
+FROM build AS native
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+COPY requirements-build.txt ./
+RUN /opt/venv/bin/pip install --only-binary :all: -r requirements-build.txt
+COPY launcher/__init__.py launcher/errors.py launcher/native.py ./launcher/
+RUN /opt/venv/bin/python -m launcher.native
+
 # hadolint ignore=DL3006
 FROM ${BASE}
 # A number, so that a cluster can tell it is not root.
@@ -32,8 +41,10 @@ RUN groupadd --gid 10001 ballast && useradd --uid 10001 --gid 10001 --no-create-
     && install -d -o 10001 -g 10001 /var/lib/ballast
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
+COPY --from=native /app/build /app/build
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    DJANGO_SETTINGS_MODULE=controlplane.settings BALLAST_STATIC_DIR=/app/collected BALLAST_DATA_DIR=/var/lib/ballast
+    DJANGO_SETTINGS_MODULE=controlplane.settings BALLAST_STATIC_DIR=/app/collected BALLAST_DATA_DIR=/var/lib/ballast \
+    BALLAST_NATIVE=require
 WORKDIR /app
 USER 10001:10001
 # Console, gateway. Nothing is written outside BALLAST_DATA_DIR and /tmp, so the root file system may be read-only.

@@ -21,6 +21,8 @@ from dataplane.quorum import publisher_settings
 SHARED_THREAD_SECONDS: Final = 60.0
 # Live lines are cut, and pages poll meanwhile; a request takes less.
 STOP_SECONDS: Final = 3
+# Of one message: live lines refuse what is over a sixteenth of it with a word, and this is what is ever held of one.
+MAX_WEBSOCKET_BYTES: Final = 64 * 1024
 
 
 class ConsoleServer(GraceServer):
@@ -68,6 +70,7 @@ def main() -> None:
         access_log=False,
         log_config=None,
         timeout_graceful_shutdown=STOP_SECONDS,
+        ws_max_size=MAX_WEBSOCKET_BYTES,
     )
     pulse = CONSOLE.pulse("live lines", within_seconds=SHARED_THREAD_SECONDS)
     server = ConsoleServer(config, pulse=pulse, grace_seconds=settings.DRAIN_GRACE_SECONDS)

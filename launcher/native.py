@@ -1,8 +1,11 @@
-"""`python -m launcher native`: compiles the data plane's hot path, see `dataplane/native.py`."""
+"""`python -m launcher native`, and `python -m launcher.native` where an image is made, which has nothing else of the
+launcher: compiles the data plane's hot path, see `dataplane/native.py`.
+"""
 
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import TextIO
@@ -68,3 +71,7 @@ def compile_into(made: Path, *, scratch: Path, project: Path) -> None:
             distribution.run_command("build_ext")
         except (BaseError, SystemExit) as exc:
             raise LauncherError(f"the data plane's modules cannot be compiled: {exc}") from exc
+
+
+if __name__ == "__main__":
+    build(project=Path.cwd(), out=sys.stdout)

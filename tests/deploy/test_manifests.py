@@ -26,6 +26,11 @@ POD_OF = {"agent": "gateway", "shadow": "gateway"}
 LEFT_OUT = {
     "BALLAST_SIMULATOR_PORT": "the demo's",
     "BALLAST_EMBEDDER_PORT": "the demo's",
+    "BALLAST_DEMO_ENGINE": "the demo's",
+    "BALLAST_ENGINE_PORT": "the demo's",
+    "BALLAST_ENGINE_PROBE_PORT": "the demo's",
+    "BALLAST_NATIVE": "the image has a build, and requires it",
+    "BALLAST_OFFLINE": "of make check",
     "BALLAST_RELEASE_FILE": "under the data directory, which the containers of a gateway's pod share",
     "BALLAST_SHADOW_SOCKET": "as above",
     "BALLAST_SPOOL_DIR": "as above",
