@@ -25,10 +25,10 @@ import uvloop
 from benchmarks.canned_upstream import ANSWER, STREAM
 from benchmarks.load import describe_machine
 from benchmarks.served_release import KEY, bodies, release_document
-from dataplane.__main__ import Environment, gateway_settings
 from dataplane.aggregation import Aggregation
 from dataplane.asgi_reply import Message
 from dataplane.assembly import Assembly
+from dataplane.environment import Environment, gateway_settings
 from dataplane.events import Event
 from dataplane.evidence import Evidence
 from dataplane.gateway import Gateway

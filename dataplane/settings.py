@@ -1,6 +1,6 @@
 """What a data-plane process is told when it starts.
 
-`__main__.py` fills these from the environment; nothing else reads it.
+`environment.py` fills these from the variables that `__main__.py` reads; nothing else reads them.
 """
 
 from __future__ import annotations

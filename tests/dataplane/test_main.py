@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from dataplane.__main__ import (
+from dataplane.__main__ import main
+from dataplane.credentials import SecretStore, SecretUnavailable
+from dataplane.environment import (
     BadVariable,
     Environment,
     agent_settings,
     gateway_settings,
-    main,
     runner_settings,
     supervisor_settings,
 )
-from dataplane.credentials import SecretStore, SecretUnavailable
 from dataplane.process import _open_beside
 from dataplane.settings import QdrantSettings
 

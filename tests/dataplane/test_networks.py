@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from dataplane.__main__ import BadVariable, Environment, gateway_settings
+from dataplane.environment import BadVariable, Environment, gateway_settings
 from dataplane.errors.upstream import UpstreamUnreachable
 from dataplane.ladder.gauges import Gauges
 from dataplane.networks import LOOPBACK, AddressForbidden, Allowed, parse_networks

@@ -139,7 +139,11 @@ def test_every_variable_is_in_the_example_file(tmp_path: Path) -> None:
         trusted_keys_file=tmp_path,
         payload_keys_file=tmp_path,
     )
-    sources = [PROJECT / "controlplane" / "settings.py", PROJECT / "dataplane" / "__main__.py"]
+    sources = [
+        PROJECT / "controlplane" / "settings.py",
+        PROJECT / "dataplane" / "__main__.py",
+        PROJECT / "dataplane" / "environment.py",
+    ]
     read = {
         name
         for source in sources
