@@ -11,7 +11,7 @@ from pathlib import Path
 from launcher.environment import Settings, child_variables, read_settings, read_variables
 from launcher.keys import keep_secret
 from launcher.places import Places
-from launcher.ports import recall_port
+from launcher.ports import port_in_use
 from launcher.postgres import EmbeddedPostgres
 from launcher.redis import EmbeddedRedis
 
@@ -36,18 +36,18 @@ def manage(arguments: Sequence[str], *, project: Path, environ: Mapping[str, str
     """Run manage.py for the copy whose checkout is `project`; return its exit status.
 
     Raises:
-        LauncherError: a variable is wrong.
+        LauncherError: a variable is wrong, or a server of the copy's own does not run.
     """
     variables = read_variables(environ, project=project)
     settings = read_settings(variables, project=project)
     places = Places(settings.data_dir)
     database_url = settings.database_url
     if database_url is None:
-        port = recall_port(places.ports, "postgres")
+        port = port_in_use(places.ports, "postgres")
         database_url = EmbeddedPostgres.at(places.postgres, secrets=places.secrets, port=port).url
     redis_url = settings.redis_url
     if redis_url is None:
-        redis_url = EmbeddedRedis(places.redis, places.secrets, recall_port(places.ports, "redis")).url()
+        redis_url = EmbeddedRedis(places.redis, places.secrets, port_in_use(places.ports, "redis")).url()
     told = variables_of(settings, places, database_url=database_url, redis_url=redis_url)
     return subprocess.run(  # noqa: S603 - our own command
         [sys.executable, str(project / "manage.py"), *arguments], cwd=project, env={**variables, **told}, check=False

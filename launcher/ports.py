@@ -98,6 +98,18 @@ def recall_port(memory: Path, name: str) -> int:
     return port
 
 
+def port_in_use(memory: Path, name: str) -> int:
+    """Return the port that `name` listens on, of the copy that runs.
+
+    Raises:
+        LauncherError: it does not run.
+    """
+    port = _read(memory).get(name)
+    if port is None or is_free("127.0.0.1", port):
+        raise LauncherError(f"{name} of this copy does not run; `make run` starts it")
+    return port
+
+
 def _read(memory: Path) -> dict[str, int]:
     try:
         stored = json.loads(memory.read_text())

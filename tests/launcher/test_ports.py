@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import LauncherError
-from launcher.ports import is_free, pick_free, recall_port, require_free
+from launcher.ports import is_free, pick_free, port_in_use, recall_port, require_free
 
 
 @pytest.fixture
@@ -66,3 +66,21 @@ def test_a_damaged_memory_is_the_same_as_none(tmp_path: Path, damage: str) -> No
 def test_a_picked_port_is_free() -> None:
     """Nobody listens on it at that moment."""
     assert is_free("127.0.0.1", pick_free())
+
+
+def test_port_of_a_server_that_runs_is_told_and_stays(tmp_path: Path) -> None:
+    """Whoever asks where it listens must not be given another port, nor move it."""
+    memory = tmp_path / "ports.json"
+    port = recall_port(memory, "postgres")
+
+    with pytest.raises(LauncherError, match="postgres of this copy does not run"):
+        port_in_use(memory, "postgres")
+    with socket.create_server(("127.0.0.1", port)):
+        assert port_in_use(memory, "postgres") == port
+        assert port_in_use(memory, "postgres") == port
+
+
+def test_server_that_never_ran_is_said_not_to_run(tmp_path: Path) -> None:
+    """A copy that was never started."""
+    with pytest.raises(LauncherError, match="redis of this copy does not run"):
+        port_in_use(tmp_path / "ports.json", "redis")

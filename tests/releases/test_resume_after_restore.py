@@ -10,7 +10,7 @@ from controlplane.releases.errors import NothingToResume
 from controlplane.releases.operations import current_release, resume_after_restore
 from controlplane.releases.signing import signing_key
 from dataplane.release import Envelope, parse_document, parse_trusted_keys, sign, verify
-from tests.factories import NOW, crew
+from tests.factories import NOW, crew, make_tenant
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deployment")]
 
@@ -78,19 +78,22 @@ def run(path, keys, **more):
     )
 
 
-def test_command_takes_the_files_of_workers(tmp_path, keys):
-    """The newest of them counts; --dry-run changes nothing."""
-    before = current_release()
+def test_command_takes_the_files_of_workers(tmp_path, keys, capsys):
+    """The newest of them counts; --dry-run changes nothing, and says in what users go back."""
     path = tmp_path / "release.json"
-    path.write_text(later(before.revision + 7).to_json())
+    lost = later(current_release().revision + 7)
+    path.write_text(lost.to_json())
+    make_tenant("forgotten")  # whom the backup has, and nobody any more in what was lost
+    before = current_release()
 
     run(path, keys, dry_run=True)
-    unchanged = current_release()
+    unchanged, said = current_release(), capsys.readouterr().out
     run(path, keys)
 
+    assert "differs from what they have in: access\n" in said
     assert unchanged == before
     release = current_release()
-    assert release.revision == before.revision + 8
+    assert release.revision == json.loads(lost.document)["revision"] + 1
     held = verify(Envelope.from_json(path.read_bytes()), trusted=parse_trusted_keys(keys.read_bytes()), current=None)
     # A worker that has the lost one takes it.
     assert verify(release.envelope(), trusted=parse_trusted_keys(keys.read_bytes()), current=held) is not held

@@ -1,5 +1,6 @@
 """Go on after the database was restored from a backup, with workers that have seen later releases."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from django.utils import timezone
 
 from controlplane.releases.errors import ReleaseError
 from controlplane.releases.operations import current_release, resume_after_restore
+from controlplane.releases.sections import all_sections
 from dataplane.release import Envelope, Release, ReleaseRefused, parse_trusted_keys, verify
 
 
@@ -29,14 +31,16 @@ class Command(BaseCommand):
         parser.add_argument("--dry-run", action="store_true", help="change nothing")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        seen = max(
-            (_read(path, options["trusted_keys"]) for path in options["release_file"]), key=lambda one: one.revision
-        )
-        latest = current_release()
+        found = [_read(path, options["trusted_keys"]) for path in options["release_file"]]
+        seen, document = max(found, key=lambda one: one[0].revision)
         self.stdout.write(
-            f"the restored record ends at {latest or 'no release'}; workers have seen r{seen.revision}, "
+            f"the restored record ends at {current_release() or 'no release'}; workers have seen r{seen.revision}, "
             f"which knows of audit event {seen.audit_seq}"
         )
+        restored = {section.name: section.compile() for section in all_sections()}
+        lost = document["sections"]
+        different = sorted(name for name in lost.keys() | restored if lost.get(name) != restored.get(name))
+        self.stdout.write(f"what workers would get differs from what they have in: {', '.join(different) or 'nothing'}")
         if options["dry_run"]:
             return
         try:
@@ -48,15 +52,15 @@ class Command(BaseCommand):
         self.stdout.write(f"{release} is what workers get now, with what the restored database says")
 
 
-def _read(path: Path, trusted_keys: Path) -> Release:
-    """A release as a worker keeps it.
+def _read(path: Path, trusted_keys: Path) -> tuple[Release, dict[str, Any]]:
+    """A release as a worker keeps it, and its document.
 
     Raises:
         CommandError: it cannot be read, or is not signed by a trusted key: anybody could have us skip revisions.
     """
     try:
-        return verify(
-            Envelope.from_json(path.read_bytes()), trusted=parse_trusted_keys(trusted_keys.read_bytes()), current=None
-        )
+        envelope = Envelope.from_json(path.read_bytes())
+        release = verify(envelope, trusted=parse_trusted_keys(trusted_keys.read_bytes()), current=None)
+        return release, json.loads(envelope.document)
     except (OSError, ValueError, ReleaseRefused) as exc:
         raise CommandError(f"{str(path)!r} is no release: {exc}") from exc
