@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.core.exceptions import BadRequest, RequestDataTooBig
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
 
 Message = MutableMapping[str, Any]
@@ -95,17 +95,19 @@ async def _refuse(scope: MutableMapping[str, Any], send: Send, status: int, code
 
 
 class RefuseUnreadable:
-    """Answers 400 to a form that is larger than any, whether or not the view would read it, and to an address with a
-    NUL in it: PostgreSQL stores none, so nothing here is called that, and each look-up of its own would fail over it.
+    """Answers 400 to a form that is larger than any, whether or not the view would read it, and to a query with a NUL in
+    it, 404 to a path with one: PostgreSQL stores none, so each look-up would fail over it.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        """Let it on, or raise BadRequest."""
-        if "\x00" in request.path_info or "%00" in request.META.get("QUERY_STRING", ""):
-            raise BadRequest("the address has a NUL in it")
+        """Let it on, or raise BadRequest or Http404."""
+        if "\x00" in request.path_info:
+            raise Http404("nothing has a NUL in its name")
+        if "%00" in request.META.get("QUERY_STRING", ""):
+            raise BadRequest("what is asked for has a NUL in it")
         length = request.META.get("CONTENT_LENGTH") or "0"
         is_form = request.content_type == "application/x-www-form-urlencoded"
         if is_form and length.isdigit() and int(length) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from dataplane.errors import GatewayError
-from dataplane.errors.requests import InvalidRequest, Unauthorized
+from dataplane.errors.requests import InvalidRequest, TooManyBadKeys, Unauthorized
 from dataplane.errors.upstream import UpstreamError, UpstreamRateLimited, UpstreamRejected, UpstreamTimeout
 
 
@@ -35,7 +35,7 @@ def blame_for(error: BaseException | None) -> Blame:
         return Blame.NOBODY
     if isinstance(error, UpstreamRateLimited):
         return Blame.QUOTA
-    if isinstance(error, UpstreamRejected | InvalidRequest | Unauthorized):
+    if isinstance(error, UpstreamRejected | InvalidRequest | Unauthorized | TooManyBadKeys):
         return Blame.CALLER
     if isinstance(error, UpstreamError):
         return Blame.LANE

@@ -220,6 +220,7 @@ ERRORS: tuple[errors.GatewayError, ...] = (
     errors.GatewayError("something else"),
     requests.InvalidRequest("no", param="messages"),
     requests.Unauthorized("no"),
+    requests.TooManyBadKeys(retry_after_seconds=30),
     requests.UnknownRoute("gpt-9"),
     requests.UnknownPrompt("greeting"),
     requests.UnknownPromptVersion("greeting", 3, known=(1, 2)),

@@ -16,6 +16,7 @@ AT_FAULT: dict[type[BaseException], Blame] = {
     errors.GatewayError: Blame.GATEWAY,
     requests.InvalidRequest: Blame.CALLER,
     requests.Unauthorized: Blame.CALLER,
+    requests.TooManyBadKeys: Blame.CALLER,
     requests.UnknownRoute: Blame.CALLER,
     requests.UnknownPrompt: Blame.CALLER,
     requests.UnknownPromptVersion: Blame.CALLER,

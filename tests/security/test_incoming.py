@@ -30,9 +30,9 @@ def test_nul_in_a_query_is_a_bad_request(browser, path, query):
 
 
 @pytest.mark.parametrize("path", ["/prompts/a%00b/", "/access/people/%00/", "/api/v1/operators/a%00"])
-def test_nul_in_a_path_is_a_bad_request(browser, path):
-    """No name has one."""
-    assert browser.get(path).status_code == 400
+def test_nothing_is_called_by_a_nul(browser, path):
+    """As anything else that is not there."""
+    assert browser.get(path).status_code == 404
 
 
 @pytest.mark.parametrize("path", ["/api/v1/nowhere", "/api/v1/prompts/Not a slug", "/api/nowhere", "/api/v1/tenants/é"])
