@@ -95,8 +95,8 @@ async def _refuse(scope: MutableMapping[str, Any], send: Send, status: int, code
 
 
 class RefuseUnreadable:
-    """Answers 400 to a form that is larger than any, whether or not the view would read it, and to a query with a NUL in
-    it, 404 to a path with one: PostgreSQL stores none, so each look-up would fail over it.
+    """Answers 400 to a form that is larger than any, whether or not the view would read it, and to a query with a NUL
+    in it, 404 to a path with one: PostgreSQL stores none, so each look-up would fail over it.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
