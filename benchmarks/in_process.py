@@ -1,6 +1,7 @@
 """What the gateway costs without sockets: microseconds per request, from the ASGI call to its end.
 
-    python -m benchmarks.in_process [--stream] [--managed] [--turns 1500] [--profile]
+    python -m benchmarks.in_process [--stream] [--managed] [--bare] [--turns 1500] [--profile]
+    python -m dataplane.native benchmarks.in_process …      the same, compiled (make native)
 
 The application is the real one, with the release of `served_release.py`; its server is a loop and its provider answers
 at once. What is printed is the mean of the fastest turns, a few requests each: whatever else a shared machine does only
@@ -199,7 +200,8 @@ async def start(app: Gateway) -> asyncio.Task[None]:
 
 async def run(arguments: argparse.Namespace) -> None:
     """Start the gateway, and measure or profile it."""
-    release = parse_document(release_document("http://127.0.0.1:9/v1"), digest="0" * 64)
+    document = release_document("http://127.0.0.1:9/v1", has_policies=not arguments.bare)
+    release = parse_document(document, digest="0" * 64)
     settings = gateway_settings(Environment({}), slot=0)
     parts = Assembly(
         settings=settings,
@@ -249,6 +251,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=1500)
     parser.add_argument("--stream", action="store_true")
     parser.add_argument("--managed", action="store_true", help="ask for a managed prompt under a running canary")
+    parser.add_argument("--bare", action="store_true", help="a release without policies")
     parser.add_argument("--profile", action="store_true")
     uvloop.run(run(parser.parse_args()))
 

@@ -2,12 +2,14 @@
 
 mypyc compiles the modules that nearly every request passes through. A build lies in a directory that is named by the
 digest of all sources of the data plane, so a build of other sources is never taken for one of these: whoever changes a
-line runs Python again until the next build. Both run the same tests (`make test-native`).
+line runs Python again until the next build. Both run the same tests (`make test-native`). `python -m dataplane.native
+MODULE …` runs a module with the build of these sources, such as `benchmarks.in_process`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import runpy
 import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -201,3 +203,9 @@ def activate(native: Native, root: Path = SOURCES) -> bool:
             return False
     sys.meta_path.insert(0, BuildFinder(files))
     return True
+
+
+if __name__ == "__main__":
+    activate(Native.REQUIRE)
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
