@@ -24,7 +24,7 @@ from tests.ports import pick_port
 pytestmark = pytest.mark.engine
 ROOT = Path(__file__).resolve().parents[2]
 PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT = 17, 0x4206, 0x4207
-LONG_PROMPT_TOKENS = 8_000
+LONG_PROMPT_TOKENS = 6_000
 SLOW_ANSWER = {"prompt": "Tell a long story.", "max_tokens": 400, "ignore_eos": True}
 
 
@@ -42,9 +42,10 @@ class Beside:
     def start_engine(self) -> None:
         port = self.engine_url.rpartition(":")[2]
         command = [sys.executable, "-m", "launcher.engine", "--port", port, "--weights", str(self._weights)]
-        # Batches of 2,048 are what llama.cpp ships with: so long a step shows nothing.
+        # A step shows nothing until it is over. Of 2,048 tokens, as llama.cpp is shipped, it takes longer on a busy
+        # machine than readiness waits for; that the probe cannot tell from a wedge (docs/probes.md, limits).
         self.engine = subprocess.Popen(
-            [*command, "--context", "16384", "--batch", "2048"], cwd=ROOT, stderr=subprocess.DEVNULL
+            [*command, "--context", "16384", "--batch", "512"], cwd=ROOT, stderr=subprocess.DEVNULL
         )
 
     def start_probe(self) -> None:
@@ -156,7 +157,7 @@ def test_engine_is_warmed_up_and_its_load_measured(beside):
 
 
 def test_long_prompt_stays_ready(beside):
-    """While it reads 8,000 tokens, in steps in which nothing is seen, it is neither dead nor out of service."""
+    """While it reads 6,000 tokens, in steps in which nothing is seen, it is neither dead nor out of service."""
     prompt = " ".join(f"word{number % 97}" for number in range(LONG_PROMPT_TOKENS // 3))
     began, said = time.monotonic(), []
     with beside.asking({"prompt": prompt, "max_tokens": 4}) as thread:
