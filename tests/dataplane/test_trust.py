@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataplane.agent import Reconciler, ReleaseKeeper
+from dataplane.pulse import Pulse
 from dataplane.release import BadSignature, UnknownKey, key_id_of, sign
 from dataplane.trust import (
     Statement,
@@ -257,6 +258,7 @@ def reconciler(host, console):
         url="http://console/api/v1/releases/current",
         interval_seconds=3600,
         rng=random.Random(1),
+        pulse=Pulse(within_seconds=60),
     )
 
 

@@ -18,7 +18,7 @@ from dataplane.vitals import LIVE, READY, STARTED
 from tests.deploy.manifests import KUBERNETES, OVERLAYS, PROJECT, containers, of_kind, overlay, pods, render
 
 PROCFILE = parse_procfile((PROJECT / "Procfile").read_text()).processes
-DEMO_ONLY = {"simulator", "embedder", "traffic"}
+DEMO_ONLY = {"simulator", "embedder", "engine", "engine-probe", "traffic"}
 PROCESSES = sorted(set(PROCFILE) - DEMO_ONLY)
 # Which pod a process is in, where that is not one of its own.
 POD_OF = {"agent": "gateway", "shadow": "gateway"}

@@ -91,7 +91,8 @@ def test_stream_is_repaired_as_the_whole_is_whatever_the_cuts(text: str, cuts: l
     streamed = stream(REPAIRING, cut(text, *sorted({place for place in cuts if place < len(text)})))
 
     assert streamed.text == (text if whole.repairs is None else whole.repairs.text)
-    assert streamed.window.report.findings == whole.findings
+    # Of a whole text that has nothing to find in it, the time of one look is parted among the rules.
+    assert streamed.window.report.findings == tuple(replace(one, micros=0) for one in whole.findings)
 
 
 @settings(max_examples=80)
