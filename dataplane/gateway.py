@@ -32,6 +32,7 @@ from dataplane.envelope import (
 )
 from dataplane.errors import GatewayError
 from dataplane.errors.requests import TooManyBadKeys, Unauthorized, UnknownRoute
+from dataplane.http_protocol import BadResponse
 from dataplane.journey import Inbound, new_id
 from dataplane.ladder.status_desk import StatusCall
 from dataplane.retrieval.desk import OPERATION as RETRIEVE_OPERATION
@@ -111,7 +112,7 @@ class Gateway:
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"][:200])
             # Where an answer has begun there can be no other: the server then ends the connection.
-            with suppress(RuntimeError):
+            with suppress(BadResponse):
                 await _send_error(send, GatewayError(BROKEN), request_id="req_" + new_id(time.time()))
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:

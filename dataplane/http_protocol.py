@@ -51,7 +51,7 @@ FIELDS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\
 log = logging.getLogger("ballast.http")
 
 
-class BadResponse(RuntimeError):
+class BadResponse(Exception):
     """The application sent something that is no response; the message says what."""
 
 
