@@ -112,7 +112,7 @@ class Gateway:
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"][:200])
             # Where an answer has begun there can be no other: the server then ends the connection.
-            with suppress(BadResponse):
+            with suppress(BadResponse, RuntimeError):  # ours, and uvicorn's own protocol
                 await _send_error(send, GatewayError(BROKEN), request_id="req_" + new_id(time.time()))
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
