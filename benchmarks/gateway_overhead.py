@@ -84,25 +84,14 @@ class Bench:
         return Subject("relay", url, request_bytes(url, self._direct, {}), process)
 
     def _gateway(self, name: str, *, has_policies: bool) -> Subject:
-        port, home = pick_free(), self._directory / name.replace(" ", "-")
+        home = self._directory / name.replace(" ", "-")
         home.mkdir()
         write_release(home, release_document(self._base_url, has_policies=has_policies))
-        supervisor = self._processes.launch(
-            ["dataplane", "serve"],
-            on=self._measured,
-            BALLAST_GATEWAY_PORT=str(port),
-            BALLAST_GATEWAY_PROCESSES="1",
-            BALLAST_DATA_DIR=str(home),
-            BALLAST_HOST_NAME=home.name,
-            BALLAST_NATIVE=self._arguments.native,
-            BALLAST_PRIVATE_NETWORKS="127.0.0.0/8",
-            UP_KEY="sk-benchmark",
-            REDIS_URL=self._redis_url,
+        url, process = self._processes.launch_gateway(
+            home, on=self._measured, redis_url=self._redis_url, native=self._arguments.native
         )
-        wait_for(f"http://127.0.0.1:{port}/readyz")
-        url = f"http://127.0.0.1:{port}/v1/chat/completions"
         headers = {"authorization": f"Bearer {KEY}", "ballast-user": "ada"}
-        return Subject(name, url, request_bytes(url, self._asked, headers), supervisor.children()[0])
+        return Subject(name, url, request_bytes(url, self._asked, headers), process)
 
     def _peer(self, name: str) -> Subject:
         peer = PEERS[name]

@@ -32,8 +32,13 @@ class Result:
 
     def quantile(self, q: float) -> float:
         """The latency that a share `q` of the answers did not exceed, in milliseconds."""
-        ordered = sorted(self.latencies_ms)
-        return ordered[min(len(ordered) - 1, int(q * len(ordered)))] if ordered else float("nan")
+        return quantile(self.latencies_ms, q)
+
+
+def quantile(values: list[float], share: float) -> float:
+    """The value that a share of all did not exceed; nan of none."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
 
 
 def request_bytes(url: str, body: bytes, headers: dict[str, str]) -> bytes:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import statistics
 import tempfile
@@ -23,9 +22,9 @@ from urllib.parse import urlsplit
 import psutil
 import uvloop
 
-from benchmarks.load import describe_machine, request_bytes, table
-from benchmarks.served_release import KEY, QUESTION, release_document, write_release
-from benchmarks.serving import Processes, wait_for
+from benchmarks.load import describe_machine, quantile, request_bytes, table
+from benchmarks.served_release import KEY, bodies, release_document, write_release
+from benchmarks.serving import Processes
 from dataplane.native import Native
 from launcher.ports import pick_free
 
@@ -145,44 +144,26 @@ HEADING = (
 )
 
 
-def quantile(values: list[float], share: float) -> float:
-    """The value that a share of all did not exceed."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
-
-
 def start(
     arguments: argparse.Namespace, processes: Processes, home: Path, *, measured: set[int], others: set[int]
 ) -> list[Subject]:
     """Start the upstream and the gateway."""
-    upstream, port = pick_free(), pick_free()
+    upstream = pick_free()
     tokens = str(int(arguments.rate * arguments.seconds))
     processes.launch(["benchmarks.paced_upstream", str(upstream), str(arguments.rate), tokens], on=others)
     redis_url = processes.launch_redis(on=others)
     base_url = f"http://127.0.0.1:{upstream}/v1"
     write_release(home, release_document(base_url, has_policies=not arguments.bare))
-    supervisor = processes.launch(
-        ["dataplane", "serve"],
-        on=measured,
-        BALLAST_GATEWAY_PORT=str(port),
-        BALLAST_GATEWAY_PROCESSES="1",
-        BALLAST_DATA_DIR=str(home),
-        BALLAST_NATIVE=arguments.native,
-        BALLAST_PRIVATE_NETWORKS="127.0.0.0/8",
-        UP_KEY="sk-benchmark",
-        REDIS_URL=redis_url,
-    )
-    wait_for(f"http://127.0.0.1:{port}/readyz")
-    direct, through = f"{base_url}/chat/completions", f"http://127.0.0.1:{port}/v1/chat/completions"
-    asked = {"model": "chat", "stream": True, "messages": [{"role": "user", "content": QUESTION}]}
-    body = json.dumps(asked, separators=(",", ":")).encode()
+    through, process = processes.launch_gateway(home, on=measured, redis_url=redis_url, native=arguments.native)
+    direct = f"{base_url}/chat/completions"
+    _, body = bodies(stream=True, managed=False)
     return [
         Subject("direct", direct, request_bytes(direct, body, {})),
         Subject(
             "gateway",
             through,
             request_bytes(through, body, {"authorization": f"Bearer {KEY}", "ballast-user": "ada"}),
-            supervisor.children()[0],
+            process,
         ),
     ]
 

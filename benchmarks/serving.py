@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.load import Result, pace, saturate
+from dataplane.native import Native
 from launcher.ports import pick_free
 from launcher.redis import EmbeddedRedis
 
@@ -68,6 +69,26 @@ class Processes:
         log = self._directory / f"{len(self._started)}.log"
         self._started.append(start(command, cores=on, log=log, program=program, **environment))
         return psutil.Process(self._started[-1].pid)
+
+    def launch_gateway(self, home: Path, *, on: set[int], redis_url: str, native: Native) -> tuple[str, psutil.Process]:
+        """Start a gateway of one process with the release that is written to `home`, and wait until it serves. Returns
+        where it is asked for chat completions, and the process that serves them.
+        """
+        port = pick_free()
+        supervisor = self.launch(
+            ["dataplane", "serve"],
+            on=on,
+            BALLAST_GATEWAY_PORT=str(port),
+            BALLAST_GATEWAY_PROCESSES="1",
+            BALLAST_DATA_DIR=str(home),
+            BALLAST_HOST_NAME=home.name,
+            BALLAST_NATIVE=native,
+            BALLAST_PRIVATE_NETWORKS="127.0.0.0/8",
+            UP_KEY="sk-benchmark",
+            REDIS_URL=redis_url,
+        )
+        wait_for(f"http://127.0.0.1:{port}/readyz")
+        return f"http://127.0.0.1:{port}/v1/chat/completions", supervisor.children()[0]
 
     def launch_redis(self, *, on: set[int]) -> str:
         """Start a Redis that keeps nothing, and return its address."""
