@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 import psycopg
@@ -58,6 +58,16 @@ class Standing:
     def in_flight(self) -> int:
         """Handed in, and not over."""
         return self.queued + self.running
+
+
+class Stopped(Protocol):
+    """A broker that a test stops and starts."""
+
+    def start(self) -> None:
+        """Start it, or again."""
+
+    def stop(self) -> None:
+        """Stop it."""
 
 
 class Chaos:
@@ -245,6 +255,37 @@ class Chaos:
             " WHERE t.id IS NULL OR d.work_id IS NULL"
         )
         return int(number)
+
+    def lose_worker_and_broker(self, broker: Stopped, *, errands: int, seed: int, poison: int) -> Standing:
+        """Hand in errands, the `poison` one among them; kill a worker and lose the broker while they are done; send
+        messages that nobody can read; and go on until all is over. Returns how they stood when the broker was lost.
+        """
+        self.hand_in(0, errands, seed=seed, poison=frozenset({poison}))
+        self.wait_for(lambda: self.standing().done >= errands // 4)
+        self.kill_worker(0)
+        broker.stop()  # with it goes word of all that waits
+        killed_at = self.standing()
+        broker.start()
+        for number in range(len(BAD_MESSAGES)):
+            self.send_bad_message(number)
+
+        def is_over() -> bool:
+            self.hurry()
+            self.send_sweep()
+            return self.standing().in_flight == 0
+
+        self.wait_for(is_over)
+        self.wait_for(lambda: self.standing().messages == len(BAD_MESSAGES))
+        return killed_at
+
+    def death_of(self, errand: int) -> tuple[str, int, str]:
+        """State, epoch and the code of the letter of an errand that is dead."""
+        [[state, epoch, code]] = self.sql(
+            "SELECT t.state, t.epoch, d.code FROM work_task AS t JOIN deadletters_deadletter AS d ON d.work_id = t.id"
+            " WHERE t.key = %s",
+            str(errand),
+        )
+        return state, epoch, code
 
     def wait_for(self, condition: Any, seconds: float = 120.0) -> None:
         """Wait for the workers to get somewhere; how long it takes is never part of what is tested."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from dataplane.deadletters import MAX_LAPSES
-from tests.end_to_end.chaos import BAD_MESSAGES, Chaos
+from tests.end_to_end.chaos import Chaos
 from tests.end_to_end.gateways import OwnRedis
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.django_db]  # asks for the tables; what is written is committed
@@ -45,23 +45,7 @@ def test_every_errand_is_done_once_or_dead_although_workers_are_killed_and_the_b
     """What was handed in is done, with one effect, or dead, with a letter and no effect; a task that kills its worker
     is quarantined after three deliveries while the others go on; what nobody can read has its letter too.
     """
-    chaos.hand_in(0, ERRANDS, seed=SEED, poison=frozenset({POISON}))
-    chaos.wait_for(lambda: chaos.standing().done >= ERRANDS // 4)
-
-    chaos.kill_worker(0)
-    broker.stop()  # with it goes word of all that waits
-    killed_at = chaos.standing()
-    broker.start()
-    for number in range(len(BAD_MESSAGES)):
-        chaos.send_bad_message(number)
-
-    def is_over() -> bool:
-        chaos.hurry()
-        chaos.send_sweep()
-        return chaos.standing().in_flight == 0
-
-    chaos.wait_for(is_over)
-    chaos.wait_for(lambda: chaos.standing().messages == len(BAD_MESSAGES))
+    killed_at = chaos.lose_worker_and_broker(broker, errands=ERRANDS, seed=SEED, poison=POISON)
 
     standing = chaos.standing()
     print(f"killed at {killed_at}, ended at {standing}")
@@ -70,11 +54,6 @@ def test_every_errand_is_done_once_or_dead_although_workers_are_killed_and_the_b
     assert chaos.effects_of_done() == {1: standing.done}
     assert chaos.effects_of_others() == 0
     assert chaos.letters_without_a_death() == 0
-    [[state, epoch, code]] = chaos.sql(
-        "SELECT t.state, t.epoch, d.code FROM work_task AS t JOIN deadletters_deadletter AS d ON d.work_id = t.id"
-        " WHERE t.key = %s",
-        str(POISON),
-    )
-    assert (state, epoch, code) == ("dead", MAX_LAPSES, "poison")
+    assert chaos.death_of(POISON) == ("dead", MAX_LAPSES, "poison")
     read = chaos.sql("SELECT category, name FROM deadletters_deadletter WHERE kind = 'message' ORDER BY category, name")
     assert read == [("bug", "nobody.has_it"), ("unserialisable", "unnamed"), *[("unserialisable", "work.run")] * 3]

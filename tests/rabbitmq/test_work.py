@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from dataplane.deadletters import MAX_LAPSES
-from tests.end_to_end.chaos import BAD_MESSAGES, CONTROL_QUEUE, WORK_QUEUE, Chaos
+from tests.end_to_end.chaos import CONTROL_QUEUE, WORK_QUEUE, Chaos
 from tests.rabbitmq.broker import Broker
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.django_db]  # asks for the tables; what is written is committed
@@ -34,23 +34,7 @@ def test_every_errand_is_done_once_or_dead_although_a_worker_is_killed_and_the_b
     """As on Redis: what was handed in is done once, or dead with a letter; what kills workers is quarantined; what
     nobody can read has its letter; and the queues are replicated ones, without Celery's queues to wait in.
     """
-    chaos.hand_in(0, ERRANDS, seed=SEED, poison=frozenset({POISON}))
-    chaos.wait_for(lambda: chaos.standing().done >= ERRANDS // 4)
-
-    chaos.kill_worker(0)
-    rabbitmq.stop()
-    killed_at = chaos.standing()
-    rabbitmq.start()
-    for number in range(len(BAD_MESSAGES)):
-        chaos.send_bad_message(number)
-
-    def is_over() -> bool:
-        chaos.hurry()
-        chaos.send_sweep()
-        return chaos.standing().in_flight == 0
-
-    chaos.wait_for(is_over)
-    chaos.wait_for(lambda: chaos.standing().messages == len(BAD_MESSAGES))
+    killed_at = chaos.lose_worker_and_broker(rabbitmq, errands=ERRANDS, seed=SEED, poison=POISON)
 
     standing = chaos.standing()
     assert killed_at.done < ERRANDS
@@ -58,12 +42,7 @@ def test_every_errand_is_done_once_or_dead_although_a_worker_is_killed_and_the_b
     assert chaos.effects_of_done() == {1: standing.done}
     assert chaos.effects_of_others() == 0
     assert chaos.letters_without_a_death() == 0
-    [[state, epoch, code]] = chaos.sql(
-        "SELECT t.state, t.epoch, d.code FROM work_task AS t JOIN deadletters_deadletter AS d ON d.work_id = t.id"
-        " WHERE t.key = %s",
-        str(POISON),
-    )
-    assert (state, epoch, code) == ("dead", MAX_LAPSES, "poison")
+    assert chaos.death_of(POISON) == ("dead", MAX_LAPSES, "poison")
     queues = rabbitmq.server.queues()
     assert (queues[CONTROL_QUEUE], queues[WORK_QUEUE]) == ("quorum", "quorum")
     assert [name for name in queues if "delayed" in name] == []
