@@ -45,8 +45,9 @@ ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 CLOSE_LINE: Final = b"connection: close\r\n"
 CHUNKED_LINE: Final = b"transfer-encoding: chunked\r\n"
 STATUS_LINES: Final = {one.value: b"HTTP/1.1 %d %b\r\n" % (one.value, one.phrase.encode()) for one in HTTPStatus}
-# Names as RFC 9110 has them, and no control character but a tab in a value. Each pair is looked at as `name:value\n`.
-FIELDS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\n)*")
+# Names as RFC 9110 has them, and no control character but a tab in a value. A value with the end of a line in it looks
+# like two fields, so whoever looks counts them.
+FIELDS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)*")
 
 log = logging.getLogger("ballast.http")
 
@@ -232,9 +233,8 @@ class HttpProtocol(asyncio.Protocol):
 
     def _begin(self, call: Call) -> None:
         self._call = call
-        task = self.loop.create_task(call.run(self._app))
-        self.state.tasks.add(task)
-        task.add_done_callback(self.state.tasks.discard)
+        call.task = self.loop.create_task(call.run(self._app))
+        self.state.tasks.add(call.task)
 
     def _scope(self, version: str) -> Scope:
         url = self._url
@@ -308,11 +308,13 @@ class Call:
         "_waiter",
         "is_complete",
         "keep_alive",
+        "task",
     )
 
     def __init__(self, line: HttpProtocol, scope: Scope, *, keep_alive: bool, expects_continue: bool) -> None:
         self.keep_alive = keep_alive
         self.is_complete = False
+        self.task: asyncio.Task[None] | None = None
         self._line = line
         self._scope = scope
         self._expects_continue = expects_continue
@@ -362,6 +364,9 @@ class Call:
         finally:
             if not self._is_done and not self._has_left:
                 self._give_up()
+            # Here and not when the task is done: that would be one more turn of the loop for every request.
+            self._line.state.tasks.discard(self.task)
+            self.task = None
 
     def _give_up(self) -> None:
         """Say that it failed, while nothing was said yet; what was begun must not look complete."""
@@ -414,17 +419,19 @@ class Call:
 
     def _start(self, status: int, headers: Iterable[Header]) -> None:
         """Write the head, or keep it until its body comes where its length is known: they leave together then."""
-        lines = [STATUS_LINES[status]]
-        fields = [*self._line.state.default_headers, *headers]
-        if FIELDS.fullmatch(b"".join([b"%b:%b\n" % field for field in fields])) is None:
-            raise BadResponse("a header's name or value would break the head of the response")
+        lines = []
         closes = False
-        for name, value in fields:
+        for name, value in [*self._line.state.default_headers, *headers]:
             if name == b"content-length":
                 self._missing_bytes = int(value)
             elif name == b"connection" and b"close" in value.lower():
                 closes = True
             lines.append(b"%b: %b\r\n" % (name, value))
+        fields = b"".join(lines)
+        if fields.count(b"\n") != len(lines) or FIELDS.fullmatch(fields) is None:
+            self._missing_bytes = None
+            raise BadResponse("a header's name or value would break the head of the response")
+        lines = [STATUS_LINES[status], fields]
         self._has_body = self._scope["method"] != "HEAD" and status not in NO_BODY
         if self._has_body and self._missing_bytes is None:
             self._is_chunked = self._scope["http_version"] == "1.1"

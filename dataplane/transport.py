@@ -174,10 +174,10 @@ class Http1Transport:
             async with asyncio.timeout(connect_seconds):
                 hosts = (origin.host,) if self._allowed is None else await self._judged(self._allowed, origin)
                 return await self._open(origin, hosts)
-        except AddressForbidden as exc:
-            raise UpstreamUnreachable(f"lane {lane!r} is where no lane may be: {exc}", lane=lane) from exc
-        except TimeoutError as exc:
-            raise UpstreamTimeout(lane=lane, phase="connect", waited_seconds=connect_seconds) from exc
+        except AddressForbidden as forbidden:
+            raise UpstreamUnreachable(f"lane {lane!r} is where no lane may be: {forbidden}", lane=lane) from forbidden
+        except TimeoutError as late:
+            raise UpstreamTimeout(lane=lane, phase="connect", waited_seconds=connect_seconds) from late
         except OSError as exc:  # refused, unknown host, and every TLS failure: ssl.SSLError is one
             raise UpstreamUnreachable(
                 f"lane {lane!r} cannot be reached at {origin.host}:{origin.port}: {exc}", lane=lane
@@ -270,7 +270,6 @@ class _Connection(asyncio.Protocol):
         self._in_use = True
         self._lane = lane
         self._limits = limits
-        self._parser = httptools.HttpResponseParser(self)
         self._transport.write(request)
 
     async def wait_head(self) -> None:
@@ -370,6 +369,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+        # One for all answers of the connection: what is kept ended where the parser expects the next one.
+        self._parser = httptools.HttpResponseParser(self)
         self.is_open = True
 
     def data_received(self, data: bytes) -> None:
@@ -408,6 +409,7 @@ class _Connection(asyncio.Protocol):
             self._complete = True  # neither content-length nor chunks: the body ends where the connection does
         self._pool._forget(self)
         self._wake()
+        self._parser = None  # which holds this connection
 
     # What the parser calls.
 

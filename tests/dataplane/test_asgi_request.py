@@ -72,6 +72,7 @@ async def test_cancellation_of_somebody_else_stays_one():
         await reading
 
 
+@pytest.mark.python_only  # the parts of this gateway are nobody
 @pytest.mark.parametrize("begun", [False, True])
 async def test_mistake_of_ours_is_answered_in_the_envelope(begun, caplog):
     """With the traceback in the log and not in the answer; where an answer has begun, nothing is said twice."""

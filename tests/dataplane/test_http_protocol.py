@@ -490,13 +490,22 @@ async def breaks_the_head(scope, receive, send):
     await send({"type": "http.response.body"})
 
 
+async def breaks_the_head_by_half_a_line_end(scope, receive, send):
+    """Which many servers take for a whole one."""
+    headers = [(b"content-length", b"0"), (b"x-lane", b"a\nset-cookie: b=c")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body"})
+
+
 async def begins_twice(scope, receive, send):
     """As no response does."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.start", "status": 200, "headers": []})
 
 
-@pytest.mark.parametrize("app", [fails_at_once, says_nothing, says_too_little, breaks_the_head])
+@pytest.mark.parametrize(
+    "app", [fails_at_once, says_nothing, says_too_little, breaks_the_head, breaks_the_head_by_half_a_line_end]
+)
 async def test_application_that_said_nothing_yet_gets_an_error_said_for_it(app, caplog):
     """Its caller does not wait, and reads nothing that was not meant."""
     line = Line(app)
