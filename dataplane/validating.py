@@ -16,18 +16,21 @@ from dataplane.errors.answers import ValidationFailed
 from dataplane.journey import JUDGE, Journey
 from dataplane.json_answers import rewritten
 from dataplane.messages import ChatRequest, ChatResponse
+from dataplane.records import record
 from dataplane.routing import eligible_lanes
 from dataplane.timers import Deadline, TimerWheel
 from dataplane.validators.check import check
 from dataplane.validators.judge import judge_prompt, judged
 from dataplane.validators.pace import bound_of
-from dataplane.validators.policy import JudgeParams, Rule
+from dataplane.validators.policy import JudgeParams, Rule, ValidatorPolicy
 from dataplane.validators.values import ABSTAINED, ANSWER, Finding, Layer, Output, Report, Verdict
 
 log = logging.getLogger("ballast.validators")
 
 # Of the rules that a header names.
 MAX_TOLD: Final = 10
+# Of reports that come again and again: one for each policy of the last releases.
+MAX_KNOWN: Final = 256
 JUDGEMENT_TOKENS: Final = 300
 _CHAT: Final = frozenset({"chat"})
 _FORM: Final = {
@@ -51,6 +54,8 @@ class Validating:
         self._asides = asides
         self._aggregation = aggregation
         self._timers = timers
+        # What is noted of a report that a policy gives of every answer without findings, by the report's identity.
+        self._known: dict[int, _Note] = {}
 
     async def check(self, journey: Journey, chat: Chat, response: ChatResponse, deadline: Deadline) -> ChatResponse:
         """Return the answer as it may be handed over; the very same, if nothing was to be taken out of it.
@@ -65,7 +70,7 @@ class Validating:
         report = check(policy, output)
         if report.blocked_by is None and policy.judges:
             report = await self.judge(journey, chat, report, report.repairs or output, deadline)
-        self.note(journey, report)
+        self.note(journey, report, policy)
         refuse_blocked(report)
         return response if report.repairs is None else _with_output(response, report.repairs, report)
 
@@ -105,19 +110,44 @@ class Validating:
             failure = f"the judge cannot be asked: {exc.code}"
         return judged(rule, text, micros=round((time.monotonic() - began) * 1e6), failure=failure)
 
-    def note(self, journey: Journey, report: Report) -> None:
+    def note(self, journey: Journey, report: Report, policy: ValidatorPolicy | None = None) -> None:
         """Count what each rule said of an answer and how long it took, and what came of it in all, and let the caller
-        see in a header which rules did not let it pass.
+        see in a header which rules did not let it pass. `policy` is what gave the report, as it is.
         """
+        note = self._known.get(id(report))
+        if note is None or note.report is not report:
+            note = _Note.of(report)
+            gate = None if policy is None else policy.gate
+            if gate is not None and gate.report is report:
+                if len(self._known) >= MAX_KNOWN:
+                    self._known.clear()
+                self._known[id(report)] = note
         answering = journey.answering
         series = journey.series("" if answering is None else answering.lane.id)
         if series is not None and report.findings:
-            self._aggregation.record_outputs(series, _keys(report))
+            self._aggregation.record_outputs(series, note.keys)
         if report.findings:
-            journey.blocked = report.verdict is Verdict.BLOCK
-            journey.grounded = _is_grounded(report)
-        told = report.failed[:MAX_TOLD]
-        journey.validation = "; ".join(f"{_name(one.rule, one.version)}={one.verdict.value}" for one in told)
+            journey.blocked = note.is_blocked
+            journey.grounded = note.is_grounded
+        journey.validation = note.told
+
+
+@record
+class _Note:
+    """What is noted of one report: what it is counted under, and what a header says of it."""
+
+    report: Report
+    keys: list[str]
+    is_blocked: bool
+    is_grounded: bool | None
+    told: str
+
+    @classmethod
+    def of(cls, report: Report) -> _Note:
+        """Read the report."""
+        failed = report.failed[:MAX_TOLD]
+        told = "; ".join(f"{_name(one.rule, one.version)}={one.verdict.value}" for one in failed)
+        return cls(report, _keys(report), report.verdict is Verdict.BLOCK, _is_grounded(report), told)
 
 
 @lru_cache(maxsize=1024)

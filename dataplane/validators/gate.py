@@ -13,10 +13,13 @@ from typing import Any, Final
 from dataplane.validators.folding import Fold, fold, has_escapes
 from dataplane.validators.pace import BOUNDS
 from dataplane.validators.patterns import Pattern, span, union
-from dataplane.validators.values import Channel, Finding
+from dataplane.validators.values import Channel, Finding, Report
 
 # An expression of more than this is slower than the rules by themselves, and may have no room.
 MAX_OPENINGS: Final = 2_000
+# So much text takes the look 30 us at most, which pace.BOUNDS does not tell apart from less, nor has any rule so little
+# time; while its clock, that of a thread, is a system call.
+QUICK_CHARACTERS: Final = 4_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +32,23 @@ class Openings:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """All openings of some rules. `passed` has their findings where there is nothing to find, by their names, and
-    `budget_micros` the least time that one of them has.
+    """All openings of some rules. `passed` has their findings where there is nothing to find, by their names,
+    `report` these as a whole, if no other rule is asked, and `budget_micros` the least time that one of them has.
     """
 
     passed: Mapping[str, Finding]
+    report: Report | None
     budget_micros: float
     _looks: tuple[tuple[Fold | None, Any], ...]
 
     @classmethod
     def of(
-        cls, openings: Mapping[str, Openings], passed: Mapping[str, Finding], *, budget_micros: float
+        cls,
+        openings: Mapping[str, Openings],
+        passed: Mapping[str, Finding],
+        *,
+        report: Report | None,
+        budget_micros: float,
     ) -> Gate | None:
         """Put the openings of rules into one; None where that cannot be done, or spares nothing."""
         together: dict[Fold | None, dict[Pattern, None]] = {}
@@ -51,7 +60,7 @@ class Gate:
             looks = tuple((how, union(tuple(patterns))) for how, patterns in together.items())
         except ValueError:  # RE2 does not take all of them together
             return None
-        return cls(passed, budget_micros, looks)
+        return cls(passed, report, budget_micros, looks)
 
     def spares(self, channels: Iterable[Channel]) -> bool:
         """Whether none of the rules could find anything in any of the texts."""
@@ -63,6 +72,11 @@ class Gate:
                 if span(regex, text.encode(errors="replace")) is not None:
                     return False
         return True
+
+    @staticmethod
+    def is_quick(channels: Iterable[Channel]) -> bool:
+        """Whether the look takes so little that nobody need know how much."""
+        return sum(len(channel.text) for channel in channels) <= QUICK_CHARACTERS
 
     def findings(self, *, micros: int) -> Mapping[str, Finding]:
         """What rules that were spared say, when the look took so long; each has its part of that. Nothing of any, if

@@ -21,7 +21,7 @@ from dataplane.validators.grounding import CitationParams, SupportParams
 from dataplane.validators.personal import PersonalParams
 from dataplane.validators.secrets import SecretParams
 from dataplane.validators.structure import SchemaParams
-from dataplane.validators.values import LAYERS, TEXT, Channel, Finding, Layer, Verdict
+from dataplane.validators.values import LAYERS, TEXT, Channel, Finding, Layer, Report, Verdict
 from dataplane.validators.wording import PatternParams, TermParams, ToxicityParams
 
 MAX_BUDGET_MS: Final = 60_000.0
@@ -242,7 +242,9 @@ def _gate(deciding: tuple[Rule, ...]) -> Gate | None:
     spared = [rule for rule in deciding if rule.openings is not None]
     openings = {rule.id: one for rule in spared if (one := rule.openings) is not None}
     budget_micros = min((rule.budget_ms.value * 1000 for rule in spared), default=0.0)
-    return Gate.of(openings, {rule.id: passing(rule, micros=1) for rule in spared}, budget_micros=budget_micros)
+    passed = {rule.id: passing(rule, micros=1) for rule in spared}
+    report = Report(tuple(passed.values())) if len(spared) == len(deciding) else None
+    return Gate.of(openings, passed, report=report, budget_micros=budget_micros)
 
 
 def passing(rule: Rule, *, micros: int) -> Finding:

@@ -119,3 +119,36 @@ def test_one_look_for_one_rule_would_spare_nothing() -> None:
     assert policy(rule("keys", "secrets", ALL_SECRETS)).gate is None
     assert CAREFUL.gate is not None
     assert CAREFUL.gate.spares(channels_of(Output("Fine.")))
+
+
+SPARED = policy(
+    rule("abuse", "toxicity", {"languages": ["en"]}),
+    rule("cited", "citations", {"form": "numbers", "minimum": 0}),
+    rule("keys", "secrets", ALL_SECRETS),
+    rule("people", "pii", ALL_PII),
+)
+
+
+def test_policy_whose_rules_are_all_spared_gives_one_report_again_and_again() -> None:
+    """So whoever counts what rules said reads it once."""
+    first = check(SPARED, Output("You get it back within fourteen days."))
+    second = check(SPARED, Output("On the second of May."))
+
+    assert first is second
+    assert (first.verdict, [one.rule for one in first.findings]) == (Verdict.PASS, ["abuse", "keys", "people", "cited"])
+    assert check(SPARED, Output("Write to ada@engine.org.")).verdict is Verdict.BLOCK
+
+
+def test_short_text_is_looked_at_without_a_clock() -> None:
+    """Reading that costs more than the look; of a long text each rule has its part of the time."""
+
+    def clock() -> float:
+        asked.append(1)
+        return 0.001 * len(asked)
+
+    asked: list[int] = []
+
+    check(SPARED, Output("Fine. " * 100), cpu_clock=clock)
+
+    assert asked == []
+    assert {one.micros for one in check(SPARED, Output("Fine. " * 1000), cpu_clock=clock).findings} == {250}
