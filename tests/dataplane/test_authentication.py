@@ -62,3 +62,17 @@ def test_key_speaks_for_its_own_tenant_and_its_own_predecessors_only(shown):
     """A job of another tenant, or of a key that was revoked, stays refused."""
     with pytest.raises(Unauthorized, match="unknown or revoked"):
         door(AFTERWARDS, now=ENDS + 60).authenticate(**shown_by_runner(**shown))
+
+
+def test_key_that_is_revoked_between_two_looks_at_one_request_is_refused():
+    """The first look is before its body is read, and that may take a while."""
+    access = AccessTable.parse({"tenants": {"acme": TENANT}, "keys": KEYS})
+    releases = SimpleNamespace(current=SimpleNamespace(access=access, api_key=access.keys.get))
+    at_the_door = Authentication(releases=releases, job_keys=RUNNER, sandboxes=None, wall=lambda: ENDS - 1)
+    shown = "Bearer bk-new"
+
+    at_the_door.refuse_stranger(shown, job=None)
+    releases.current = SimpleNamespace(access=access, api_key={}.get)
+
+    with pytest.raises(Unauthorized, match="unknown or revoked"):
+        at_the_door.authenticate(shown)
