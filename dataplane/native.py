@@ -75,6 +75,7 @@ MODULES: Final = (
     "quota_desk",
     "quota_grants",
     "quota_share",
+    "record_base",
     "recording",
     "relay",
     "repairing",

@@ -12,9 +12,10 @@ from typing import TextIO
 
 from dataplane import native
 from launcher.errors import LauncherError
+from launcher.native_records import NotARecord, unrolled
 
 # mypyc reads the types that `make types` has checked; what it does not know has none for it.
-MYPY: tuple[str, ...] = ("--config-file=", "--ignore-missing-imports", "--no-warn-no-return")
+MYPY: tuple[str, ...] = ("--config-file=", "--ignore-missing-imports")
 
 
 def build(*, project: Path, out: TextIO) -> Path:
@@ -58,9 +59,13 @@ def compile_into(made: Path, *, scratch: Path, project: Path) -> None:
         from setuptools.errors import BaseError  # type: ignore[import-untyped]  # as above
     except ImportError as exc:
         raise LauncherError(f"{exc}; python -m pip install -r requirements-build.txt") from exc
-    files = [str(file.relative_to(project)) for file in native.sources(project / native.PACKAGE).values()]
-    with contextlib.chdir(project):
+    written = scratch / "sources"
+    shutil.copytree(project / native.PACKAGE, written / native.PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
+    files = [str(file.relative_to(written)) for file in native.sources(written / native.PACKAGE).values()]
+    with contextlib.chdir(written):
         try:
+            for file in map(Path, files):
+                file.write_text(unrolled(file.read_text()))
             extensions = mypycify(
                 [*MYPY, *files], opt_level="2", debug_level="0", multi_file=True, target_dir=str(scratch / "c")
             )
@@ -69,7 +74,7 @@ def compile_into(made: Path, *, scratch: Path, project: Path) -> None:
             command.build_lib, command.build_temp = str(made), str(scratch)
             command.parallel = os.cpu_count()
             distribution.run_command("build_ext")
-        except (BaseError, SystemExit) as exc:
+        except (BaseError, SystemExit, NotARecord) as exc:
             raise LauncherError(f"the data plane's modules cannot be compiled: {exc}") from exc
 
 
