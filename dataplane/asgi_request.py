@@ -29,8 +29,7 @@ class CallerLeft(Exception):
 
 async def read_inbound(
     scope: Scope,
-    receive: Receive,
-    timers: TimerWheel,
+    watch: CallerWatch,
     *,
     let_in: LetIn,
     limit_bytes: int,
@@ -77,7 +76,7 @@ async def read_inbound(
         raise BodyTooLarge(limit_bytes=limit_bytes)
     idempotency_key = single_key(idempotency_keys)
     let_in(scope, authorization, idempotency_key)
-    body = await read_body(receive, timers, limit_bytes=limit_bytes)
+    body = await watch.read_body(limit_bytes=limit_bytes)
     return Inbound(
         request_id,
         body,
@@ -92,42 +91,6 @@ async def read_inbound(
         deliver=deliver,
         later=later,
     )
-
-
-async def read_body(receive: Receive, timers: TimerWheel, *, limit_bytes: int, seconds: float = BODY_SECONDS) -> bytes:
-    """Read the body, within so many seconds.
-
-    Raises:
-        BodyTooLarge, BodyTooSlow, CallerLeft.
-    """
-    patience = _Patience(timers, seconds)
-    try:
-        return await _read_all(receive, limit_bytes=limit_bytes)
-    except asyncio.CancelledError:
-        if not patience.is_over or patience.task.uncancel():
-            raise  # somebody else cancelled it, too
-        raise BodyTooSlow(seconds=seconds) from None
-    finally:
-        patience.stop()
-
-
-class _Patience:
-    """Cancels the current task when a time is over; costs less than a time-out of asyncio's, and every request pays."""
-
-    __slots__ = ("_timer", "is_over", "task")
-
-    def __init__(self, timers: TimerWheel, seconds: float) -> None:
-        self.is_over = False
-        self.task = cast("asyncio.Task[Any]", asyncio.current_task(timers.loop))
-        self._timer = timers.set(seconds, self._end)
-
-    def stop(self) -> None:
-        """Wait on. Idempotent."""
-        self._timer.cancel()
-
-    def _end(self) -> None:
-        self.is_over = True
-        self.task.cancel()
 
 
 async def _read_all(receive: Receive, *, limit_bytes: int) -> bytes:
@@ -149,19 +112,61 @@ async def _read_all(receive: Receive, *, limit_bytes: int) -> bytes:
 
 
 class CallerWatch:
-    """Cancels the current task when the caller hangs up. It begins to look a moment after the request came: a quick
-    answer is out by then, and a task per request is a tenth of what it costs.
+    """Watches over the caller of one request, for the current task: reads the body, for so long at most, and from then
+    on cancels the task when the caller hangs up.
+
+    It begins to look a moment after the request came, by one timer for both: a body is here by then, and a quick answer
+    is out; and a task per request is a tenth of what it costs.
     """
 
-    __slots__ = ("_looking", "_loop", "_receive", "_task", "_timer", "caller_left")
+    __slots__ = (
+        "_body_seconds",
+        "_is_late",
+        "_is_read",
+        "_is_too_slow",
+        "_looking",
+        "_loop",
+        "_receive",
+        "_task",
+        "_timer",
+        "_timers",
+        "caller_left",
+    )
 
-    def __init__(self, receive: Receive, timers: TimerWheel) -> None:
+    def __init__(self, receive: Receive, timers: TimerWheel, *, body_seconds: float = BODY_SECONDS) -> None:
         self.caller_left = False
         self._receive = receive
+        self._timers = timers
         self._loop = timers.loop
         self._task = cast("asyncio.Task[Any]", asyncio.current_task(timers.loop))
+        self._body_seconds = body_seconds
+        self._is_read = False
+        self._is_late = False
+        self._is_too_slow = False
         self._looking: asyncio.Task[None] | None = None
         self._timer = timers.set(WATCH_AFTER_SECONDS, self._begin)
+
+    async def read_body(self, *, limit_bytes: int) -> bytes:
+        """Read the body.
+
+        Raises:
+            BodyTooLarge, BodyTooSlow, CallerLeft.
+        """
+        try:
+            body = await _read_all(self._receive, limit_bytes=limit_bytes)
+        except asyncio.CancelledError:
+            if not self._is_too_slow or self._task.uncancel():
+                raise  # somebody else cancelled it, too
+            raise BodyTooSlow(seconds=self._body_seconds) from None
+        self.body_is_here()
+        return body
+
+    def body_is_here(self) -> None:
+        """There is no more to read of the request: from now on, look whether its caller hangs up."""
+        self._is_read = True
+        if self._is_late:
+            self._timer.cancel()
+            self._timer = self._timers.set(WATCH_AFTER_SECONDS, self._begin)
 
     def stop(self) -> None:
         """Look no longer. Idempotent, never waits."""
@@ -173,7 +178,15 @@ class CallerWatch:
             self._looking = None
 
     def _begin(self) -> None:
-        self._looking = self._loop.create_task(self._look())
+        if self._is_read:
+            self._looking = self._loop.create_task(self._look())
+        else:
+            self._is_late = True
+            self._timer = self._timers.set(self._body_seconds - WATCH_AFTER_SECONDS, self._end)
+
+    def _end(self) -> None:
+        self._is_too_slow = True
+        self._task.cancel()
 
     async def _look(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

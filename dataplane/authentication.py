@@ -56,6 +56,11 @@ class Authentication:
         # and after that, with nothing in between as a rule.
         self._latest: tuple[str, Release, ApiKey] | None = None
 
+    def may_be_eval(self, journey: Journey) -> bool:
+        """Whether an eval may be asking, which `admit_eval` finds out; as good as never."""
+        authorization = journey.inbound.authorization
+        return authorization is not None and PREFIX in authorization
+
     async def admit_eval(self, journey: Journey) -> None:
         """Let an eval in, if it is one: what it brings along has to be read first.
 
@@ -63,8 +68,8 @@ class Authentication:
             NoRelease, Unauthorized, InvalidRequest: see `Sandboxes.admit`.
         """
         authorization = journey.inbound.authorization
-        if authorization is None or PREFIX not in authorization or self._sandboxes is None:
-            return  # as good as always, so it is settled by a look
+        if authorization is None or self._sandboxes is None:
+            return
         token = _key_shown(authorization)
         if token is None or not is_eval_token(token):
             return

@@ -45,7 +45,8 @@ class Chat:
 
     def output_of(self, response: ChatResponse) -> Output:
         """As `output`, of a whole answer."""
-        return self.output(response.text, ((call.name, call.arguments) for call in response.tool_calls))
+        calls = response.tool_calls
+        return self.output(response.text, [(call.name, call.arguments) for call in calls] if calls else ())
 
     def told(self, request: ChatRequest, lane: Lane) -> ChatRequest:
         """What `lane` is told of `request`, which says what this one wants said there."""

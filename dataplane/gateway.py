@@ -17,7 +17,7 @@ from typing import Any, Final
 import orjson
 
 from dataplane.asgi_reply import AsgiReply, QueueReply, Send
-from dataplane.asgi_request import CallerLeft, CallerWatch, Receive, Scope, read_body, read_inbound
+from dataplane.asgi_request import CallerLeft, CallerWatch, Receive, Scope, read_inbound
 from dataplane.assembly import Assembly
 from dataplane.bad_keys import BadKeys
 from dataplane.desks import Desk, DeskCall
@@ -35,6 +35,7 @@ from dataplane.errors.requests import TooManyBadKeys, Unauthorized, UnknownRoute
 from dataplane.http_protocol import BadResponse
 from dataplane.journey import Inbound, new_id
 from dataplane.ladder.status_desk import StatusCall
+from dataplane.request_parser import CHAT_PATH, EMBEDDINGS_PATH
 from dataplane.retrieval.desk import OPERATION as RETRIEVE_OPERATION
 from dataplane.retrieval.desk import PATH as RETRIEVE
 from dataplane.stream_desk import ANY_ORIGIN, StreamCall, shows_cursor
@@ -49,8 +50,8 @@ BROKEN: Final = "something went wrong in the gateway, and was logged; try again"
 STREAMS: Final = "/v1/streams/"
 STREAM_ACTIONS: Final = {"": "GET", "ack": "POST", "cancel": "POST", "continue": "POST"}
 METHODS: Final = {
-    "/v1/chat/completions": "POST",
-    "/v1/embeddings": "POST",
+    CHAT_PATH: "POST",
+    EMBEDDINGS_PATH: "POST",
     RETRIEVE: "POST",
     "/v1/models": "GET",
     "/livez": "GET",
@@ -108,7 +109,10 @@ class Gateway:
         if self._is_draining:
             send = _closing(send)
         try:
-            await self._route(scope, receive, send)
+            if scope["path"] == CHAT_PATH and scope["method"] == "POST":
+                await self._serve("chat", self._pipeline.serve_chat, scope, receive, send)
+            else:
+                await self._route(scope, receive, send)
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"][:200])
             # Where an answer has begun there can be no other: the server then ends the connection.
@@ -117,9 +121,7 @@ class Gateway:
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
-        if path == "/v1/chat/completions" and scope["method"] == "POST":
-            await self._serve("chat", self._pipeline.serve_chat, scope, receive, send)
-        elif path == "/v1/embeddings" and scope["method"] == "POST":
+        if path == EMBEDDINGS_PATH and scope["method"] == "POST":
             await self._serve("embeddings", self._pipeline.serve_embeddings, scope, receive, send)
         elif path == RETRIEVE and scope["method"] == "POST":
             await self._serve(RETRIEVE_OPERATION, self._retrieve_desk.serve, scope, receive, send)
@@ -170,18 +172,16 @@ class Gateway:
         request_id = "req_" + new_id(time.time())
         self._metrics.in_flight += 1
         self._reports.in_flight += 1
-        watch: CallerWatch | None = None
+        watch = CallerWatch(receive, self._timers)
         try:
             inbound = await read_inbound(
                 scope,
-                receive,
-                self._timers,
+                watch,
                 let_in=self._let_in,
                 limit_bytes=self._limit_bytes,
                 request_id=request_id,
                 started=started,
             )
-            watch = CallerWatch(receive, self._timers)
             reply = AsgiReply(send)
             if inbound.queue is not None:
                 reply = queue_reply = QueueReply(send)
@@ -193,11 +193,10 @@ class Gateway:
             self._metrics.count(operation, exc.code, time.monotonic() - started)
             await _send_error(send, exc, request_id=request_id)
         except asyncio.CancelledError:
-            if watch is None or not watch.caller_left:
+            if not watch.caller_left:
                 raise  # not because of the caller: the server is stopping
         finally:
-            if watch is not None:
-                watch.stop()
+            watch.stop()
             self._metrics.in_flight -= 1
             self._reports.in_flight -= 1
 
@@ -207,7 +206,7 @@ class Gateway:
         request_id = "req_" + new_id(time.time())
         stream, _, action = scope["path"].removeprefix(STREAMS).partition("/")
         operation = f"stream_{action or 'resume'}"
-        watch: CallerWatch | None = None
+        watch = CallerWatch(receive, self._timers)
         outcome: str | None = "ok"
         try:
             allowed = STREAM_ACTIONS.get(action)
@@ -226,11 +225,9 @@ class Gateway:
                 last_event_id=headers.get(b"last-event-id"),
                 accept=headers.get(b"accept", ""),
                 started=started,
-                body=await read_body(receive, self._timers, limit_bytes=self._limit_bytes)
-                if allowed == "POST"
-                else b"",
+                body=await watch.read_body(limit_bytes=self._limit_bytes) if allowed == "POST" else b"",
             )
-            watch = CallerWatch(receive, self._timers)
+            watch.body_is_here()
             if await self._stream_desk.serve(call, AsgiReply(send)):
                 outcome = None
         except CallerLeft:
@@ -241,11 +238,10 @@ class Gateway:
             await _send_error(send, self._counted(exc, scope), request_id=request_id, more=more)
         except asyncio.CancelledError:
             outcome = None if action == "continue" else "cancelled"
-            if watch is None or not watch.caller_left:
+            if not watch.caller_left:
                 raise  # not because of the caller: the server is stopping
         finally:
-            if watch is not None:
-                watch.stop()
+            watch.stop()
             if outcome is not None:  # else the pipeline has counted it
                 self._metrics.count(operation, outcome, time.monotonic() - started)
 
@@ -256,6 +252,7 @@ class Gateway:
         method, path = scope["method"], scope["path"]
         name, _, action = path.removeprefix(desk.path).removeprefix("/").partition("/")
         operation, outcome = "unknown", "ok"
+        watch = CallerWatch(receive, self._timers)
         try:
             allowed = None if path == f"{desk.path}/" else desk.operations.get((bool(name), action))
             if allowed is None:
@@ -266,8 +263,7 @@ class Gateway:
             if operation in desk.reading:
                 inbound = await read_inbound(
                     scope,
-                    receive,
-                    self._timers,
+                    watch,
                     let_in=self._let_in,
                     limit_bytes=self._limit_bytes,
                     request_id=request_id,
@@ -277,6 +273,7 @@ class Gateway:
                 authorization = next((value for name, value in scope["headers"] if name == b"authorization"), None)
                 shown = None if authorization is None else authorization.decode("latin-1")
                 inbound = Inbound(request_id, b"", started, shown)
+            watch.stop()  # what desks do is brief, and is finished whoever waits for it
             await desk.serve(DeskCall(inbound, operation, name, action), AsgiReply(send))
         except CallerLeft:
             outcome = "cancelled"
@@ -284,6 +281,7 @@ class Gateway:
             outcome = exc.code
             await _send_error(send, self._counted(exc, scope), request_id=request_id)
         finally:
+            watch.stop()
             self._metrics.count(operation, outcome, time.monotonic() - started)
 
     async def _serve_status(self, scope: Scope, send: Send) -> None:

@@ -34,8 +34,10 @@ class Integrity:
             RepairFailed: it is not what it was to be.
             ValidationFailed: it may not be handed over.
         """
-        mended = await self._repairing.mend(journey, chat, response, deadline)
-        if not mended.refused:
+        mended = response
+        if chat.route.repair is not None:
+            mended = await self._repairing.mend(journey, chat, response, deadline)
+        if not mended.refused and self.wants_words(journey):
             self._sample(journey, lambda: chat.output_of(mended))
         return await self._validating.check(journey, chat, mended, deadline)
 

@@ -32,6 +32,7 @@ SHARED_SUFFIX: Final = "__mypyc"
 MODULES: Final = (
     "access",
     "aggregation",
+    "answer_gate",
     "asgi_reply",
     "asgi_request",
     "attempts",
@@ -105,6 +106,7 @@ MODULES: Final = (
     "validators.policy",
     "validators.secrets",
     "validators.values",
+    "validators.window",
 )
 
 

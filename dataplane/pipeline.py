@@ -194,7 +194,8 @@ class Pipeline:
     # What is asked, each from its beginning to its end.
 
     async def _chat(self, journey: Journey, reply: Reply) -> None:
-        await self._authentication.admit_eval(journey)
+        if self._authentication.may_be_eval(journey):
+            await self._authentication.admit_eval(journey)
         chat = self._decide(journey)
         policy, streams = chat.route.streams if chat.request.stream else None, self._streams
         is_keyed = journey.inbound.idempotency_key is not None
@@ -214,7 +215,8 @@ class Pipeline:
             await carry(None)
 
     async def _embeddings(self, journey: Journey, reply: Reply) -> None:
-        await self._authentication.admit_eval(journey)
+        if self._authentication.may_be_eval(journey):
+            await self._authentication.admit_eval(journey)
         request, release, route = self._decide_embeddings(journey)
         life = partial(self._embed, request=request, release=release, route=route)
         if journey.inbound.idempotency_key is None:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dataplane.asgi_request import CallerLeft, read_body
+from dataplane.asgi_request import BODY_SECONDS, CallerLeft, CallerWatch
 from dataplane.envelope import BodyTooLarge, BodyTooSlow
 from dataplane.gateway import Gateway
 from dataplane.timers import TimerWheel
@@ -30,6 +30,14 @@ def caller(*messages, then=None):
     return receive
 
 
+async def read_body(receive, *, seconds=BODY_SECONDS, tick_seconds=0.01):
+    watch = CallerWatch(receive, TimerWheel(tick_seconds=tick_seconds), body_seconds=seconds)
+    try:
+        return await watch.read_body(limit_bytes=LIMIT)
+    finally:
+        watch.stop()
+
+
 def part(body, *, more=True):
     return {"type": "http.request", "body": body, "more_body": more}
 
@@ -38,14 +46,14 @@ def part(body, *, more=True):
 async def test_body_that_stops_coming_ends_in_time(sent):
     """Half a request holds its place for a minute, not for ever; afterwards the task is as if nobody had touched it."""
     with pytest.raises(BodyTooSlow, match=r"within 0.05 s"):
-        await read_body(caller(*sent), TimerWheel(tick_seconds=0.01), limit_bytes=LIMIT, seconds=0.05)
+        await read_body(caller(*sent), seconds=0.05)
 
     assert asyncio.current_task().cancelling() == 0
 
 
 async def test_body_in_parts_is_read_whole():
     """However it is cut."""
-    body = await read_body(caller(part(b"{"), part(b"}", more=False)), TimerWheel(), limit_bytes=LIMIT)
+    body = await read_body(caller(part(b"{"), part(b"}", more=False)))
 
     assert body == b"{}"
 
@@ -53,18 +61,18 @@ async def test_body_in_parts_is_read_whole():
 async def test_body_beyond_the_limit_is_refused_as_soon_as_that_is_clear():
     """The rest is not waited for."""
     with pytest.raises(BodyTooLarge):
-        await read_body(caller(part(b"a" * 60), part(b"a" * 60)), TimerWheel(), limit_bytes=LIMIT)
+        await read_body(caller(part(b"a" * 60), part(b"a" * 60)))
 
 
 async def test_caller_who_leaves_in_the_middle_left():
     """That is no body."""
     with pytest.raises(CallerLeft):
-        await read_body(caller(part(b"{"), then={"type": "http.disconnect"}), TimerWheel(), limit_bytes=LIMIT)
+        await read_body(caller(part(b"{"), then={"type": "http.disconnect"}))
 
 
 async def test_cancellation_of_somebody_else_stays_one():
     """A server that stops is no slow caller."""
-    reading = asyncio.create_task(read_body(caller(), TimerWheel(), limit_bytes=LIMIT, seconds=60))
+    reading = asyncio.create_task(read_body(caller(), seconds=60))
     await asyncio.sleep(0)
     reading.cancel()
 
