@@ -12,6 +12,8 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python; d
 	"$$name" -c '$(IS_NEW_ENOUGH)' 2>/dev/null && { echo "$$name"; break; }; done)
 # pytest options: `make test PYTEST_ARGS="tests/launcher -x"`
 PYTEST_ARGS ?=
+# At a time. Many tests wait for other processes, so there may be more of them than cores.
+TEST_WORKERS ?= 4
 # Settings stop without these; no check connects to anything.
 CHECK_ENV := DJANGO_SETTINGS_MODULE=controlplane.settings BALLAST_DEMO=true BALLAST_SECRET_KEY=only-read-by-static-checks \
 	BALLAST_AGENT_TOKEN=only-read-by-static-checks DATABASE_URL=postgresql://nobody@127.0.0.1:1/none \
@@ -47,13 +49,13 @@ clean:
 
 test: $(VENV)/.installed-dev
 	@BALLAST_CHROMIUM="$$($(PY) -m launcher chromium)" && export BALLAST_CHROMIUM && \
-	exec $(PY) -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
+	exec $(PY) -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 native: $(VENV)/.installed-dev
 	@exec $(PY) -m launcher native
 
 test-native: native
-	exec env BALLAST_TEST_NATIVE=1 $(PY) -m pytest -n 3 --dist loadfile -m "not soak and not engine and not rabbitmq and not python_only" \
+	exec env BALLAST_TEST_NATIVE=1 $(PY) -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not soak and not engine and not rabbitmq and not python_only" \
 		tests/dataplane tests/contracts tests/end_to_end $(PYTEST_ARGS)
 
 soak: $(VENV)/.installed-dev

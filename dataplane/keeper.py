@@ -50,8 +50,20 @@ class KeptProcess:
         return self._beats
 
 
-def keep(name: str, *, health: tuple[str, int]) -> None:
-    """Keep one process running until SIGTERM or SIGINT. `health`: where it answers probes."""
+def keep(
+    name: str,
+    *,
+    health: tuple[str, int],
+    silent_seconds: float = SILENT_SECONDS,
+    unstarted_seconds: float = UNSTARTED_SECONDS,
+) -> None:
+    """Keep one process running until SIGTERM or SIGINT.
+
+    Args:
+        health: Where it answers probes.
+        silent_seconds, unstarted_seconds: After so long without an answer it is replaced: once it has given one, and
+            before.
+    """
 
     def spawn(_: int) -> KeptProcess:
         return KeptProcess(subprocess.Popen([sys.executable, "-m", "dataplane", name]), health)  # noqa: S603  # ours
@@ -61,8 +73,8 @@ def keep(name: str, *, health: tuple[str, int]) -> None:
         spawn=spawn,
         drain_seconds=STOP_SECONDS,
         restart_seconds=RESTART_SECONDS,
-        wedged_seconds=SILENT_SECONDS,
-        unstarted_seconds=UNSTARTED_SECONDS,
+        wedged_seconds=silent_seconds,
+        unstarted_seconds=unstarted_seconds,
         kind=name,
     ).run()
 

@@ -19,8 +19,16 @@ from tests.ports import pick_port
 WAIT_SECONDS = 120
 
 
+MAIN = ("-m", "dataplane", "keep", "shadow")
+# What would take it a minute and more.
+IMPATIENT = """
+from dataplane.keeper import keep
+keep("shadow", health=("127.0.0.1", {port}), silent_seconds=3.0, unstarted_seconds=10.0)
+"""
+
+
 @pytest.fixture
-def kept(tmp_path, trusted_keys_file):
+def kept(tmp_path, trusted_keys_file, request):
     """A kept shadow process; gives the keeper and the port that its child answers at."""
     port = pick_port()
     environment = {
@@ -31,7 +39,8 @@ def kept(tmp_path, trusted_keys_file):
         "BALLAST_HOST_NAME": "kept",
         "BALLAST_HEALTH_PORT": str(port),
     }
-    process = subprocess.Popen([sys.executable, "-m", "dataplane", "keep", "shadow"], env=environment)
+    arguments = ("-c", IMPATIENT.format(port=port)) if request.param == "impatient" else MAIN
+    process = subprocess.Popen([sys.executable, *arguments], env=environment)
     yield process, port
     process.terminate()
     process.wait()
@@ -62,6 +71,7 @@ def child_of(process):
 
 
 @pytest.mark.end_to_end
+@pytest.mark.parametrize("kept", ["as it is"], indirect=True)
 def test_kept_process_that_dies_is_started_again_and_stops_with_its_keeper(kept):
     """The keeper runs all the while; SIGTERM ends both in order."""
     keeper, port = kept
@@ -78,6 +88,7 @@ def test_kept_process_that_dies_is_started_again_and_stops_with_its_keeper(kept)
 
 
 @pytest.mark.end_to_end
+@pytest.mark.parametrize("kept", ["impatient"], indirect=True)
 def test_kept_process_that_stands_still_is_replaced(kept):
     """It answers nobody: after a while it is killed, and its successor answers at the same port."""
     keeper, port = kept
