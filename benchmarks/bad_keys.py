@@ -14,8 +14,6 @@ import argparse
 import asyncio
 import json
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +25,8 @@ import uvloop
 
 from benchmarks.load import Result, describe_machine, pace, request_bytes, table
 from benchmarks.served_release import KEY, QUESTION, release_document, write_release
-from benchmarks.serving import start, wait_for
+from benchmarks.serving import Processes
+from dataplane.native import Native
 from launcher.ports import pick_free
 
 BODY = json.dumps({"model": "chat", "messages": [{"role": "user", "content": QUESTION}]}).encode()
@@ -47,42 +46,22 @@ def main() -> None:
         return
     cores = sorted(os.sched_getaffinity(0))
     mine, others = {cores[0]}, set(cores[1:]) or {cores[0]}
-    processes: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory() as name:
-        directory, upstream, port = Path(name), pick_free(), pick_free()
+        directory, upstream = Path(name), pick_free()
         write_release(directory, release_document(f"http://127.0.0.1:{upstream}/v1"))
-
-        def launch(command: list[str], *, on: set[int], **environment: str) -> subprocess.Popen[bytes]:
-            processes.append(start(command, cores=on, log=directory / f"{len(processes)}.log", **environment))
-            return processes[-1]
-
+        processes = Processes(directory)
         try:
-            launch(["benchmarks.canned_upstream", str(upstream)], on=others)
-            supervisor = launch(
-                ["dataplane", "serve"],
-                on=mine,
-                BALLAST_GATEWAY_PORT=str(port),
-                BALLAST_GATEWAY_PROCESSES="1",
-                BALLAST_PRIVATE_NETWORKS="127.0.0.0/8",
-                BALLAST_DATA_DIR=name,
-                UP_KEY="sk-benchmark",
-                REDIS_URL="",
-            )
-            wait_for(f"http://127.0.0.1:{port}/readyz")
-            gateway = psutil.Process(supervisor.pid).children()[0]
-            url = f"http://127.0.0.1:{port}/v1/chat/completions"
+            processes.launch(["benchmarks.canned_upstream", str(upstream)], on=others)
+            url, gateway = processes.launch_gateway(directory, on=mine, redis_url="", native=Native.AUTO)
             good = request_bytes(url, BODY, {"authorization": f"Bearer {KEY}"})
             os.sched_setaffinity(0, others)
 
-            alone, alone_cpu, _ = _measure(gateway, url, good, arguments, port)
-            launch(["benchmarks.bad_keys", "--flooder", url, "--flood", str(arguments.flood)], on=others)
+            alone, alone_cpu, _ = _measure(gateway, url, good, arguments)
+            processes.launch(["benchmarks.bad_keys", "--flooder", url, "--flood", str(arguments.flood)], on=others)
             time.sleep(1)
-            flooded, flooded_cpu, refused = _measure(gateway, url, good, arguments, port)
+            flooded, flooded_cpu, refused = _measure(gateway, url, good, arguments)
         finally:
-            for process in reversed(processes):
-                process.send_signal(signal.SIGTERM)
-            for process in processes:
-                process.wait(timeout=30)
+            processes.stop()
     served = len(alone.latencies_ms)
     rows: list[tuple[str, ...]] = [("good callers", "answered", "failed", "p50 ms", "p99 ms")]
     for label, one in (("alone", alone), ("flooded", flooded)):
@@ -96,12 +75,12 @@ def main() -> None:
 
 
 def _measure(
-    gateway: psutil.Process, url: str, good: bytes, arguments: argparse.Namespace, port: int
+    gateway: psutil.Process, url: str, good: bytes, arguments: argparse.Namespace
 ) -> tuple[Result, float, int]:
     """What good callers saw, the gateway's processor seconds, and how many bad keys it refused meanwhile."""
-    cpu, refused = _processor_seconds(gateway), _refused(port)
+    cpu, refused = _processor_seconds(gateway), _refused(url)
     result = uvloop.run(pace(url, good, rate=arguments.rate, seconds=arguments.seconds, connections=32))
-    return result, _processor_seconds(gateway) - cpu, _refused(port) - refused
+    return result, _processor_seconds(gateway) - cpu, _refused(url) - refused
 
 
 def _processor_seconds(process: psutil.Process) -> float:
@@ -109,9 +88,9 @@ def _processor_seconds(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def _refused(port: int) -> int:
+def _refused(url: str) -> int:
     """How many requests the gateway has counted as refused for their key."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:  # loopback, ours
+    with urllib.request.urlopen(url.replace("/v1/chat/completions", "/metrics")) as answer:  # noqa: S310 - loopback, ours
         lines = answer.read().decode().splitlines()
     wanted = ('"unauthorized"', '"too_many_bad_keys"')
     found = (

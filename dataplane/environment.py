@@ -164,7 +164,7 @@ def _allowed(environment: Environment) -> Allowed:
         networks = parse_networks(text)
     except ValueError as exc:
         raise BadVariable("BALLAST_PRIVATE_NETWORKS", str(exc)) from exc
-    own = LOOPBACK if environment.text("BALLAST_DEMO", "").lower() in TRUE_WORDS else ()
+    own = LOOPBACK if environment.flag("BALLAST_DEMO", False) else ()
     return Allowed((*networks, *own), "BALLAST_PRIVATE_NETWORKS would allow it, if it named the network")
 
 
