@@ -12,6 +12,10 @@ from urllib.parse import SplitResult, urlsplit
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
+from dataplane.environment import BadVariable, tracing_settings
+from dataplane.environment import Environment as DataPlaneEnvironment
+from dataplane.settings import TracingSettings
+
 TRUE_WORDS = frozenset({"true", "on", "ok", "y", "yes", "1"})
 FALSE_WORDS = frozenset({"false", "off", "n", "no", "0"})
 POSTGRESQL_SCHEMES = frozenset({"postgres", "postgresql", "psql", "pgsql"})
@@ -108,6 +112,16 @@ class Environment:
             )
         database: dict[str, Any] = environ.Env.db_url_config(value)
         return database
+
+    def tracing(self, machine: str) -> TracingSettings | None:
+        """Whether and where processes trace, by the same variables as those of the data plane; None: nothing. Its
+        `service` is empty unless a variable says one; `machine` is this one's name.
+        """
+        try:
+            host = self.text("BALLAST_HOST_NAME", machine)
+            return tracing_settings(DataPlaneEnvironment(self.variables), service="", worker=host)
+        except BadVariable as exc:
+            raise ImproperlyConfigured(str(exc)) from exc
 
     def mail(self, name: str, default: str) -> dict[str, Any]:
         """How e-mail is sent, as Django's settings whose names begin with EMAIL_; empty where it is not."""

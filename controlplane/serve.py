@@ -12,6 +12,7 @@ import uvicorn
 from asgiref.sync import sync_to_async
 from django.core.exceptions import ImproperlyConfigured
 
+from controlplane import tracing
 from controlplane.vitals import CONSOLE
 from dataplane.grace import GraceServer
 from dataplane.pulse import LOOK_SECONDS, Pulse
@@ -38,6 +39,11 @@ class ConsoleServer(GraceServer):
         await super().startup(sockets)
         self._watching = [asyncio.create_task(self._stamp()), asyncio.create_task(self._look())]
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As `GraceServer`'s; what was traced is sent at its end, since uvicorn ends the process by its signal."""
+        await super().shutdown(sockets)
+        await asyncio.to_thread(tracing.end)
+
     async def _stamp(self) -> None:
         while True:
             # Waits for its turn behind whatever the thread is busy with.
@@ -61,6 +67,7 @@ def main() -> None:
 
     from controlplane.celery import app
 
+    tracing.begin(tracing.CONSOLE)
     app.conf.update(publisher_settings(settings.CELERY_BROKER_URL))
     logging.getLogger("uvicorn.error").setLevel(settings.LOG_LEVEL)
     config = uvicorn.Config(

@@ -4,6 +4,7 @@ Every variable is listed in `.env.example`; a missing or malformed one stops sta
 """
 
 import os
+import socket
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 from django.core.exceptions import ImproperlyConfigured
 
 from controlplane.environment import Environment, forget_blank, is_loopback
+from dataplane.logs import QUIET
 from dataplane.quorum import queue_settings
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -64,6 +66,8 @@ OLD_AGENT_TOKENS = env.names("BALLAST_OLD_AGENT_TOKENS", [])
 if any(len(token) < 16 for token in OLD_AGENT_TOKENS):
     raise ImproperlyConfigured("BALLAST_OLD_AGENT_TOKENS: a token has at least 16 characters")
 REPORTS_STREAM = "ballast:reports"
+# Where traces go, by OpenTelemetry's own variables; None: nowhere.
+TRACING = env.tracing(socket.gethostname())
 # For so long a console that is told to stop says so, and takes requests on.
 DRAIN_GRACE_SECONDS = env.whole("BALLAST_DRAIN_GRACE", 0 if DEMO else 5, most=300)
 # Where a process without a port of its own answers probes.
@@ -451,13 +455,13 @@ SPECTACULAR_SETTINGS = {
     },
 }
 
+LOG_FORMAT = env.word("BALLAST_LOG_FORMAT", "text" if DEMO else "json", among={"text", "json"})
 LOG_LEVEL = env.word("BALLAST_LOG_LEVEL", "INFO", among={"DEBUG", "INFO", "WARNING", "ERROR"})
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "formatters": {"line": {"()": "dataplane.logs.formatter", "form": LOG_FORMAT, "service": "ballast-console"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    # It logs each address that it asks, whole; the paths of webhooks hold tokens.
-    "loggers": {"httpx": {"level": "WARNING"}},
+    "loggers": {name: {"level": level} for name, level in QUIET.items()},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
 }

@@ -20,6 +20,8 @@ from dataplane.environment import (
     Environment,
     agent_settings,
     gateway_settings,
+    log_format,
+    log_level,
     runner_settings,
     shadow_settings,
     supervisor_settings,
@@ -28,6 +30,7 @@ from dataplane.health.command import BadArgument
 from dataplane.health.command import add_commands as add_probe_commands
 from dataplane.health.command import run_command as run_probe_command
 from dataplane.ladder.errors import CommandRefused
+from dataplane.logs import log_to_stderr
 from dataplane.native import Native, NoBuild, activate
 
 log = logging.getLogger("ballast")
@@ -184,11 +187,11 @@ def main(argv: Sequence[str] | None = None, variables: Mapping[str, str] | None 
     process.add_argument("--lifeline", type=int, help="descriptor that ends with the supervisor")
     process.add_argument("--pulse", type=int, help="descriptor that the supervisor counts turns of the event loop by")
     arguments = parser.parse_args(argv)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for chatty in ("httpx", "httpcore", "celery", "kombu"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
     environment = Environment(os.environ if variables is None else variables)
     try:
+        log_to_stderr(log_format(environment), level=log_level(environment), service=f"ballast-{arguments.command}")
+        for chatty in ("celery", "kombu"):
+            logging.getLogger(chatty).setLevel(logging.WARNING)
         match arguments.command:
             case "serve":
                 _serve(environment)

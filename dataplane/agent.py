@@ -19,9 +19,10 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import httpx
 from celery import Celery
@@ -42,12 +43,17 @@ from dataplane.release import (
     parse_statements,
     verify,
 )
+from dataplane.release_trace import write_release_trace
 from dataplane.reports import ReportShipper, Verdict
-from dataplane.settings import AgentSettings
+from dataplane.settings import AgentSettings, TracingSettings
 from dataplane.stores.files import write_atomically
+from dataplane.tracing import Tracing, read_traceparent
 from dataplane.trust import merged, read_kept, read_trusted, trust_file, written
 from dataplane.vitals import LOOP_SECONDS, Vitals, beat_while_turning
 from dataplane.watcher import Acknowledge, claimed_revision
+
+if TYPE_CHECKING:
+    from dataplane.otel.process import ProcessTracing
 
 PUSH_TASK: Final = "ballast.release.push"
 PUSH_EXCHANGE: Final = "ballast.releases"
@@ -66,7 +72,15 @@ class Mark:
 class ReleaseKeeper:
     """Keeps one release file: accepts newer releases, refuses the rest. May be called from several threads."""
 
-    def __init__(self, *, release_file: Path, trusted_keys_file: Path, acknowledge: Acknowledge) -> None:
+    def __init__(
+        self,
+        *,
+        release_file: Path,
+        trusted_keys_file: Path,
+        acknowledge: Acknowledge,
+        tracing: Tracing | None = None,
+    ) -> None:
+        self._tracing = tracing
         self._release_file = release_file
         self._mark_file = release_file.with_name(release_file.name + ".mark")
         self._trusted_keys_file = trusted_keys_file
@@ -103,6 +117,7 @@ class ReleaseKeeper:
                 self._refuse(claimed_revision(parsed), parsed.digest, exc)
                 return False
             self.lacks_key = False
+            self._note_trace(release)
             write_atomically(self._release_file, parsed.to_json().encode())
             # After the file, so that a crash in between leaves a mark that is too low: the file then speaks for itself.
             self._mark = Mark(release.revision, release.digest)
@@ -114,6 +129,14 @@ class ReleaseKeeper:
             self._keep(release.statements)
             log.info("release %d (%s) written", release.revision, release.digest[:12])
             return True
+
+    def _note_trace(self, release: Release) -> None:
+        """Let gateways go on with the trace that this release came by."""
+        if self._tracing is not None:
+            try:
+                write_release_trace(self._release_file, digest=release.digest, traceparent=self._tracing.current)
+            except OSError as exc:  # the release itself is tried all the same
+                log.warning("the trace of release %d is not kept: %s", release.revision, exc)
 
     def learn(self, section: object) -> None:
         """Take statements about signing keys from wherever they came: each proves itself, or says nothing. For a host
@@ -202,8 +225,10 @@ class Reconciler(threading.Thread):
         interval_seconds: float,
         rng: random.Random,
         pulse: Pulse,
+        tracing: Tracing | None = None,
     ) -> None:
         super().__init__(name="reconcile", daemon=True)
+        self._tracing = tracing
         self._pulse = pulse
         self._receive = receive
         self._current_digest = current_digest
@@ -262,9 +287,17 @@ class Reconciler(threading.Thread):
         except ValueError as exc:
             self._say_failing(f"the answer is not JSON: {exc}")
             return False
-        if self._receive(envelope):
-            return True
+        with self._traced(response):
+            if self._receive(envelope):
+                return True
         return self._lacks_key() and self._catch_up() and self._receive(envelope)
+
+    def _traced(self, response: httpx.Response) -> AbstractContextManager[None]:
+        """Part of the trace that the release was cut in, as the control plane says it in the answer's head."""
+        parent = read_traceparent(response.headers.get("traceparent"))
+        if self._tracing is None or not parent:
+            return nullcontext()
+        return self._tracing.span("fetch release", parent=parent, is_entry=True)
 
     def _catch_up(self) -> bool:
         """Ask how signing keys changed while this host was away. True when there was an answer."""
@@ -400,6 +433,7 @@ def run_agent(settings: AgentSettings) -> None:
     """
     vitals = Vitals()
     vitals.serve(settings.health)
+    tracing = None if settings.tracing is None else _open_tracing(settings.tracing)
     settings.release_file.parent.mkdir(parents=True, exist_ok=True)
     reports = ReportThread(
         lambda: ReportShipper(worker=settings.worker, kind="agent", host=settings.host_name, settings=settings.reports),
@@ -410,6 +444,7 @@ def run_agent(settings: AgentSettings) -> None:
         release_file=settings.release_file,
         trusted_keys_file=settings.trusted_keys_file,
         acknowledge=reports.acknowledge,
+        tracing=tracing,
     )
     reports.serve(keeper.current)
 
@@ -437,6 +472,7 @@ def run_agent(settings: AgentSettings) -> None:
             pulse=vitals.pulse(
                 "reconcile", within_seconds=2 * settings.reconcile_seconds + 4 * settings.reconcile_timeout_seconds
             ),
+            tracing=tracing,
         )
     app = build_app(
         broker_url=settings.broker_url,
@@ -463,6 +499,18 @@ def run_agent(settings: AgentSettings) -> None:
         if reconciler is not None:
             reconciler.stop()
         reports.stop()
+        if tracing is not None:
+            tracing.close()
+
+
+def _open_tracing(settings: TracingSettings) -> ProcessTracing:
+    # What only who traces is to load.
+    from dataplane.otel.process import ProcessTracing
+    from dataplane.otel.tasks import TaskTracing
+
+    tracing = ProcessTracing(settings)
+    TaskTracing(tracing).connect()
+    return tracing
 
 
 def _dependencies(keeper: ReleaseKeeper, consuming: Consuming, *, redis_url: str | None) -> list[Dependency]:

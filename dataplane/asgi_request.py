@@ -10,6 +10,7 @@ from dataplane.asgi_reply import Message
 from dataplane.envelope import BodyTooLarge, BodyTooSlow, UnsupportedMediaType
 from dataplane.idempotency import single_key
 from dataplane.journey import Inbound
+from dataplane.request_trace import RequestTrace
 from dataplane.timers import TimerWheel
 
 Scope = MutableMapping[str, Any]
@@ -35,6 +36,7 @@ async def read_inbound(
     limit_bytes: int,
     request_id: str,
     started: float,
+    trace: RequestTrace | None = None,
 ) -> Inbound:
     """Read headers and body.
 
@@ -90,6 +92,7 @@ async def read_inbound(
         queue,
         deliver=deliver,
         later=later,
+        trace=trace,
     )
 
 

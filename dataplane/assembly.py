@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -35,6 +36,7 @@ from dataplane.quota_desk import QuotaDesk
 from dataplane.readiness import Dependencies, Dependency
 from dataplane.release import Release
 from dataplane.repair_desk import RepairDesk
+from dataplane.request_trace import RequestTracer
 from dataplane.retrieval.counting import RetrievalCounts
 from dataplane.retrieval.desk import RetrieveDesk
 from dataplane.retrieval.grounding import Grounding
@@ -136,11 +138,14 @@ class Assembly:
         evidence: Evidence | None = None,
         trusted_keys: TrustedKeys | None = None,
         shadows: Offering | None = None,
+        tracer: RequestTracer | None = None,
     ) -> None:
         """`start` and `stop` start and stop `watcher`, `reports`, `transport` and `stores` too. Without `cursors`, no
         stream outlives its caller's connection; without `trusted_keys`, it lets no evals in, and obeys no order on its
-        host; without `evidence`, it counts nothing for or against canaries; without `shadows`, nothing is asked again.
+        host; without `evidence`, it counts nothing for or against canaries; without `shadows`, nothing is asked again;
+        without `tracer`, nothing is traced.
         """
+        self.tracer = tracer
         self.watcher = watcher
         self.reports = reports
         self.timers = timers = TimerWheel()
@@ -159,6 +164,7 @@ class Assembly:
             jobs=lambda: self.job_queue.figures,
             ladders=lambda: self._ladders.states(),
             retrievals=retrievals,
+            spans=None if tracer is None else tracer.counts,
         )
         caller = LaneCaller(
             transport=transport,
@@ -322,6 +328,8 @@ class Assembly:
         await self._quotas.stop()
         await self._transport.close()
         await self.reports.stop()
+        if self.tracer is not None:
+            await asyncio.to_thread(self.tracer.close)
 
     def interrupt_streams(self) -> None:
         """End what is generated here for callers that may come back, streams each with its terminal event, because the

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from math import inf
 from random import Random
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -25,6 +26,7 @@ from dataplane.quota import BATCH
 from dataplane.quota_desk import QuotaDesk
 from dataplane.quota_grants import Asking, Grant
 from dataplane.records import record
+from dataplane.request_trace import BREAKER_REFUSED, QUOTA_EXHAUSTED, QUOTA_WAITED, RETRY_WAIT
 from dataplane.retry import Next, RetryBudget, Situation, Step, next_step, region_share
 from dataplane.routing import Lane
 from dataplane.steering import Speeds, order_lanes
@@ -81,6 +83,7 @@ class Work(Generic[Answer]):
         has_fallback: Whether something is left when every lane is held back. If nothing is, the lane that will be tried
             again first is tried now, whatever its breaker says: a failure is no worse than none.
         size: What the request takes of a lane's quota.
+        operation: What is attempted, as traces call it: chat or embeddings.
     """
 
     prepare: Prepare
@@ -94,6 +97,7 @@ class Work(Generic[Answer]):
     limit: Threshold | None = None
     has_fallback: bool = True
     size: Size = _small
+    operation: str = "chat"
 
 
 @record
@@ -186,6 +190,10 @@ class Attempts:
             while step.what is Next.AGAIN:
                 if step.wait_seconds:
                     journey.stage = "waiting to try again"
+                    if journey.trace is not None:
+                        journey.trace.note(
+                            RETRY_WAIT, {"ballast.lane": lane.id, "ballast.wait_seconds": step.wait_seconds}
+                        )
                     await asyncio.sleep(step.wait_seconds)
                 step = ON_THE_NEXT
                 admission = await self._admit(journey, lane, work, others, passed_over)
@@ -226,6 +234,8 @@ class Attempts:
                 await self._lease(permit, lane, work)
         except QuotaExhausted as exc:
             passed_over.short[lane.id] = exc
+            if journey.trace is not None:
+                journey.trace.note(QUOTA_EXHAUSTED, {"ballast.lane": lane.id, "ballast.account": lane.account})
             return None
         except BaseException as exc:
             if grant is not None:
@@ -233,6 +243,8 @@ class Attempts:
             if not isinstance(exc, BreakerOpen):
                 raise
             passed_over.held_back[lane.id] = exc
+            if journey.trace is not None:
+                journey.trace.note(BREAKER_REFUSED, {"ballast.lane": lane.id})
             return None
         return _Admission(permit, grant)
 
@@ -306,6 +318,9 @@ class Attempts:
             except GatewayError as exc:
                 raise _NotSent(exc) from exc
             attempt = journey.begin_attempt(lane, now=self._clock())
+            if journey.trace is not None:
+                attempt.trace = journey.trace.begin_attempt(journey, attempt, operation=work.operation)
+                call = replace(call, traceparent=attempt.trace.traceparent)
             answer = await work.make(attempt, call, adapter)
             attempt.outcome = "ok"
             return answer
@@ -336,6 +351,15 @@ class Attempts:
         if grant.position:
             journey.queue_position = journey.queue_position or grant.position
             journey.queued_ms += grant.waited_ms
+            if journey.trace is not None:
+                journey.trace.note(
+                    QUOTA_WAITED,
+                    {
+                        "ballast.account": lane.account,
+                        "ballast.queue.position": grant.position,
+                        "ballast.queue.waited_ms": grant.waited_ms,
+                    },
+                )
         return grant
 
     async def _lease(self, permit: Permit, lane: Lane, work: Work[Answer]) -> None:
@@ -385,6 +409,8 @@ class Attempts:
                 grant.give_back()
         cost_micros = lane.cost_micros(input_tokens=billed.input_tokens, output_tokens=billed.output_tokens)
         attempt.cost_micros = cost_micros
+        if attempt.trace is not None:
+            attempt.trace.end(journey, attempt, billed)
         series = journey.series(lane.id)
         if series is not None:
             self._aggregation.record_attempt(

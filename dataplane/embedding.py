@@ -92,6 +92,7 @@ class TextEmbedder:
                     limit=limit,
                     has_fallback=has_fallback,
                     size=lambda _: (sum(map(len, texts)) // CHARACTERS_PER_TOKEN, 0),
+                    operation="embeddings",
                 ),
             )
         finally:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from dataplane.logs import LogFormat
 from dataplane.networks import LOOPBACK, Allowed, parse_networks
 from dataplane.settings import (
     AgentSettings,
@@ -22,6 +23,7 @@ from dataplane.settings import (
     RunnerSettings,
     ShadowSettings,
     SupervisorSettings,
+    TracingSettings,
 )
 
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -32,9 +34,33 @@ BROKER_SCHEMES = REDIS_SCHEMES | {"amqp", "amqps", "pyamqp", "memory"}
 HTTP_SCHEMES = frozenset({"http", "https"})
 TRUE_WORDS = frozenset({"true", "on", "ok", "y", "yes", "1"})
 FALSE_WORDS = frozenset({"false", "off", "n", "no", "0"})
+# The one that is spoken by every collector, and needs no gRPC.
+OTLP_PROTOCOL = "http/protobuf"
+# Of the traces that begin at a gateway, those of callers who have none of their own.
+GATEWAY_TRACE_RATIO = 0.1
 # How long a gateway that was told to stop goes on taking requests, so that whoever sends it some has heard of it. The
 # demo has no such sender.
 DRAIN_GRACE_SECONDS = 5
+
+
+class LogLevel(StrEnum):
+    """From which on lines are logged."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
+class TraceSampler(StrEnum):
+    """How it is chosen which traces are kept, in OpenTelemetry's words."""
+
+    ALL = "always_on"
+    NONE = "always_off"
+    RATIO = "traceidratio"
+    FOLLOWED_ALL = "parentbased_always_on"
+    FOLLOWED_NONE = "parentbased_always_off"
+    FOLLOWED_RATIO = "parentbased_traceidratio"
 
 
 class BadVariable(Exception):
@@ -68,6 +94,17 @@ class Environment:
             raise BadVariable(name, f"{text!r} is not a whole number") from None
         if not minimum <= value <= maximum:
             raise BadVariable(name, f"{value} is outside {minimum}..{maximum}")
+        return value
+
+    def share(self, name: str, default: float) -> float:
+        """A number in [0, 1]."""
+        text = self.text(name, str(default))
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if not 0.0 <= value <= 1.0:
+            raise BadVariable(name, f"{text!r} is no number from 0 to 1")
         return value
 
     def flag(self, name: str, default: bool) -> bool:
@@ -179,6 +216,63 @@ def _qdrant_settings(environment: Environment) -> QdrantSettings | None:
     )
 
 
+def log_format(environment: Environment) -> LogFormat:
+    """What lines are logged as: JSON unless somebody reads along, as in the demo.
+
+    Raises:
+        BadVariable: it is none that there is.
+    """
+    is_read = environment.flag("BALLAST_DEMO", False)
+    return environment.choice("BALLAST_LOG_FORMAT", LogFormat.TEXT if is_read else LogFormat.JSON)
+
+
+def log_level(environment: Environment) -> str:
+    """From which level on lines are logged.
+
+    Raises:
+        BadVariable: it is none that there is.
+    """
+    return environment.choice("BALLAST_LOG_LEVEL", LogLevel.INFO).value
+
+
+def tracing_settings(
+    environment: Environment, *, service: str, worker: str, ratio: float = 1.0
+) -> TracingSettings | None:
+    """Whether and where this process traces, by OpenTelemetry's own variables; None: nothing.
+
+    Args:
+        service: What it is called unless a variable says otherwise.
+        ratio: How many of the traces that begin here are kept unless a variable says otherwise.
+    Raises:
+        BadVariable: naming the first variable that is wrong.
+    """
+    endpoint = environment.url("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", schemes=HTTP_SCHEMES)
+    base = environment.url("OTEL_EXPORTER_OTLP_ENDPOINT", schemes=HTTP_SCHEMES)
+    if endpoint is None and base is not None:
+        endpoint = base.rstrip("/") + "/v1/traces"
+    is_off = environment.flag("OTEL_SDK_DISABLED", False) or environment.text("OTEL_TRACES_EXPORTER", "otlp") == "none"
+    if endpoint is None or is_off:
+        return None
+    for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        if (protocol := environment.text(name, OTLP_PROTOCOL)) != OTLP_PROTOCOL:
+            raise BadVariable(name, f"{protocol!r} is not spoken here; point the endpoint at one of {OTLP_PROTOCOL}")
+    sampler = environment.choice("OTEL_TRACES_SAMPLER", TraceSampler.FOLLOWED_RATIO)
+    ratio = environment.share("OTEL_TRACES_SAMPLER_ARG", ratio)
+    match sampler:
+        case TraceSampler.ALL | TraceSampler.FOLLOWED_ALL:
+            ratio = 1.0
+        case TraceSampler.NONE | TraceSampler.FOLLOWED_NONE:
+            ratio = 0.0
+    return TracingSettings(
+        endpoint=endpoint,
+        service=environment.text("OTEL_SERVICE_NAME", service),
+        worker=worker,
+        ratio=ratio,
+        follows_callers=sampler.startswith("parentbased_"),
+        most_waiting=environment.integer("OTEL_BSP_MAX_QUEUE_SIZE", 2048, minimum=1, maximum=1_000_000),
+    )
+
+
 def gateway_settings(environment: Environment, *, slot: int) -> GatewaySettings:
     """Settings of the gateway process in `slot`.
 
@@ -207,6 +301,12 @@ def gateway_settings(environment: Environment, *, slot: int) -> GatewaySettings:
             0 if environment.flag("BALLAST_DEMO", False) else DRAIN_GRACE_SECONDS,
             minimum=0,
             maximum=300,
+        ),
+        tracing=tracing_settings(
+            environment,
+            service="ballast-gateway",
+            worker=f"{environment.host_name()}/gateway-{slot}",
+            ratio=GATEWAY_TRACE_RATIO,
         ),
     )
 
@@ -245,6 +345,7 @@ def agent_settings(environment: Environment) -> AgentSettings:
         trusted_keys_file=_trusted_keys_file(environment),
         reports=reports,
         health=environment.health_address(),
+        tracing=tracing_settings(environment, service="ballast-agent", worker=f"{environment.host_name()}/agent"),
     )
 
 

@@ -33,7 +33,7 @@ from dataplane.envelope import (
 from dataplane.errors import GatewayError
 from dataplane.errors.requests import TooManyBadKeys, Unauthorized, UnknownRoute
 from dataplane.http_protocol import BadResponse
-from dataplane.journey import Inbound, new_id
+from dataplane.journey import CLIENT_CLOSED_REQUEST, Inbound, new_id
 from dataplane.ladder.status_desk import StatusCall
 from dataplane.request_parser import CHAT_PATH, EMBEDDINGS_PATH
 from dataplane.retrieval.desk import OPERATION as RETRIEVE_OPERATION
@@ -44,6 +44,7 @@ log = logging.getLogger("ballast.gateway")
 
 TEXT: Final[Header] = (b"content-type", b"text/plain; charset=utf-8")
 PROMETHEUS: Final[Header] = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+OK: Final = 200
 NOT_MODIFIED: Final = 304
 GC_THRESHOLD: Final = 20_000
 BROKEN: Final = "something went wrong in the gateway, and was logged; try again"
@@ -76,6 +77,7 @@ class Gateway:
         self._metrics = parts.metrics
         self._reports = parts.reports
         self._timers = parts.timers
+        self._tracer = parts.tracer
         self._bad_keys = BadKeys()
         self._started = False
         self._is_draining = False
@@ -173,6 +175,8 @@ class Gateway:
         self._metrics.in_flight += 1
         self._reports.in_flight += 1
         watch = CallerWatch(receive, self._timers)
+        tracer = self._tracer
+        trace = None if tracer is None else tracer.begin(scope["method"], scope["path"], scope["headers"])
         try:
             inbound = await read_inbound(
                 scope,
@@ -181,6 +185,7 @@ class Gateway:
                 limit_bytes=self._limit_bytes,
                 request_id=request_id,
                 started=started,
+                trace=trace,
             )
             reply = AsgiReply(send)
             if inbound.queue is not None:
@@ -189,14 +194,20 @@ class Gateway:
             await serve(inbound, reply)
         except CallerLeft:
             self._metrics.count(operation, "cancelled", time.monotonic() - started)
+            if trace is not None:
+                trace.end_early(operation, "cancelled", status=CLIENT_CLOSED_REQUEST, request_id=request_id)
         except GatewayError as exc:
             self._metrics.count(operation, exc.code, time.monotonic() - started)
+            if trace is not None:
+                trace.end_early(operation, exc.code, status=face_of(exc).status, request_id=request_id)
             await _send_error(send, exc, request_id=request_id)
         except asyncio.CancelledError:
             if not watch.caller_left:
                 raise  # not because of the caller: the server is stopping
         finally:
             watch.stop()
+            if trace is not None:
+                trace.leave()
             self._metrics.in_flight -= 1
             self._reports.in_flight -= 1
 
@@ -208,6 +219,10 @@ class Gateway:
         operation = f"stream_{action or 'resume'}"
         watch = CallerWatch(receive, self._timers)
         outcome: str | None = "ok"
+        status = OK
+        route = f"{STREAMS}{{id}}/{action}" if action in STREAM_ACTIONS and action else f"{STREAMS}{{id}}"
+        tracer = self._tracer
+        trace = None if tracer is None else tracer.begin(scope["method"], route, scope["headers"])
         try:
             allowed = STREAM_ACTIONS.get(action)
             if allowed is None or not stream:
@@ -226,24 +241,29 @@ class Gateway:
                 accept=headers.get(b"accept", ""),
                 started=started,
                 body=await watch.read_body(limit_bytes=self._limit_bytes) if allowed == "POST" else b"",
+                trace=trace,
             )
             watch.body_is_here()
             if await self._stream_desk.serve(call, AsgiReply(send)):
                 outcome = None
         except CallerLeft:
-            outcome = "cancelled"
+            outcome, status = "cancelled", CLIENT_CLOSED_REQUEST
         except GatewayError as exc:
-            outcome = exc.code
+            outcome, status = exc.code, face_of(exc).status
             more = ANY_ORIGIN if shows_cursor(scope["query_string"].decode("latin-1")) else ()
             await _send_error(send, self._counted(exc, scope), request_id=request_id, more=more)
         except asyncio.CancelledError:
-            outcome = None if action == "continue" else "cancelled"
+            outcome, status = None if action == "continue" else "cancelled", CLIENT_CLOSED_REQUEST
             if not watch.caller_left:
                 raise  # not because of the caller: the server is stopping
         finally:
             watch.stop()
             if outcome is not None:  # else the pipeline has counted it
                 self._metrics.count(operation, outcome, time.monotonic() - started)
+            if trace is not None:
+                if outcome is not None:
+                    trace.end_early(operation, outcome, status=status, request_id=request_id)
+                trace.leave()
 
     async def _serve_desk(self, desk: Desk, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request about what is kept for callers: a job, say."""
@@ -251,8 +271,11 @@ class Gateway:
         request_id = "req_" + new_id(time.time())
         method, path = scope["method"], scope["path"]
         name, _, action = path.removeprefix(desk.path).removeprefix("/").partition("/")
-        operation, outcome = "unknown", "ok"
+        operation, outcome, status = "unknown", "ok", OK
         watch = CallerWatch(receive, self._timers)
+        route = f"{desk.path}/{{id}}/{action}" if action else f"{desk.path}/{{id}}" if name else desk.path
+        tracer = self._tracer
+        trace = None if tracer is None else tracer.begin(method, route, scope["headers"])
         try:
             allowed = None if path == f"{desk.path}/" else desk.operations.get((bool(name), action))
             if allowed is None:
@@ -276,13 +299,16 @@ class Gateway:
             watch.stop()  # what desks do is brief, and is finished whoever waits for it
             await desk.serve(DeskCall(inbound, operation, name, action), AsgiReply(send))
         except CallerLeft:
-            outcome = "cancelled"
+            outcome, status = "cancelled", CLIENT_CLOSED_REQUEST
         except GatewayError as exc:
-            outcome = exc.code
+            outcome, status = exc.code, face_of(exc).status
             await _send_error(send, self._counted(exc, scope), request_id=request_id)
         finally:
             watch.stop()
             self._metrics.count(operation, outcome, time.monotonic() - started)
+            if trace is not None:
+                trace.end_early(operation, outcome, status=status, request_id=request_id)
+                trace.leave()
 
     async def _serve_status(self, scope: Scope, send: Send) -> None:
         """Say how surfaces stand: to apps, and to whoever reads the page."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from dataplane.ladder.desk import Stand
     from dataplane.ladder.words import Spoken
     from dataplane.productions import Production
+    from dataplane.request_trace import AttemptTrace, RequestTrace
     from dataplane.retrieval.grounding import Knowledge
     from dataplane.shadow.offering import Overheard
 
@@ -53,7 +54,8 @@ MIN_TIMED_TOKENS: Final = 16
 @record
 class Inbound:
     """One request as the edge read it: the headers that matter, the whole body, and when it began (monotonic
-    seconds). `announce` tells a caller who asked for it where a stream stands that waits for an account's quota.
+    seconds). `announce` tells a caller who asked for it where a stream stands that waits for an account's quota;
+    `trace` is where it is traced, if it is.
     """
 
     request_id: str
@@ -69,6 +71,7 @@ class Inbound:
     announce: Callable[[Place], None] | None = None
     deliver: str | None = None
     later: str | None = None
+    trace: RequestTrace | None = None
 
 
 @record
@@ -111,7 +114,8 @@ class Attempt:
     be had: the embedding by which passages are found, or all the rest; whoever counts first attempts counts both.
     `dropped` and `adjusted` are the request's fields that were not sent to the lane, or not as they were asked for.
     `waited_seconds` is the time spent waiting for the provider after the first token. `cost_micros` is what it cost, in
-    millionths of a US dollar, once it has ended.
+    millionths of a US dollar, once it has ended. `finish_reason`, `response_model` and `response_id` are what the
+    answer says of itself, empty where it does not.
     """
 
     __slots__ = (
@@ -122,13 +126,17 @@ class Attempt:
         "dropped",
         "ended",
         "error",
+        "finish_reason",
         "kind",
         "lane",
         "number",
         "outcome",
         "place",
+        "response_id",
+        "response_model",
         "sent_bytes",
         "started",
+        "trace",
         "ttft_ms",
         "usage",
         "waited_seconds",
@@ -154,6 +162,10 @@ class Attempt:
         self.error: GatewayError | None = None
         self.dropped: tuple[str, ...] = ()
         self.adjusted: tuple[str, ...] = ()
+        self.finish_reason = ""
+        self.response_model = ""
+        self.response_id = ""
+        self.trace: AttemptTrace | None = None
 
     def fail(self, error: GatewayError) -> None:
         """Note that the attempt ends with `error`."""
@@ -230,7 +242,7 @@ class Journey:
     its rung, None where none is engaged for it. `knowledge` is what of a corpus the answer rests on, if on any.
     `destination` is where its answer goes if that comes later, None where its caller comes back for it.
     `queue_position` is where it stood when it began to wait for an account's quota, 0 if it never did, and `queued_ms`
-    how long it waited.
+    how long it waited. `trace` is where it is traced; None: nowhere.
     """
 
     __slots__ = (
@@ -273,6 +285,7 @@ class Journey:
         "stream",
         "taking_up",
         "tenant",
+        "trace",
         "unkeyed",
         "user",
         "validation",
@@ -281,6 +294,7 @@ class Journey:
 
     def __init__(self, inbound: Inbound) -> None:
         self.inbound = inbound
+        self.trace = inbound.trace
         self.release: Release | None = None
         self.tenant: Tenant | None = None
         self.key_id = ""

@@ -97,6 +97,8 @@ class LaneCaller:
         response = adapter.parse_chat(body, request=request, created=int(self._wall()))
         attempt.usage = response.usage
         attempt.characters = len(response.text or "")
+        attempt.finish_reason = response.finish_reason
+        attempt.response_model, attempt.response_id = response.model, response.id
         return response
 
     async def embed(
@@ -406,10 +408,11 @@ class StreamTally:
                 self.refused = True
                 attempt.characters += len(delta.text)
             elif isinstance(delta, Finish):
-                self.finish_reason = delta.reason
+                self.finish_reason = attempt.finish_reason = delta.reason
                 self.refused = self.refused or delta.reason == "content_filter"
                 continue
             else:
+                attempt.response_model, attempt.response_id = delta.model, delta.id
                 continue
             if attempt.ttft_ms is None:
                 attempt.ttft_ms = (self._clock() - attempt.started) * 1000

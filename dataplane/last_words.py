@@ -30,6 +30,7 @@ from dataplane.messages import (
 )
 from dataplane.policies import FallbackStack
 from dataplane.relay import EVENT_STREAM, NO_CACHE
+from dataplane.request_trace import FALLBACK
 from dataplane.streams import Life
 from dataplane.timers import TimerWheel
 
@@ -59,6 +60,8 @@ class LastWords:
             raise error
         journey.copy = answer.copy
         journey.fallback = answer.rung
+        if journey.trace is not None:
+            journey.trace.note(FALLBACK, {"ballast.fallback": answer.rung, "ballast.copy": answer.copy.reference})
         await self.say(journey, reply, request, answer, finish_reason="stop", ballast=answer.to_json())
 
     async def withhold(self, journey: Journey, reply: Reply, chat: Chat, failure: ValidationFailed) -> None:
@@ -97,6 +100,8 @@ class LastWords:
             # `copy` and `locale` are those of the words that stand in the answer, not of the banner above them.
             ballast = journey.spoken.to_json() | ballast
         journey.outcome = "ok"
+        if journey.trace is not None and not request.stream:
+            journey.trace.answer_with(status)
         created, model = int(self._wall()), f"copy:{answer.copy.reference}"
         with self._timers.deadline(LAST_WORDS_SECONDS):
             if not request.stream:
@@ -122,6 +127,8 @@ class LastWords:
         """Let the error be told in signed words, with what is known of when it ends."""
         journey.notice = self._copy_desk.notice(journey, stack, error)
         journey.fallback = "outage"
+        if journey.trace is not None:
+            journey.trace.note(FALLBACK, {"ballast.fallback": "outage"})
 
     async def tell_whatever_happens(
         self, journey: Journey, reply: Reply, life: Life, *, is_apart: bool = False

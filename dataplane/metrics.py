@@ -16,6 +16,8 @@ from dataplane.job_metrics import job_families
 from dataplane.jobs import Figures
 from dataplane.release import Release
 from dataplane.retrieval.counting import RetrievalCounts
+from dataplane.span_metrics import span_families
+from dataplane.tracing import SpanCounts
 
 
 class StreamCounts(Protocol):
@@ -77,10 +79,12 @@ class GatewayMetrics(Collector):
         jobs: Callable[[], Figures | None] = lambda: None,
         ladders: Callable[[], list[dict[str, Any]]] = list,
         retrievals: RetrievalCounts | None = None,
+        spans: SpanCounts | None = None,
     ) -> None:
         """`breakers` gives the states of the lanes' breakers: see `BreakerBoard.states`; `ladders` how the ladders
         stand: see `Ladders.states`. `streams` gives None where no stream outlives its caller's connection; their series
-        are absent then, as are those of jobs where `jobs` gives None, and of corpora without `retrievals`.
+        are absent then, as are those of jobs where `jobs` gives None, of corpora without `retrievals`, and of traces
+        without `spans`.
         """
         self.in_flight = 0
         self._release = release
@@ -94,6 +98,7 @@ class GatewayMetrics(Collector):
         self._jobs = jobs
         self._ladders = ladders
         self._retrievals = retrievals
+        self._spans = spans
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -167,6 +172,8 @@ class GatewayMetrics(Collector):
             yield from job_families(jobs)
         if self._retrievals is not None:
             yield from self._retrievals.families()
+        if self._spans is not None:
+            yield from span_families(self._spans)
         yield GaugeMetricFamily("ballast_gateway_in_flight", "Requests being served now.", value=self.in_flight)
         release = self._release()
         yield GaugeMetricFamily(

@@ -455,6 +455,7 @@ class Pipeline:
                         limit=route.whole_answer_seconds,
                         has_fallback=not journey.takes_copy or route.fallback is not None,
                         size=lambda _: (len(journey.inbound.body) // CHARACTERS_PER_TOKEN, 0),
+                        operation="embeddings",
                     ),
                 )
                 await self._respond(journey, reply, response.raw)

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 
@@ -29,7 +29,7 @@ from dataplane.readiness import Dependency, postgres_answers, redis_answers
 from dataplane.release import Release
 from dataplane.reports import ReportShipper
 from dataplane.retrieval.policy import QDRANT
-from dataplane.settings import GatewaySettings, QdrantSettings
+from dataplane.settings import GatewaySettings, QdrantSettings, TracingSettings
 from dataplane.shadow.counting import ShadowCounting
 from dataplane.shadow.offering import Offering
 from dataplane.stores.breakers import RedisBreakerStore
@@ -42,6 +42,9 @@ from dataplane.stores.quota import RedisQuotaStore
 from dataplane.stores.repairs import PostgresRepairStore
 from dataplane.stores.streams import RedisStreamLog
 from dataplane.watcher import ReleaseWatcher
+
+if TYPE_CHECKING:
+    from dataplane.otel.gateway import GatewayTracing
 
 log = logging.getLogger("ballast.process")
 
@@ -148,6 +151,10 @@ def run_gateway(
             reports.set_status("serving")
 
     watcher.subscribe(adopted)
+    tracing = None if settings.tracing is None else _open_tracing(settings.tracing)
+    if tracing is not None:
+        release_file = settings.release_file
+        watcher.subscribe(lambda release: tracing.note_release(release, release_file))
     parts = Assembly(
         settings=settings,
         watcher=watcher,
@@ -163,6 +170,7 @@ def run_gateway(
         cursors=read_cursor_keys(settings.cursor_keys_file),
         trusted_keys=watcher.trusted_keys,
         shadows=None if settings.shadow_socket is None else Offering(settings.shadow_socket, counting=shadows),
+        tracer=None if tracing is None else tracing.requests,
     )
     app = Gateway(parts, limit_bytes=settings.max_body_bytes)
     if lifeline is not None:
@@ -183,6 +191,12 @@ def run_gateway(
         beat=None if pulse is None else _beating_on(pulse),
     )
     server.run(sockets=[listener])
+
+
+def _open_tracing(settings: TracingSettings) -> GatewayTracing:
+    from dataplane.otel.gateway import GatewayTracing  # what only who traces is to load
+
+    return GatewayTracing(settings)
 
 
 def _open_beside(settings: QdrantSettings | None, secrets: Secrets) -> dict[str, NearestIds]:

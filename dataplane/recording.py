@@ -43,6 +43,8 @@ class Recording:
         if journey.stand is not None and self._ladder is not None:
             self._ladder.leave(journey.stand)
         operation = EVAL if journey.is_eval else operation
+        if journey.trace is not None:
+            journey.trace.end(operation, journey)
         seconds = self._clock() - journey.inbound.started
         if journey.stand is not None:
             self._record_where_it_stood(journey, journey.stand, seconds)

@@ -32,6 +32,23 @@ class ReportSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TracingSettings:
+    """Where a process sends its traces, by OTLP over HTTP, and which of them. `service` and `worker` say who it is.
+
+    `ratio`, from 0 to 1, is how many are kept of those that begin here; with `follows_callers`, a trace that somebody
+    else began is kept if they keep it, else it is as if it began here. `most_waiting` bounds the spans that wait to be
+    sent.
+    """
+
+    endpoint: str
+    service: str
+    worker: str
+    ratio: float = 1.0
+    follows_callers: bool = True
+    most_waiting: int = 2048
+
+
+@dataclass(frozen=True, slots=True)
 class QdrantSettings:
     """A Qdrant server beside PostgreSQL. `key` refers to its API key, as `env:NAME` or `file:/path`; empty: it asks for
     none. `prefix` is what names of its collections begin with.
@@ -50,6 +67,7 @@ class GatewaySettings:
     to stop, it says so for `drain_grace_seconds` and takes requests on, and then has `drain_seconds` to end what it
     has. `fairness_url` is the page that status pages link to, of who is promised what when capacity runs short.
     `qdrant` None: all vectors are beside their chunks. `allowed` says where lanes and gauges may be; None: anywhere.
+    `tracing` None: nothing is traced.
 
     The worker id is `<host_name>/gateway-<slot>`.
     """
@@ -74,6 +92,7 @@ class GatewaySettings:
     fairness_url: str = ""
     qdrant: QdrantSettings | None = None
     allowed: Allowed | None = None
+    tracing: TracingSettings | None = None
 
     @property
     def worker(self) -> str:
@@ -139,6 +158,7 @@ class AgentSettings:
     reconcile_seconds: float = 5.0
     reconcile_timeout_seconds: float = 5.0
     health: HealthAddress = None
+    tracing: TracingSettings | None = None
 
     @property
     def worker(self) -> str:

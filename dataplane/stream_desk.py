@@ -22,6 +22,7 @@ from dataplane.journey import Inbound, Reply
 from dataplane.pipeline import Pipeline
 from dataplane.productions import View
 from dataplane.relay import EVENT_STREAM, NO_CACHE
+from dataplane.request_trace import RequestTrace
 from dataplane.streams import Streams
 
 # An address with a cursor works from any page: it is good for one stream only, and no cookie goes with it.
@@ -44,7 +45,7 @@ class EventReply(Reply, Protocol):
 @dataclass(frozen=True, slots=True)
 class StreamCall:
     """A request about one stream, as the edge read it. `query` is what follows the question mark, `started` monotonic
-    seconds.
+    seconds, `trace` where it is traced, if it is.
     """
 
     request_id: str
@@ -56,6 +57,7 @@ class StreamCall:
     started: float
     accept: str
     body: bytes = b""
+    trace: RequestTrace | None = None
 
 
 class StreamDesk:
@@ -155,6 +157,7 @@ class StreamDesk:
             authorization=call.authorization,
             user=ended.user,
             accept_language=ended.accept_language,
+            trace=call.trace,
         )
         try:
             await self._pipeline.serve_continuation(inbound, reply, ended)

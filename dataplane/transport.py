@@ -125,6 +125,8 @@ class Http1Transport:
     async def send(self, call: UpstreamCall, *, lane: str, limits: Limits) -> _Connection:
         """As `Transport.send`."""
         origin, head = _request_head(call.url, call.headers)
+        if call.traceparent:
+            head += b"traceparent: %b\r\n" % call.traceparent.encode("ascii")
         connection = self._take_idle(origin)
         if connection is None:
             connection = await self._connect(origin, lane=lane, connect_seconds=limits.connect_seconds)

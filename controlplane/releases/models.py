@@ -11,6 +11,7 @@ from django.utils.functional import cached_property
 
 from controlplane.audit.models import append_only
 from dataplane.release import Envelope
+from dataplane.tracing import TRACEPARENT_LENGTH
 
 # A worker reports every second; three missed reports and a margin, and nobody should believe its last word any more.
 SILENT_AFTER = timedelta(seconds=5)
@@ -30,6 +31,10 @@ class Release(models.Model):
     actor = models.CharField(max_length=150)
     clicked_at = models.DateTimeField(help_text="When the act that led to this release reached the console")
     restores = models.BigIntegerField(null=True, blank=True, help_text="The revision that this one returns to")
+    # Beside the document, which is signed: how it went is nobody's to sign.
+    traceparent = models.CharField(
+        max_length=TRACEPARENT_LENGTH, blank=True, default="", db_default="", help_text="The trace that it was cut in"
+    )
 
     class Meta:
         ordering: ClassVar = ["-revision"]

@@ -10,6 +10,7 @@ from django.db import connection, transaction
 from django.db.models import AutoField
 from kombu import Exchange
 
+from controlplane import tracing
 from controlplane.audit import operations as audit
 from controlplane.celery import app as celery_app
 from controlplane.releases.errors import NothingToResume, NothingToRollBack, UnservableRelease
@@ -98,17 +99,20 @@ def cut_release(
     if restores is None:
         _refuse_new_mistakes(servable, latest)
     envelope = sign(document, signing_key())
-    release = Release.objects.create(
-        revision=revision,
-        document=envelope.document,
-        digest=envelope.digest,
-        key_id=envelope.key_id,
-        signature=envelope.signature,
-        reason=reason[:300],
-        actor=audit.name_of(actor),
-        clicked_at=now,
-        restores=restores,
-    )
+    # What nobody's trace led to, such as the watch over a canary, begins one: every release can be followed.
+    with tracing.span("cut release", facts={"ballast.release": revision, "ballast.release.digest": envelope.digest}):
+        release = Release.objects.create(
+            revision=revision,
+            document=envelope.document,
+            digest=envelope.digest,
+            key_id=envelope.key_id,
+            signature=envelope.signature,
+            reason=reason[:300],
+            actor=audit.name_of(actor),
+            clicked_at=now,
+            restores=restores,
+            traceparent=tracing.current(),
+        )
     transaction.on_commit(lambda: push(release))
     return release
 
@@ -178,15 +182,16 @@ def push(release: Release) -> bool:
     Never raises: the change is committed, and an operator must not be told otherwise.
     """
     try:
-        celery_app.send_task(
-            PUSH_TASK,
-            args=[release.envelope().to_json()],
-            exchange=PUSH_EXCHANGE.name,
-            exchange_type=PUSH_EXCHANGE.type,  # else Celery puts the message into its own default queue
-            routing_key="",
-            declare=[PUSH_EXCHANGE],
-            ignore_result=True,
-        )
+        with tracing.span("push release", parent=release.traceparent, facts={"ballast.release": release.revision}):
+            celery_app.send_task(
+                PUSH_TASK,
+                args=[release.envelope().to_json()],
+                exchange=PUSH_EXCHANGE.name,
+                exchange_type=PUSH_EXCHANGE.type,  # else Celery puts the message into its own default queue
+                routing_key="",
+                declare=[PUSH_EXCHANGE],
+                ignore_result=True,
+            )
     except Exception:  # kombu raises whatever its transport raises
         logger.warning("push of r%s failed; agents will fetch it", release.revision, exc_info=True)
         return False

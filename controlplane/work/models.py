@@ -13,6 +13,7 @@ from django.db import models
 from django.db.models import Q
 
 from dataplane.idempotency import MAX_KEY_CHARACTERS
+from dataplane.tracing import TRACEPARENT_LENGTH
 
 
 class State(StrEnum):
@@ -69,6 +70,9 @@ class Task(models.Model):
     taken_at = models.DateTimeField(null=True, blank=True, help_text="When it was taken last")
     ended_at = models.DateTimeField(null=True, blank=True)
     redriven_from = models.UUIDField(null=True, blank=True, help_text="The dead letter whose work this is")
+    traceparent = models.CharField(
+        max_length=TRACEPARENT_LENGTH, blank=True, default="", db_default="", help_text="The trace that handed it in"
+    )
 
     class Meta:
         ordering: ClassVar = ["-id"]

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
+from controlplane import tracing
 from controlplane.celery import app as celery_app
 from controlplane.work import arguments as wire
 from controlplane.work import deaths, handlers, sql
@@ -55,6 +56,7 @@ class Taken:
     epoch: int
     owner: str
     failures: int
+    traceparent: str
 
     @property
     def attempt(self) -> handlers.Attempt:
@@ -93,6 +95,7 @@ def enqueue(
         "user_hash": user_hash,
         "delay_seconds": delay_seconds,
         "redriven_from": redriven_from,
+        "traceparent": tracing.current(),
         "now": now,
     }
     rows = _run(sql.ENQUEUE, parameters)
@@ -139,6 +142,7 @@ def take(*, owner: str, is_urgent: bool = False) -> Taken | None:
         epoch=row["epoch"],
         owner=row["owner"],
         failures=row["failures"],
+        traceparent=row["traceparent"],
     )
 
 

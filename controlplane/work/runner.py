@@ -15,9 +15,11 @@ from typing import Final, Self
 
 from django.db import Error, connection, transaction
 
+from controlplane import tracing
 from controlplane.work import arguments, handlers, operations
 from controlplane.work.errors import LeaseLost
 from controlplane.work.operations import Taken
+from dataplane.tracing import Facts
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +96,11 @@ def run_next(*, owner: str, rng: Random, now: Callable[[], datetime], is_urgent:
     if taken is None:
         return False
     try:
-        with Holding(taken, limit_seconds=handlers.limit_of(taken.kind)):
+        facts: Facts = {"ballast.work.kind": taken.kind, "ballast.work.id": str(taken.id)}
+        with (
+            Holding(taken, limit_seconds=handlers.limit_of(taken.kind)),
+            tracing.continued(f"work {taken.kind}", parent=taken.traceparent, facts=facts),
+        ):
             _do(taken)
     except LeaseLost as exc:
         logger.warning("%s; drop what it did", exc)

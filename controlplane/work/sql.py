@@ -29,17 +29,18 @@ def _with_cause(*, code: str, message: str) -> str:
 
 _VIEW: Final = (
     "t.id, t.kind, t.arguments, t.key, t.tenant, t.user_hash, t.epoch, t.owner, t.failures, t.lapses, t.causes,"
-    " t.redriven_from, t.state"
+    " t.redriven_from, t.state, t.traceparent"
 )
 LAPSED_WORDS: Final = "its owner was gone before it ended"
 
 ENQUEUE: Final = f"""
 INSERT INTO {TASKS} AS t (
     id, kind, arguments, key, tenant, user_hash, state, epoch, owner, failures, lapses, causes, created_at, not_before,
-    redriven_from
+    redriven_from, traceparent
 ) VALUES (
     %(id)s, %(kind)s, %(arguments)s::bytea, %(key)s, %(tenant)s, %(user_hash)s, '{State.QUEUED}', 0, '', 0, 0, '[]',
-    %(now)s, clock_timestamp() + make_interval(secs => %(delay_seconds)s::float8), %(redriven_from)s::uuid
+    %(now)s, clock_timestamp() + make_interval(secs => %(delay_seconds)s::float8), %(redriven_from)s::uuid,
+    %(traceparent)s
 )
 ON CONFLICT (kind, key) WHERE key <> '' DO NOTHING RETURNING t.id
 """  # noqa: S608 - every name in it is a constant of ours; the values are parameters

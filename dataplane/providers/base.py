@@ -38,6 +38,7 @@ class UpstreamCall:
     """One HTTP POST to a vendor, ready to send. `headers` carry the secret: never log a call.
 
     `dropped` are the caller's fields that it does not carry, `adjusted` those that it carries otherwise than asked for.
+    `traceparent` is a header apart from the others, which are the same for every call of an account; empty: none.
     """
 
     url: str
@@ -45,6 +46,7 @@ class UpstreamCall:
     body: bytes
     dropped: tuple[str, ...] = ()
     adjusted: tuple[str, ...] = ()
+    traceparent: str = ""
 
 
 class StreamParser(Protocol):

@@ -103,6 +103,19 @@ async def test_request_is_whole_and_the_connection_is_reused():
     assert server.requests[0].endswith(b"content-type: application/json\r\ncontent-length: 2\r\n\r\n{}")
 
 
+async def test_trace_is_handed_on_in_a_header_of_its_own():
+    """A call that is part of a trace says so; the next one, on the same connection, says nothing of it."""
+    traceparent = f"00-{'a1' * 16}-{'b2' * 8}-01"
+    async with serving([OK], [OK]) as (server, transport):
+        for one in (replace(call(server), traceparent=traceparent), call(server)):
+            exchange = await transport.send(one, lane="lane", limits=LIMITS)
+            await exchange.read()
+            exchange.close()
+
+    assert f"\r\ntraceparent: {traceparent}\r\n".encode() in server.requests[0]
+    assert b"traceparent" not in server.requests[1]
+
+
 async def test_chunks_come_as_they_arrive():
     """A stream is handed over piece by piece, its end is None, and its headers are readable."""
     script = [HEAD, b"5\r\nhello\r\n", b"1\r\n!\r\n", b"0\r\n\r\n"]

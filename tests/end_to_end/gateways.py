@@ -208,8 +208,12 @@ class Gateways:
         sections: Mapping[str, Any] = MappingProxyType({}),
         runners: int = 0,
         broker_url: str | None = None,
+        variables: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """`broker_url` is by what runners hear of jobs; without one it is the Redis of all."""
+        """`broker_url` is by what runners hear of jobs; without one it is the Redis of all. `variables` are what every
+        process is told besides.
+        """
+        self._variables = dict(variables)
         self.database_url = database_url or ""
         self.redis = OwnRedis(directory / "redis")
         self.simulator_url = f"http://{HOST}:{pick_port()}"
@@ -370,6 +374,7 @@ class Gateways:
             "DATABASE_URL": self.database_url,
             "CELERY_BROKER_URL": self._broker_url or self.redis.url,
         } | {_variable(account): secret_of(account) for account in self._routing["accounts"]}
+        environment |= self._variables
         self._environment = environment
         ends, self._lifeline = os.pipe()
         with contextlib.closing(os.fdopen(os.dup(ends))):

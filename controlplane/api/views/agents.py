@@ -82,8 +82,10 @@ class CurrentRelease(APIView):
         if etag in asked or "*" in asked:
             response = HttpResponse(status=304)
         else:
-            envelope = Release.objects.get(revision=revision).envelope()
-            response = HttpResponse(envelope.to_json(), content_type="application/json")
+            release = Release.objects.get(revision=revision)
+            response = HttpResponse(release.envelope().to_json(), content_type="application/json")
+            if release.traceparent:
+                response["traceparent"] = release.traceparent  # whoever fetches it goes on with its trace
         response["ETag"] = etag
         response["Cache-Control"] = "private, no-cache"
         patch_vary_headers(response, ["Authorization", "Cookie"])

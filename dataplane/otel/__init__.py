@@ -1,0 +1,1 @@
+"""OpenTelemetry, for processes that are told where traces go. Nothing else imports its packages."""
