@@ -234,7 +234,6 @@ def _facts_of(operation: str, journey: Journey) -> dict[str, Fact]:
         "ballast.operation": operation,
         "ballast.outcome": journey.outcome,
         "ballast.request_id": journey.inbound.request_id,
-        "ballast.route": journey.route,
         "ballast.class": journey.workload,
         "ballast.attempts": len(journey.attempts),
         "ballast.fallback": journey.fallback,
@@ -246,6 +245,8 @@ def _facts_of(operation: str, journey: Journey) -> dict[str, Fact]:
     if journey.release is not None:
         facts["ballast.release"] = journey.release.revision
         facts["ballast.release.digest"] = journey.release.digest
+        if journey.route in journey.release.routing.routes:  # else it is whatever the caller wrote
+            facts["ballast.route"] = journey.route
     if journey.tenant is not None:
         facts["ballast.tenant"], facts["ballast.tier"] = journey.tenant.slug, journey.tenant.tier
     if journey.lane is not None:
