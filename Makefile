@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .PHONY: help run stop clean native test test-native soak rabbitmq deep chaos-work engine fuzz check lint types contracts templates migrations \
-	capabilities packages audit manifests
+	capabilities packages audit manifests rules
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -33,7 +33,7 @@ help:
 	@echo "make chaos-work   durable work, and a redrive of 300 letters, while workers are killed; a quarter of an hour"
 	@echo "make engine  the probe beside a real llama.cpp on processors, stopped, wedged and killed; installs it (290 MB)"
 	@echo "make fuzz    ask API and gateway whatever anybody could send, at random, for as long as you like"
-	@echo "make check   lint, types, import contracts, templates, migrations, what routes ask of lanes, packages, manifests"
+	@echo "make check   lint, types, import contracts, templates, migrations, what routes ask of lanes, packages, manifests, alert rules"
 
 # `make run ENGINE=1`: with a model server of its own and the probe beside it.
 run: $(VENV)/.installed $(if $(ENGINE),$(VENV)/.installed-engine)
@@ -79,7 +79,7 @@ engine: $(VENV)/.installed-engine $(VENV)/.installed-dev
 	exec $(PY) -m pytest -m engine -s tests/end_to_end/test_engine.py $(PYTEST_ARGS)
 
 # One target each, so that `make -k check` shows all that is wrong and `make types` only the types.
-check: lint types contracts templates migrations capabilities packages audit manifests
+check: lint types contracts templates migrations capabilities packages audit manifests rules
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
@@ -122,6 +122,11 @@ manifests: $(VENV)/.installed-dev
 		done || exit 1; \
 	done
 	$(VENV)/bin/hadolint Dockerfile
+
+# That alert rules are such, and that each fires when it is to; whether what they name exists, `make test` says.
+rules: $(VENV)/.installed-dev
+	@promtool="$$($(PY) -m launcher promtool)" && cd deploy/observability/prometheus && \
+	"$$promtool" check rules ballast.rules.yaml && "$$promtool" test rules ballast.rules.test.yaml
 
 # The .pth file puts the checkout on the path of this environment, whatever directory a tool is started from.
 $(VENV)/.installed: requirements.txt requirements-production.txt

@@ -13,6 +13,7 @@ from asgiref.sync import sync_to_async
 from django.core.exceptions import ImproperlyConfigured
 
 from controlplane import tracing
+from controlplane.request_metrics import REQUESTS
 from controlplane.vitals import CONSOLE
 from dataplane.grace import GraceServer
 from dataplane.pulse import LOOK_SECONDS, Pulse
@@ -29,15 +30,19 @@ MAX_WEBSOCKET_BYTES: Final = 64 * 1024
 class ConsoleServer(GraceServer):
     """Looks, besides, whether the thread turns that all live lines share: pages have threads of their own."""
 
-    def __init__(self, config: uvicorn.Config, *, pulse: Pulse, grace_seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, *, pulse: Pulse, grace_seconds: float, looks: bool) -> None:
+        """`looks`: nobody else does."""
         super().__init__(config, announce=CONSOLE.drain, grace_seconds=grace_seconds)
         self._pulse = pulse
+        self._looks = looks
         self._watching: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As `GraceServer`'s."""
         await super().startup(sockets)
-        self._watching = [asyncio.create_task(self._stamp()), asyncio.create_task(self._look())]
+        self._watching = [asyncio.create_task(self._stamp())]
+        if self._looks:
+            self._watching.append(asyncio.create_task(self._look()))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As `GraceServer`'s; what was traced is sent at its end, since uvicorn ends the process by its signal."""
@@ -80,7 +85,11 @@ def main() -> None:
         ws_max_size=MAX_WEBSOCKET_BYTES,
     )
     pulse = CONSOLE.pulse("live lines", within_seconds=SHARED_THREAD_SECONDS)
-    server = ConsoleServer(config, pulse=pulse, grace_seconds=settings.DRAIN_GRACE_SECONDS)
+    CONSOLE.expose(REQUESTS.families)
+    CONSOLE.expose(tracing.families)
+    # For scrapes, which are nobody else's to see; probes come to its own port.
+    is_scraped = CONSOLE.serve(settings.HEALTH_ADDRESS) is not None
+    server = ConsoleServer(config, pulse=pulse, grace_seconds=settings.DRAIN_GRACE_SECONDS, looks=not is_scraped)
     try:
         server.run()
     except KeyboardInterrupt:

@@ -132,6 +132,7 @@ INSTALLED_APPS = [
     "controlplane.api",
 ]
 MIDDLEWARE = [
+    "controlplane.request_metrics.CountRequests",
     "django.middleware.security.SecurityMiddleware",
     # These two stand outside whatever can answer by itself: static files and errors carry their headers too.
     "csp.middleware.CSPMiddleware",
@@ -242,6 +243,7 @@ CELERY_BEAT_SCHEDULE = {
     "settle-checklists": {"task": "shadows.settle_checklists", "schedule": timedelta(seconds=10)},
     "compact-rollups": {"task": "telemetry.compact_rollups", "schedule": timedelta(seconds=60)},
     "audit-orders": {"task": "telemetry.audit_orders", "schedule": timedelta(seconds=10)},
+    "compute-figures": {"task": "telemetry.compute_figures", "schedule": timedelta(seconds=15)},
     "forget-samples": {"task": "telemetry.forget_samples", "schedule": timedelta(seconds=60)},
     "measure-drills": {"task": "telemetry.measure_drills", "schedule": timedelta(seconds=15)},
     "decide-credits": {"task": "ledger.decide_credits", "schedule": timedelta(hours=1)},

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Final
 from celery.signals import worker_process_init, worker_process_shutdown
 from django.conf import settings
 
+from dataplane.process_metrics import Family
 from dataplane.settings import TracingSettings
+from dataplane.span_metrics import span_families
 from dataplane.tracing import Facts
 
 if TYPE_CHECKING:
@@ -64,6 +66,12 @@ def end() -> None:
     if _tracing is not None:
         _tracing.close()
         _tracing = None
+
+
+def families() -> Iterator[Family]:
+    """What /metrics shows of this process' spans."""
+    if _tracing is not None:
+        yield from span_families(_tracing.outbox)
 
 
 def current() -> str:

@@ -4,7 +4,7 @@ They do nothing for anybody without PostgreSQL, so they are not ready while it i
 themselves when it is back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from celery import Celery
@@ -12,9 +12,12 @@ from celery.beat import PersistentScheduler
 from celery.signals import beat_init, worker_init, worker_process_init, worker_shutting_down
 from django.conf import settings
 from django.db import connections
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from psycopg.conninfo import make_conninfo
 
+from controlplane import figures
 from dataplane.celery_vitals import watch_consumer
+from dataplane.process_metrics import Family
 from dataplane.pulse import Pulse
 from dataplane.readiness import Dependency, broker_answers, postgres_answers, redis_answers
 from dataplane.vitals import Vitals
@@ -66,6 +69,7 @@ def watch_celery(app: Celery) -> None:
     def begin_worker(**_: object) -> None:
         broker = Dependency("broker", consuming.ask, needed=True, without="no word of work is heard")
         vitals.depend_on([database(), broker, live_redis()])
+        vitals.expose(task_families)
         vitals.serve(settings.HEALTH_ADDRESS)
         vitals.begin()
 
@@ -81,6 +85,8 @@ def watch_celery(app: Celery) -> None:
                 )
             ]
         )
+        # There is one beat, so what is true of the deployment as a whole is shown by it, and by nobody else.
+        ticking.expose(figures.families)
         if isinstance(sender.scheduler, Scheduler):
             sender.scheduler.be_watched(ticking.pulse("tick", within_seconds=BEAT_SECONDS))
         ticking.serve(settings.HEALTH_ADDRESS)
@@ -96,6 +102,22 @@ def watch_celery(app: Celery) -> None:
     worker_process_init.connect(leave, weak=False)
     worker_shutting_down.connect(drain, weak=False)
     beat_init.connect(begin_beat, weak=False)
+
+
+def task_families() -> Iterator[Family]:
+    """What a worker does and has done, by its first process' own count."""
+    from celery.worker import state  # what only a worker has loaded
+
+    begun = CounterMetricFamily("ballast_worker_tasks", "Tasks that a worker has begun.", labels=["task"])
+    for name, number in list(state.total_count.items()):
+        begun.add_metric([str(name)], number)
+    yield begun
+    yield GaugeMetricFamily("ballast_worker_tasks_active", "Tasks under way.", value=len(state.active_requests))
+    yield GaugeMetricFamily(
+        "ballast_worker_tasks_waiting",
+        "Tasks that a worker has taken and not begun.",
+        value=max(0, len(state.reserved_requests) - len(state.active_requests)),
+    )
 
 
 class Scheduler(PersistentScheduler):

@@ -18,7 +18,7 @@ import json
 import logging
 import random
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +28,12 @@ import httpx
 from celery import Celery
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from kombu.common import Broadcast
+from prometheus_client.core import GaugeMetricFamily
 
 from dataplane.broker import NO_FIXUPS, WORKER, EagerAMQP, announce_connections
 from dataplane.celery_vitals import Consuming, watch_consumer
 from dataplane.documents import MalformedRelease, Node
+from dataplane.process_metrics import Family
 from dataplane.pulse import Pulse
 from dataplane.readiness import OK, Dependency, redis_answers
 from dataplane.release import (
@@ -44,8 +46,10 @@ from dataplane.release import (
     verify,
 )
 from dataplane.release_trace import write_release_trace
+from dataplane.report_metrics import report_families
 from dataplane.reports import ReportShipper, Verdict
 from dataplane.settings import AgentSettings, TracingSettings
+from dataplane.span_metrics import span_families
 from dataplane.stores.files import write_atomically
 from dataplane.tracing import Tracing, read_traceparent
 from dataplane.trust import merged, read_kept, read_trusted, trust_file, written
@@ -370,6 +374,11 @@ class ReportThread(threading.Thread):
 
         self._loop.call_soon_threadsafe(update)
 
+    @property
+    def shipper(self) -> ReportShipper | None:
+        """Who ships; None before the thread has started."""
+        return self._shipper
+
     def _require(self) -> ReportShipper:
         if self._shipper is None:
             raise RuntimeError("start_and_wait has not been called")
@@ -481,6 +490,7 @@ def run_agent(settings: AgentSettings) -> None:
     )
     consuming = watch_consumer(app, vitals.pulse("consumer", within_seconds=LOOP_SECONDS))
     vitals.depend_on(_dependencies(keeper, consuming, redis_url=settings.reports.redis_url))
+    vitals.expose(lambda: _agent_families(keeper, reports, tracing))
     if reconciler is not None:
         reconciler.start()
     vitals.begin()
@@ -511,6 +521,18 @@ def _open_tracing(settings: TracingSettings) -> ProcessTracing:
     tracing = ProcessTracing(settings)
     TaskTracing(tracing).connect()
     return tracing
+
+
+def _agent_families(keeper: ReleaseKeeper, reports: ReportThread, tracing: ProcessTracing | None) -> Iterator[Family]:
+    yield GaugeMetricFamily(
+        "ballast_agent_release_revision",
+        "Revision of the release on disk; 0 while there is none.",
+        value=0 if keeper.current is None else keeper.current.revision,
+    )
+    if reports.shipper is not None:
+        yield from report_families(reports.shipper)
+    if tracing is not None:
+        yield from span_families(tracing.outbox)
 
 
 def _dependencies(keeper: ReleaseKeeper, consuming: Consuming, *, redis_url: str | None) -> list[Dependency]:

@@ -28,6 +28,7 @@ from dataplane.ladder.promises import Promises
 from dataplane.ladder.status_desk import StatusDesk
 from dataplane.lane_caller import LaneCaller
 from dataplane.last_words import LastWords
+from dataplane.loop_lag import LoopLag
 from dataplane.metrics import GatewayMetrics
 from dataplane.pipeline import Pipeline
 from dataplane.probes import LaneProbes
@@ -36,6 +37,7 @@ from dataplane.quota_desk import QuotaDesk
 from dataplane.readiness import Dependencies, Dependency
 from dataplane.release import Release
 from dataplane.repair_desk import RepairDesk
+from dataplane.report_metrics import ReportCounts
 from dataplane.request_trace import RequestTracer
 from dataplane.retrieval.counting import RetrievalCounts
 from dataplane.retrieval.desk import RetrieveDesk
@@ -75,7 +77,7 @@ class Watcher(Protocol):
         """Call `adopted` with every release from now on, right after it has become current. It must not wait."""
 
 
-class Reports(UsageSink, StreamReports, Protocol):
+class Reports(UsageSink, StreamReports, ReportCounts, Protocol):
     """Ships what this worker did, such as `ReportShipper`."""
 
     in_flight: int
@@ -156,6 +158,7 @@ class Assembly:
         schemas = SchemaChecker()
         retrievals = RetrievalCounts()
         self._breakers = FleetBreakers(store=stores.breakers, report=reports.add_event, clock=clock, wall=wall)
+        self._lag = LoopLag(clock=clock)
         self.metrics = GatewayMetrics(
             release=lambda: watcher.current,
             breakers=self._breakers.states,
@@ -165,6 +168,8 @@ class Assembly:
             ladders=lambda: self._ladders.states(),
             retrievals=retrievals,
             spans=None if tracer is None else tracer.counts,
+            reports=reports,
+            lag=self._lag,
         )
         caller = LaneCaller(
             transport=transport,
@@ -203,6 +208,7 @@ class Assembly:
             clock=clock,
             wall=wall,
             seen=self._ladders.look.count,
+            counts=self.metrics.counts,
         )
         reports.lanes = lambda: with_waits(self._breakers.states(), attempts)
         reports.quotas = self._quotas.states
@@ -293,6 +299,7 @@ class Assembly:
 
     async def start(self) -> None:
         """Start every part, those before that others need."""
+        self._lag.start()
         await self.reports.start()
         await self.watcher.start()
         await self._breakers.start()
@@ -311,6 +318,7 @@ class Assembly:
 
     async def stop(self) -> None:
         """Stop every part, those last that others need to say what they did."""
+        self._lag.stop()
         await self.watcher.stop()
         if self._shadows is not None:
             await self._shadows.stop()
@@ -330,6 +338,11 @@ class Assembly:
         await self.reports.stop()
         if self.tracer is not None:
             await asyncio.to_thread(self.tracer.close)
+
+    async def exposition(self) -> bytes:
+        """What `/metrics` shows, in Prometheus' text format."""
+        await self.job_queue.look()
+        return self.metrics.render()
 
     def interrupt_streams(self) -> None:
         """End what is generated here for callers that may come back, streams each with its terminal event, because the

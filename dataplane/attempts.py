@@ -19,13 +19,14 @@ from dataplane.errors import GatewayError
 from dataplane.errors.admission import BreakerOpen, DeadlineExceeded, NoLaneLeft, QuotaExhausted
 from dataplane.errors.upstream import UpstreamError, UpstreamRateLimited
 from dataplane.fleet import FleetBreakers
-from dataplane.journey import Attempt, Journey, attempt_id
+from dataplane.journey import EVAL, Attempt, Journey, attempt_id
 from dataplane.policies import PREFERENCE, RetryPolicy, Steering
 from dataplane.providers.base import Adapter, UpstreamCall
 from dataplane.quota import BATCH
 from dataplane.quota_desk import QuotaDesk
 from dataplane.quota_grants import Asking, Grant
 from dataplane.records import record
+from dataplane.request_counts import RequestCounts
 from dataplane.request_trace import BREAKER_REFUSED, QUOTA_EXHAUSTED, QUOTA_WAITED, RETRY_WAIT
 from dataplane.retry import Next, RetryBudget, Situation, Step, next_step, region_share
 from dataplane.routing import Lane
@@ -142,10 +143,11 @@ class Attempts:
         clock: Callable[[], float],
         wall: Callable[[], float],
         seen: Callable[[str, Blame], None] | None = None,
+        counts: RequestCounts | None = None,
         rng: Random | None = None,
     ) -> None:
         """`clock` is monotonic seconds, `wall` epoch seconds. `seen` is told of each attempt at a lane that customers
-        use, and who is answerable for how it ended; it must not wait.
+        use, and who is answerable for how it ended; it must not wait. `counts` counts every attempt.
         """
         self._breakers = breakers
         self._quotas = quotas
@@ -154,6 +156,7 @@ class Attempts:
         self._clock = clock
         self._wall = wall
         self._seen = seen
+        self._counts = counts
         self._rng = rng or Random()  # noqa: S311 - spreads load, guards nothing
         self._floor_share = region_share(region)
         # By lane, and whether evals ask: what they spend is not to be missing where customers' attempts fail.
@@ -409,6 +412,16 @@ class Attempts:
                 grant.give_back()
         cost_micros = lane.cost_micros(input_tokens=billed.input_tokens, output_tokens=billed.output_tokens)
         attempt.cost_micros = cost_micros
+        if self._counts is not None:
+            self._counts.count_attempt(
+                lane.id,
+                kind=attempt.kind if journey.admission is None else EVAL,
+                outcome=attempt.outcome,
+                seconds=latency_ms / 1000,
+                input_tokens=billed.input_tokens,
+                output_tokens=billed.output_tokens,
+                cost_micros=cost_micros,
+            )
         if attempt.trace is not None:
             attempt.trace.end(journey, attempt, billed)
         series = journey.series(lane.id)

@@ -273,6 +273,14 @@ def tracing_settings(
     )
 
 
+def _scraped_at(environment: Environment, *, slot: int) -> HealthAddress:
+    """Each process has a port of its own, counted from the one that is named."""
+    if not environment.text("BALLAST_METRICS_PORT", ""):
+        return None
+    port = environment.integer("BALLAST_METRICS_PORT", 0, minimum=1, maximum=65535 - 256)
+    return environment.text("BALLAST_BIND", "127.0.0.1"), port + slot
+
+
 def gateway_settings(environment: Environment, *, slot: int) -> GatewaySettings:
     """Settings of the gateway process in `slot`.
 
@@ -308,6 +316,7 @@ def gateway_settings(environment: Environment, *, slot: int) -> GatewaySettings:
             worker=f"{environment.host_name()}/gateway-{slot}",
             ratio=GATEWAY_TRACE_RATIO,
         ),
+        scraped_at=_scraped_at(environment, slot=slot),
     )
 
 

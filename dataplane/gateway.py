@@ -332,8 +332,7 @@ class Gateway:
             if path.startswith("/v1/models"):
                 await self._send_models(scope, send, request_id=request_id)
             elif path == "/metrics":
-                await self._parts.job_queue.look()
-                await _send(send, 200, [PROMETHEUS], self._metrics.render())
+                await _send(send, 200, [PROMETHEUS], await self._parts.exposition())
             else:
                 await self._send_health(path, send)
         except GatewayError as exc:

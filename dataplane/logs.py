@@ -69,6 +69,7 @@ def formatter(form: LogFormat | str, **facts: str) -> logging.Formatter:
         ids = None if _trace_ids is None else _trace_ids()
         if ids is not None:
             line["trace_id"], line["span_id"] = ids
+        line.pop("asctime", None)  # another formatter's, left in the record
         line.update(facts)
         return line
 

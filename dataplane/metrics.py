@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from dataplane.job_metrics import job_families
 from dataplane.jobs import Figures
+from dataplane.loop_lag import LoopLag
 from dataplane.release import Release
+from dataplane.report_metrics import ReportCounts, report_families
+from dataplane.request_counts import RequestCounts
 from dataplane.retrieval.counting import RetrievalCounts
 from dataplane.span_metrics import span_families
 from dataplane.tracing import SpanCounts
@@ -80,15 +83,21 @@ class GatewayMetrics(Collector):
         ladders: Callable[[], list[dict[str, Any]]] = list,
         retrievals: RetrievalCounts | None = None,
         spans: SpanCounts | None = None,
+        reports: ReportCounts | None = None,
+        lag: LoopLag | None = None,
     ) -> None:
         """`breakers` gives the states of the lanes' breakers: see `BreakerBoard.states`; `ladders` how the ladders
         stand: see `Ladders.states`. `streams` gives None where no stream outlives its caller's connection; their series
-        are absent then, as are those of jobs where `jobs` gives None, of corpora without `retrievals`, and of traces
-        without `spans`.
+        are absent then, as are those of jobs where `jobs` gives None, of corpora without `retrievals`, of traces
+        without `spans`, of reports without `reports` and of the event loop without `lag`. `counts` is for whoever knows
+        of requests and attempts.
         """
         self.in_flight = 0
         self._release = release
         self._streams = streams
+        self.counts = RequestCounts()
+        self._lag = lag
+        self._reports = reports
         self._requests: dict[tuple[str, str], int] = {}
         self._seconds: dict[str, float] = {}
         self._fallbacks: dict[tuple[str, str], int] = {}
@@ -124,7 +133,7 @@ class GatewayMetrics(Collector):
         """Return Prometheus' text format."""
         return generate_latest(self._registry)
 
-    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]:
         """Yield the families; called by the registry."""
         requests = CounterMetricFamily(
             "ballast_gateway_requests", "Finished requests by operation and outcome.", labels=["operation", "outcome"]
@@ -138,6 +147,7 @@ class GatewayMetrics(Collector):
         for operation, total in list(self._seconds.items()):
             seconds.add_metric([operation], total)
         yield seconds
+        yield from self.counts.families()
         fallbacks = CounterMetricFamily(
             "ballast_gateway_fallbacks",
             "Requests that no lane answered, by route and the rung of its fallback stack.",
@@ -172,6 +182,14 @@ class GatewayMetrics(Collector):
             yield from job_families(jobs)
         if self._retrievals is not None:
             yield from self._retrievals.families()
+        if self._reports is not None:
+            yield from report_families(self._reports)
+        if self._lag is not None:
+            yield GaugeMetricFamily(
+                "ballast_gateway_loop_lag_seconds",
+                "How late the event loop turned at worst in the last half minute.",
+                value=self._lag.worst_seconds,
+            )
         if self._spans is not None:
             yield from span_families(self._spans)
         yield GaugeMetricFamily("ballast_gateway_in_flight", "Requests being served now.", value=self.in_flight)
@@ -181,6 +199,17 @@ class GatewayMetrics(Collector):
             "Revision of the release being served; 0 while there is none.",
             value=0 if release is None else release.revision,
         )
+        if release is not None:
+            served = GaugeMetricFamily(
+                "ballast_gateway_release_info", "1 for the digest of the release being served.", labels=["digest"]
+            )
+            served.add_metric([release.digest[:12]], 1)
+            yield served
+            yield GaugeMetricFamily(
+                "ballast_gateway_release_cut_timestamp_seconds",
+                "When the release being served was cut, in Unix seconds.",
+                value=release.cut_at.timestamp(),
+            )
 
 
 def quota_families(quotas: Iterable[QuotaCounts]) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:

@@ -80,6 +80,7 @@ MODULES: Final = (
     "recording",
     "relay",
     "repairing",
+    "request_counts",
     "request_headers",
     "request_parser",
     "retry",

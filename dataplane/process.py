@@ -29,7 +29,8 @@ from dataplane.readiness import Dependency, postgres_answers, redis_answers
 from dataplane.release import Release
 from dataplane.reports import ReportShipper
 from dataplane.retrieval.policy import QDRANT
-from dataplane.settings import GatewaySettings, QdrantSettings, TracingSettings
+from dataplane.scrape_port import ScrapePort
+from dataplane.settings import GatewaySettings, HealthAddress, QdrantSettings, TracingSettings
 from dataplane.shadow.counting import ShadowCounting
 from dataplane.shadow.offering import Offering
 from dataplane.stores.breakers import RedisBreakerStore
@@ -77,8 +78,9 @@ class DrainingServer(GraceServer):
         announce: Callable[[], None] = lambda: None,
         grace_seconds: float = 0.0,
         beat: Callable[[], None] | None = None,
+        ready: Callable[[], None] = lambda: None,
     ) -> None:
-        """`beat` is called twice a second, on the event loop."""
+        """`beat` is called twice a second, on the event loop; `ready` once, when it serves."""
 
         def drain() -> None:
             announce()
@@ -87,11 +89,13 @@ class DrainingServer(GraceServer):
         super().__init__(config, announce=drain, grace_seconds=grace_seconds)
         self._interrupt = interrupt
         self._beat = beat
+        self._ready = ready
         self._beating: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's."""
         await super().startup(sockets)
+        self._ready()
         if self._beat is not None:
             self._beating = asyncio.create_task(self._keep_beating(self._beat), name="beat")
 
@@ -189,6 +193,7 @@ def run_gateway(
         announce=app.drain,
         grace_seconds=settings.drain_grace_seconds,
         beat=None if pulse is None else _beating_on(pulse),
+        ready=lambda: _open_scrape_port(parts, settings.scraped_at),
     )
     server.run(sockets=[listener])
 
@@ -197,6 +202,11 @@ def _open_tracing(settings: TracingSettings) -> GatewayTracing:
     from dataplane.otel.gateway import GatewayTracing  # what only who traces is to load
 
     return GatewayTracing(settings)
+
+
+def _open_scrape_port(parts: Assembly, address: HealthAddress) -> None:
+    if address is not None:
+        ScrapePort(parts.exposition, asyncio.get_running_loop()).serve(address)
 
 
 def _open_beside(settings: QdrantSettings | None, secrets: Secrets) -> dict[str, NearestIds]:

@@ -49,6 +49,20 @@ class Recording:
         if journey.stand is not None:
             self._record_where_it_stood(journey, journey.stand, seconds)
         self._metrics.count(operation, journey.outcome, seconds)
+        release, attempt = journey.release, journey.answering
+        # Whatever else a caller wrote there is no route, and no label.
+        if release is not None and journey.admission is None and journey.route in release.routing.routes:
+            first = None if attempt is None or attempt.ttft_ms is None else attempt.ttft_ms / 1000
+            if first is not None and attempt is not None:
+                first += attempt.started - journey.inbound.started
+            self._metrics.counts.count_request(
+                journey.route,
+                result=journey.result,
+                seconds=seconds,
+                first_token=first,
+                rung=0 if journey.stand is None else journey.stand.rung,
+                queued_seconds=journey.queued_ms / 1000,
+            )
         if journey.fallback not in ("none", "alternate"):
             self._metrics.count_fallback(journey.route, journey.fallback)
         lane = journey.lane

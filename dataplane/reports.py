@@ -170,6 +170,22 @@ class ReportShipper:
         self._tasks: list[asyncio.Task[None]] = []
         self._delayed = False
         self._replayed = 0
+        self.dropped_batches = 0
+
+    @property
+    def spooled_bytes(self) -> int:
+        """How much waits on disk to be delivered."""
+        return 0 if self._spool is None else self._spool.pending_bytes
+
+    @property
+    def spool_max_bytes(self) -> int:
+        """How much may wait there, before the oldest is dropped."""
+        return self._settings.spool_max_bytes
+
+    @property
+    def is_delayed(self) -> bool:
+        """Whether reports cannot be delivered now."""
+        return self._delayed
 
     def ack(self, *, revision: int, digest: str, verdict: Verdict, reason: str = "") -> None:
         """Say what became of a release. It goes out at once, in a batch of its own."""
@@ -346,6 +362,7 @@ class ReportShipper:
 
     def _report_dropped(self, batches: int, size: int) -> None:
         if batches:
+            self.dropped_batches += batches
             self.add_event(ReportsDropped(at=self._wall(), batches=batches, bytes=size))
 
     def _data_batches(self, now: float) -> list[bytes]:

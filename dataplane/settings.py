@@ -67,7 +67,8 @@ class GatewaySettings:
     to stop, it says so for `drain_grace_seconds` and takes requests on, and then has `drain_seconds` to end what it
     has. `fairness_url` is the page that status pages link to, of who is promised what when capacity runs short.
     `qdrant` None: all vectors are beside their chunks. `allowed` says where lanes and gauges may be; None: anywhere.
-    `tracing` None: nothing is traced.
+    `tracing` None: nothing is traced. `scraped_at` is where this process alone shows its metrics; None: only behind the
+    port that all processes share.
 
     The worker id is `<host_name>/gateway-<slot>`.
     """
@@ -93,6 +94,7 @@ class GatewaySettings:
     qdrant: QdrantSettings | None = None
     allowed: Allowed | None = None
     tracing: TracingSettings | None = None
+    scraped_at: HealthAddress = None
 
     @property
     def worker(self) -> str:

@@ -1,4 +1,5 @@
-"""How a process without a port of its own is probed: `/livez`, `/readyz` and `/startupz` on BALLAST_HEALTH_PORT.
+"""How a process without a port of its own is probed, and scraped: `/livez`, `/readyz`, `/startupz` and `/metrics` on
+BALLAST_HEALTH_PORT.
 
 A daemon thread answers, with the standard library's server, so that an answer needs none of the loops that it tells of.
 One way for every process of both planes that is no server itself: agent, jobs, shadow, ingest, capture, index, Celery's
@@ -18,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
+from dataplane.process_metrics import CONTENT_TYPE, Families, ProcessMetrics, loop_families
 from dataplane.pulse import BEAT_SECONDS, LOOK_SECONDS, Pulse, Watch
 from dataplane.readiness import Dependencies, Dependency
 
@@ -27,7 +29,7 @@ log = logging.getLogger("ballast.vitals")
 CALLER_SECONDS: Final = 5.0
 # A loop that has nothing else to do turns twice a second; one that serves others is not kept waiting for so long.
 LOOP_SECONDS: Final = 30.0
-LIVE, READY, STARTED = "/livez", "/readyz", "/startupz"
+LIVE, READY, STARTED, METRICS = "/livez", "/readyz", "/startupz", "/metrics"
 
 
 class Vitals:
@@ -44,6 +46,8 @@ class Vitals:
         self._started = False
         self.is_draining = False
         self._server: _Server | None = None
+        self._families: list[Families] = [lambda: loop_families(self._silent_seconds())]
+        self._metrics: ProcessMetrics | None = None
 
     def pulse(self, name: str, *, within_seconds: float = LOOP_SECONDS) -> Pulse:
         """A pulse for a loop of this process, which takes less than `within_seconds` to turn."""
@@ -54,6 +58,23 @@ class Vitals:
     def depend_on(self, dependencies: Sequence[Dependency]) -> None:
         """Say on whom this process depends."""
         self._dependencies = Dependencies(dependencies, clock=self._clock)
+
+    def expose(self, families: Families) -> None:
+        """Show these at /metrics as well. They are asked from a thread of their own."""
+        self._families.append(families)
+
+    def render(self) -> bytes:
+        """What is shown at /metrics, in Prometheus' text format."""
+        with self._lock:
+            metrics = self._metrics = self._metrics or ProcessMetrics(self._families)
+        return metrics.render()
+
+    def _silent_seconds(self) -> dict[str, float]:
+        return {
+            name: watch.silent_seconds
+            for name, (pulse, watch) in list(self._loops.items())
+            if pulse.within_seconds is not None
+        }
 
     def begin(self) -> None:
         """The process has started: what it does from now on is judged."""
@@ -155,15 +176,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server_version, sys_version = "ballast", ""
 
     def do_GET(self) -> None:
-        """Answer a probe."""
-        answer = self.server.vitals.answer(self.path.partition("?")[0])
+        """Answer a probe, or a scrape."""
+        path = self.path.partition("?")[0]
+        if path == METRICS:
+            self._send(HTTPStatus.OK, CONTENT_TYPE, self.server.vitals.render())
+            return
+        answer = self.server.vitals.answer(path)
         if answer is None:
             self.send_error(HTTPStatus.NOT_FOUND)
             return
         status, content = answer
-        body = json.dumps(content).encode() + b"\n"
+        self._send(status, "application/json", json.dumps(content).encode() + b"\n")
+
+    def _send(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
         self.send_response(status)
-        self.send_header("content-type", "application/json")
+        self.send_header("content-type", content_type)
         self.send_header("content-length", str(len(body)))
         self.send_header("cache-control", "no-store")
         self.end_headers()

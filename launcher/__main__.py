@@ -1,4 +1,4 @@
-"""`python -m launcher run|stop|clean|manage|keys|chromium|rabbitmq|native`: what the Makefile calls."""
+"""`python -m launcher run|stop|clean|manage|keys|chromium|rabbitmq|promtool|native`: what the Makefile calls."""
 
 import argparse
 import os
@@ -12,6 +12,7 @@ from launcher.keys import make_keys
 from launcher.manage import manage
 from launcher.native import build
 from launcher.places import Places
+from launcher.promtool import find_or_take_promtool
 from launcher.rabbitmq import find_or_install_rabbitmq
 from launcher.run import run
 from launcher.stop import clean, stop
@@ -34,6 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     keys.add_argument("directory", type=Path, help="where to; what is there already stays")
     commands.add_parser("native", help="compile the data plane's hot path")
     commands.add_parser("rabbitmq", help="print where RabbitMQ's scripts are, installing it if need be")
+    commands.add_parser(
+        "promtool", help="print the path of Prometheus' promtool, taking it out of its package if need be"
+    )
     parsed = parser.parse_args(arguments)
     project = parsed.project.resolve()
     if parsed.command == "run":
@@ -49,6 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
             return manage(parsed.arguments, project=project, environ=os.environ)
         if parsed.command == "keys":
             print(f"signing key {make_keys(parsed.directory)}, and the others, in {parsed.directory}")
+            return 0
+        if parsed.command == "promtool":
+            print(find_or_take_promtool(os.environ, kept=project / "build" / "promtool"))
             return 0
         if parsed.command == "rabbitmq":
             print(find_or_install_rabbitmq(os.environ))

@@ -4,7 +4,9 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
+from controlplane import figures
 from controlplane.telemetry import (
+    deployment,
     drills,
     ladder_states,
     operations,
@@ -42,3 +44,12 @@ def forget_samples() -> int:
     """Delete answers and comparisons that may not, or need not, be kept any more; returns how many."""
     now, days = timezone.now(), settings.SAMPLE_DAYS
     return samples.forget_samples(now=now, keep_days=days) + shadows.forget_shadow_samples(now=now, keep_days=days)
+
+
+@shared_task(name="telemetry.compute_figures", expires=10)
+def compute_figures() -> int:
+    """Keep how the deployment stands for whoever scrapes it; returns how many figures there are."""
+    now = timezone.now()
+    found = deployment.compute(now=now)
+    figures.keep(found, now=now)
+    return len(found)

@@ -18,6 +18,7 @@ def lines():
     found = {}
     logger = logging.getLogger("tests.lines")
     logger.propagate = False
+    logger.setLevel(logging.WARNING)
     for form in LogFormat:
         text = found[form] = io.StringIO()
         handler = logging.StreamHandler(text)

@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+from prometheus_client.core import GaugeMetricFamily
 
 from dataplane.readiness import Dependency
 from dataplane.vitals import Vitals, beat_while_turning
@@ -137,7 +138,7 @@ def test_answers_over_http():
 
     assert json.loads(get(port, "/readyz?verbose")[1]) == {"status": "ready", "dependencies": {}}
     assert get(port, "/livez", "HEAD") == (200, b"")
-    assert get(port, "/metrics")[0] == 404
+    assert get(port, "/other")[0] == 404
 
 
 def test_address_in_use_is_an_error():
@@ -193,3 +194,26 @@ def await_status(port, wanted, also=lambda: True):
     while get(port, "/livez")[0] != wanted or not also():
         assert time.monotonic() < deadline
         threading.Event().wait(0.05)
+
+
+def test_process_is_scraped_where_it_is_probed(vitals, clock):
+    """Its memory, for how long its loops are silent, and what it hands in."""
+    vitals.pulse("loop", within_seconds=5).beat()
+    vitals.pulse("resting").rest()
+    watch_for(vitals, clock, 3)
+    vitals.expose(lambda: iter([GaugeMetricFamily("ballast_tests", "Of this test.", value=7)]))
+    port = vitals.serve(("127.0.0.1", 0))
+
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_SECONDS)
+    connection.request("GET", "/metrics")
+    answer = connection.getresponse()
+    text = answer.read().decode()
+
+    assert answer.status == 200
+    assert answer.getheader("content-type") == "text/plain; version=0.0.4; charset=utf-8"
+    lines = text.splitlines()
+    assert "ballast_tests 7.0" in lines
+    assert [line for line in lines if "loop_silent_seconds{" in line] == [
+        'ballast_process_loop_silent_seconds{loop="loop"} 2.0'
+    ]
+    assert any(line.startswith("process_resident_memory_bytes ") for line in lines)

@@ -48,6 +48,7 @@ LEFT_OUT = {
     "BALLAST_TEST_REDIS_URL": "the tests'",
     "BALLAST_CHROMIUM": "the tests'",
     "BALLAST_RABBITMQ": "the tests'",
+    "BALLAST_PROMTOOL": "as above",
 }
 # Who is given what: a secret, and the components whose pods may see it. Nobody else's may.
 SIGNERS = {"console", "worker", "work", "indexer"}

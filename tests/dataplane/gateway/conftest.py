@@ -247,6 +247,10 @@ class StubReports:
     streams: list[Any] = field(default_factory=list)
     deliveries: list[Any] = field(default_factory=list)
     lanes: Any = None
+    spooled_bytes: int = 0
+    spool_max_bytes: int = 1
+    is_delayed: bool = False
+    dropped_batches: int = 0
 
     def add_event(self, event: Event) -> None:
         self.events.append(event)

@@ -1,0 +1,46 @@
+"""What `/metrics` of a process shows of its reports: whether what it tells the control plane arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+
+class ReportCounts(Protocol):
+    """What a process can say of its reports, such as `ReportShipper`."""
+
+    @property
+    def spooled_bytes(self) -> int:
+        """How much waits on disk."""
+
+    @property
+    def spool_max_bytes(self) -> int:
+        """How much may."""
+
+    @property
+    def is_delayed(self) -> bool:
+        """Whether they cannot be delivered now."""
+
+    @property
+    def dropped_batches(self) -> int:
+        """How many were dropped, because the spool was full."""
+
+
+def report_families(counts: ReportCounts) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+    """Yield what is shown of reports."""
+    yield GaugeMetricFamily(
+        "ballast_reports_spool_bytes", "Reports that wait on disk to be delivered.", value=counts.spooled_bytes
+    )
+    yield GaugeMetricFamily(
+        "ballast_reports_spool_limit_bytes",
+        "How much may wait before the oldest are dropped.",
+        value=counts.spool_max_bytes,
+    )
+    yield GaugeMetricFamily(
+        "ballast_reports_delayed", "1 while reports cannot be delivered.", value=int(counts.is_delayed)
+    )
+    yield CounterMetricFamily(
+        "ballast_reports_dropped_batches", "Batches that are lost: the spool was full.", value=counts.dropped_batches
+    )
