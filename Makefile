@@ -1,7 +1,7 @@
 # One machine, one command. `make help` lists what there is; variables are in .env.example.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run stop clean native test test-native soak rabbitmq deep chaos-work engine fuzz check lint types contracts templates migrations \
+.PHONY: help run stop clean native test test-native soak rabbitmq deep chaos chaos-work engine fuzz check lint types contracts templates migrations \
 	capabilities packages audit manifests rules
 
 VENV := .venv
@@ -30,6 +30,7 @@ help:
 	@echo "make soak    a bad canary and a Black Friday from end to end, with nobody there; some minutes of traffic each"
 	@echo "make rabbitmq   Celery on a real RabbitMQ, which is found or installed, and started for the tests"
 	@echo "make deep    try approvals, roll-outs, releases, keys, quotas and work in many more orders; takes half an hour"
+	@echo "make chaos   each component killed and stopped under load, one row of a table each; half an hour"
 	@echo "make chaos-work   durable work, and a redrive of 300 letters, while workers are killed; a quarter of an hour"
 	@echo "make engine  the probe beside a real llama.cpp on processors, stopped, wedged and killed; installs it (290 MB)"
 	@echo "make fuzz    ask API and gateway whatever anybody could send, at random, for as long as you like"
@@ -69,6 +70,10 @@ deep: $(VENV)/.installed-dev
 	exec env HYPOTHESIS_PROFILE=deep $(PY) -m pytest tests/approvals/test_every_order.py \
 		tests/contracts/test_idempotency_in_every_order.py tests/contracts/test_quota_in_every_order.py \
 		tests/work/test_every_order.py tests/dataplane/health/test_every_order.py $(PYTEST_ARGS)
+
+# `make chaos CHAOS_ARGS="--only Redis PostgreSQL"`: those rows alone.
+chaos: $(VENV)/.installed-dev
+	exec $(PY) -m benchmarks.chaos $(CHAOS_ARGS)
 
 chaos-work: $(VENV)/.installed-dev
 	$(PY) -m benchmarks.durable_work

@@ -1,0 +1,138 @@
+"""The rows of `make chaos`: what is done to which component, and what is promised of it.
+
+docs/failure-modes.md states the same rows in the same words; tests/benchmarks/test_chaos_rows.py keeps them in step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from benchmarks.chaos.asking import Kind
+
+GATEWAY_PROCESS: Final = "gateway process"
+_NONE: Final[frozenset[Kind]] = frozenset()
+
+
+class How(StrEnum):
+    """What is done to a component."""
+
+    KILL = "kill"  # SIGKILL; whoever supervises it starts it again
+    AWAY = "away"  # SIGKILL to it and all its children, and nobody starts it again until the end
+    STOP = "stop"  # SIGSTOP to it and all its children; SIGCONT at the end
+    FILL = "fill"  # the disk under spool and release has no room
+    FILL_AWAY = "fill_away"  # the same, and Redis is away, so that reports must go to the spool
+    CLOCK = "clock"  # its clock is set forward or back at once; back at the end
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is done, to which process of the Procfile (or GATEWAY_PROCESS), and for how many seconds.
+
+    `offset_seconds`: by how much a clock is set forward.
+    """
+
+    target: str
+    how: How
+    seconds: float = 0.0
+    offset_seconds: int = 0
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        hold = f"{self.seconds:.0f} s"
+        match self.how:
+            case How.KILL:
+                return "SIGKILL; its supervisor starts it again"
+            case How.AWAY:
+                return f"SIGKILL, and not started again for {hold}"
+            case How.STOP:
+                return f"SIGSTOP, SIGCONT after {hold}"
+            case How.FILL:
+                return f"no room for {hold}"
+            case How.FILL_AWAY:
+                return f"no room for {hold}, and Redis away meanwhile"
+            case How.CLOCK:
+                return f"set {self.offset_seconds:+d} s, and back after {hold}"
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What may happen to callers from the fault on, until `within_seconds` after its end; nothing else may, and
+    afterwards nothing at all.
+
+    `told`: by kind, the error codes that they may be told. `in_flight`: the kinds whose requests may get no answer if
+    they were under way when it happened. `unanswered`: the kinds whose requests may get none while it lasts. `again`:
+    a request under a key that was under way may be executed again, once its evidence says `taken_over`. `unrecorded`:
+    attempts that were under way, or over within the last second, may have no usage row.
+    """
+
+    within_seconds: float
+    told: Mapping[Kind, frozenset[str]] = field(default_factory=dict)
+    in_flight: frozenset[Kind] = _NONE
+    unanswered: frozenset[Kind] = _NONE
+    again: bool = False
+    unrecorded: bool = False
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        parts = [
+            f"{kind} may be told {', '.join(f'`{code}`' for code in sorted(codes))}"
+            for kind, codes in self.told.items()
+        ]
+        for kinds, when in ((self.in_flight, "under way at that moment"), (self.unanswered, "meanwhile")):
+            if kinds:
+                parts.append(f"{', '.join(kind for kind in Kind if kind in kinds)} {when} may get no answer")
+        if self.again:
+            parts.append("what was under way under a key may be executed again, as its evidence says")
+        if self.unrecorded:
+            parts.append("attempts under way, and of the second before, may have no usage row")
+        return "; ".join(parts) or "nobody notices"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    fault: Fault
+    promise: Promise
+
+    @property
+    def needs_clocks(self) -> bool:
+        """Whether it takes a world whose clocks can be set."""
+        return self.fault.how is How.CLOCK
+
+
+ACT: Final = frozenset({Kind.ACT})
+# Without a key, a request that was under way at a process that dies gets a broken connection.
+ONCE: Final = frozenset({Kind.PLAIN, Kind.STREAM})
+WITHIN: Final = 15.0
+
+
+ROWS: Final = (
+    Row(
+        "gateway process, killed",
+        Fault(GATEWAY_PROCESS, How.KILL),
+        Promise(
+            WITHIN,
+            told={Kind.STREAM: frozenset({"upstream_interrupted"})},
+            in_flight=ONCE,
+            again=True,
+            unrecorded=True,
+        ),
+    ),
+    Row(
+        "Redis, away",
+        Fault("redis", How.AWAY, 15),
+        Promise(WITHIN),
+    ),
+    Row(
+        "PostgreSQL, away",
+        Fault("postgres", How.AWAY, 15),
+        Promise(WITHIN, told={Kind.ACT: frozenset({"unavailable"})}, unanswered=ACT),
+    ),
+)
