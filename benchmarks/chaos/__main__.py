@@ -59,8 +59,7 @@ def drive_all(
                 drive = Drive(world, first=first)
                 for row in rows:
                     hold = options.seconds if options.seconds and row.fault.seconds else row.fault.seconds
-                    evidence = asyncio.run(drive.row(row, hold_seconds=hold))
-                    results.append((row, judge(row, evidence)))
+                    results.append((row, judge(row, asyncio.run(drive.row(row, hold_seconds=hold)))))
                     print(report.line(*results[-1]), flush=True)
         finally:
             if options.keep:

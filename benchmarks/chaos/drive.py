@@ -16,13 +16,16 @@ from benchmarks.chaos.log import Attempts, Call, Ending, Evidence, Times
 from benchmarks.chaos.rows import Row
 from benchmarks.chaos.world import World
 
-WARM_SECONDS: Final = 6.0
+WARM_SECONDS: Final = 8.0
 # So long must everything succeed for it to have recovered; and after so long it is given up.
-CALM_SECONDS: Final = 6.0
+CALM_SECONDS: Final = 10.0
 GIVE_UP_SECONDS: Final = 90.0
 LOOK_SECONDS: Final = 0.5
-# Reports leave each second, and what waits in a spool goes in turns; then ingest stores them.
-SETTLE_SECONDS: Final = 45.0
+# A release that was just made is not everywhere yet, which is as before.
+ON_ITS_WAY_SECONDS: Final = 2.5
+# Reports leave each second, what waits in a spool goes in turns, and ingest stores it: if nothing comes for so long,
+# nothing will.
+SETTLE_SECONDS: Final = 20.0
 SHADOW_ACCOUNT: Final = "o-shadow"
 UNREACHED: Final = re.compile(r"unreachable|timeout|cancelled|interrupted|deadline|quota|circuit")
 ROWS_OF = (
@@ -76,12 +79,15 @@ class Drive:
     async def _recover(self, load: Load, healed_at: float) -> float | None:
         """Wait until all is as before and stays so; since when, or None."""
         well_at: float | None = None
+        unwell_at: float | None = None
         while time.monotonic() < healed_at + GIVE_UP_SECONDS:
             asked_at = time.monotonic()
-            if not await asyncio.to_thread(self._world.well):
-                well_at = None
-            elif well_at is None:
-                well_at = asked_at
+            if await asyncio.to_thread(self._world.well):
+                well_at, unwell_at = asked_at if well_at is None else well_at, None
+            else:
+                unwell_at = asked_at if unwell_at is None else unwell_at
+                if asked_at >= unwell_at + ON_ITS_WAY_SECONDS:
+                    well_at = None
             if well_at is not None and time.monotonic() >= max(well_at, healed_at) + CALM_SECONDS:
                 since = time.monotonic() - CALM_SECONDS
                 if all(call.ending is Ending.RIGHT for call in load.calls if call.ended_at and call.sent_at >= since):
@@ -93,12 +99,12 @@ class Drive:
     def _gather(self, calls: Sequence[Call], times: Times, releases: int, backwards: int) -> Evidence:
         asking = [call.number for call in calls if call.kind is not Kind.ACT]
         deadline = time.monotonic() + SETTLE_SECONDS
-        while True:
-            attempts = self._attempts(asking)
-            missing = [one for one in attempts.values() if one.begun > one.rows]
-            if not missing or time.monotonic() > deadline:
-                break
+        attempts = self._attempts(asking)
+        while time.monotonic() < deadline and any(one.begun > one.rows for one in attempts.values()):
             time.sleep(LOOK_SECONDS)
+            before, attempts = attempts, self._attempts(asking)
+            if attempts != before:
+                deadline = time.monotonic() + SETTLE_SECONDS
         return Evidence(
             calls=calls,
             times=times,

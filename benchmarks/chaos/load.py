@@ -20,8 +20,9 @@ import httpx
 import openai
 import orjson
 
-from benchmarks.chaos.asking import Kind, answer, body, user
+from benchmarks.chaos.asking import Kind, body, user
 from benchmarks.chaos.log import Call, Ending
+from benchmarks.chaos.reading import Reader, judge_answer, judge_error, judge_whole
 
 # A second, of each kind.
 RATES: Final[Mapping[Kind, float]] = {
@@ -124,10 +125,10 @@ class Load:
     # --- one request of each kind ---
     async def _plain(self, call: Call) -> None:
         response = await self._http.post("/chat/completions", json=body(call.kind, call.number))
-        _judge_whole(call, response.status_code, response.headers, response.content)
+        judge_whole(call, response.status_code, response.headers, response.content)
 
     async def _stream(self, call: Call) -> None:
-        reader = _Reader(call)
+        reader = Reader(call)
         stream = ""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not reader.is_over:
@@ -145,7 +146,7 @@ class Load:
                         async for line in response.aiter_lines():
                             reader.take(line)
                     elif not stream or time.monotonic() > deadline:
-                        _judge_error(call, response.status_code, await response.aread())
+                        judge_error(call, response.status_code, await response.aread())
                         return
                     else:
                         await response.aread()
@@ -167,7 +168,7 @@ class Load:
             said = await self._sdk.chat.completions.with_raw_response.create(
                 **asked, extra_headers={"Idempotency-Key": key}
             )
-            _judge_whole(call, said.status_code, said.headers, said.content)
+            judge_whole(call, said.status_code, said.headers, said.content)
 
         await self._insist(call, ask)
 
@@ -201,12 +202,12 @@ class Load:
                 continue
             said = orjson.loads(response.content)
             if response.status_code != httpx.codes.OK:
-                _judge_error(call, response.status_code, response.content)
+                judge_error(call, response.status_code, response.content)
                 return
             if said["status"] not in OVER:
                 continue
             if said["status"] == "completed":
-                _judge_answer(call, said["response"]["body"])
+                judge_answer(call, said["response"]["body"])
             else:
                 call.ending, call.code = Ending.TOLD, str((said.get("error") or {}).get("code", said["status"]))
             return
@@ -223,7 +224,7 @@ class Load:
                 await ask(key)
                 return
             except openai.APIStatusError as exc:
-                _judge_error(call, exc.status_code, exc.response.content)
+                judge_error(call, exc.status_code, exc.response.content)
                 pause = float(exc.response.headers.get("retry-after", PAUSE_SECONDS))
                 if exc.status_code not in LATER or call.code in NEVER:
                     return
@@ -242,80 +243,4 @@ class Load:
         if response.status_code == httpx.codes.OK:
             call.ending, call.accepted = Ending.RIGHT, True
         else:
-            _judge_error(call, response.status_code, response.content)
-
-
-class _Reader:
-    """Reads one stream, however many connections it takes."""
-
-    def __init__(self, call: Call) -> None:
-        self.have = 0
-        self.is_over = False
-        self._call = call
-        self._words = ""
-        self._number = 0
-        self._fallback = ""
-
-    def note_head(self, headers: Mapping[str, str]) -> None:
-        """What the head of a response says."""
-        self._fallback = headers.get("ballast-fallback", "") or self._fallback
-        self._number = 0
-
-    def take(self, line: str) -> None:
-        """Read one line."""
-        name, _, value = line.partition(": ")
-        if name == "id":
-            self._number = int(value)
-        if name != "data" or self.is_over:
-            return
-        if not self._number:
-            return  # `event: resumed`, the one without a number
-        if self._number <= self.have:
-            self._finish(Ending.WRONG, f"event {self._number} came again after {self.have}")
-        elif self._number != self.have + 1:
-            self._finish(Ending.WRONG, f"event {self._number} came after {self.have}")
-        elif value == "[DONE]":
-            _judge_words(self._call, self._words, self._fallback)
-            self.is_over = True
-        else:
-            self.have, self._number = self._number, 0
-            self._take_chunk(orjson.loads(value))
-
-    def _take_chunk(self, chunk: dict[str, Any]) -> None:
-        if "error" in chunk:
-            self._call.code = chunk["error"]["code"]
-            self._finish(Ending.TOLD, str(chunk["error"].get("reason", "")))
-        for choice in chunk.get("choices", ()):
-            self._words += choice["delta"].get("content") or ""
-
-    def _finish(self, ending: Ending, why: str) -> None:
-        self._call.ending, self._call.why, self.is_over = ending, why, True
-
-
-def _judge_whole(call: Call, status: int, headers: Mapping[str, str], content: bytes) -> None:
-    if status != httpx.codes.OK:
-        _judge_error(call, status, content)
-        return
-    _judge_answer(call, orjson.loads(content), headers.get("ballast-fallback", ""))
-
-
-def _judge_answer(call: Call, said: Mapping[str, Any], fallback: str = "") -> None:
-    call.accepted = True
-    _judge_words(call, said["choices"][0]["message"]["content"], fallback)
-
-
-def _judge_words(call: Call, words: str, fallback: str) -> None:
-    if words == answer(call.kind, call.number):
-        call.ending, call.code, call.why = Ending.RIGHT, "", ""
-    elif fallback in {"cached", "template", "outage"}:
-        call.ending, call.code = Ending.TOLD, f"signed words ({fallback})"
-    else:
-        call.ending, call.why = Ending.WRONG, words[:200]
-
-
-def _judge_error(call: Call, status: int, content: bytes) -> None:
-    try:
-        error = orjson.loads(content)["error"]
-        call.ending, call.code, call.why = Ending.TOLD, str(error["code"]), f"{status} {error.get('message', '')}"[:200]
-    except (ValueError, LookupError, TypeError):
-        call.ending, call.code, call.why = Ending.BROKEN, "", f"{status} without a code: {content[:100]!r}"
+            judge_error(call, response.status_code, response.content)

@@ -60,6 +60,11 @@ def cells(figures: Figures) -> tuple[str, ...]:
     )
 
 
+def promised(row: Row) -> str:
+    """One line of the table in docs/failure-modes.md."""
+    return f"| {row.name} | {row.fault.words} | {row.promise.words} | {row.promise.within_seconds:.0f} s |"
+
+
 def counted(counter: Counter[str]) -> str:
     """How many of each."""
     return ", ".join(f"{count} {what}" for what, count in sorted(counter.items())) or "0"

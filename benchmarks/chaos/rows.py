@@ -111,28 +111,69 @@ ACT: Final = frozenset({Kind.ACT})
 # Without a key, a request that was under way at a process that dies gets a broken connection.
 ONCE: Final = frozenset({Kind.PLAIN, Kind.STREAM})
 WITHIN: Final = 15.0
+UNTOUCHED: Final = Promise(WITHIN)
+CUT_OFF: Final = {Kind.STREAM: frozenset({"upstream_interrupted"})}
+NO_CONSOLE: Final = Promise(WITHIN, unanswered=ACT)
+NO_DATABASE: Final = Promise(WITHIN, told={Kind.ACT: frozenset({"unavailable"})}, unanswered=ACT)
+# Longer than leases, time-outs and the patience with a process that does not turn; shorter than a caller's.
+HOLD: Final = 15.0
+CLOCK_SECONDS: Final = 300
+SIGNED: Final = frozenset({"signed words (cached)", "signed words (template)", "signed words (outage)"})
+NO_PROVIDER: Final = frozenset({"upstream_unreachable", "upstream_timeout", "circuit_open"}) | SIGNED
 
 
 ROWS: Final = (
     Row(
         "gateway process, killed",
         Fault(GATEWAY_PROCESS, How.KILL),
+        Promise(WITHIN, told=CUT_OFF, in_flight=ONCE, again=True, unrecorded=True),
+    ),
+    Row(
+        "gateway process, stopped",
+        Fault(GATEWAY_PROCESS, How.STOP, 25),
+        Promise(WITHIN, told=CUT_OFF, in_flight=ONCE, again=True, unrecorded=True),
+    ),
+    Row("agent, killed", Fault("agent", How.KILL), UNTOUCHED),
+    Row("agent, stopped", Fault("agent", How.STOP, HOLD), UNTOUCHED),
+    Row("runner of jobs, killed", Fault("jobs", How.KILL), UNTOUCHED),
+    Row("runner of jobs, stopped", Fault("jobs", How.STOP, 35), UNTOUCHED),
+    Row("worker, killed", Fault("worker", How.KILL), UNTOUCHED),
+    Row("worker, stopped", Fault("worker", How.STOP, HOLD), UNTOUCHED),
+    Row("beat, killed", Fault("beat", How.KILL), UNTOUCHED),
+    Row("beat, stopped", Fault("beat", How.STOP, HOLD), UNTOUCHED),
+    Row("ingest, killed", Fault("ingest", How.KILL), UNTOUCHED),
+    Row("ingest, stopped", Fault("ingest", How.STOP, HOLD), UNTOUCHED),
+    Row("console, killed", Fault("console", How.KILL), NO_CONSOLE),
+    Row("console, stopped", Fault("console", How.STOP, HOLD), NO_CONSOLE),
+    Row("Redis, away", Fault("redis", How.AWAY, HOLD), UNTOUCHED),
+    Row("Redis, stopped", Fault("redis", How.STOP, HOLD), UNTOUCHED),
+    Row("broker, away", Fault("broker", How.AWAY, HOLD), UNTOUCHED),
+    Row("broker, stopped", Fault("broker", How.STOP, HOLD), UNTOUCHED),
+    Row("PostgreSQL, away", Fault("postgres", How.AWAY, HOLD), NO_DATABASE),
+    Row("PostgreSQL, stopped", Fault("postgres", How.STOP, HOLD), NO_DATABASE),
+    Row(
+        "provider, away",
+        Fault("simulator", How.AWAY, HOLD),
         Promise(
             WITHIN,
-            told={Kind.STREAM: frozenset({"upstream_interrupted"})},
-            in_flight=ONCE,
-            again=True,
-            unrecorded=True,
+            told={kind: NO_PROVIDER for kind in Kind if kind is not Kind.ACT}
+            | {Kind.STREAM: NO_PROVIDER | CUT_OFF[Kind.STREAM]},
         ),
     ),
     Row(
-        "Redis, away",
-        Fault("redis", How.AWAY, 15),
-        Promise(WITHIN),
+        "provider, stopped",
+        Fault("simulator", How.STOP, HOLD),
+        Promise(
+            WITHIN,
+            told={kind: NO_PROVIDER for kind in Kind if kind is not Kind.ACT}
+            | {Kind.STREAM: NO_PROVIDER | CUT_OFF[Kind.STREAM]},
+        ),
     ),
-    Row(
-        "PostgreSQL, away",
-        Fault("postgres", How.AWAY, 15),
-        Promise(WITHIN, told={Kind.ACT: frozenset({"unavailable"})}, unanswered=ACT),
+    Row("disk, full", Fault("disk", How.FILL, HOLD), UNTOUCHED),
+    Row("disk, full, while Redis is away", Fault("disk", How.FILL_AWAY, HOLD), UNTOUCHED),
+    *(
+        Row(f"clock of {name}, {word}", Fault(target, How.CLOCK, HOLD, offset_seconds=sign * CLOCK_SECONDS), UNTOUCHED)
+        for name, target in (("gateway", "gateway"), ("agent", "agent"), ("worker", "worker"))
+        for word, sign in (("ahead", 1), ("behind", -1))
     ),
 )

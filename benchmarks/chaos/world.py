@@ -55,6 +55,7 @@ class World(Stack):
         super().__init__(data_dir, processes=(), gateway_processes=GATEWAYS, own_broker=True, durable=True)
         self._clocks = clocks
         self._project = self.places.data_dir / "project"
+        self._kept: tuple[str, ...] = ()
         self.disk = Disk(self.places.data_dir / "disk")
 
     @property
@@ -119,8 +120,8 @@ class World(Stack):
             for name in SKEWED:
                 self.clock_of(name).write_text("+0\n")
                 commands[name] = f"env {self._faketime(name)} {commands[name]}"
-        kept = {name: command for name, command in commands.items() if name not in LEFT_OUT}
-        (self._project / "Procfile").write_text("".join(f"{name}: {command}\n" for name, command in kept.items()))
+        self._kept = tuple(name for name in commands if name not in LEFT_OUT)
+        (self._project / "Procfile").write_text("".join(f"{name}: {commands[name]}\n" for name in self._kept))
 
     def clock_of(self, name: str) -> Path:
         """What a process' clock differs by is read from here, once a second: `+300`, in seconds."""
@@ -177,7 +178,9 @@ class World(Stack):
 
     # --- what is known of it ---
     def well(self) -> bool:
-        """Whether the console is ready and every gateway process is in sync with the latest release."""
+        """Whether everything runs, the console is ready and every gateway process serves the latest release."""
+        if not all(self.is_alive(name) for name in self._kept) or len(self.gateway_pids()) != GATEWAYS:
+            return False
         try:
             if httpx.get(f"{self.console_url}/readyz", timeout=5).status_code != httpx.codes.OK:
                 return False
