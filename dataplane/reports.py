@@ -1,7 +1,7 @@
 """What a worker tells the control plane: its state every second, acknowledgements at once, rollups, usage and events.
 
 Batches go to one Redis stream. When Redis is away, or nobody empties the stream, they go to the local spool and are
-replayed in order. Delivery is at least once: a batch names its worker, boot and sequence number, and rollups are
+replayed in order; where the disk has no room either, up to HELD_BYTES of them are held in memory. Delivery is at least once: a batch names its worker, boot and sequence number, and rollups are
 cumulative, so a consumer loses nothing by seeing one twice.
 
 The stream is never trimmed from here, because that would lose batches that nobody has read: the consumer deletes what
@@ -44,6 +44,9 @@ MAX_SHADOWS_PER_BATCH: Final = 200
 MAX_SURFACES_PER_BATCH: Final = 200
 REPLAY_CHUNK_BYTES: Final = 512 * 1024
 REPLAY_BYTES_PER_INTERVAL: Final = 8 * 1024 * 1024
+
+# Of batches that neither Redis nor the disk takes; minutes of a busy worker.
+HELD_BYTES: Final = 8 * 1024 * 1024
 
 STOP_SECONDS: Final = 3.0
 
@@ -158,6 +161,9 @@ class ReportShipper:
         self._started_at = wall()
         self._sink: ReportSink = sink or _sink_for(settings)
         self._spool: Spool | None = None
+        self._held: list[bytes] = []
+        # Batches and bytes, told once reports arrive again: an event about it would be lost with its own batch.
+        self._lost = (0, 0)
         self._sequence = 0
         self._acks: list[dict[str, Any]] = []
         self._usage: list[Mapping[str, Any]] = []
@@ -256,6 +262,9 @@ class ReportShipper:
                 log.warning(
                     "the last reports of %s stay in its spool: no answer within %s s", self.worker, STOP_SECONDS
                 )
+            if self._held:
+                log.error("%d batches of %s are lost: the spool cannot be written", len(self._held), self.worker)
+                self._held = []
             self._spool.close()
             self._spool = None
         await self._sink.close()
@@ -273,8 +282,10 @@ class ReportShipper:
             self._keep(data)
             # A heartbeat overtakes what is spooled, and is never spooled itself: an old one is worth nothing.
             delivered = progress == "more" and await self._try_send([self._batch(now)])
-        if delivered and self._delayed and self._opened_spool().is_empty:
+        if delivered and self._delayed and not self._held and self._opened_spool().is_empty:
             self._delayed = False
+            self._report_dropped(*self._lost)
+            self._lost = (0, 0)
             log.warning("reports of %s are delivered again, %d batches replayed", self.worker, self._replayed)
             self.add_event(ReportsCaughtUp(at=now, batches=self._replayed))
             self._replayed = 0
@@ -331,7 +342,7 @@ class ReportShipper:
         return True
 
     async def _replay(self) -> Literal["done", "more", "failed"]:
-        """Send what is spooled, oldest first, up to a bound per tick, so that heartbeats stay fresh."""
+        """Send what is spooled, then what is held, oldest first, up to a bound per tick: heartbeats stay fresh."""
         spool = self._opened_spool()
         budget = REPLAY_BYTES_PER_INTERVAL
         while (chunk := spool.peek(REPLAY_CHUNK_BYTES)) is not None:
@@ -342,7 +353,28 @@ class ReportShipper:
             spool.remove(chunk)
             self._replayed += len(chunk.lines)
             budget -= sum(map(len, chunk.lines))
+        while held := self._first_held():
+            if budget <= 0:
+                return "more"
+            if not await self._try_send(held):
+                return "failed"
+            # By what they are: an acknowledgement may have moved others to the spool, or out, meanwhile.
+            sent = set(map(id, held))
+            self._held = [batch for batch in self._held if id(batch) not in sent]
+            self._replayed += len(held)
+            budget -= sum(map(len, held))
         return "done"
+
+    def _first_held(self) -> list[bytes]:
+        """The oldest batches that are held: about REPLAY_CHUNK_BYTES of them at most, but at least one, if any."""
+        first: list[bytes] = []
+        size = 0
+        for batch in self._held:
+            if first and size + len(batch) > REPLAY_CHUNK_BYTES:
+                break
+            first.append(batch)
+            size += len(batch)
+        return first
 
     def _opened_spool(self) -> Spool:
         if self._spool is None:
@@ -350,15 +382,32 @@ class ReportShipper:
         return self._spool
 
     def _keep(self, batches: list[bytes]) -> None:
+        """Spool batches, behind those that are held; hold them as long as the spool cannot be written."""
         if not batches:
             return
         spool = self._opened_spool()
+        waiting = [*self._held, *batches]
         try:
-            spool.append(batches)
+            spool.append(waiting)
         except OSError as exc:
-            log.error("%d batches of %s are lost, the spool cannot be written: %s", len(batches), self.worker, exc)
-            self._report_dropped(len(batches), sum(map(len, batches)))
+            if not self._held:
+                log.error("reports of %s are held in memory, the spool cannot be written: %s", self.worker, exc)
+            self._hold(waiting)
+        else:
+            self._held = []
         self._report_dropped(*spool.take_dropped())
+
+    def _hold(self, waiting: list[bytes]) -> None:
+        """Keep the newest batches, as many as fit."""
+        over = sum(map(len, waiting)) - HELD_BYTES
+        dropped = size = 0
+        while size < over:
+            size += len(waiting[dropped])
+            dropped += 1
+        self._held = waiting[dropped:]
+        if dropped:
+            log.error("%d batches of %s are lost: no more can be held in memory", dropped, self.worker)
+            self._lost = (self._lost[0] + dropped, self._lost[1] + size)
 
     def _report_dropped(self, batches: int, size: int) -> None:
         if batches:

@@ -34,9 +34,11 @@ ROWS_OF = (
 TAKEN_OVER = """
 SELECT DISTINCT user_hash FROM ledger_idempotencyevidence WHERE event = 'taken_over' AND user_hash = ANY(%s)
 """
+# Of acknowledgements that waited in a spool the later may be stored first, and clocks are set back here: one was really
+# given after the other only where both say so.
 BACKWARDS = """
-SELECT count(*) FROM (SELECT revision, max(revision) OVER (PARTITION BY worker, boot ORDER BY id ROWS BETWEEN UNBOUNDED
-PRECEDING AND 1 PRECEDING) AS newest FROM releases_ack WHERE verdict = 'ack') AS acks WHERE revision < newest
+SELECT count(*) FROM releases_ack AS older JOIN releases_ack AS newer USING (worker, boot, verdict)
+WHERE verdict = 'ack' AND older.revision < newer.revision AND older.id > newer.id AND older.at > newer.at
 """
 
 
@@ -65,7 +67,7 @@ class Drive:
             try:
                 await asyncio.sleep(max(0.0, struck_at + hold_seconds - time.monotonic()))
             finally:
-                await asyncio.to_thread(heal)
+                heal()  # here, and not in a thread: what is started ends with the thread that has started it
             healed_at = time.monotonic() if hold_seconds else struck_at
             well_at = await self._recover(load, healed_at)
         finally:

@@ -34,6 +34,7 @@ def strike(world: World, fault: Fault) -> Heal:
             bring_back, empty = _take_away(world, "redis"), _fill(world)
             return lambda: (empty(), bring_back())[1]
         case How.CLOCK:
+            _require_faketime(world.family(fault.target))
             clock = world.clock_of(fault.target)
             clock.write_text(f"{fault.offset_seconds:+d}\n")
             return lambda: _set_back(world, fault.target)
@@ -55,6 +56,13 @@ def _take_away(world: World, name: str) -> Heal:
 def _fill(world: World) -> Heal:
     world.disk.fill([*(psutil.Process(pid) for pid in world.gateway_pids()), *world.family("agent")])
     return world.disk.empty
+
+
+def _require_faketime(family: Iterable[psutil.Process]) -> None:
+    """Raise RuntimeError unless the clock of each process is ours to set."""
+    for process in family:
+        if not any("libfaketime" in mapped.path for mapped in process.memory_maps()):
+            raise RuntimeError(f"{' '.join(process.cmdline())} has not loaded libfaketime: its clock cannot be set")
 
 
 def _set_back(world: World, name: str) -> None:

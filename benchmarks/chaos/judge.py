@@ -22,12 +22,12 @@ MANY_BREACHES = 8
 class Figures:
     """One line of the table.
 
-    `told`, `broken`: by kind; `broken` is what the row allows to have no answer, `lost` what it does not. `again`:
+    `sent`, `told`, `broken`: by kind; `broken` is what the row allows to have no answer, `lost` what it does not. `again`:
     executed again, as the row allows. `hidden`: attempts without a usage row. `recovered_seconds`: from the end of the
     fault until everything succeeded and all was as before; None: it did not.
     """
 
-    sent: int = 0
+    sent: Counter[Kind] = field(default_factory=Counter)
     right: int = 0
     told: Counter[str] = field(default_factory=Counter)
     broken: Counter[str] = field(default_factory=Counter)
@@ -42,12 +42,17 @@ class Figures:
     @property
     def bound_percent(self) -> float:
         """Up to which share of requests may be lost although so many were not: 95 % bound, in percent."""
-        return 300 / self.sent if self.sent else math.inf
+        return bound_percent(self.sent.total())
+
+
+def bound_percent(sent: int) -> float:
+    """The same for any number of requests."""
+    return 300 / sent if sent else math.inf
 
 
 def judge(row: Row, evidence: Evidence) -> Figures:
     """What one row amounts to."""
-    promise, figures = row.promise, Figures(sent=len(evidence.calls))
+    promise, figures = row.promise, Figures(sent=Counter(call.kind for call in evidence.calls))
     for call in evidence.calls:
         _judge_call(call, promise, evidence, figures)
     _judge_executions(promise, evidence, figures)

@@ -60,6 +60,7 @@ class Load:
         self.next_number = first
         self._canary = canary
         self._stopping = False
+        self._acting: asyncio.Lock = asyncio.Lock()
         timeout = httpx.Timeout(ANSWER_SECONDS)
         # A connection that idled could be closed at the very moment at which it is used again.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
@@ -235,6 +236,10 @@ class Load:
             await asyncio.sleep(pause)
 
     async def _act(self, call: Call) -> None:
+        async with self._acting:  # whoever turns a knob waits for what came of the last turn
+            await self._turn_knob(call)
+
+    async def _turn_knob(self, call: Call) -> None:
         canary = f"/canaries/{self._canary}"
         response = await self._console.get(canary)
         if response.status_code == httpx.codes.OK:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from benchmarks.chaos.judge import MANY_BREACHES, Figures
+from benchmarks.chaos.asking import Kind
+from benchmarks.chaos.judge import MANY_BREACHES, Figures, bound_percent
 from benchmarks.chaos.load import RATES
 from benchmarks.chaos.rows import Row
 from benchmarks.chaos.world import GATEWAYS, World
@@ -47,7 +48,7 @@ def cells(figures: Figures) -> tuple[str, ...]:
     lost = f"{figures.lost} (< {figures.bound_percent:.2f} %)" if not figures.lost else str(figures.lost)
     recovered = "never" if figures.recovered_seconds is None else f"{figures.recovered_seconds:.1f} s"
     return (
-        str(figures.sent),
+        str(figures.sent.total()),
         str(figures.right),
         counted(figures.told),
         counted(figures.broken),
@@ -73,8 +74,11 @@ def counted(counter: Counter[str]) -> str:
 def table(results: Sequence[tuple[Row, Figures]], *, markdown: bool) -> str:
     """All rows, the sum below them."""
     rows = [HEAD, *((row.name, *cells(figures)) for row, figures in results)]
-    sent, lost = sum(figures.sent for _, figures in results), sum(figures.lost for _, figures in results)
-    total = f"{lost} lost of {sent}" + (f" (95 % bound {300 / sent:.3f} %)" if sent and not lost else "")
+    sent = sum((figures.sent for _, figures in results), Counter[Kind]())
+    lost = sum(figures.lost for _, figures in results)
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(sent.items()))
+    total = f"{lost} lost of {sent.total():,} ({kinds})"
+    total += f", 95 % bound {bound_percent(sent.total()):.3f} %" if not lost else ""
     broken = sum(bool(figures.breaches) for _, figures in results)
     total += f"; {len(results) - broken} of {len(results)} rows kept their promise"
     if markdown:

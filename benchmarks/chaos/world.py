@@ -179,7 +179,7 @@ class World(Stack):
     # --- what is known of it ---
     def well(self) -> bool:
         """Whether everything runs, the console is ready and every gateway process serves the latest release."""
-        if not all(self.is_alive(name) for name in self._kept) or len(self.gateway_pids()) != GATEWAYS:
+        if not all(self.is_alive(name) for name in ("broker", *self._kept)) or len(self.gateway_pids()) != GATEWAYS:
             return False
         try:
             if httpx.get(f"{self.console_url}/readyz", timeout=5).status_code != httpx.codes.OK:

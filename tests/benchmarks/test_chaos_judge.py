@@ -46,7 +46,7 @@ def test_a_request_that_is_answered_right_breaks_nothing():
     """All figures but those of what was sent and answered are none."""
     figures = judge(row(STRICT), seen(made()))
 
-    assert (figures.sent, figures.right, figures.breaches) == (1, 1, [])
+    assert (figures.sent, figures.right, figures.breaches) == ({Kind.PLAIN: 1}, 1, [])
     assert figures.lost == figures.duplicated == figures.wrong == figures.hidden == 0
     assert figures.bound_percent == 300
 

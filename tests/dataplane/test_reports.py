@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 
 import pytest
 import redis.asyncio
@@ -21,6 +23,7 @@ from dataplane.reports import (
     SinkUnavailable,
 )
 from dataplane.settings import ReportSettings
+from dataplane.stores.spool import Spool
 
 # A server that is only slow is not away.
 PATIENT_SECONDS = 60
@@ -362,6 +365,93 @@ async def test_last_report_says_stopped(make_shipper, sink):
     await shipper.stop()
 
     assert sink.batches[-1]["state"]["status"] == "stopped"
+
+
+class FullDisk:
+    """Makes the spools of a test's shippers find no room, from `fill` to `empty`."""
+
+    def __init__(self, monkeypatch):
+        self._monkeypatch = monkeypatch
+
+    def fill(self):
+        def append(self, lines):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        self._monkeypatch.setattr(Spool, "append", append)
+
+    def empty(self):
+        self._monkeypatch.undo()
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    return FullDisk(monkeypatch)
+
+
+async def flush_rows(shipper, *names):
+    """Report the usage rows of these attempts, a batch each."""
+    for name in names:
+        shipper.add_usage({"attempt_id": name})
+        await shipper.flush()
+
+
+@pytest.mark.parametrize("room_first", [True, False])
+async def test_nothing_is_lost_while_neither_the_sink_nor_the_disk_takes_it(shipper, sink, disk, room_first):
+    """Batches are held in memory; when there is room, or the sink is back, they leave in order, and once."""
+    sink.away = True
+    await flush_rows(shipper, "spooled")
+    disk.fill()
+    await flush_rows(shipper, "held", "held too")
+    if room_first:
+        disk.empty()
+        await flush_rows(shipper, "spooled again")
+    sink.away = False
+    await flush_rows(shipper, "last")
+
+    await shipper.flush()
+
+    names = [row["attempt_id"] for row in sink.take("usage")]
+    assert names == ["spooled", "held", "held too", *(["spooled again"] if room_first else []), "last"]
+    assert [event["kind"] for event in sink.take("events")] == ["reports.delayed", "reports.caught_up"]
+
+
+async def test_what_is_held_in_memory_is_bounded_and_its_loss_told(make_shipper, sink, disk, monkeypatch):
+    """The oldest go first, as those of a full spool do, and are counted in an event."""
+    monkeypatch.setattr("dataplane.reports.HELD_BYTES", 1500)
+    shipper = make_shipper()
+    await shipper.start()
+    sink.away = True
+    disk.fill()
+    await flush_rows(shipper, *(f"row {number}" for number in range(9)))
+    sink.away = False
+
+    await shipper.flush()
+    await shipper.stop()
+
+    names = [row["attempt_id"] for row in sink.take("usage")]
+    dropped = [event["data"]["batches"] for event in sink.take("events") if event["kind"] == "reports.dropped"]
+    assert names
+    assert names == [f"row {number}" for number in range(9 - len(names), 9)]
+    assert dropped == [9 - len(names)]
+
+
+async def test_what_is_held_goes_to_the_spool_of_a_worker_that_stops_once_there_is_room(make_shipper, sink, disk):
+    """Its successor delivers it."""
+    first = make_shipper()
+    await first.start()
+    sink.away = True
+    disk.fill()
+    await flush_rows(first, "held")
+    disk.empty()
+    await first.stop()
+    sink.away = False
+    second = make_shipper()
+    await second.start()
+
+    await second.flush()
+    await second.stop()
+
+    assert [row["attempt_id"] for row in sink.take("usage")] == ["held"]
 
 
 async def test_dropped_batches_are_counted_in_an_event(tmp_path, make_shipper, sink):
