@@ -1,8 +1,9 @@
 """What a worker tells the control plane: its state every second, acknowledgements at once, rollups, usage and events.
 
 Batches go to one Redis stream. When Redis is away, or nobody empties the stream, they go to the local spool and are
-replayed in order; where the disk has no room either, up to HELD_BYTES of them are held in memory. Delivery is at least once: a batch names its worker, boot and sequence number, and rollups are
-cumulative, so a consumer loses nothing by seeing one twice.
+replayed in order; where the disk has no room either, up to HELD_BYTES of them are held in memory. Delivery is at least
+once: a batch names its worker, boot and sequence number, and rollups are cumulative, so a consumer loses nothing by
+seeing one twice.
 
 The stream is never trimmed from here, because that would lose batches that nobody has read: the consumer deletes what
 it has stored, and the length limit is what makes workers spool when it does not.

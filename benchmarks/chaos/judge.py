@@ -22,9 +22,9 @@ MANY_BREACHES = 8
 class Figures:
     """One line of the table.
 
-    `sent`, `told`, `broken`: by kind; `broken` is what the row allows to have no answer, `lost` what it does not. `again`:
-    executed again, as the row allows. `hidden`: attempts without a usage row. `recovered_seconds`: from the end of the
-    fault until everything succeeded and all was as before; None: it did not.
+    `sent`, `told`, `broken`: by kind; `broken` is what the row allows to have no answer, `lost` what it does not.
+    `again`: executed again, as the row allows. `hidden`: attempts without a usage row. `recovered_seconds`: from the
+    end of the fault until everything succeeded and all was as before; None: it did not.
     """
 
     sent: Counter[Kind] = field(default_factory=Counter)

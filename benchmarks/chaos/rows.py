@@ -5,6 +5,7 @@ docs/failure-modes.md states the same rows in the same words; tests/benchmarks/t
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -79,18 +80,38 @@ class Promise:
     @property
     def words(self) -> str:
         """For people."""
-        parts = [
-            f"{kind} may be told {', '.join(f'`{code}`' for code in sorted(codes))}"
-            for kind, codes in self.told.items()
-        ]
-        for kinds, when in ((self.in_flight, "under way at that moment"), (self.unanswered, "meanwhile")):
-            if kinds:
-                parts.append(f"{', '.join(kind for kind in Kind if kind in kinds)} {when} may get no answer")
+        by_code: dict[str, set[Kind]] = defaultdict(set)
+        for kind, codes in self.told.items():
+            for code in codes:
+                by_code[code].add(kind)
+        together: dict[frozenset[Kind], list[str]] = defaultdict(list)
+        for code, kinds in sorted(by_code.items()):
+            together[frozenset(kinds)].append(f"`{code}`")
+        parts = [f"{_named(kinds)} may be told {', '.join(codes)}" for kinds, codes in together.items()]
+        if self.in_flight:
+            parts.append(f"{_named(self.in_flight)} under way at that moment may get no answer")
+        if self.unanswered:
+            parts.append(f"{_named(self.unanswered)} may get no answer meanwhile")
         if self.again:
             parts.append("what was under way under a key may be executed again, as its evidence says")
         if self.unrecorded:
             parts.append("attempts under way, and of the second before, may have no usage row")
-        return "; ".join(parts) or "nobody notices"
+        return "; ".join(parts) or "nothing"
+
+
+NAMES: Final[Mapping[Kind, str]] = {
+    Kind.PLAIN: "plain requests",
+    Kind.STREAM: "streams",
+    Kind.KEYED: "requests under a key",
+    Kind.JOB: "jobs",
+    Kind.ACT: "acts",
+}
+
+
+def _named(kinds: frozenset[Kind]) -> str:
+    """The kinds, in their order, as people list them."""
+    names = [NAMES[kind] for kind in Kind if kind in kinds]
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
 
 
 @dataclass(frozen=True, slots=True)
