@@ -135,7 +135,8 @@ WITHIN: Final = 15.0
 UNTOUCHED: Final = Promise(WITHIN)
 CUT_OFF: Final = {Kind.STREAM: frozenset({"upstream_interrupted"})}
 NO_CONSOLE: Final = Promise(WITHIN, unanswered=ACT)
-NO_DATABASE: Final = Promise(WITHIN, told={Kind.ACT: frozenset({"unavailable"})}, unanswered=ACT)
+# It recovers from its crash first, and whoever lost it asks again in their turn.
+NO_DATABASE: Final = Promise(30.0, told={Kind.ACT: frozenset({"unavailable"})}, unanswered=ACT)
 # Longer than leases, time-outs and the patience with a process that does not turn; shorter than a caller's.
 HOLD: Final = 15.0
 CLOCK_SECONDS: Final = 300
