@@ -25,6 +25,7 @@ from redis.exceptions import RedisError
 from dataplane.aggregation import Aggregation
 from dataplane.events import Event, ReportsCaughtUp, ReportsDelayed, ReportsDropped
 from dataplane.evidence import Evidence
+from dataplane.holding import Holding
 from dataplane.ladder.counting import SurfaceCounting
 from dataplane.release import Release
 from dataplane.settings import ReportSettings
@@ -162,9 +163,7 @@ class ReportShipper:
         self._started_at = wall()
         self._sink: ReportSink = sink or _sink_for(settings)
         self._spool: Spool | None = None
-        self._held: list[bytes] = []
-        # Batches and bytes, told once reports arrive again: an event about it would be lost with its own batch.
-        self._lost = (0, 0)
+        self._held = Holding(max_bytes=HELD_BYTES)
         self._sequence = 0
         self._acks: list[dict[str, Any]] = []
         self._usage: list[Mapping[str, Any]] = []
@@ -263,9 +262,10 @@ class ReportShipper:
                 log.warning(
                     "the last reports of %s stay in its spool: no answer within %s s", self.worker, STOP_SECONDS
                 )
-            if self._held:
-                log.error("%d batches of %s are lost: the spool cannot be written", len(self._held), self.worker)
-                self._held = []
+            if self._held.batches:
+                log.error(
+                    "%d batches of %s are lost: the spool cannot be written", len(self._held.batches), self.worker
+                )
             self._spool.close()
             self._spool = None
         await self._sink.close()
@@ -283,10 +283,10 @@ class ReportShipper:
             self._keep(data)
             # A heartbeat overtakes what is spooled, and is never spooled itself: an old one is worth nothing.
             delivered = progress == "more" and await self._try_send([self._batch(now)])
-        if delivered and self._delayed and not self._held and self._opened_spool().is_empty:
+        if delivered and self._delayed and not self._held.batches and self._opened_spool().is_empty:
             self._delayed = False
-            self._report_dropped(*self._lost)
-            self._lost = (0, 0)
+            # Not sooner: an event about what was lost would be lost with its own batch.
+            self._report_dropped(*self._held.take_dropped())
             log.warning("reports of %s are delivered again, %d batches replayed", self.worker, self._replayed)
             self.add_event(ReportsCaughtUp(at=now, batches=self._replayed))
             self._replayed = 0
@@ -354,28 +354,15 @@ class ReportShipper:
             spool.remove(chunk)
             self._replayed += len(chunk.lines)
             budget -= sum(map(len, chunk.lines))
-        while held := self._first_held():
+        while held := self._held.peek(REPLAY_CHUNK_BYTES):
             if budget <= 0:
                 return "more"
             if not await self._try_send(held):
                 return "failed"
-            # By what they are: an acknowledgement may have moved others to the spool, or out, meanwhile.
-            sent = set(map(id, held))
-            self._held = [batch for batch in self._held if id(batch) not in sent]
+            self._held.remove(held)
             self._replayed += len(held)
             budget -= sum(map(len, held))
         return "done"
-
-    def _first_held(self) -> list[bytes]:
-        """The oldest batches that are held: about REPLAY_CHUNK_BYTES of them at most, but at least one, if any."""
-        first: list[bytes] = []
-        size = 0
-        for batch in self._held:
-            if first and size + len(batch) > REPLAY_CHUNK_BYTES:
-                break
-            first.append(batch)
-            size += len(batch)
-        return first
 
     def _opened_spool(self) -> Spool:
         if self._spool is None:
@@ -387,28 +374,17 @@ class ReportShipper:
         if not batches:
             return
         spool = self._opened_spool()
-        waiting = [*self._held, *batches]
+        waiting = [*self._held.batches, *batches]
         try:
             spool.append(waiting)
         except OSError as exc:
-            if not self._held:
+            if not self._held.batches:
                 log.error("reports of %s are held in memory, the spool cannot be written: %s", self.worker, exc)
-            self._hold(waiting)
+            if dropped := self._held.hold(waiting):
+                log.error("%d batches of %s are lost: no more can be held in memory", dropped, self.worker)
         else:
-            self._held = []
+            self._held.hold([])
         self._report_dropped(*spool.take_dropped())
-
-    def _hold(self, waiting: list[bytes]) -> None:
-        """Keep the newest batches, as many as fit."""
-        over = sum(map(len, waiting)) - HELD_BYTES
-        dropped = size = 0
-        while size < over:
-            size += len(waiting[dropped])
-            dropped += 1
-        self._held = waiting[dropped:]
-        if dropped:
-            log.error("%d batches of %s are lost: no more can be held in memory", dropped, self.worker)
-            self._lost = (self._lost[0] + dropped, self._lost[1] + size)
 
     def _report_dropped(self, batches: int, size: int) -> None:
         if batches:
