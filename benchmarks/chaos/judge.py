@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.chaos.asking import Kind
 from benchmarks.chaos.log import Attempts, Call, Ending, Evidence
-from benchmarks.chaos.rows import Promise, Row
+from benchmarks.chaos.rows import WITHHELD, Promise, Row
 
 # A process that is killed has taken what was sent up to that moment, by our clock and its.
 EDGE_SECONDS = 0.5
@@ -76,7 +76,8 @@ def _judge_call(call: Call, promise: Promise, evidence: Evidence, figures: Figur
             figures.breaches.append(f"{_name(call, evidence)} was answered wrongly: {call.why}")
         case Ending.TOLD:
             figures.told[f"{call.kind} {call.code}"] += 1
-            if not (call.code in promise.told.get(call.kind, ()) and _is_during(call, promise, evidence)):
+            is_promised = call.code in promise.told.get(call.kind, ()) and _is_during(call, promise, evidence)
+            if not is_promised and call.code != WITHHELD:
                 figures.breaches.append(f"{_name(call, evidence)} was told {call.code!r}: {call.why}")
         case Ending.BROKEN:
             if _may_break(call, promise, evidence):

@@ -10,6 +10,7 @@ import orjson
 
 from benchmarks.chaos.asking import answer
 from benchmarks.chaos.log import Call, Ending
+from benchmarks.chaos.rows import WITHHELD
 
 
 class Reader:
@@ -21,11 +22,11 @@ class Reader:
         self._call = call
         self._words = ""
         self._number = 0
-        self._fallback = ""
+        self._signed = ""
 
     def note_head(self, headers: Mapping[str, str]) -> None:
         """What the head of a response says."""
-        self._fallback = headers.get("ballast-fallback", "") or self._fallback
+        self._signed = signed_words(headers) or self._signed
         self._number = 0
 
     def take(self, line: str) -> None:
@@ -42,7 +43,7 @@ class Reader:
         elif self._number != self.have + 1:
             self._finish(Ending.WRONG, f"event {self._number} came after {self.have}")
         elif value == "[DONE]":
-            judge_words(self._call, self._words, self._fallback)
+            judge_words(self._call, self._words, self._signed)
             self.is_over = True
         else:
             self.have, self._number = self._number, 0
@@ -59,26 +60,34 @@ class Reader:
         self._call.ending, self._call.why, self.is_over = ending, why, True
 
 
+def signed_words(headers: Mapping[str, str]) -> str:
+    """What the head of a response says of signed words that stand in for an answer; empty: it is an answer."""
+    fallback = headers.get("ballast-fallback", "")
+    if fallback in {"cached", "template", "outage"}:
+        return f"signed words ({fallback})"
+    return WITHHELD if "=abstain" in headers.get("ballast-validation", "") else ""
+
+
 def judge_whole(call: Call, status: int, headers: Mapping[str, str], content: bytes) -> None:
     """The answer to a request that was made once, or its error."""
     if status != httpx.codes.OK:
         judge_error(call, status, content)
         return
-    judge_answer(call, orjson.loads(content), headers.get("ballast-fallback", ""))
+    judge_answer(call, orjson.loads(content), signed_words(headers))
 
 
-def judge_answer(call: Call, said: Mapping[str, Any], fallback: str = "") -> None:
-    """A completion. `fallback`: the header that says whether signed words stand in for an answer."""
+def judge_answer(call: Call, said: Mapping[str, Any], signed: str = "") -> None:
+    """A completion; `signed`: see `signed_words`."""
     call.accepted = True
-    judge_words(call, said["choices"][0]["message"]["content"], fallback)
+    judge_words(call, said["choices"][0]["message"]["content"], signed)
 
 
-def judge_words(call: Call, words: str, fallback: str) -> None:
-    """The words of an answer that says that it is complete."""
+def judge_words(call: Call, words: str, signed: str) -> None:
+    """The words of an answer that says that it is complete; `signed`: see `signed_words`."""
     if words == answer(call.kind, call.number):
         call.ending, call.code, call.why = Ending.RIGHT, "", ""
-    elif fallback in {"cached", "template", "outage"}:
-        call.ending, call.code = Ending.TOLD, f"signed words ({fallback})"
+    elif signed:
+        call.ending, call.code = Ending.TOLD, signed
     else:
         call.ending, call.why = Ending.WRONG, words[:200]
 

@@ -15,6 +15,9 @@ from benchmarks.chaos.asking import Kind
 
 GATEWAY_PROCESS: Final = "gateway process"
 _NONE: Final[frozenset[Kind]] = frozenset()
+# A validator that had no time to look fails closed, once in some ten thousand answers of a busy machine, whatever else
+# happens: docs/failure-modes.md has a row for it. Callers are told so in every row.
+WITHHELD: Final = "signed words (withheld)"
 
 
 class How(StrEnum):

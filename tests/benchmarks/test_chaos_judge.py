@@ -7,7 +7,7 @@ import pytest
 from benchmarks.chaos.asking import Kind
 from benchmarks.chaos.judge import judge
 from benchmarks.chaos.log import Attempts, Call, Ending, Evidence, Times
-from benchmarks.chaos.rows import Fault, How, Promise, Row
+from benchmarks.chaos.rows import WITHHELD, Fault, How, Promise, Row
 
 TIMES = Times(begun_at=0.0, struck_at=10.0, healed_at=20.0, well_at=22.0, ended_at=40.0)
 STRICT = Promise(within_seconds=15.0)
@@ -88,6 +88,14 @@ def test_an_error_is_one_that_the_row_names_while_it_lasts(kind, code, span, bre
 
     assert figures.told == {f"{kind} {code}": 1}
     assert bool([breach for breach in figures.breaches if "was told" in breach]) is breaks
+
+
+def test_an_answer_that_a_validator_had_no_time_for_is_told_of_in_any_row():
+    """It is counted, and no promise is broken by it."""
+    figures = judge(row(STRICT), seen(made(ending=Ending.TOLD, code=WITHHELD)))
+
+    assert figures.told == {f"plain {WITHHELD}": 1}
+    assert figures.breaches == []
 
 
 def test_a_wrong_answer_is_never_allowed():

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.chaos.asking import Kind, answer, body, number_in
 from benchmarks.chaos.log import Call, Ending
-from benchmarks.chaos.reading import Reader, judge_error, judge_words
+from benchmarks.chaos.reading import Reader, judge_error, judge_words, signed_words
 from benchmarks.chaos.upstream import Bookkeeper
 from dataplane.simulator.answers import answer_ask
 from dataplane.simulator.anthropic_wire import AnthropicWire
@@ -96,21 +96,23 @@ def test_a_stream_with_something_wrong_is_not_right(lines, ending):
 
 
 @pytest.mark.parametrize(
-    ("words", "fallback", "ending"),
+    ("words", "headers", "ending"),
     [
-        (answer(Kind.PLAIN, 5), "", Ending.RIGHT),
-        (answer(Kind.PLAIN, 5), "alternate", Ending.RIGHT),
-        (answer(Kind.PLAIN, 6), "", Ending.WRONG),
-        (answer(Kind.PLAIN, 5)[:-1], "", Ending.WRONG),
-        ("We are sorry.", "template", Ending.TOLD),
-        ("We are sorry.", "alternate", Ending.WRONG),
+        (answer(Kind.PLAIN, 5), {}, Ending.RIGHT),
+        (answer(Kind.PLAIN, 5), {"ballast-fallback": "alternate"}, Ending.RIGHT),
+        (answer(Kind.PLAIN, 6), {}, Ending.WRONG),
+        (answer(Kind.PLAIN, 5)[:-1], {}, Ending.WRONG),
+        ("We are sorry.", {"ballast-fallback": "template"}, Ending.TOLD),
+        ("We are sorry.", {"ballast-fallback": "alternate"}, Ending.WRONG),
+        ("We are sorry.", {"ballast-validation": "no-secrets@1=abstain"}, Ending.TOLD),
+        ("We are sorry.", {"ballast-validation": "no-secrets@1=block"}, Ending.WRONG),
     ],
 )
-def test_words_are_right_or_signed_or_wrong(words, fallback, ending):
+def test_words_are_right_or_signed_or_wrong(words, headers, ending):
     """Signed words stand in for an answer only where the header says so."""
     call = Call(5, Kind.PLAIN, 0.0)
 
-    judge_words(call, words, fallback)
+    judge_words(call, words, signed_words(headers))
 
     assert call.ending is ending
 
