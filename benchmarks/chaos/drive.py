@@ -83,12 +83,13 @@ class Drive:
         well_at: float | None = None
         unwell_at: float | None = None
         while time.monotonic() < healed_at + GIVE_UP_SECONDS:
-            asked_at = time.monotonic()
-            if await asyncio.to_thread(self._world.well):
-                well_at, unwell_at = asked_at if well_at is None else well_at, None
+            is_well = await asyncio.to_thread(self._world.well)
+            looked_at = time.monotonic()
+            if is_well:
+                well_at, unwell_at = looked_at if well_at is None else well_at, None
             else:
-                unwell_at = asked_at if unwell_at is None else unwell_at
-                if asked_at >= unwell_at + ON_ITS_WAY_SECONDS:
+                unwell_at = looked_at if unwell_at is None else unwell_at
+                if looked_at >= unwell_at + ON_ITS_WAY_SECONDS:
                     well_at = None
             if well_at is not None and time.monotonic() >= max(well_at, healed_at) + CALM_SECONDS:
                 since = time.monotonic() - CALM_SECONDS

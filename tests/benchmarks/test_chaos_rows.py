@@ -13,7 +13,7 @@ HEADING = "## Tried by `make chaos`"
 
 def documented() -> list[str]:
     """The lines of the document's table, without its head."""
-    section = DOCS.read_text().split(HEADING)[1].split("\n## ")[0]
+    section = DOCS.read_text().split(HEADING)[1].split("\n### ")[0]
     lines = [line for line in section.splitlines() if line.startswith("| ")]
     return [line for line in lines if not line.startswith("| ---")][1:]
 
