@@ -135,6 +135,8 @@ ACT: Final = frozenset({Kind.ACT})
 # Without a key, a request that was under way at a process that dies gets a broken connection.
 ONCE: Final = frozenset({Kind.PLAIN, Kind.STREAM})
 WITHIN: Final = 15.0
+# A gateway process takes a second to start, and ten where many others want the processors.
+RESTARTED: Final = 30.0
 UNTOUCHED: Final = Promise(WITHIN)
 CUT_OFF: Final = {Kind.STREAM: frozenset({"upstream_interrupted"})}
 NO_CONSOLE: Final = Promise(WITHIN, unanswered=ACT)
@@ -168,12 +170,12 @@ ROWS: Final = (
     Row(
         "gateway process, killed",
         Fault(GATEWAY_PROCESS, How.KILL),
-        Promise(WITHIN, told=CUT_OFF, in_flight=ONCE, again=True, unrecorded=True),
+        Promise(RESTARTED, told=CUT_OFF, in_flight=ONCE, again=True, unrecorded=True),
     ),
     Row(
         "gateway process, stopped",
         Fault(GATEWAY_PROCESS, How.STOP, 25),
-        Promise(WITHIN, told=CUT_OFF, in_flight=ONCE, again=True, unrecorded=True),
+        Promise(RESTARTED, told=CUT_OFF, in_flight=ONCE, again=True, unrecorded=True),
     ),
     Row("agent, killed", Fault("agent", How.KILL), UNTOUCHED),
     Row("agent, stopped", Fault("agent", How.STOP, HOLD), UNTOUCHED),
