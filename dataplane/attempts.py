@@ -19,7 +19,7 @@ from dataplane.errors import GatewayError
 from dataplane.errors.admission import BreakerOpen, DeadlineExceeded, NoLaneLeft, QuotaExhausted
 from dataplane.errors.upstream import UpstreamError, UpstreamRateLimited
 from dataplane.fleet import FleetBreakers
-from dataplane.journey import EVAL, Attempt, Journey, attempt_id
+from dataplane.journey import Attempt, Journey, attempt_id
 from dataplane.policies import PREFERENCE, RetryPolicy, Steering
 from dataplane.providers.base import Adapter, UpstreamCall
 from dataplane.quota import BATCH
@@ -147,7 +147,7 @@ class Attempts:
         rng: Random | None = None,
     ) -> None:
         """`clock` is monotonic seconds, `wall` epoch seconds. `seen` is told of each attempt at a lane that customers
-        use, and who is answerable for how it ended; it must not wait. `counts` counts every attempt.
+        use, and who is answerable for how it ended; it must not wait. `counts` counts every attempt but evals'.
         """
         self._breakers = breakers
         self._quotas = quotas
@@ -412,10 +412,10 @@ class Attempts:
                 grant.give_back()
         cost_micros = lane.cost_micros(input_tokens=billed.input_tokens, output_tokens=billed.output_tokens)
         attempt.cost_micros = cost_micros
-        if self._counts is not None:
+        if self._counts is not None and not journey.is_eval:  # nobody's customers, perhaps at lanes of their own
             self._counts.count_attempt(
                 lane.id,
-                kind=attempt.kind if journey.admission is None else EVAL,
+                kind=attempt.kind,
                 outcome=attempt.outcome,
                 seconds=latency_ms / 1000,
                 input_tokens=billed.input_tokens,

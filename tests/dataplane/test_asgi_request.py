@@ -105,6 +105,7 @@ async def test_mistake_of_ours_is_answered_in_the_envelope(begun, caplog):
         metrics=None,
         reports=None,
         timers=None,
+        tracer=None,
     )
     await Gateway(parts, limit_bytes=1)({"type": "http", "path": "/v1/x", "method": "GET"}, caller(), send)
 
