@@ -72,7 +72,8 @@ def freshen() -> None:
         cursor.execute("UPDATE releases_worker SET last_seen_at = now() + interval '1 hour' WHERE name LIKE 'host-%'")
         for table in ("telemetry_lanestate", "telemetry_quotastate", "telemetry_ladderstate"):
             cursor.execute(f"UPDATE {table} SET reported_at = now() + interval '1 hour'")  # noqa: S608 - named above
-        cursor.execute("VACUUM ANALYZE")
+            cursor.execute(f"VACUUM ANALYZE {table}")
+        cursor.execute("VACUUM ANALYZE releases_worker")
 
 
 def _timed(name: str, step: Any) -> None:
@@ -143,7 +144,10 @@ def _events(cursor: Any, sizes: Sizes) -> None:
                 "canary": rng.randrange(1, 500),
                 "release": rng.randrange(1, sizes.releases + 1),
             }
-            named, data = target.format(**names), {"reason": "Clearer", "role": "approver", "before": "1 %", "after": "5 %"}
+            named, data = (
+                target.format(**names),
+                {"reason": "Clearer", "role": "approver", "before": "1 %", "after": "5 %"},
+            )
             facts = {"seq": seq + number, "at": at, "actor": actor, "action": action, "target": named, "data": data}
             previous, head = head, event_hash(**facts, previous_hash=head)
             copy.write_row((seq + number, at, actor, action, named, _json(data), previous, head))

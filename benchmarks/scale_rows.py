@@ -220,8 +220,20 @@ RECORD = (
     Copies("corpora_corpuspolicy", 50, _VERSION, "number = 1"),
     Copies("approvals_approvalpolicy", 20, _VERSION, "number = 1"),
     Copies("ladder_copyversion", 1_000, _VERSION),
-    Copies("routing_lanehold", 1_000, {"at": AT, "until": f"CASE WHEN t.until IS NOT NULL THEN {AT} + interval '5 minutes' END"}),
+    Copies(
+        "routing_lanehold",
+        1_000,
+        {"at": AT, "until": f"CASE WHEN t.until IS NOT NULL THEN {AT} + interval '5 minutes' END"},
+    ),
     Copies("routing_drill", 100, {"began_at": AT, "until": f"{AT} + interval '5 minutes'"}),
+    Copies(
+        "routing_drillresult",
+        0,
+        {"drill_id": "w.id", "at": "w.until", "figures": "'{}'"},
+        of="SELECT",
+        per="SELECT id, until FROM routing_drill d WHERE NOT EXISTS (SELECT FROM routing_drillresult r WHERE r.drill_id = d.id)"
+        " AND until < now() - interval '1 hour'",
+    ),
     Copies("ladder_rungactivation", 500, {"at": AT, "since": AT, "until": f"{AT} + interval '5 minutes'"}),
 )
 
@@ -265,7 +277,13 @@ LEDGER = (
     Copies(
         "ledger_idempotencyrecord",
         50_000,
-        {"id": UUID, "tenant": TENANT, "key": "'key-' || i", "created_at": AT, "expires_at": f"{AT} + interval '91 days'"},
+        {
+            "id": UUID,
+            "tenant": TENANT,
+            "key": "'key-' || i",
+            "created_at": AT,
+            "expires_at": f"{AT} + interval '91 days'",
+        },
         "state = 'done'",
     ),
     Copies(
@@ -337,7 +355,12 @@ FLEET = (
     Copies(
         "releases_worker",
         1_000,
-        {"name": "'host-' || i || '/agent'", "host": "'host-' || i", "boot": "md5('agent-' || i)", "last_seen_at": "now()"},
+        {
+            "name": "'host-' || i || '/agent'",
+            "host": "'host-' || i",
+            "boot": "md5('agent-' || i)",
+            "last_seen_at": "now()",
+        },
         "kind = 'agent'",
     ),
     Copies(
@@ -429,14 +452,15 @@ TELEMETRY = (
         500_000,
         {"at": AT, "worker": "'host-' || 1 + i %% %(hosts)s || '/gateway-0'", "boot": "md5('event-' || i)", "seq": "i"},
     ),
-    Copies(
-        "telemetry_answersample", 2_000, {"at": AT, "request_id": "md5('request-' || i * 10)", "tenant": TENANT}
-    ),
+    Copies("telemetry_answersample", 2_000, {"at": AT, "request_id": "md5('request-' || i * 10)", "tenant": TENANT}),
     Copies("telemetry_shadowsample", 2_000, {"at": AT, "request_id": "md5('request-' || i * 10)", "tenant": TENANT}),
     Copies(
         "verdicts_verdictpoint",
         100_000,
-        {"canary_id": "(SELECT min(id) FROM rollouts_canary WHERE slug LIKE 'canary-%%') + i %% greatest(n / 200, 1)", "at": AT},
+        {
+            "canary_id": "(SELECT min(id) FROM rollouts_canary WHERE slug LIKE 'canary-%%') + i %% greatest(n / 200, 1)",
+            "at": AT,
+        },
     ),
     Copies("corpora_corpusminute", DAYS * 1440, {"minute": f"{MINUTE} - interval '1 hour'"}),
     Copies(

@@ -10,7 +10,7 @@ from controlplane.console.wording import listed
 from controlplane.ladder.models import RungMode
 from controlplane.ladder.policies import ladder_policies
 from controlplane.ladder.standing import live_activations
-from controlplane.telemetry.surfaces import ladder_standings
+from controlplane.telemetry.surfaces import highest_rungs
 from dataplane.ladder.policy import OFF
 
 
@@ -30,14 +30,13 @@ def engaged_ladders(*, now: datetime) -> list[EngagedLadder] | None:
     policy = ladder_policies.active()
     if policy is None:
         return None
-    told, live = ladder_standings(now), live_activations(now)
+    heard, live = highest_rungs(now), live_activations(now)
     moves = newest_moves(policy.document)
     found = []
     for slug, document in policy.document.items():
         by_hand = [one for one in live if one.surface == slug and one.mode == RungMode.ENGAGE]
         newest = max(by_hand, key=lambda one: (one.rung, one.pk), default=None)
-        heard = max(told[slug].engaged.values(), default=OFF) if slug in told else OFF
-        rung = max(heard, newest.rung if newest else OFF)
+        rung = max(heard.get(slug, OFF), newest.rung if newest else OFF)
         if rung == OFF:
             continue
         move = moves.get(slug)

@@ -10,14 +10,14 @@ from controlplane.accounts.access import may
 from controlplane.accounts.models import Operator
 from controlplane.approvals.access import visible_debts
 from controlplane.console.ladder_house import engaged_ladders, ladder_sentence
-from controlplane.console.lane_content import is_open
 from controlplane.ladder.access import VIEW_LADDER
 from controlplane.releases.fleet import picture_of
 from controlplane.releases.models import Convergence, Release, Worker
 from controlplane.rollouts.access import visible_canaries
 from controlplane.rollouts.models import Canary
 from controlplane.routing.holds import active_holds
-from controlplane.telemetry.lanes import lane_states
+from controlplane.routing.models import Mode
+from controlplane.telemetry.lanes import open_now
 from controlplane.verdicts.models import CanaryWatch
 from controlplane.verdicts.values import Ruling
 
@@ -168,7 +168,7 @@ def read_house(operator: Operator, *, now: datetime) -> House:
     if not facts.sees_fleet:
         return facts
     current = Release.objects.defer("document").first()
-    counts = Counter(worker.convergence(current, now=now) for worker in Worker.objects.expected(now))
+    counts = Counter(Worker.objects.counts(current, now=now))
     return replace(
         facts,
         revision=current.revision if current else None,
@@ -180,8 +180,9 @@ def read_house(operator: Operator, *, now: datetime) -> House:
 
 
 def _open_lanes(now: datetime) -> tuple[str, ...]:
-    standings, holds = lane_states(now), active_holds(now)
-    return tuple(lane for lane in sorted({*standings, *holds}) if is_open(lane, standings, holds))
+    holds = active_holds(now)
+    held = {lane for lane, hold in holds.items() if hold.mode == Mode.OPEN}
+    return tuple(sorted(held.union(lane for lane in open_now(now) if lane not in holds)))
 
 
 def _ruling(canary: Canary) -> Ruling | None:

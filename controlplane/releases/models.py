@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 from django.db import models
+from django.db.models import Case, Count, F, Q, Value, When
 from django.urls import reverse
 from django.utils.functional import cached_property
 
@@ -104,6 +105,24 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
     def expected(self, now: datetime) -> "WorkerQuerySet":
         """Gateways that count towards convergence: not stopped on purpose, and heard of lately."""
         return self.gateways().exclude(status="stopped").filter(last_seen_at__gt=now - GONE_AFTER)
+
+    def standing(self, current: Release | None, *, now: datetime) -> "WorkerQuerySet":
+        """Each with its `convergence` to `current` in the column `standing`: what `Worker.convergence` says of a row."""
+        digest = current.digest if current else ""
+        return self.annotate(
+            standing=Case(
+                When(status="stopped", then=Value(Convergence.STOPPED.value)),
+                When(last_seen_at__lte=now - SILENT_AFTER, then=Value(Convergence.SILENT.value)),
+                When(Q(digest=digest) if current else Q(pk=F("pk")), then=Value(Convergence.IN_SYNC.value)),
+                When(refused_digest=digest, then=Value(Convergence.REFUSED.value)),
+                default=Value(Convergence.BEHIND.value),
+            )
+        )
+
+    def counts(self, current: Release | None, *, now: datetime) -> dict[Convergence, int]:
+        """How many of the expected stand how to `current`; one query, which gives a few rows however many there are."""
+        groups = self.expected(now).standing(current, now=now).order_by().values_list("standing")
+        return {Convergence(name): count for name, count in groups.annotate(count=Count("pk"))}
 
 
 class Worker(models.Model):

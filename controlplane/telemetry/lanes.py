@@ -14,6 +14,7 @@ from controlplane.telemetry.models import (
     COUNTS,
     LANE_COUNTS,
     LANE_STATES,
+    SHUT,
     TEXTS,
     LaneRollup,
     LaneState,
@@ -25,8 +26,7 @@ from controlplane.telemetry.traffic import unfolded_since
 from dataplane.sketches import Sketch
 
 _ROWS_PER_FETCH: Final = 2000
-# States in which a lane gets nothing.
-NOT_SERVING: Final = frozenset({"open", "forced_open"})
+NOT_SERVING: Final = frozenset(SHUT)
 
 
 # --- now -------------------------------------------------------------------------------------------------------------
@@ -97,8 +97,9 @@ def lane_states(now: datetime) -> dict[str, LaneStanding]:
 
 
 def open_now(now: datetime) -> list[str]:
-    """The lanes that get nothing because a worker's breaker is open, or held so; one query."""
-    return [lane for lane, standing in lane_states(now).items() if standing.state in NOT_SERVING]
+    """The lanes that get nothing because a worker's breaker is open, or held so, by name; one query."""
+    shut = LaneState.objects.fresh(now).filter(state__in=SHUT)
+    return list(shut.order_by("lane").values_list("lane", flat=True).distinct())
 
 
 def _standing(lane: str, groups: list[Any], now: datetime) -> LaneStanding:

@@ -45,6 +45,8 @@ TEXTS: Final = tuple(f"{name}_text" for name in SKETCHES)
 
 # Of the breaker of a lane, the worst first: what a page shows when workers differ.
 LANE_STATES: Final = ("forced_open", "open", "half_open", "forced_closed", "closed")
+# States in which a lane gets nothing.
+SHUT: Final = ("forced_open", "open")
 BREAKER_KINDS: Final = "breaker."
 QUOTA_KINDS: Final = "quota."
 LADDER_KINDS: Final = "ladder."
@@ -237,8 +239,7 @@ class StateQuerySet(models.QuerySet[S]):
 class State(models.Model):
     """Whose word a row is, and how new; replaced every second.
 
-    No index but that of the constraint: rows are workers x what they tell of, and one on what changes would make each
-    of them cost more.
+    No index on what changes: rows are workers x what they tell of, and each of them would cost more.
     """
 
     worker = models.CharField(max_length=120)
@@ -266,6 +267,10 @@ class LaneState(State):
 
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["worker", "lane"], name="one_lane_state")]
+        indexes: ClassVar = [
+            # Every page names the lanes that are shut. A row comes here with its state, not with every report.
+            models.Index(fields=["lane"], condition=Q(state__in=SHUT), name="lane_state_shut"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.worker} {self.lane} {self.state}"

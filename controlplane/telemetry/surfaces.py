@@ -6,11 +6,13 @@ Beside it: `surface_load` (how loaded they were), `ladder_episodes` (when rungs 
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
+
+from django.db.models import Count, Max, Q
 
 from controlplane.evals.agreement import Share, wilson
 from controlplane.ladder.models import RungActivation
@@ -260,35 +262,70 @@ class LadderStanding:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class _Alike:
+    """Workers that tell the same of one surface."""
+
+    level: int
+    engaged: Mapping[str, int]
+    ids: Sequence[str]
+    readings: Mapping[str, float | None]
+    reserved: Mapping[str, int]
+    workers: int
+    alone: int
+    newest: int
+
+
 def ladder_standings(now: datetime) -> dict[str, LadderStanding]:
-    """Every surface that a worker which is heard of tells of, by its slug; one query."""
-    by_surface: defaultdict[str, list[LadderState]] = defaultdict(list)
-    for state in LadderState.objects.fresh(now).order_by("surface", "worker"):
-        by_surface[state.surface].append(state)
-    return {slug: _standing(slug, states) for slug, states in by_surface.items()}
+    """Every surface that a worker which is heard of tells of, by its slug; one query.
+
+    Workers hear the same of one another, so that thousands of them say but a few different things.
+    """
+    alike = (
+        LadderState.objects.fresh(now)
+        .order_by("surface")
+        .values_list("surface", "level", "engaged", "ids", "readings", "reserved")
+        .annotate(workers=Count("pk"), alone=Count("pk", filter=Q(is_alone=True)), newest=Max("generation"))
+    )
+    by_surface: defaultdict[str, list[_Alike]] = defaultdict(list)
+    for surface, *told in alike:
+        by_surface[surface].append(_Alike(*told))
+    return {slug: _standing(slug, found) for slug, found in by_surface.items()}
 
 
-def _standing(surface: str, states: list[LadderState]) -> LadderStanding:
+def highest_rungs(now: datetime) -> dict[str, int]:
+    """The highest rung that stands for anybody on each surface, as workers tell; one query, a light one: every page
+    asks this.
+    """
+    rungs: dict[str, int] = {}
+    for surface, engaged in LadderState.objects.fresh(now).order_by().values_list("surface", "engaged").distinct():
+        rungs[surface] = max(rungs.get(surface, 0), *engaged.values(), 0)
+    return rungs
+
+
+def _standing(surface: str, told: list[_Alike]) -> LadderStanding:
     engaged: dict[str, int] = {}
     readings: dict[str, float | None] = {}
+    ids: Counter[str] = Counter()
     reserved: Counter[str] = Counter()
-    for state in states:
-        for tier, rung in state.engaged.items():
+    for one in told:
+        for tier, rung in one.engaged.items():
             engaged[tier] = max(engaged.get(tier, 0), rung)
-        for trigger, value in state.readings.items():
+        for trigger, value in one.readings.items():
             known = readings.get(trigger)
             readings[trigger] = known if value is None else value if known is None else max(known, value)
-        reserved.update(state.reserved)
+        reserved.update({tier: places * one.workers for tier, places in one.reserved.items()})
+        ids.update(dict.fromkeys(one.ids, one.workers))
     return LadderStanding(
         surface=surface,
-        level=max(state.level for state in states),
+        level=max(one.level for one in told),
         engaged={tier: engaged[tier] for tier in tiers_in_order(engaged)},
-        ids=Counter(one for state in states for one in state.ids),
+        ids=ids,
         readings=readings,
         reserved=reserved,
-        generation=max(state.generation for state in states),
-        workers=len(states),
-        alone=sum(state.is_alone for state in states),
+        generation=max(one.newest for one in told),
+        workers=sum(one.workers for one in told),
+        alone=sum(one.alone for one in told),
     )
 
 

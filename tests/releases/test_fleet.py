@@ -5,7 +5,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from controlplane.releases.fleet import fleet
-from controlplane.releases.models import Release
+from controlplane.releases.models import Convergence, Release, Worker
 from controlplane.releases.operations import record_reports
 from tests.worker_reports import DIGEST, NOON, ack, report
 
@@ -44,6 +44,12 @@ def test_every_way_to_stand_is_counted():
     found = fleet(now=NOON + SECOND)
 
     assert found.counts() == {"expected": 4, "in_sync": 1, "behind": 1, "refused": 1, "silent": 1}
+    assert Worker.objects.counts(found.current, now=NOON + SECOND) == {
+        Convergence.IN_SYNC: 1,
+        Convergence.BEHIND: 1,
+        Convergence.REFUSED: 1,
+        Convergence.SILENT: 1,
+    }
     shown = {one["name"]: (one["state"], one["ack_ms"], one["reason"]) for one in found.to_json()["workers"]}
     assert shown == {
         "a": ("in-sync", pytest.approx(50.0), ""),
@@ -79,3 +85,33 @@ def test_the_number_of_queries_does_not_depend_on_the_fleet():
         fleet(now=NOON).to_json()
 
     assert len(queries) == 3
+
+
+@pytest.mark.parametrize("is_released", [True, False])
+def test_the_database_says_of_every_worker_what_its_row_says(is_released):
+    """Whatever a worker does, and whether anything is released: the column `standing` is its `convergence`."""
+    record_reports(
+        [
+            report(
+                worker=f"{status}/{seconds}/{digest}/{verdict}",
+                status=status,
+                revision=4,
+                digest=digest,
+                sent_at=NOON - seconds * SECOND,
+                acks=(ack(4, verdict=verdict, reason="why" if verdict == "nack" else ""),),
+            )
+            for status in ("serving", "stopped")
+            for seconds in (0, 5, 6, 700)
+            for digest in (DIGEST, "e" * 64)
+            for verdict in ("ack", "nack")
+        ],
+        now=NOON,
+    )
+    current = Release.objects.get() if is_released else None
+
+    rows = list(Worker.objects.all().standing(current, now=NOON))
+
+    assert len(rows) == 32
+    assert {row.name: row.standing for row in rows} == {
+        row.name: row.convergence(current, now=NOON).value for row in rows
+    }

@@ -1,9 +1,11 @@
 """The prompt pages: what is live, what was, what is proposed, and the form that submits the next version."""
 
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
+from django.db.models import Q
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
@@ -35,22 +37,40 @@ from dataplane.prompts import Problem, validate_version
 
 # A version that came back again and again: so many of its returns are passed over to find who signed it.
 LOOKED_BACK = 50
+PAGE_SIZE = 50
+MAX_WORD_CHARACTERS = 100
 
 
 @login_required
 @require_safe
 def prompt_list(request: HttpRequest) -> HttpResponse:
-    """Every prompt the reader may see, with what is live and what is being tried; five queries however many."""
+    """The prompts the reader may see by name, a page after the other, or those found by a word; with what is live and
+    what is being tried. As many queries however many there are, and a late page costs no more than the first.
+    """
     operator = actor_of(request)
-    prompts = list(visible_prompts(operator))
+    word = request.GET.get("q", "").replace("\0", "").strip()[:MAX_WORD_CHARACTERS]
+    found = visible_prompts(operator).filter(slug__gt=request.GET.get("after", "").replace("\0", ""))
+    if word:
+        found = found.filter(Q(slug__icontains=word) | Q(title__icontains=word))
+    page = list(found.order_by("slug")[: PAGE_SIZE + 1])
+    prompts = page[:PAGE_SIZE]
     running = {canary.prompt_id: canary for canary in Canary.objects.running().with_parts().filter(prompt__in=prompts)}
     went_live = _latest_live_changes(prompts)
-    rows = [
-        {"prompt": prompt, "canary": running.get(prompt.pk), "live_change": went_live.get(prompt.pk)}
-        for prompt in prompts
-    ]
-    context = {"rows": rows, "may_add": operator.has_perm("prompts.add_prompt")}
+    context = {
+        "rows": [
+            {"prompt": prompt, "canary": running.get(prompt.pk), "live_change": went_live.get(prompt.pk)}
+            for prompt in prompts
+        ],
+        "word": word,
+        "first_url": "?" + urlencode({"q": word} if word else {}) if "after" in request.GET else "",
+        "next_url": _next_page(prompts[-1].slug, word) if len(page) > PAGE_SIZE else "",
+        "may_add": operator.has_perm("prompts.add_prompt"),
+    }
     return render(request, "prompts/list.html", context)
+
+
+def _next_page(last: str, word: str) -> str:
+    return "?" + urlencode(({"q": word} if word else {}) | {"after": last})
 
 
 @login_required
