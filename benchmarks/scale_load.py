@@ -23,6 +23,7 @@ from controlplane.ledger.streams import rebuild_stream_days
 from controlplane.prompts.models import PromptVersion, content_digest
 from controlplane.releases.models import Release
 from controlplane.releases.operations import cut_release
+from controlplane.releases.propagation import settle
 from controlplane.releases.signing import signing_key
 from controlplane.telemetry import tasks as telemetry_tasks
 from controlplane.verdicts import tasks as verdict_tasks
@@ -60,6 +61,7 @@ def fill(sizes: Sizes) -> None:
         _timed("audit events", lambda: _events(cursor, sizes))
         _timed("releases", lambda: _releases(cursor, sizes, now))
         load(cursor, FLEET, sizes=sizes)
+        _timed("settled releases", _settle)
         load(cursor, LEDGER, sizes=sizes)
         load(cursor, TELEMETRY, sizes=sizes)
         _timed("usage days", lambda: _days(now))
@@ -173,6 +175,11 @@ def _releases(cursor: Any, sizes: Sizes, now: datetime) -> None:
                 (revision, document, digest, key_id_of(key.public_key()), signature, "prompt live", "owner", at, None)
             )
     assert Release.objects.first() is not None  # noqa: S101 - it is read as it was written
+
+
+def _settle() -> None:
+    while settle(now=timezone.now()):
+        pass
 
 
 def _days(now: datetime) -> None:

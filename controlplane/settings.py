@@ -234,6 +234,7 @@ CELERY_BEAT_SCHEDULE = {
     "purge-payloads": {"task": "deadletters.purge", "schedule": timedelta(hours=1)},
     "lapse-keys": {"task": "accounts.lapse_keys", "schedule": timedelta(minutes=1)},
     "push-latest": {"task": "releases.push_latest", "schedule": timedelta(seconds=10)},
+    "settle-reach": {"task": "releases.settle_reach", "schedule": timedelta(minutes=1)},
     "export-audit": {"task": "archive.export_audit", "schedule": timedelta(minutes=1)},
     "lapse-break-glass": {"task": "rollouts.lapse_break_glass", "schedule": timedelta(seconds=15)},
     "watch-canaries": {"task": "verdicts.watch", "schedule": timedelta(seconds=5)},

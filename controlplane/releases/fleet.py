@@ -1,15 +1,21 @@
 """The fleet as a page shows it: every worker beside the current release."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from controlplane.releases.models import GONE_AFTER, Ack, Convergence, Release, Worker
+from django.db.models import Case, Count, When
+
+from controlplane.releases.models import GONE_AFTER, Ack, Convergence, Release, Worker, WorkerQuerySet
 
 # A worker that has not been heard of for so long is history, not fleet.
 FORGOTTEN_AFTER: Final = timedelta(hours=24)
+# A grid of more cells tells nobody anything: then those that are not in sync are listed, and the rest is counted.
+MOST_CELLS: Final = 200
+MOST_LISTED: Final = 100
+_WORST_FIRST: Final = (Convergence.REFUSED, Convergence.BEHIND, Convergence.SILENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +85,7 @@ class Fleet:
 
         Shape: {"expected", "in_sync", "behind", "refused", "silent": int}.
         """
-        counts = Counter(one.convergence for one in self.expected)
-        return {
-            "expected": len(self.expected),
-            "in_sync": counts[Convergence.IN_SYNC],
-            "behind": counts[Convergence.BEHIND],
-            "refused": counts[Convergence.REFUSED],
-            "silent": counts[Convergence.SILENT],
-        }
+        return _named(Counter(one.convergence for one in self.expected))
 
     def picture(self) -> str:
         """What this fleet looks like, see `picture_of`."""
@@ -125,21 +124,125 @@ def picture_of(revision: int | None, *, expected: int, in_sync: int, behind: int
 def fleet(*, now: datetime) -> Fleet:
     """Every worker heard of within a day, agents too, by name; three queries."""
     current = Release.objects.defer("document").first()
-    latencies = (
-        {}
-        if current is None
-        else {
-            (worker, boot): latency
-            for worker, boot, latency in Ack.objects.filter(
-                revision=current.revision, verdict="ack", digest=current.digest
-            ).values_list("worker", "boot", "latency_ms")
-        }
+    return Fleet(current, _standings(_heard(now), current, now=now), now)
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """How many of the expected gateways of one region stand how; region "": they tell of none."""
+
+    name: str
+    counts: Mapping[Convergence, int]
+
+    @property
+    def expected(self) -> int:
+        """All of them."""
+        return sum(self.counts.values())
+
+    @property
+    def in_sync(self) -> int:
+        return self.counts.get(Convergence.IN_SYNC, 0)
+
+    @property
+    def refused(self) -> int:
+        return self.counts.get(Convergence.REFUSED, 0)
+
+    @property
+    def behind(self) -> int:
+        return self.counts.get(Convergence.BEHIND, 0)
+
+    @property
+    def silent(self) -> int:
+        return self.counts.get(Convergence.SILENT, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class FleetPage:
+    """The fleet as one page has room for it.
+
+    Attributes:
+        fleet: Of a small fleet everybody; of a large one those gateways that are expected and not in sync, worst first,
+            at most MOST_LISTED of them. Asked for by a word: whose names have it in them.
+        counts: As `Fleet.counts`, always of the whole fleet.
+        is_large: Not everybody is in `fleet`.
+        regions: Of a large fleet.
+    """
+
+    fleet: Fleet
+    counts: Mapping[str, int]
+    is_large: bool
+    regions: tuple[Region, ...] = ()
+
+    @property
+    def picture(self) -> str:
+        """See `picture_of`."""
+        return picture_of(self.fleet.current.revision if self.fleet.current else None, **self.counts)
+
+    @property
+    def not_listed(self) -> int:
+        """How many that are not in sync the list has no room for."""
+        return max(self.counts["expected"] - self.counts["in_sync"] - len(self.fleet.workers), 0)
+
+    def to_json(self) -> dict[str, Any]:
+        """As `Fleet.to_json`, with these workers and the counts of all."""
+        return self.fleet.to_json() | {"counts": dict(self.counts), "picture": self.picture}
+
+
+def fleet_page(*, now: datetime, word: str = "") -> FleetPage:
+    """What a page shows; at most six queries, and no more rows than it has room for, however large the fleet is."""
+    heard = _heard(now)
+    if heard[MOST_CELLS : MOST_CELLS + 1].exists():
+        return _large(heard, now=now, word=word)
+    found = fleet(now=now)
+    return FleetPage(found, found.counts(), is_large=False)
+
+
+def _large(heard: WorkerQuerySet, *, now: datetime, word: str) -> FleetPage:
+    current = Release.objects.defer("document").first()
+    groups = (
+        Worker.objects.expected(now).standing(current, now=now).order_by("region").values_list("region", "standing")
     )
-    return Fleet(
-        current,
-        tuple(
-            WorkerStanding(worker, worker.convergence(current, now=now), latencies.get((worker.name, worker.boot)))
-            for worker in Worker.objects.filter(last_seen_at__gt=now - FORGOTTEN_AFTER)
-        ),
-        now,
+    regions: dict[str, Counter[Convergence]] = {}
+    for region, name, count in groups.annotate(count=Count("pk")):
+        regions.setdefault(region, Counter())[Convergence(name)] += count
+    if word:
+        listed = heard.filter(name__icontains=word)[:MOST_LISTED]
+    else:
+        severity = Case(*(When(standing=one.value, then=rank) for rank, one in enumerate(_WORST_FIRST)))
+        lagging = Worker.objects.expected(now).standing(current, now=now).filter(standing__in=_WORST_FIRST)
+        listed = lagging.order_by(severity, "name")[:MOST_LISTED]
+    return FleetPage(
+        Fleet(current, _standings(listed, current, now=now), now),
+        _named(sum(regions.values(), Counter())),
+        is_large=True,
+        regions=tuple(Region(name, counts) for name, counts in regions.items()),
     )
+
+
+def _heard(now: datetime) -> WorkerQuerySet:
+    return Worker.objects.filter(last_seen_at__gt=now - FORGOTTEN_AFTER)
+
+
+def _standings(workers: Iterable[Worker], current: Release | None, *, now: datetime) -> tuple[WorkerStanding, ...]:
+    found = list(workers)
+    latencies: dict[tuple[str, str], float | None] = {}
+    if current is not None:
+        # The empty name is nobody's, and asks when there is nobody too.
+        names = ["", *(worker.name for worker in found)] if len(found) <= MOST_CELLS else None
+        acks = Ack.objects.filter(revision=current.revision, verdict="ack", digest=current.digest)
+        acks = acks if names is None else acks.filter(worker__in=names)
+        latencies = {(name, boot): ms for name, boot, ms in acks.values_list("worker", "boot", "latency_ms")}
+    return tuple(
+        WorkerStanding(worker, worker.convergence(current, now=now), latencies.get((worker.name, worker.boot)))
+        for worker in found
+    )
+
+
+def _named(counts: Mapping[Convergence, int]) -> dict[str, int]:
+    return {
+        "expected": sum(counts.values()),
+        "in_sync": counts.get(Convergence.IN_SYNC, 0),
+        "behind": counts.get(Convergence.BEHIND, 0),
+        "refused": counts.get(Convergence.REFUSED, 0),
+        "silent": counts.get(Convergence.SILENT, 0),
+    }

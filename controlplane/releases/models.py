@@ -1,10 +1,10 @@
 """Releases as they were signed, and what the data plane says it does with them."""
 
-import json
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar
 
+import orjson
 from django.db import models
 from django.db.models import Case, Count, F, Q, Value, When
 from django.urls import reverse
@@ -55,7 +55,7 @@ class Release(models.Model):
     @cached_property
     def content(self) -> dict[str, Any]:
         """The document, parsed."""
-        parsed: dict[str, Any] = json.loads(self.document)
+        parsed: dict[str, Any] = orjson.loads(self.document)
         return parsed
 
     def envelope(self) -> Envelope:
@@ -107,7 +107,7 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
         return self.gateways().exclude(status="stopped").filter(last_seen_at__gt=now - GONE_AFTER)
 
     def standing(self, current: Release | None, *, now: datetime) -> "WorkerQuerySet":
-        """Each with its `convergence` to `current` in the column `standing`: what `Worker.convergence` says of a row."""
+        """Each with the column `standing`: what `Worker.convergence` says of its row, beside `current`."""
         digest = current.digest if current else ""
         return self.annotate(
             standing=Case(
@@ -192,3 +192,24 @@ class Ack(models.Model):
 
     def __str__(self) -> str:
         return f"{self.worker} {self.verdict} r{self.revision}"
+
+
+class Reach(models.Model):
+    """How one release reached the gateways, once a later one had long taken its place: see `propagation.settle`.
+
+    Kept, because its ACKs are as many as there are processes, and a list of releases would read them all.
+    """
+
+    release = models.OneToOneField(Release, primary_key=True, on_delete=models.PROTECT, related_name="reach")
+    acked = models.IntegerField()
+    refused = models.IntegerField()
+    reached = models.IntegerField()
+    p50_ms = models.FloatField(null=True)
+    p99_ms = models.FloatField(null=True)
+    last_ms = models.FloatField(null=True)
+
+    class Meta:
+        verbose_name_plural = "reaches"
+
+    def __str__(self) -> str:
+        return f"reach of r{self.release_id}"

@@ -19,7 +19,7 @@ from controlplane.console.release_content import section_differences, summary, w
 from controlplane.console.requests import Refusal, actor_of, refused_as_message, whole_number
 from controlplane.releases import operations
 from controlplane.releases.access import access_release, require_viewer, visible_releases
-from controlplane.releases.fleet import fleet
+from controlplane.releases.fleet import fleet_page
 from controlplane.releases.models import Ack, Release
 from controlplane.releases.previews import preview_roll_back
 from controlplane.releases.propagation import propagation
@@ -27,7 +27,12 @@ from controlplane.releases.sections import all_sections
 
 ROLL_BACK = "releases.roll_back_release"
 PAGE_SIZE = 25
-MAX_ACKS = 500
+MAX_ACKS = 100
+# Who refused is named at the top of the page, as far as there is room; all of them stand below.
+MAX_REFUSALS = 5
+MAX_WORD_CHARACTERS = 100
+# A document of more is for a file, not for a page.
+MAX_SHOWN_BYTES = 200_000
 # "Roll back the last change" looks this far back for a release that differs in something that can be returned.
 LOOKED_BACK = 20
 
@@ -39,22 +44,21 @@ def release_list(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
     operator = actor_of(request)
     page = Paginator(visible_releases(operator), PAGE_SIZE).get_page(request.GET.get("page"))
-    standing = fleet(now=now)
-    releases = list(page)
-    each, together = propagation(
-        [release.revision for release in releases] + ([standing.current.revision] if standing.current else [])
-    )
-    current = standing.current
+    word = request.GET.get("worker", "").replace("\0", "").strip()[:MAX_WORD_CHARACTERS]
+    shown = fleet_page(now=now, word=word)
+    releases, current = list(page), shown.fleet.current
+    each = propagation([release.revision for release in releases] + ([current.revision] if current else []))
+    workers = shown.fleet.workers
     context = {
         "current": current,
-        "counts": standing.counts(),
-        "picture": standing.picture(),
+        "counts": shown.counts,
+        "picture": shown.picture,
         "reached": each[current.revision] if current else None,
-        "together": together,
-        "measured": sum(1 for one in each.values() if one.reached),
-        "gateways": [_cell(one.to_json()) for one in standing.workers if one.worker.kind == "gateway"],
-        "agents": [_cell(one.to_json()) for one in standing.workers if one.worker.kind != "gateway"],
-        "refused": [one for one in standing.workers if one.reason],
+        "shown": shown,
+        "word": word,
+        "gateways": [_cell(one.to_json()) for one in workers if shown.is_large or one.worker.kind == "gateway"],
+        "agents": [_cell(one.to_json()) for one in workers if not shown.is_large and one.worker.kind != "gateway"],
+        "refused": [one for one in workers if one.reason][:MAX_REFUSALS],
         "rows": [{"release": release, "reached": each[release.revision]} for release in releases],
         "page": page,
         "may_roll_back": may(operator, ROLL_BACK),
@@ -69,7 +73,7 @@ def fleet_figures(request: HttpRequest) -> JsonResponse:
     """The fleet as JSON: the polling floor under the live topic of the same name."""
     now = timezone.now()
     require_viewer(actor_of(request))
-    return JsonResponse({"topic": "fleet", "data": fleet(now=now).to_json()})
+    return JsonResponse({"topic": "fleet", "data": fleet_page(now=now).to_json()})
 
 
 @login_required
@@ -81,7 +85,7 @@ def release_page(request: HttpRequest, revision: int) -> HttpResponse:
     release = access_release(operator, revision)
     current = operations.current_release()
     before = Release.objects.filter(revision__lt=revision).first()
-    each, _ = propagation([revision])
+    each = propagation([revision])
     is_current = current is not None and current.pk == release.pk
     context = {
         "release": release,
@@ -95,7 +99,8 @@ def release_page(request: HttpRequest, revision: int) -> HttpResponse:
         "reached": each[revision],
         "roll_back": _roll_back(operator, release, current, now=now) if current and not is_current else None,
         "roll_back_title": f"Roll back to r{revision}",
-        "document_bytes": len(release.document.encode()),
+        "document_bytes": len(release.document),
+        "is_shown": len(release.document) <= MAX_SHOWN_BYTES,
     }
     return render(request, "releases/release.html", context)
 
@@ -184,9 +189,12 @@ def _cell(worker: dict[str, Any]) -> dict[str, Any]:
 
 
 def _latest_acks(revision: int) -> list[Ack]:
-    """The last word of each worker on a release, in the order they came; a worker that booted again said it again."""
+    """The last word of each worker on a release, refusals first, then in the order they came, as many as there is room
+    for; a worker that booted again said it again.
+    """
     latest = Ack.objects.filter(revision=revision).order_by("worker", "-at").distinct("worker")
-    return sorted(latest[:MAX_ACKS], key=lambda ack: ack.at)
+    last = Ack.objects.filter(pk__in=latest.values("pk"))
+    return list(last.order_by("-verdict", "at")[:MAX_ACKS])
 
 
 def _roll_back(operator: Operator, release: Release, current: Release, *, now: datetime) -> dict[str, Any] | None:
