@@ -1,10 +1,12 @@
 """The record of who changed what: one hash-chained row per operation, append-only in the database itself."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import pgtrigger
 from django.db import models
+from django.db.models.expressions import RawSQL
 
 from dataplane import audit_trail
 
@@ -14,6 +16,21 @@ GENESIS = audit_trail.GENESIS
 def append_only() -> pgtrigger.Protect:
     """A trigger that refuses UPDATE and DELETE on a table whose rows are a record."""
     return pgtrigger.Protect(name="append_only", operation=pgtrigger.Update | pgtrigger.Delete)
+
+
+class AuditEventQuerySet(models.QuerySet["AuditEvent"]):
+    def about(self, targets: Iterable[str], *, most: int) -> "AuditEventQuerySet":
+        """The newest events of these targets, newest first, at most so many; the cost grows with the targets alone.
+
+        Each target's newest are looked up by themselves: asked for all of them at once, the database goes through the
+        whole record when they are seldom spoken of.
+        """
+        newest = RawSQL(
+            f"SELECT e.seq FROM unnest(%s::text[]) AS t(target) CROSS JOIN LATERAL (SELECT seq"  # noqa: S608, S611 - our own table; the values are parameters
+            f" FROM {self.model._meta.db_table} WHERE target = t.target ORDER BY seq DESC LIMIT %s) e",
+            [sorted(set(targets)), most],
+        )
+        return self.filter(seq__in=newest).order_by("-seq")[:most]
 
 
 class AuditEvent(models.Model):
@@ -27,6 +44,8 @@ class AuditEvent(models.Model):
     data = models.JSONField(default=dict)
     previous_hash = models.CharField(max_length=64)
     hash = models.CharField(max_length=64, unique=True)
+
+    objects = AuditEventQuerySet.as_manager()
 
     class Meta:
         ordering: ClassVar = ["-seq"]

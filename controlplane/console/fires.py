@@ -16,7 +16,7 @@ from controlplane.console.quota_content import seconds_words, waiting_words
 from controlplane.console.templatetags.ballast import in_words
 from controlplane.console.wording import listed
 from controlplane.deadletters.burn import Burn
-from controlplane.releases.fleet import Fleet
+from controlplane.releases.fleet import FleetPage
 from controlplane.releases.models import Convergence
 from controlplane.rollouts.models import Canary
 from controlplane.telemetry.quotas import QuotaStanding
@@ -30,6 +30,8 @@ FAILURE_RATE: Final = 0.05
 MIN_ATTEMPTS: Final = 20
 # People who wait so long for an account's quota are somebody's to look at; a moment in a queue is what it is there for.
 LONG_WAIT_SECONDS: Final = 3.0
+# So many workers that refuse are named, each with its reason; the others are counted.
+_MOST_REFUSED: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Fire:
 
 def fires(
     *,
-    fleet: Fleet | None,
+    fleet: FleetPage | None,
     lanes: Iterable[LaneHealth],
     opened: Iterable[OpenLane],
     quotas: Iterable[QuotaStanding],
@@ -102,26 +104,28 @@ def _canaries(canaries: Iterable[Canary], *, now: datetime) -> Iterable[Fire]:
             yield Fire("watch", f"Live traffic of {name} cannot be compared", alarm.sentence, url, "Canary")
 
 
-def _workers(fleet: Fleet) -> Iterable[Fire]:
-    url = reverse("releases")
-    if fleet.current is not None and not fleet.expected:
+def _workers(shown: FleetPage) -> Iterable[Fire]:
+    url, fleet = reverse("releases"), shown.fleet
+    if fleet.current is not None and not shown.counts["expected"]:
         yield Fire(
             "bad", "No gateway reports", f"{fleet.current} is released and nobody says it serves it", url, "Fleet"
         )
-    for one in fleet.expected:
-        if one.convergence is Convergence.REFUSED:
-            serves = f"r{one.worker.revision}" if one.worker.revision else "nothing"
-            text = f"{one.worker.name} serves {serves} instead of {fleet.current}: {one.reason}"
-            yield Fire("bad", "A worker refused the release", text, url, "Fleet")
-    for convergence, title in (
-        (Convergence.SILENT, "silent: nobody knows what they serve"),
-        (Convergence.BEHIND, "behind the current release"),
+    refused = [one for one in fleet.expected if one.convergence is Convergence.REFUSED]
+    for one in refused[:_MOST_REFUSED]:
+        serves = f"r{one.worker.revision}" if one.worker.revision else "nothing"
+        text = f"{one.worker.name} serves {serves} instead of {fleet.current}: {one.reason}"
+        yield Fire("bad", "A worker refused the release", text, url, "Fleet")
+    if (more := shown.counts["refused"] - _MOST_REFUSED) > 0:
+        yield Fire("bad", f"{more} more worker{'' if more == 1 else 's'} refused the release", "", url, "Fleet")
+    for convergence, number, title in (
+        (Convergence.SILENT, shown.counts["silent"], "silent: nobody knows what they serve"),
+        (Convergence.BEHIND, shown.counts["behind"], "behind the current release"),
     ):
-        names = [one.worker.name for one in fleet.expected if one.convergence is convergence]
-        if names:
-            count = f"{len(names)} worker{'' if len(names) == 1 else 's'}"
+        names = [one.worker.name for one in fleet.expected if one.convergence is convergence][:5]
+        if number:
+            count = f"{number} worker{'' if number == 1 else 's'}"
             yield Fire(
-                "watch", f"{count} {title}", ", ".join(names[:5]) + (" …" if len(names) > 5 else ""), url, "Fleet"
+                "watch", f"{count} {title}", ", ".join(names) + (" …" if number > len(names) else ""), url, "Fleet"
             )
 
 

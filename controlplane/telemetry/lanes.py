@@ -8,7 +8,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
 
-from django.db.models import Count, Max, QuerySet, Sum
+from django.db.models import Case, Count, Max, QuerySet, Sum, When
 
 from controlplane.telemetry.models import (
     COUNTS,
@@ -94,6 +94,12 @@ def lane_states(now: datetime) -> dict[str, LaneStanding]:
         lane: _standing(lane, list(of_lane), now)
         for lane, of_lane in groupby(groups, key=lambda group: str(group["lane"]))
     }
+
+
+def lane_workers(lane: str, *, now: datetime, most: int) -> list[LaneState]:
+    """What each worker that is heard of says of one lane, those first that hold anything back; one query."""
+    is_closed = Case(When(state="closed", then=1), default=0)
+    return list(LaneState.objects.fresh(now).filter(lane=lane).order_by(is_closed, "worker")[:most])
 
 
 def open_now(now: datetime) -> list[str]:

@@ -8,7 +8,7 @@ from django.utils import timezone
 from controlplane.approvals.models import BreakGlass
 from controlplane.console.fires import fires
 from controlplane.prompts import operations as prompts
-from controlplane.releases.fleet import fleet
+from controlplane.releases.fleet import fleet_page
 from controlplane.releases.operations import current_release, record_reports
 from controlplane.telemetry.operations import merge_rollups
 from controlplane.telemetry.quotas import QuotaStanding
@@ -76,7 +76,7 @@ def test_front_page_shows_workers_that_lag_before_anything_else(prompt, signed_i
 
 def test_released_house_without_a_worker_is_on_fire(prompt):
     """Nobody serves what was decided."""
-    (fire,) = burning(fleet=fleet(now=timezone.now()))
+    (fire,) = burning(fleet=fleet_page(now=timezone.now()))
 
     assert (fire.tone, fire.title) == ("bad", "No gateway reports")
 

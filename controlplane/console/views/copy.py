@@ -80,7 +80,7 @@ def copy_page(request: HttpRequest, slug: str) -> HttpResponse:
         "has_samples": live is not None and has_samples(live),
         "missing": missing_languages(live) if live else [],
         "rows": version_rows(copy, versions),
-        "events": timeline(AuditEvent.objects.filter(target__in=names)[:12]),
+        "events": timeline(AuditEvent.objects.about(names, most=12)),
         "may_write": may(operator, "write_copy"),
     }
     return render(request, "ladder/copy.html", context)

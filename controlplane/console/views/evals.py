@@ -123,7 +123,7 @@ def set_page(request: HttpRequest, slug: str) -> HttpResponse:
         "may_manage": manages,
         "may_read": may_read_rows(operator, shown),
         "events": timeline(
-            AuditEvent.objects.filter(target__in=[shown.audit_name, *(one.audit_name for one in versions)])[:10]
+            AuditEvent.objects.about([shown.audit_name, *(one.audit_name for one in versions)], most=10)
         ),
     }
     return render(request, "evals/set.html", context)

@@ -32,14 +32,14 @@ from controlplane.routing.access import access_lane, access_routing, require_hol
 from controlplane.routing.effects import pins_of
 from controlplane.routing.matrix import known_of
 from controlplane.routing.models import LaneHold, Mode
-from controlplane.telemetry.lanes import lane_states
-from controlplane.telemetry.models import LaneState
+from controlplane.telemetry.lanes import lane_states, lane_workers
 from controlplane.telemetry.traffic import lane_health
 
 HOLD: Final = "routing.hold_lane"
 HEALTH_WINDOW: Final = timedelta(minutes=15)
 NO_REASON: Final = "no reason given"
 _MOST_HOLDS: Final = 20
+_MOST_WORKERS: Final = 100
 
 
 @login_required
@@ -64,7 +64,8 @@ def lane_page(request: HttpRequest) -> HttpResponse:
         "lamp": lamp(lane, standings.get(lane_id), held.get(lane_id)),
         "hold": held.get(lane_id),
         "without_quota": WITHOUT_QUOTA,
-        "workers": LaneState.objects.fresh(now).filter(lane=lane_id).order_by("worker"),
+        "workers": lane_workers(lane_id, now=now, most=_MOST_WORKERS),
+        "most_workers": _MOST_WORKERS,
         "places": [
             {"route": route.slug, "place": place}
             for route in found.table.routes.values()

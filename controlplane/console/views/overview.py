@@ -32,7 +32,7 @@ from controlplane.deadletters.burn import burns
 from controlplane.ladder.access import VIEW_LADDER
 from controlplane.ladder.checks import signed_words
 from controlplane.ladder.policies import ladder_policies
-from controlplane.releases.fleet import fleet
+from controlplane.releases.fleet import fleet_page
 from controlplane.rollouts.access import visible_canaries
 from controlplane.rollouts.models import Canary, CanaryState
 from controlplane.routing.holds import active_holds
@@ -74,7 +74,7 @@ def overview(request: HttpRequest) -> HttpResponse:
     waiting = list(inbox(operator)[: _MOST_WAITING + 1])
     letters = tenants_with(operator)
     burning = fires(
-        fleet=fleet(now=now) if sees_fleet else None,
+        fleet=fleet_page(now=now) if sees_fleet else None,
         lanes=lane_health(since=now - _LANE_WINDOW, until=now) if sees_fleet else [],
         opened=_opened(now) if sees_routing else [],
         quotas=quota_states(now).values() if sees_routing else [],

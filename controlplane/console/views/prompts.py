@@ -81,7 +81,7 @@ def prompt_page(request: HttpRequest, slug: str) -> HttpResponse:
     prompt = access_prompt(operator, slug, "view_prompt")
     versions = list(prompt.versions.all())
     canaries = list(Canary.objects.with_parts().filter(prompt=prompt))
-    events = AuditEvent.objects.filter(target__in=_audit_names(prompt, versions, canaries))[:12]
+    events = AuditEvent.objects.about(_audit_names(prompt, versions, canaries), most=12)
     context = {
         "prompt": prompt,
         "live": prompt.live_version,
