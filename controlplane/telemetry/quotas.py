@@ -81,7 +81,9 @@ def quota_states(now: datetime) -> dict[str, QuotaStanding]:
         .order_by("pool", "is_alone")
     )
     order = ("pool", "is_alone", "-in_flight", "-granted", "-reported_at", "worker")
-    busiest = {row.pool: row for row in fresh.order_by(*order).distinct("pool")}
+    # Sorted by what decides alone: whole rows of thousands of workers are too wide to sort.
+    chosen = fresh.order_by(*order).distinct("pool").values("pk")
+    busiest = {row.pool: row for row in QuotaState.objects.filter(pk__in=chosen)}
     # Between the two queries a pool may have come or gone.
     return {
         pool: _standing(busiest[pool], list(of_pool), now)
