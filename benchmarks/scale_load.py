@@ -1,4 +1,4 @@
-"""Fill the database of `console_scale`: what SQL alone cannot make is here, and keeps every digest, chain and signature."""
+"""Fill the database of `console_scale`: what SQL alone cannot make, and that digests, chain and signatures hold."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import orjson
 from django.db import connection
 from django.utils import timezone
 
-from benchmarks.scale_rows import DAYS, FLEET, LEDGER, PEOPLE, RECORD, TELEMETRY, VERSIONS_EACH, Sizes, load
+from benchmarks.scale_rows import Sizes, load
+from benchmarks.scale_tables import DAYS, FLEET, LEDGER, PEOPLE, RECORD, TELEMETRY, VERSIONS_EACH
 from controlplane.audit import operations as audit
 from controlplane.audit.models import event_hash
 from controlplane.corpora import tasks as corpora_tasks

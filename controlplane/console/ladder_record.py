@@ -201,4 +201,5 @@ class EpisodeRow:
 
 def episode_rows(slug: str, *, now: datetime) -> list[EpisodeRow]:
     """The newest episodes of the last days; as many queries however many."""
-    return [EpisodeRow(one) for one in episodes(slug, since=now - LOOKED_BACK, until=now, now=now)[:MOST_EPISODES]]
+    found = episodes(slug, since=now - LOOKED_BACK, until=now, now=now, most=MOST_EPISODES)
+    return [EpisodeRow(one) for one in found]

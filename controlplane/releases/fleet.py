@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from django.db.models import Case, Count, When
 
-from controlplane.releases.models import GONE_AFTER, Ack, Convergence, Release, Worker, WorkerQuerySet
+from controlplane.releases.models import GONE_AFTER, Ack, Convergence, Release, Worker, WorkerQuerySet, standing_to
 
 # A worker that has not been heard of for so long is history, not fleet.
 FORGOTTEN_AFTER: Final = timedelta(hours=24)
@@ -199,9 +199,8 @@ def fleet_page(*, now: datetime, word: str = "") -> FleetPage:
 
 def _large(heard: WorkerQuerySet, *, now: datetime, word: str) -> FleetPage:
     current = Release.objects.defer("document").first()
-    groups = (
-        Worker.objects.expected(now).standing(current, now=now).order_by("region").values_list("region", "standing")
-    )
+    expected = Worker.objects.expected(now).annotate(standing=standing_to(current, now=now))
+    groups = expected.order_by("region").values_list("region", "standing")
     regions: dict[str, Counter[Convergence]] = {}
     for region, name, count in groups.annotate(count=Count("pk")):
         regions.setdefault(region, Counter())[Convergence(name)] += count
@@ -209,7 +208,7 @@ def _large(heard: WorkerQuerySet, *, now: datetime, word: str) -> FleetPage:
         listed = heard.filter(name__icontains=word)[:MOST_LISTED]
     else:
         severity = Case(*(When(standing=one.value, then=rank) for rank, one in enumerate(_WORST_FIRST)))
-        lagging = Worker.objects.expected(now).standing(current, now=now).filter(standing__in=_WORST_FIRST)
+        lagging = expected.filter(standing__in=_WORST_FIRST)
         listed = lagging.order_by(severity, "name")[:MOST_LISTED]
     return FleetPage(
         Fleet(current, _standings(listed, current, now=now), now),

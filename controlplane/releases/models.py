@@ -97,6 +97,18 @@ class Convergence(StrEnum):
     STOPPED = "stopped"
 
 
+def standing_to(current: Release | None, *, now: datetime) -> Case:
+    """What `Worker.convergence` says of a worker's row, as an expression."""
+    digest = current.digest if current else ""
+    return Case(
+        When(status="stopped", then=Value(Convergence.STOPPED.value)),
+        When(last_seen_at__lte=now - SILENT_AFTER, then=Value(Convergence.SILENT.value)),
+        When(Q(digest=digest) if current else Q(pk=F("pk")), then=Value(Convergence.IN_SYNC.value)),
+        When(refused_digest=digest, then=Value(Convergence.REFUSED.value)),
+        default=Value(Convergence.BEHIND.value),
+    )
+
+
 class WorkerQuerySet(models.QuerySet["Worker"]):
     def gateways(self) -> "WorkerQuerySet":
         """The processes that serve traffic; agents only carry releases to them."""
@@ -106,22 +118,9 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
         """Gateways that count towards convergence: not stopped on purpose, and heard of lately."""
         return self.gateways().exclude(status="stopped").filter(last_seen_at__gt=now - GONE_AFTER)
 
-    def standing(self, current: Release | None, *, now: datetime) -> "WorkerQuerySet":
-        """Each with the column `standing`: what `Worker.convergence` says of its row, beside `current`."""
-        digest = current.digest if current else ""
-        return self.annotate(
-            standing=Case(
-                When(status="stopped", then=Value(Convergence.STOPPED.value)),
-                When(last_seen_at__lte=now - SILENT_AFTER, then=Value(Convergence.SILENT.value)),
-                When(Q(digest=digest) if current else Q(pk=F("pk")), then=Value(Convergence.IN_SYNC.value)),
-                When(refused_digest=digest, then=Value(Convergence.REFUSED.value)),
-                default=Value(Convergence.BEHIND.value),
-            )
-        )
-
     def counts(self, current: Release | None, *, now: datetime) -> dict[Convergence, int]:
         """How many of the expected stand how to `current`; one query, which gives a few rows however many there are."""
-        groups = self.expected(now).standing(current, now=now).order_by().values_list("standing")
+        groups = self.expected(now).annotate(standing=standing_to(current, now=now)).order_by().values_list("standing")
         return {Convergence(name): count for name, count in groups.annotate(count=Count("pk"))}
 
 

@@ -48,10 +48,11 @@ SETTLED_PER_RUN: Final = 50
 def propagation(revisions: Iterable[int]) -> dict[int, Propagation]:
     """Per revision; two queries. ACKs are read of those alone that are not settled yet."""
     wanted = set(revisions)
-    kept = Reach.objects.filter(release__in=wanted).values_list(
-        "release_id", "acked", "refused", "reached", "p50_ms", "p99_ms", "last_ms"
-    )
-    found = {revision: Propagation(*figures) for revision, *figures in kept}
+    kept = Reach.objects.filter(release__in=wanted)
+    found = {
+        one.release_id: Propagation(one.acked, one.refused, one.reached, one.p50_ms, one.p99_ms, one.last_ms)
+        for one in kept
+    }
     found |= _reached(wanted - found.keys())
     return {revision: found.get(revision, Propagation()) for revision in wanted}
 

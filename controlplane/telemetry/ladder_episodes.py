@@ -108,13 +108,17 @@ class Episode:
         }
 
 
-def episodes(surface: str, *, since: datetime, until: datetime, now: datetime) -> list[Episode]:
+def episodes(
+    surface: str, *, since: datetime, until: datetime, now: datetime, most: int | None = None
+) -> list[Episode]:
     """The episodes of a surface that were on in [since, until), the newest first; at most seven queries.
 
-    Each is told whole, also what of it lies before `since`.
+    Each is told whole, also what of it lies before `since`. What requests came to is read of the newest `most` alone,
+    None: all, and only they are told.
     """
     steps = track(surface, since=since, until=now, now=now)
     found = [one for one in _grouped(steps) if one[0].at < until and _end(one, now) > since]
+    found = found if most is None else found[-most:]
     ranges: dict[str, Range] = {}
     for one in found:
         begun = one[0].at

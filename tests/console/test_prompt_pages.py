@@ -6,6 +6,7 @@ import pytest
 
 from controlplane.approvals import operations as approvals
 from controlplane.approvals.models import ChangeRequest
+from controlplane.console.views.prompts import PAGE_SIZE
 from controlplane.prompts import operations as prompts
 from controlplane.prompts.models import Prompt, PromptVersion
 from controlplane.rollouts import operations as rollouts
@@ -96,6 +97,27 @@ def test_list_takes_as_many_queries_for_many_prompts_as_for_few(prompt, signed_i
         run_canary(prompt=other)
 
     assert queries(lambda: browser.get("/prompts/")) == few
+
+
+def test_list_goes_on_after_a_page_and_finds_by_a_word(prompt, signed_in, queries):
+    """By name, a page after the other; each takes as many queries as the first, and a word narrows them."""
+    Prompt.objects.bulk_create(
+        Prompt(slug=f"bulk-{number:03d}", title=f"Bulk {number}", route="chat", created_by="owner", created_at=NOW)
+        for number in range(PAGE_SIZE + 10)
+    )
+    browser = signed_in(crew.owner)
+
+    first = browser.get("/prompts/")
+    second = browser.get(f"/prompts/{first.context['next_url']}")
+
+    slugs = [row["prompt"].slug for page in (first, second) for row in page.context["rows"]]
+    assert slugs == [f"bulk-{number:03d}" for number in range(PAGE_SIZE + 10)] + ["support-answer"]
+    assert second.context["next_url"] == ""
+    assert queries(lambda: browser.get(f"/prompts/{first.context['next_url']}")) == queries(
+        lambda: browser.get("/prompts/")
+    )
+    assert [row["prompt"].slug for row in browser.get("/prompts/?q=Bulk+17").context["rows"]] == ["bulk-017"]
+    assert "No prompt fits" in browser.get("/prompts/?q=nothing").content.decode()
 
 
 # --- one prompt ------------------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from django.utils import timezone
 from controlplane.accounts import operations as accounts
 from controlplane.audit.models import AuditEvent
 from controlplane.prompts.models import Prompt
-from controlplane.releases.models import Ack, Release
+from controlplane.releases.fleet import MOST_CELLS, MOST_LISTED
+from controlplane.releases.models import Ack, Release, Worker
 from controlplane.releases.operations import current_release, record_reports
 from controlplane.rollouts.models import Canary
 from controlplane.rollouts.operations import roll_back_canary
@@ -79,6 +80,72 @@ def test_fleet_figures_are_what_a_live_message_carries(prompt, signed_in):
     assert body["topic"] == "fleet"
     assert body["data"]["counts"]["in_sync"] == 1
     assert body["data"]["workers"][0]["state"] == "in-sync"
+
+
+def crowd(count, *, region="eu-west", digest=None, first=0, refuses=False):
+    """So many gateways of one region that are heard of, each on the current release unless told."""
+    current = current_release()
+    Worker.objects.bulk_create(
+        Worker(
+            name=f"{region}-{number}/gateway-0",
+            kind="gateway",
+            host=f"{region}-{number}",
+            region=region,
+            pid=1,
+            boot="b1",
+            status="serving",
+            revision=current.revision,
+            digest=digest or current.digest,
+            refused_revision=current.revision if refuses else None,
+            refused_digest=current.digest if refuses else "",
+            refused_reason="unknown key" if refuses else "",
+            started_at=NOW,
+            last_seen_at=timezone.now() + STILL_HEARD,
+        )
+        for number in range(first, first + count)
+    )
+
+
+def test_large_fleet_is_counted_by_region_and_who_is_not_in_sync_is_listed(prompt, signed_in):
+    """Worst first; who is in sync is no cell, and is found by name."""
+    crowd(MOST_CELLS)
+    crowd(3, region="us-east", digest="e" * 64)
+    crowd(2, region="us-east", digest="e" * 64, first=3, refuses=True)
+
+    browser = signed_in(crew.owner)
+    page = browser.get("/releases/")
+
+    shown = page.context["shown"]
+    assert [(one.name, one.expected, one.in_sync, one.behind, one.refused) for one in shown.regions] == [
+        ("eu-west", MOST_CELLS, MOST_CELLS, 0, 0),
+        ("us-east", 5, 0, 3, 2),
+    ]
+    assert [worker["state"] for worker in page.context["gateways"]] == ["refused"] * 2 + ["behind"] * 3
+    assert page.context["counts"]["expected"] == MOST_CELLS + 5
+    found = browser.get("/releases/?worker=eu-west-17").context["gateways"]
+    assert [worker["name"] for worker in found] == ["eu-west-17/gateway-0", "eu-west-170/gateway-0"] + [
+        f"eu-west-{number}/gateway-0" for number in range(171, 180)
+    ]
+
+
+def test_large_fleet_takes_as_many_queries_and_cells_however_large_it_is(prompt, signed_in, queries):
+    """Neither the page nor its figures grow with the fleet once it has no cell for everybody."""
+    crowd(MOST_CELLS + 1)
+    crowd(1, region="us-east", digest="e" * 64)
+    browser = signed_in(crew.owner)
+    browser.get("/releases/")
+    few = queries(lambda: browser.get("/releases/")), queries(lambda: browser.get("/releases/fleet.json"))
+    crowd(100, first=MOST_CELLS + 1)
+    crowd(MOST_LISTED + 20, region="us-east", digest="e" * 64, first=1)
+
+    many = queries(lambda: browser.get("/releases/")), queries(lambda: browser.get("/releases/fleet.json"))
+
+    assert many == few
+    page = browser.get("/releases/")
+    assert len(page.context["gateways"]) == MOST_LISTED
+    assert "21 more are not in sync" in page.content.decode()
+    body = browser.get("/releases/fleet.json").json()["data"]
+    assert (len(body["workers"]), body["counts"]["behind"]) == (MOST_LISTED, MOST_LISTED + 21)
 
 
 def test_release_page_shows_what_it_carries_and_how_it_was_signed(prompt, signed_in):
