@@ -122,6 +122,8 @@ def test_large_fleet_is_counted_by_region_and_who_is_not_in_sync_is_listed(promp
     ]
     assert [worker["state"] for worker in page.context["gateways"]] == ["refused"] * 2 + ["behind"] * 3
     assert page.context["counts"]["expected"] == MOST_CELLS + 5
+    assert "<strong>2 workers</strong> refused" in page.content.decode()
+    assert "unknown key (2)" in page.content.decode()
     found = browser.get("/releases/?worker=eu-west-17").context["gateways"]
     assert [worker["name"] for worker in found] == ["eu-west-17/gateway-0", "eu-west-170/gateway-0"] + [
         f"eu-west-{number}/gateway-0" for number in range(171, 180)

@@ -1,5 +1,6 @@
 """The releases and fleet pages: what is served where, what any release carries, and the way back to it."""
 
+from collections import Counter
 from datetime import datetime
 from typing import Any
 
@@ -28,8 +29,8 @@ from controlplane.releases.sections import all_sections
 ROLL_BACK = "releases.roll_back_release"
 PAGE_SIZE = 25
 MAX_ACKS = 100
-# Who refused is named at the top of the page, as far as there is room; all of them stand below.
-MAX_REFUSALS = 5
+# Of a large fleet, why its workers refused stands at the top of the page, and who below.
+MAX_REASONS = 3
 MAX_WORD_CHARACTERS = 100
 # A document of more is for a file, not for a page.
 MAX_SHOWN_BYTES = 200_000
@@ -58,7 +59,8 @@ def release_list(request: HttpRequest) -> HttpResponse:
         "word": word,
         "gateways": [_cell(one.to_json()) for one in workers if shown.is_large or one.worker.kind == "gateway"],
         "agents": [_cell(one.to_json()) for one in workers if not shown.is_large and one.worker.kind != "gateway"],
-        "refused": [one for one in workers if one.reason][:MAX_REFUSALS],
+        "refused": [] if shown.is_large else [one for one in workers if one.reason],
+        "reasons": Counter(one.reason for one in workers if one.reason).most_common(MAX_REASONS),
         "rows": [{"release": release, "reached": each[release.revision]} for release in releases],
         "page": page,
         "may_roll_back": may(operator, ROLL_BACK),
