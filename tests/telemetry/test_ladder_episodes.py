@@ -172,6 +172,16 @@ def test_episode_says_whom_it_touched_and_what_it_cost():
     assert one.to_json()["touched"] == {"1": {"free": 6}, "2": {"standard": 4, "free": 5}}
 
 
+def test_only_so_many_episodes_are_told_as_are_asked_for():
+    """The newest, each with what its requests came to; of the others nothing is read."""
+    climbs(*((NOON + number * HOUR + off * MINUTE, 1 - off) for number in range(4) for off in (0, 1)))
+
+    told = episodes(SURFACE, since=NOON - HOUR, until=LATER, now=LATER, most=2)
+
+    assert told == found()[:2]
+    assert [one.since for one in told] == [NOON + 3 * HOUR, NOON + 2 * HOUR]
+
+
 def test_queries_do_not_grow_with_what_happened():
     """Seven, for one episode as for many."""
     climbs((NOON, 1), (NOON + MINUTE, 0))

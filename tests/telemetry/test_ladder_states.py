@@ -11,7 +11,7 @@ from controlplane.releases.models import GONE_AFTER
 from controlplane.releases.operations import record_reports
 from controlplane.telemetry.ladder_states import KEEP_LOG, audit_orders, forget_ladders
 from controlplane.telemetry.models import LadderMove, LadderOrder, LadderState
-from controlplane.telemetry.surfaces import confirmation, ladder_standings
+from controlplane.telemetry.surfaces import confirmation, highest_rungs, ladder_standings
 from tests.telemetry.ladder_history import HOUR, MINUTE, SURFACE, climbs, engaged, moved, ordered, take
 from tests.worker_reports import NOON, ladder_state, report
 
@@ -41,7 +41,18 @@ def test_standing_adds_up_what_workers_say():
         "workers": 2,
         "alone": 1,
     }
-    assert ladder_standings(NOON + MINUTE) == {}
+    assert highest_rungs(NOON + SECOND) == {SURFACE: 3}
+    assert ladder_standings(NOON + MINUTE) == highest_rungs(NOON + MINUTE) == {}
+
+
+def test_workers_that_say_the_same_count_each():
+    """Thousands of them are read as one row of what they say, and are as many as they are."""
+    told = ladder_state(level=2, engaged={"free": 2}, ids=["web-chat-7"], reserved={"vip": 3})
+    take(*(report(ladders=(told | {"generation": number},), worker=f"w{number}") for number in range(5)))
+
+    found = ladder_standings(NOON + SECOND)[SURFACE]
+
+    assert (found.workers, found.ids, found.reserved, found.generation) == (5, {"web-chat-7": 5}, {"vip": 15}, 4)
 
 
 def test_only_what_stands_differently_is_news():

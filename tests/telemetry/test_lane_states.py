@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from controlplane.releases.models import GONE_AFTER, SILENT_AFTER
 from controlplane.telemetry.feed import lanes_message
-from controlplane.telemetry.lanes import lane_states
+from controlplane.telemetry.lanes import lane_states, lane_workers, open_now
 from controlplane.telemetry.models import LaneState
 from controlplane.telemetry.operations import compact_rollups, record_lane_states
 from tests.worker_reports import NOON, lane_state, report, rollup
@@ -42,6 +42,19 @@ def test_newest_report_of_a_worker_says_how_it_holds_its_lanes():
     assert len(said()) == 2
     assert record_lane_states([report(worker="w", seq=3, started_at=NOON, status="stopped")], now=NOON) == {"a", "c"}
     assert said() == []
+
+
+def test_lanes_that_are_shut_and_who_holds_them_back_are_found_first():
+    """A lane is shut once any worker's breaker is; of its workers, those that hold anything back come first."""
+    states = {"w1": "closed", "w2": "closed", "w3": "half_open", "w4": "open"}
+    record_lane_states(
+        [report(lanes=(lane_state("a", state), lane_state("b")), worker=name) for name, state in states.items()],
+        now=NOON,
+    )
+
+    assert open_now(NOON) == ["a"]
+    assert [one.worker for one in lane_workers("a", now=NOON, most=3)] == ["w3", "w4", "w1"]
+    assert open_now(NOON + SILENT_AFTER + SECOND) == []
 
 
 def test_breaker_that_opened_anew_stands_differently_and_one_that_counts_down_does_not():
