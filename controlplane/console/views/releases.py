@@ -145,23 +145,27 @@ def release_undo(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
     operator = actor_of(request)
     require(operator, ROLL_BACK)
-    recent = list(Release.objects.all()[: LOOKED_BACK + 1])
+    current = operations.current_release()
+    # One after the other, and no further than one that undoes something: each document may have megabytes.
+    earlier = list(Release.objects.values_list("revision", flat=True)[1 : LOOKED_BACK + 1])
     restorable = [section.name for section in all_sections() if section.restore is not None]
 
     def carried(release: Release) -> dict[str, Any]:
         return {name: release.content["sections"].get(name) for name in restorable}
 
     # What cannot come back (an ended canary, say) is no way to undo anything, so it is tried out, once per state.
-    in_vain = [carried(release) for release in recent[:1]]
-    for release in recent[1:]:
+    in_vain = [] if current is None else [carried(current)]
+    for revision in earlier:
+        release = Release.objects.get(revision=revision)
         state = carried(release)
         if state in in_vain:
             continue
-        found = _roll_back(operator, release, recent[0], now=now)
+        assert current is not None  # noqa: S101 - for the type checker: there is one above an earlier one
+        found = _roll_back(operator, release, current, now=now)
         if found is not None and not found["refusal"]:
             return redirect(f"{reverse('release', args=[release.revision])}#roll-back")
         in_vain.append(state)
-    messages.error(request, f"Nothing that the last {len(recent)} releases changed can be rolled back any more")
+    messages.error(request, f"Nothing that the last {len(earlier) + 1} releases changed can be rolled back any more")
     return redirect("releases")
 
 
