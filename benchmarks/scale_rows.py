@@ -118,6 +118,7 @@ def without_indexes(cursor: Any, table: str) -> Iterator[None]:
     for name, _ in indexes:
         cursor.execute(f"DROP INDEX {name}")
     yield
+    cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")  # foreign keys are looked at now: no table is altered before that
     cursor.execute("SET maintenance_work_mem = '1GB'")
     for name, definition in rules:
         cursor.execute(f'ALTER TABLE {table} ADD CONSTRAINT "{name}" {definition}')
