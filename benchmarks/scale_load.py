@@ -26,7 +26,9 @@ from controlplane.releases.models import Release
 from controlplane.releases.operations import cut_release
 from controlplane.releases.propagation import settle
 from controlplane.releases.signing import signing_key
-from controlplane.telemetry import tasks as telemetry_tasks
+from controlplane.telemetry import operations
+from controlplane.telemetry.shadow_minutes import compact_shadows
+from controlplane.telemetry.surface_minutes import compact_surfaces
 from controlplane.verdicts import tasks as verdict_tasks
 from dataplane.release import SIGNED_PREFIX, key_id_of
 
@@ -52,7 +54,10 @@ def fill(sizes: Sizes) -> None:
     """Put all of it in; the demo with something on every page is there already."""
     now = timezone.now()
     freshen()  # else the tasks forget what is copied
-    telemetry_tasks.compact_rollups()
+    closed = now + timedelta(minutes=2)  # so that the minute under way is folded too
+    operations.compact_rollups(now=closed)
+    compact_shadows(now=closed)
+    compact_surfaces(now=closed)
     verdict_tasks.watch()
     corpora_tasks.sample()
     with connection.cursor() as cursor:
