@@ -3,7 +3,7 @@
 # ruff: noqa: S608 - every statement is made of this module's own text
 from __future__ import annotations
 
-from benchmarks.scale_rows import Copies
+from benchmarks.console_scale.rows import Copies
 
 DAYS = 90
 # What is reported of minutes is kept for 35 days: what is older had been deleted.

@@ -3,7 +3,7 @@
     python -m benchmarks.console_scale [--scale full] [--beside small] [--rounds 10] [--keep DIR] [--only TEXT]
 
 A real PostgreSQL of its own is migrated and gets the demo, with something on every page; each of its rows is then
-copied many times over, spread over 90 days (`scale_rows`): at full scale 10,000,000 usage rows, 1,000,000 streams,
+copied many times over, spread over 90 days (`rows.py`): at full scale 10,000,000 usage rows, 1,000,000 streams,
 100,000 prompt versions of 2,000 prompts, 500,000 events of audit, 1,000 hosts with 4,000 processes, each of which has
 acknowledged 1,000 releases. `small` is a hundredth of that, `medium` a tenth.
 
@@ -92,8 +92,8 @@ def measure(target: Path, *, rounds: int, only: str) -> None:
     """Ask for everything and write what it cost."""
     from django.db import transaction
 
-    from benchmarks.scale_load import freshen
-    from benchmarks.scale_pages import addresses, background
+    from benchmarks.console_scale.load import freshen
+    from benchmarks.console_scale.pages import addresses, background
     from controlplane.api import limits
 
     limits.CALLS = limits.STRANGERS = 10**9  # thousands of requests from one address
@@ -276,8 +276,8 @@ def main() -> None:
 
         django.setup()
         if arguments.fill:
-            from benchmarks.scale_load import fill
-            from benchmarks.scale_rows import Sizes
+            from benchmarks.console_scale.load import fill
+            from benchmarks.console_scale.rows import Sizes
 
             fill(Sizes.at(SCALES[arguments.fill]))
         else:

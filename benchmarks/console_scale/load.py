@@ -14,8 +14,8 @@ import orjson
 from django.db import connection
 from django.utils import timezone
 
-from benchmarks.scale_rows import Sizes, load
-from benchmarks.scale_tables import DAYS, FLEET, LEDGER, PEOPLE, RECORD, TELEMETRY, VERSIONS_EACH
+from benchmarks.console_scale.rows import Sizes, load
+from benchmarks.console_scale.tables import DAYS, FLEET, LEDGER, PEOPLE, RECORD, TELEMETRY, VERSIONS_EACH
 from controlplane.audit import operations as audit
 from controlplane.audit.models import event_hash
 from controlplane.corpora import tasks as corpora_tasks

@@ -1,0 +1,1 @@
+"""The console at scale: see `__main__`."""
