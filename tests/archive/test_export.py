@@ -7,7 +7,9 @@ from threading import Barrier, Thread
 
 import pytest
 from django.conf import settings as configured
+from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
+from django.utils import timezone
 
 from controlplane.alerts.models import Alert
 from controlplane.archive import operations
@@ -276,3 +278,14 @@ def test_second_place_that_is_away_stops_the_segment(places, caplog):
     assert not AuditSegment.objects.exists()
     assert export_due(now=later(1)) == 1
     assert Path(places / "second" / "anchors" / "0000000001.json").read_bytes() == newest_anchor()
+
+
+def test_demo_is_exported_as_soon_as_it_is_there(settings, django_capture_on_commit_callbacks):
+    """Its events are days old, and nobody is late who has not begun."""
+    settings.DEMO = True
+
+    with django_capture_on_commit_callbacks(execute=True):
+        call_command("seed_demo", verbosity=0)
+
+    found = standing(now=timezone.now())
+    assert (found.newest is not None, found.behind_since) == (True, None)
