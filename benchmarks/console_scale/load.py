@@ -15,7 +15,7 @@ from django.db import connection
 from django.utils import timezone
 
 from benchmarks.console_scale.rows import Sizes, load
-from benchmarks.console_scale.tables import DAYS, FLEET, LEDGER, PEOPLE, RECORD, TELEMETRY, VERSIONS_EACH
+from benchmarks.console_scale.tables import DAYS, FLEET, LEDGER, MINUTE_DAYS, PEOPLE, RECORD, TELEMETRY, VERSIONS_EACH
 from controlplane.audit import operations as audit
 from controlplane.audit.models import event_hash
 from controlplane.corpora import tasks as corpora_tasks
@@ -27,6 +27,7 @@ from controlplane.releases.operations import cut_release
 from controlplane.releases.propagation import settle
 from controlplane.releases.signing import signing_key
 from controlplane.telemetry import operations
+from controlplane.telemetry.outcome_spans import rebuild_outcomes
 from controlplane.telemetry.shadow_minutes import compact_shadows
 from controlplane.telemetry.surface_minutes import compact_surfaces
 from controlplane.verdicts import tasks as verdict_tasks
@@ -71,7 +72,13 @@ def fill(sizes: Sizes) -> None:
         load(cursor, LEDGER, sizes=sizes)
         load(cursor, TELEMETRY, sizes=sizes)
         _timed("usage days", lambda: _days(now))
+        _timed("outcomes", lambda: _outcomes(now))
         _timed("analyze", lambda: cursor.execute("VACUUM ANALYZE"))
+
+
+def _outcomes(now: datetime) -> None:
+    for age in range(MINUTE_DAYS + 1):
+        rebuild_outcomes((now - timedelta(days=age)).date())
 
 
 def freshen() -> None:

@@ -22,11 +22,13 @@ from controlplane.telemetry.models import (
     LaneRollup,
     LaneState,
     MinuteRollup,
+    OutcomeRollup,
     QuotaState,
     Rollup,
     Source,
     WorkerEvent,
 )
+from controlplane.telemetry.outcome_spans import fold_outcomes
 from controlplane.telemetry.reported import MAX_CLOCK_AHEAD, intake, row_key, take_rows
 from controlplane.telemetry.tally import Tally
 
@@ -441,6 +443,7 @@ def _fold(minute: datetime) -> None:
         ids.append(pk)
         seqs.append(seq)
     _write(minute, tallies, sealed=False)
+    fold_outcomes(minute)
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {Rollup._meta.db_table} r SET folded = true"  # noqa: S608 - as above
@@ -481,6 +484,7 @@ def _seal(minute: datetime, *, now: datetime) -> bool:
     for model in (MinuteRollup, LaneRollup):
         model._default_manager.filter(bucket_at=minute, sealed=False).delete()
     _write(minute, _by_series(rest), sealed=False)
+    fold_outcomes(minute)
     Rollup.objects.filter(pk__in=[row.pk for row in final]).delete()
     for row in final:
         source = sources[row.worker, row.boot]
@@ -547,6 +551,7 @@ def _delete_old(now: datetime) -> int:
     targets: Sequence[tuple[type[Model], str]] = (
         (MinuteRollup, "bucket_at"),
         (LaneRollup, "bucket_at"),
+        (OutcomeRollup, "bucket_at"),
         (WorkerEvent, "at"),
     )
     for model, column in targets:

@@ -1,15 +1,18 @@
-"""What became of checks of answers: over time, and per prompt version and lane. Counted in the database."""
+"""What became of checks of answers: over time, and per prompt version and lane. Counted in the database, from the spans
+of `outcome_spans`, from minutes at the edges, and from 10 s rows where nothing is folded yet.
+"""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from django.db import connection
 
-from controlplane.telemetry.models import MINUTE, MinuteRollup, Rollup
-from controlplane.telemetry.traffic import step_for, unfolded_since
+from controlplane.telemetry.models import MINUTE, MinuteRollup, OutcomeRollup, Rollup
+from controlplane.telemetry.outcome_spans import SPANS, Tile, span_start, tiles
+from controlplane.telemetry.traffic import step_for
 
 REPAIR: Final = "repair"
 VALIDATOR: Final = "validator"
@@ -58,29 +61,42 @@ class Outputs:
         return total
 
 
-# Added up by whole keys first, and taken apart where few are left; then each row twice, once for its moment and once
-# for its place. A key that does not have four parts is none of ours.
-_COUNTED: Final = f"""
-WITH rows AS (
-    SELECT bucket_at, prompt, version, lane, outputs FROM {MinuteRollup._meta.db_table}
-    WHERE bucket_at >= %(since)s AND bucket_at < %(folded)s AND NOT (outputs = '{{}}'::jsonb)
-    UNION ALL
-    SELECT bucket_at, prompt, version, lane, outputs FROM {Rollup._meta.db_table}
-    WHERE bucket_at >= %(fresh)s AND bucket_at < %(until)s AND NOT (outputs = '{{}}'::jsonb)
-), placed AS (
-    SELECT date_bin(%(step)s, bucket_at, 'epoch') AS at, prompt, version, lane, outputs FROM rows
-    WHERE (%(prompt)s = '' OR prompt = %(prompt)s) AND (%(lane)s = '' OR lane = %(lane)s)
-), counted AS (
-    SELECT p.at, p.prompt, p.version, p.lane, k.key, sum(k.value::bigint) AS number
-    FROM placed p, jsonb_each_text(p.outputs) AS k(key, value)
-    WHERE starts_with(k.key, %(system)s) GROUP BY p.at, p.prompt, p.version, p.lane, k.key
+# Added up by whole keys first, and taken apart where few are left. A key that does not have its parts is none of ours.
+_OF: Final = """bucket_at >= %(since{place})s AND bucket_at < %(until{place})s
+    AND (%(prompt)s = '' OR prompt = %(prompt)s) AND (%(lane)s = '' OR lane = %(lane)s)"""
+_OF_SPAN: Final = f"""
+    SELECT bucket_at, prompt, version, lane, k.key, k.value::bigint AS number
+    FROM {OutcomeRollup._meta.db_table}, jsonb_each_text(outputs) AS k(key, value)
+    WHERE system = %(system)s AND span = %(span{{place}})s AND {_OF}"""  # noqa: S608 - names are constants of ours
+_OF_KEYS: Final = f"""
+    SELECT bucket_at, prompt, version, lane, substr(k.key, length(%(system)s) + 2), k.value::bigint AS number
+    FROM {{table}}, jsonb_each_text(outputs) AS k(key, value)
+    WHERE NOT (outputs = '{{{{}}}}'::jsonb) AND starts_with(k.key, %(system)s || ':') AND {_OF}"""  # noqa: S608 - as above
+_OF_MINUTES: Final = _OF_KEYS.replace("{table}", MinuteRollup._meta.db_table)
+_OF_BUCKETS: Final = _OF_KEYS.replace("{table}", Rollup._meta.db_table)
+# Where minutes end and 10 s rows begin is found in the same statement: what is folded meanwhile would count twice.
+_UNFOLDED: Final = f"""{_OF_BUCKETS}
+    AND bucket_at >= (SELECT coalesce(max(bucket_at) + '1 minute', '-infinity') FROM {MinuteRollup._meta.db_table})"""  # noqa: S608 - as above
+_COUNTED: Final = """
+WITH rows (bucket_at, prompt, version, lane, key, number) AS ({rows}), counted AS (
+    SELECT date_bin(%(step)s, bucket_at, 'epoch') AS at, prompt, version, lane, key, sum(number) AS number
+    FROM rows GROUP BY 1, prompt, version, lane, key
 ), parted AS (
     SELECT at, prompt, version, lane, string_to_array(key, ':') AS parts, number FROM counted
 )
-SELECT at, prompt, version, lane, parts[2], parts[3], parts[4], sum(number)::bigint
-FROM parted WHERE cardinality(parts) = 4
-GROUP BY GROUPING SETS ((at, parts[2], parts[3], parts[4]), (prompt, version, lane, parts[2], parts[3], parts[4]))
-"""  # noqa: S608 - every name in it is a constant of ours; the values are parameters
+"""
+# Each row twice, once for its moment and once for its place.
+_BY_MOMENT_AND_PLACE: Final = f"""{_COUNTED}
+SELECT at, prompt, version, lane, parts[1], parts[2], parts[3], sum(number)::bigint
+FROM parted WHERE cardinality(parts) = 3
+GROUP BY GROUPING SETS ((at, parts[1], parts[2], parts[3]), (prompt, version, lane, parts[1], parts[2], parts[3]))
+"""  # noqa: S608 - as above
+_TOGETHER: Final = """
+WITH rows (bucket_at, prompt, version, lane, key, number) AS ({rows}), counted AS (
+    SELECT string_to_array(key, ':') AS parts, sum(number)::bigint AS number FROM rows GROUP BY key
+)
+SELECT parts[1], parts[2], parts[3], number FROM counted WHERE cardinality(parts) = 3
+"""
 
 
 def read_outputs(
@@ -92,7 +108,7 @@ def read_outputs(
     lane: str = "",
     step: timedelta | None = None,
 ) -> Outputs:
-    """What a system counted in a range; at most two queries.
+    """What a system counted in a range; one query.
 
     Args:
         system: As keys name it: REPAIR, VALIDATOR or VALIDATOR_TIME.
@@ -102,17 +118,15 @@ def read_outputs(
     """
     step = step or step_for(since, until)
     seconds = int(step.total_seconds())
-    first = int(since.timestamp()) // seconds * seconds
-    start = datetime.fromtimestamp(first, UTC)
-    fresh = unfolded_since(start) if step >= MINUTE else start
+    start = span_start(since, step)
     points: dict[datetime, dict[Key, int]] = {}
     places: dict[Place, dict[Key, int]] = {}
-    asked = {"since": start, "folded": min(fresh, until), "fresh": fresh, "until": until, "step": step}
-    narrow = {"system": f"{system}:", "prompt": prompt, "lane": lane}
-    for at, *place, name, outcome, label, number in _rows(asked | narrow):
+    narrow = {"system": system, "prompt": prompt, "lane": lane, "step": step}
+    ranges = tiles(start, until, step=step) if step >= MINUTE else []
+    for at, *place, name, outcome, label, number in _rows(_BY_MOMENT_AND_PLACE, narrow, ranges, start, until):
         into = places.setdefault(Place(*place), {}) if at is None else points.setdefault(at, {})
         into[Key(name, outcome, label)] = number
-    starts = range(first, int(-(-until.timestamp() // 1)), seconds)
+    starts = range(int(start.timestamp()), int(-(-until.timestamp() // 1)), seconds)
     times = tuple(datetime.fromtimestamp(at, UTC) for at in starts)
     return Outputs(
         since=start,
@@ -124,7 +138,25 @@ def read_outputs(
     )
 
 
-def _rows(parameters: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+def read_total(system: str, *, since: datetime, until: datetime, prompt: str = "", lane: str = "") -> Counter[Key]:
+    """`read_outputs(...).total`, for whom it is enough: from the longest spans that fit; one query."""
+    step = step_for(since, until)
+    start = span_start(since, step)
+    narrow = {"system": system, "prompt": prompt, "lane": lane}
+    ranges = tiles(start, until, step=SPANS[-1]) if step >= MINUTE else []
+    return Counter({Key(*key): number for *key, number in _rows(_TOGETHER, narrow, ranges, start, until)})
+
+
+def _rows(
+    statement: str, parameters: Mapping[str, Any], ranges: Sequence[Tile], start: datetime, until: datetime
+) -> list[tuple[Any, ...]]:
+    """What a statement says of the ranges, and of what is not folded; with no ranges, of 10 s rows alone."""
+    asked = {**parameters, "sincefresh": start, "untilfresh": until}
+    parts = []
+    for place, (span, begins, ends) in enumerate(ranges):
+        parts.append((_OF_MINUTES if span == MINUTE else _OF_SPAN).format(place=place))
+        asked |= {f"span{place}": span, f"since{place}": begins, f"until{place}": ends}
+    parts.append((_UNFOLDED if ranges else _OF_BUCKETS).format(place="fresh"))
     with connection.cursor() as cursor:
-        cursor.execute(_COUNTED, parameters)
-        yield from cursor.fetchall()
+        cursor.execute(statement.format(rows=" UNION ALL ".join(parts)), asked)
+        return cursor.fetchall()

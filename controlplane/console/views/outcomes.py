@@ -1,5 +1,6 @@
 """What the pages of checks of answers are asked for: how far back, to which prompt, of which lane."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,7 +15,7 @@ from controlplane.console.forms.repairs import DEFAULT_ANSWER_HOURS, AnswersForm
 from controlplane.console.forms.usage import HOURS
 from controlplane.prompts.access import visible_prompts
 from controlplane.routing.access import InForce, access_routing
-from controlplane.telemetry.outputs import Outputs, read_outputs
+from controlplane.telemetry.outputs import Key, Outputs, read_outputs, read_total
 
 PERIODS: Final = {
     1: "in the last hour",
@@ -48,15 +49,21 @@ class Asked:
         where = f" of lane {self.kept['lane']}" if "lane" in self.kept else ""
         return f"{PERIODS[self.hours]}{whose}{where}"
 
-    def read(self, now: datetime, *, system: str = "") -> Outputs:
-        """What was counted. `system`: another one than the page's own."""
-        return read_outputs(
-            system or self.system,
-            since=now - timedelta(hours=self.hours),
-            until=now,
-            prompt=self.kept.get("prompt", ""),
-            lane=self.kept.get("lane", ""),
-        )
+    def read(self, now: datetime) -> Outputs:
+        """What was counted."""
+        return read_outputs(self.system, **self._of(now))
+
+    def total(self, now: datetime, *, system: str) -> Counter[Key]:
+        """What another system counted of the same, all of it together."""
+        return read_total(system, **self._of(now))
+
+    def _of(self, now: datetime) -> dict[str, Any]:
+        return {
+            "since": now - timedelta(hours=self.hours),
+            "until": now,
+            "prompt": self.kept.get("prompt", ""),
+            "lane": self.kept.get("lane", ""),
+        }
 
     def url(self, **changes: Any) -> str:
         return f"?{urlencode({**self.kept, **changes})}"

@@ -67,7 +67,7 @@ def validators_page(request: HttpRequest) -> HttpResponse:
         "policies": policies_in_words(
             table,
             trials_in_force(asked.in_force.row.document),
-            rule_times(asked.read(now, system=VALIDATOR_TIME).total) if table.validators else {},
+            rule_times(asked.total(now, system=VALIDATOR_TIME)) if table.validators else {},
             last_measured() if table.validators else {},
         ),
         "period": asked.period,

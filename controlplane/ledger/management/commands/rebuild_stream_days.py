@@ -2,7 +2,7 @@
 
 from datetime import date
 
-from controlplane.ledger.management.days import DaysCommand
+from controlplane.day_commands import DaysCommand
 from controlplane.ledger.streams import rebuild_stream_days
 
 

@@ -2,7 +2,7 @@
 
 from datetime import date
 
-from controlplane.ledger.management.days import DaysCommand
+from controlplane.day_commands import DaysCommand
 from controlplane.ledger.operations import rebuild_usage_days
 
 
