@@ -6,7 +6,7 @@ the minutes that are folded, however late one of them is folded again.
 """
 
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Final
+from typing import Any, Final
 
 from django.db import connection, transaction
 
@@ -63,7 +63,7 @@ def rebuild_outcomes(day: date) -> int:
     until = since + timedelta(days=1)
     with connection.cursor() as cursor:
         cursor.execute(f"LOCK TABLE {_TABLE} IN EXCLUSIVE MODE")
-    rows = OutcomeRollup.objects.filter(bucket_at__gte=since, bucket_at__lt=until)
+    rows = OutcomeRollup._default_manager.filter(bucket_at__gte=since, bucket_at__lt=until)
     rows.delete()
     for place in range(len(SPANS)):
         _fold(place, since, until)
@@ -97,7 +97,7 @@ def _tiled(since: datetime, until: datetime, spans: list[timedelta]) -> list[Til
 
 
 def _fold(place: int, since: datetime, until: datetime) -> None:
-    parameters = {"span": SPANS[place], "since": since, "until": until}
+    parameters: dict[str, Any] = {"span": SPANS[place], "since": since, "until": until}
     with connection.cursor() as cursor:
         if place:
             cursor.execute(_FROM_FINER, parameters | {"finer": SPANS[place - 1]})

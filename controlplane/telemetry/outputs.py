@@ -159,4 +159,5 @@ def _rows(
     parts.append((_UNFOLDED if ranges else _OF_BUCKETS).format(place="fresh"))
     with connection.cursor() as cursor:
         cursor.execute(statement.format(rows=" UNION ALL ".join(parts)), asked)
-        return cursor.fetchall()
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+    return found
