@@ -27,6 +27,14 @@ class ReportCounts(Protocol):
     def dropped_batches(self) -> int:
         """How many were dropped, because the spool was full."""
 
+    @property
+    def unguarded_rows(self) -> int:
+        """How many usage rows would have been lost with the process, had it died before they left."""
+
+    @property
+    def unread_rings(self) -> int:
+        """How many files of usage rows were set aside, because nobody could read them."""
+
 
 def report_families(counts: ReportCounts) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
     """Yield what is shown of reports."""
@@ -43,4 +51,14 @@ def report_families(counts: ReportCounts) -> Iterator[CounterMetricFamily | Gaug
     )
     yield CounterMetricFamily(
         "ballast_reports_dropped_batches", "Batches that are lost: the spool was full.", value=counts.dropped_batches
+    )
+    yield CounterMetricFamily(
+        "ballast_reports_unguarded_rows",
+        "Usage rows that waited in memory alone: no room in the file that outlives the process, or no file.",
+        value=counts.unguarded_rows,
+    )
+    yield CounterMetricFamily(
+        "ballast_reports_unread_rings",
+        "Files of usage rows that were set aside at the start: of another format or size.",
+        value=counts.unread_rings,
     )

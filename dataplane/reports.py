@@ -5,6 +5,9 @@ replayed in order; where the disk has no room either, up to HELD_BYTES of them a
 once: a batch names its worker, boot and sequence number, and rollups are cumulative, so a consumer loses nothing by
 seeing one twice.
 
+Usage rows, which nobody else can tell, also stand in a file until they are with Redis or in the spool, so that a killed
+process loses none of attempts that have ended: the next one of the same worker finds them there. See `stores.ring`.
+
 The stream is never trimmed from here, because that would lose batches that nobody has read: the consumer deletes what
 it has stored, and the length limit is what makes workers spool when it does not.
 """
@@ -17,6 +20,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
 import orjson
@@ -31,6 +35,7 @@ from dataplane.release import Release
 from dataplane.settings import ReportSettings
 from dataplane.shadow.counting import ShadowCounting
 from dataplane.stores.redis_client import make_redis
+from dataplane.stores.ring import Ring
 from dataplane.stores.spool import Spool
 
 STREAM: Final = "ballast:reports"
@@ -49,6 +54,8 @@ REPLAY_BYTES_PER_INTERVAL: Final = 8 * 1024 * 1024
 
 # Of batches that neither Redis nor the disk takes; minutes of a busy worker.
 HELD_BYTES: Final = 8 * 1024 * 1024
+
+RING_FILE: Final = "rows.ring"
 
 STOP_SECONDS: Final = 3.0
 
@@ -163,10 +170,13 @@ class ReportShipper:
         self._started_at = wall()
         self._sink: ReportSink = sink or _sink_for(settings)
         self._spool: Spool | None = None
+        self._ring: Ring | None = None
+        # Up to where its rows are in batches.
+        self._drained = 0
         self._held = Holding(max_bytes=HELD_BYTES)
         self._sequence = 0
         self._acks: list[dict[str, Any]] = []
-        self._usage: list[Mapping[str, Any]] = []
+        self._usage: list[orjson.Fragment] = []
         self._streams: list[Mapping[str, Any]] = []
         self._deliveries: list[Mapping[str, Any]] = []
         self._samples: list[Mapping[str, Any]] = []
@@ -177,6 +187,8 @@ class ReportShipper:
         self._delayed = False
         self._replayed = 0
         self.dropped_batches = 0
+        self.unguarded_rows = 0
+        self.unread_rings = 0
 
     @property
     def spooled_bytes(self) -> int:
@@ -201,8 +213,13 @@ class ReportShipper:
         self._ack_waiting.set()
 
     def add_usage(self, row: Mapping[str, Any]) -> None:
-        """Hand over the usage row of one attempt, in the shape of the reports contract. Costs one list append."""
-        self._usage.append(row)
+        """Hand over the usage row of one attempt, in the shape of the reports contract. It outlives this process from
+        here on, unless the ring is full. Costs its JSON, which is what is shipped, and a copy of that, no system call.
+        """
+        line = orjson.dumps(row)
+        if self._ring is None or not self._ring.write(line):
+            self.unguarded_rows += 1
+        self._usage.append(orjson.Fragment(line))
 
     def add_stream(self, row: Mapping[str, Any]) -> None:
         """Hand over the row of a stream that has ended: see `stream_rows.with_delivery`. A transcript that is too long
@@ -234,7 +251,7 @@ class ReportShipper:
         self._ack_waiting.set()
 
     async def start(self) -> None:
-        """Open the spool and begin to ship.
+        """Open the spool, take over the usage rows that a killed predecessor left, and begin to ship.
 
         Raises:
             SpoolBusy: another process reports under the same worker id.
@@ -242,6 +259,8 @@ class ReportShipper:
         """
         directory = self._settings.spool_dir / self.worker.replace("/", "_")
         self._spool = Spool(directory, max_bytes=self._settings.spool_max_bytes)
+        if self._kind != "agent":  # which asks no provider anything
+            self._open_ring(directory / RING_FILE)
         self._tasks = [
             asyncio.create_task(self._ship_acks(), name="ship-acks"),
             asyncio.create_task(self._ship_regularly(), name="ship-reports"),
@@ -266,23 +285,34 @@ class ReportShipper:
                 log.error(
                     "%d batches of %s are lost: the spool cannot be written", len(self._held.batches), self.worker
                 )
+            if self._ring is not None:
+                self._ring.close()
+                self._ring = None
             self._spool.close()
             self._spool = None
         await self._sink.close()
 
     async def flush(self) -> None:
-        """Ship, or spool, everything that is known now. The regular tick does only this."""
+        """Ship, or spool, everything that is known now. The regular tick does only this.
+
+        One at a time: what another one has drained and not handed over yet would be forgotten with this one's.
+        """
         await self._flush_acks()
         progress = await self._replay()
         # Drained only now, and handed over or kept without fail: a cancelled flush loses nothing.
         now = self._wall()
         data = self._data_batches(now)
-        if progress == "done":
-            delivered = await (self._deliver(data) if data else self._try_send([self._batch(now)]))
-        else:
-            self._keep(data)
-            # A heartbeat overtakes what is spooled, and is never spooled itself: an old one is worth nothing.
-            delivered = progress == "more" and await self._try_send([self._batch(now)])
+        try:
+            if progress == "done":
+                delivered = await (self._deliver(data) if data else self._try_send([self._batch(now)]))
+            else:
+                self._keep(data)
+                # A heartbeat overtakes what is spooled, and is never spooled itself: an old one is worth nothing.
+                delivered = progress == "more" and await self._try_send([self._batch(now)])
+        finally:
+            # What is held in memory would be lost with the process.
+            if self._ring is not None and not self._held.batches:
+                self._ring.forget(self._drained)
         if delivered and self._delayed and not self._held.batches and self._opened_spool().is_empty:
             self._delayed = False
             # Not sooner: an event about what was lost would be lost with its own batch.
@@ -290,6 +320,22 @@ class ReportShipper:
             log.warning("reports of %s are delivered again, %d batches replayed", self.worker, self._replayed)
             self.add_event(ReportsCaughtUp(at=now, batches=self._replayed))
             self._replayed = 0
+
+    def _open_ring(self, path: Path) -> None:
+        """Open the ring, and hand over what is in it as if it came now: it stays there until it has left. Serving does
+        not depend on it.
+        """
+        try:
+            self._ring = Ring(path, size_bytes=self._settings.ring_bytes)
+        except OSError as exc:
+            log.error("usage rows of %s would be lost with its process, %s cannot be used: %s", self.worker, path, exc)
+            return
+        if self._ring.set_aside is not None:
+            self.unread_rings += 1
+            log.error("usage rows may be in %s, which %s cannot read", self._ring.set_aside, self.worker)
+        if left := self._ring.rows():
+            log.warning("%d usage rows of %s outlived the process that made them", len(left), self.worker)
+            self._usage[:0] = map(orjson.Fragment, left)
 
     async def _ship_regularly(self) -> None:
         loop = asyncio.get_running_loop()
@@ -394,6 +440,8 @@ class ReportShipper:
     def _data_batches(self, now: float) -> list[bytes]:
         rollups = [] if self._aggregation is None else self._aggregation.drain(now)
         usage, self._usage = self._usage, []
+        if self._ring is not None:
+            self._drained = self._ring.end
         events, self._events = self._events, []
         batches = []
         for start in range(0, max(len(rollups), len(usage), len(events)), MAX_ROWS_PER_BATCH):
@@ -462,7 +510,7 @@ class ReportShipper:
         *,
         acks: Sequence[Mapping[str, Any]] = (),
         rollups: Sequence[Mapping[str, Any]] = (),
-        usage: Sequence[Mapping[str, Any]] = (),
+        usage: Sequence[orjson.Fragment] = (),
         events: Sequence[Mapping[str, Any]] = (),
         streams: Sequence[Mapping[str, Any]] = (),
         deliveries: Sequence[Mapping[str, Any]] = (),

@@ -21,12 +21,13 @@ class ReportSettings:
 
     `redis_url` None means that reports only go to the spool. `stream_limit` is the length of the reports stream above
     which a worker spools instead of adding; `spool_max_bytes` bounds one worker's spool, the oldest batches are dropped
-    first.
+    first. `ring_bytes` is what usage rows may take that are not handed over yet and would outlive the process.
     """
 
     redis_url: str | None
     spool_dir: Path
     spool_max_bytes: int = 64 * 1024 * 1024
+    ring_bytes: int = 8 * 1024 * 1024
     stream_limit: int = 10_000
     interval_seconds: float = 1.0
 

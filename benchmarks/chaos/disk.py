@@ -13,7 +13,8 @@ from typing import Final
 
 import psutil
 
-SIZE_MEGABYTES: Final = 32
+# Each process of the data plane that asks providers has 8 of them from its start, for usage rows.
+SIZE_MEGABYTES: Final = 64
 _BLOCK: Final = bytes(64 * 1024)
 _LIMITED_BYTES: Final = 1
 

@@ -70,7 +70,7 @@ class Promise:
     `told`: by kind, the error codes that they may be told. `in_flight`: the kinds whose requests may get no answer if
     they were under way when it happened. `unanswered`: the kinds whose requests may get none while it lasts. `again`:
     a request under a key that was under way may be executed again, once its evidence says `taken_over`. `unrecorded`:
-    attempts that were under way, or over within the last second, may have no usage row.
+    attempts that were under way may have no usage row.
     """
 
     within_seconds: float
@@ -98,7 +98,7 @@ class Promise:
         if self.again:
             parts.append("what was under way under a key may be executed again, as its evidence says")
         if self.unrecorded:
-            parts.append("attempts under way, and of the second before, may have no usage row")
+            parts.append("attempts under way may have no usage row")
         return "; ".join(parts) or "nothing"
 
 

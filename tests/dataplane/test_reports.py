@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import shutil
 
 import pytest
 import redis.asyncio
@@ -473,6 +474,202 @@ async def test_dropped_batches_are_counted_in_an_event(tmp_path, make_shipper, s
     kept = [row["attempt_id"] for row in sink.take("usage")]
     assert kept == list(range(40 - len(kept), 40))
     assert dropped > 0
+
+
+def killed(spool_dir):
+    """Settings of who starts after the owner of `spool_dir` was killed just now: with what its files hold now."""
+    directory = spool_dir.with_name(f"after-{spool_dir.name}")
+    shutil.copytree(spool_dir, directory)
+    return ReportSettings(redis_url=None, spool_dir=directory, interval_seconds=3600)
+
+
+async def test_usage_rows_outlive_a_killed_process(make_shipper, sink, tmp_path):
+    """They are with its successor as soon as they were handed over: no tick had come, and nothing was closed."""
+    first = make_shipper()
+    await first.start()
+    await flush_rows(first, "shipped")
+    first.add_usage({"attempt_id": "not yet", "user": "ü"})
+    settings = killed(tmp_path / "spool")
+    sink.batches.clear()
+
+    second = make_shipper(settings=settings)
+    await second.start()
+    second.add_usage({"attempt_id": "its own"})
+    await second.flush()
+
+    assert sink.take("usage") == [{"attempt_id": "not yet", "user": "ü"}, {"attempt_id": "its own"}]
+    await first.stop()
+    await second.stop()
+
+
+async def test_usage_rows_outlive_processes_that_are_killed_again_and_again(make_shipper, sink, tmp_path):
+    """A successor that is killed before its first tick takes nothing with it."""
+    first = make_shipper()
+    await first.start()
+    await first.flush()
+    first.add_usage({"attempt_id": 1})
+    after_first = killed(tmp_path / "spool")
+    second = make_shipper(settings=after_first)
+    await second.start()
+    second.add_usage({"attempt_id": 2})
+    settings = killed(after_first.spool_dir)
+    third = make_shipper(settings=settings)
+    await third.start()
+
+    await third.flush()
+
+    assert [row["attempt_id"] for row in sink.take("usage")] == [1, 2]
+    for shipper in (first, second, third):
+        await shipper.stop()
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_what_was_shipped_or_spooled_is_found_once(make_shipper, sink, tmp_path, away):
+    """The ring forgets what is with Redis or in the spool; in between, a row may be in both."""
+    first = make_shipper()
+    await first.start()
+    sink.away = away
+    await flush_rows(first, "a", "b")
+    second = make_shipper(settings=killed(tmp_path / "spool"))
+    sink.away = False
+    await second.start()
+
+    await second.flush()
+
+    assert [row["attempt_id"] for row in sink.take("usage")] == ["a", "b"]
+    await first.stop()
+    await second.stop()
+
+
+async def test_row_that_comes_while_a_batch_is_under_way_is_not_forgotten_with_it(make_shipper, sink, tmp_path):
+    """Only what was in the batch is."""
+    first = make_shipper()
+    await first.start()
+    await sink.arrived.wait()  # its first tick is over, and the next one never comes
+    sink.stuck = True
+    first.add_usage({"attempt_id": "sent"})
+    flush = asyncio.create_task(first.flush())
+    await asyncio.sleep(0)
+    first.add_usage({"attempt_id": "meanwhile"})
+    flush.cancel()
+    await asyncio.gather(flush, return_exceptions=True)
+    sink.stuck = False
+    second = make_shipper(settings=killed(tmp_path / "spool"))
+    await second.start()
+
+    await second.flush()
+
+    assert [row["attempt_id"] for row in sink.take("usage")] == ["sent", "meanwhile"]
+    await first.stop()
+    await second.stop()
+
+
+async def test_what_is_held_in_memory_outlives_the_process_too(make_shipper, sink, disk, tmp_path):
+    """Neither Redis nor the spool took it, so it stays in the ring, and leaves it once one of them does."""
+    first = make_shipper()
+    await first.start()
+    await first.flush()
+    sink.away = True
+    disk.fill()
+    await flush_rows(first, "held", "held too")
+    second = make_shipper(settings=killed(tmp_path / "spool"))
+    disk.empty()
+    sink.away = False
+    await second.start()
+
+    await second.flush()
+
+    assert [row["attempt_id"] for row in sink.take("usage")] == ["held", "held too"]
+    await first.stop()
+    await second.stop()
+
+
+async def test_what_was_held_leaves_the_ring_once_the_spool_takes_it(make_shipper, sink, disk, tmp_path):
+    """Else the successor would tell of it twice, and the ring would stay full."""
+    first = make_shipper()
+    await first.start()
+    await first.flush()
+    sink.away = True
+    disk.fill()
+    await flush_rows(first, "held")
+    disk.empty()
+    await flush_rows(first, "spooled")
+    second = make_shipper(settings=killed(tmp_path / "spool"))
+    sink.away = False
+    await second.start()
+
+    await second.flush()
+
+    assert [row["attempt_id"] for row in sink.take("usage")] == ["held", "spooled"]
+    await first.stop()
+    await second.stop()
+
+
+async def test_orderly_stop_leaves_an_empty_ring(make_shipper, sink):
+    """Nothing is told twice after it."""
+    first = make_shipper()
+    await first.start()
+    first.add_usage({"attempt_id": 1})
+    await first.stop()
+    second = make_shipper()
+    await second.start()
+    await second.stop()
+
+    assert sink.take("usage") == [{"attempt_id": 1}]
+
+
+async def test_rows_that_the_ring_has_no_room_for_are_counted_and_shipped(make_shipper, sink, tmp_path):
+    """A burst costs no row, only that those would be lost with the process."""
+    settings = ReportSettings(redis_url=None, spool_dir=tmp_path / "small", ring_bytes=64, interval_seconds=3600)
+    shipper = make_shipper(settings=settings)
+    await shipper.start()
+    for number in range(5):
+        shipper.add_usage({"attempt_id": number})
+    await shipper.flush()
+    unguarded = shipper.unguarded_rows
+    shipper.add_usage({"attempt_id": 5})
+    await shipper.stop()
+
+    assert [row["attempt_id"] for row in sink.take("usage")] == list(range(6))
+    assert (unguarded, shipper.unguarded_rows) == (3, 3)
+
+
+async def test_worker_without_a_ring_serves_and_says_so_once(make_shipper, sink, tmp_path, caplog):
+    """A disk that is full or read-only stops nobody."""
+    (tmp_path / "spool" / "host_gateway-0" / "rows.ring").mkdir(parents=True)
+    shipper = make_shipper()
+    await shipper.start()
+    await flush_rows(shipper, "a", "b")
+    await shipper.stop()
+
+    assert [row["attempt_id"] for row in sink.take("usage")] == ["a", "b"]
+    assert shipper.unguarded_rows == 2
+    assert caplog.text.count("would be lost with its process") == 1
+
+
+async def test_file_that_nobody_can_read_is_set_aside_and_counted(make_shipper, sink, tmp_path, caplog):
+    """The worker starts, with a ring of its own."""
+    directory = tmp_path / "spool" / "host_gateway-0"
+    directory.mkdir(parents=True)
+    (directory / "rows.ring").write_bytes(b"of another format")
+    shipper = make_shipper()
+    await shipper.start()
+    await flush_rows(shipper, "a")
+    await shipper.stop()
+
+    assert (shipper.unread_rings, shipper.unguarded_rows) == (1, 0)
+    assert (directory / "rows.ring.unread").read_bytes() == b"of another format"
+    assert "rows.ring.unread" in caplog.text
+    assert sink.take("usage") == [{"attempt_id": "a"}]
+
+
+async def test_agent_has_no_ring(make_shipper, tmp_path):
+    """It asks no provider anything, so it need not keep room for that."""
+    agent = make_shipper(worker="host/agent", kind="agent")
+    await agent.start()
+    await agent.stop()
+
+    assert not list(tmp_path.rglob("rows.ring"))
 
 
 @pytest.fixture

@@ -251,6 +251,8 @@ class StubReports:
     spool_max_bytes: int = 1
     is_delayed: bool = False
     dropped_batches: int = 0
+    unguarded_rows: int = 0
+    unread_rings: int = 0
 
     def add_event(self, event: Event) -> None:
         self.events.append(event)
