@@ -1,6 +1,5 @@
 """A gateway process that is killed: nothing that it had answered is missing in what is billed."""
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ KILLS = 3
 
 
 def test_every_answer_of_a_killed_process_has_its_usage_row(tmp_path: Path) -> None:
-    """kill -9 right after an answer, plain or streamed, again and again: its successor tells of each, and once."""
+    """kill -9 right after an answer, plain or streamed, again and again: its successor tells of each."""
     answered = []
     with Gateways(tmp_path, resumable(), processes=1) as gateways:
         for _ in range(KILLS):
@@ -27,5 +26,8 @@ def test_every_answer_of_a_killed_process_has_its_usage_row(tmp_path: Path) -> N
 
         rows = gateways.reported("usage")
 
-    assert Counter(row["request_id"] for row in rows) == Counter(answered)
+    # A process that is killed as it hands a row over cannot know that it arrived, so it may come again, as it was.
+    attempts = {row["attempt_id"]: row for row in rows}
+    assert all(row == attempts[row["attempt_id"]] for row in rows)
+    assert sorted(row["request_id"] for row in attempts.values()) == sorted(answered)
     assert {row["outcome"] for row in rows} == {"ok"}

@@ -158,13 +158,15 @@ async def test_process_asks_compares_and_comes_back_after_it_was_killed(
     shadow.start()
     second = await connected(socket_path)
     second.write(frame(offers.offer(2)))
-    after = await rows_of(client, "usage", 2, lambda row: row["kind"] == "shadow")
+    # The row of the first may come again: a process that is killed as it hands a row over cannot know that it arrived.
+    after = await rows_of(client, "usage", 1, lambda row: row["request_id"] == "req_2")
     compared = await rows_of(client, "shadow", 1, lambda row: row["answered"] == 1)
     gives_way = shadow.gives_way
     status = shadow.end(signal.SIGTERM)
 
-    assert [row["request_id"] for row in (*before, after[-1])] == ["req_1", "req_2"]
-    assert {row["lane"] for row in after} == {CANDIDATE}
+    assert [row["request_id"] for row in (*before, *after)] == ["req_1", "req_2"]
+    assert {row["lane"] for row in (*before, *after)} == {CANDIDATE}
+    assert {row["kind"] for row in after} == {"shadow"}
     assert set(upstream.keys) == {"Bearer sk-trial"}
     assert (compared[0]["policy"], compared[0]["lane"]) == ("trial", CANDIDATE)
     assert compared[0]["moments"]["overlap"][:2] == [1, 1.0]
