@@ -1,7 +1,7 @@
 # One machine, one command. `make help` lists what there is; variables are in .env.example.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run stop clean native test test-native soak rabbitmq deep chaos chaos-work engine fuzz check lint types contracts templates migrations \
+.PHONY: help run stop clean native test test-native soak rabbitmq deep chaos chaos-work engine fuzz guides check lint types contracts templates migrations \
 	capabilities packages audit manifests rules
 
 VENV := .venv
@@ -12,8 +12,8 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python; d
 	"$$name" -c '$(IS_NEW_ENOUGH)' 2>/dev/null && { echo "$$name"; break; }; done)
 # pytest options: `make test PYTEST_ARGS="tests/launcher -x"`
 PYTEST_ARGS ?=
-# At a time. Many tests wait for other processes, so there may be more of them than cores.
-TEST_WORKERS ?= 4
+# At a time: many tests wait for other processes, so there may be more of them than cores.
+TEST_WORKERS ?= 3
 # Settings stop without these; no check connects to anything.
 CHECK_ENV := DJANGO_SETTINGS_MODULE=controlplane.settings BALLAST_DEMO=true BALLAST_SECRET_KEY=only-read-by-static-checks \
 	BALLAST_AGENT_TOKEN=only-read-by-static-checks DATABASE_URL=postgresql://nobody@127.0.0.1:1/none \
@@ -27,6 +27,7 @@ help:
 	@echo "make test    run every test but soaks, browser and end-to-end ones included"
 	@echo "make native  compile the gateway's hot path; from then on, gateways of these sources run it (needs gcc)"
 	@echo "make test-native   what tests say of the data plane, of the compiled one"
+	@echo "make guides  follow docs/guides at a real console, and take their pictures anew"
 	@echo "make soak    a bad canary and a Black Friday from end to end, with nobody there; some minutes of traffic each"
 	@echo "make rabbitmq   Celery on a real RabbitMQ, which is found or installed, and started for the tests"
 	@echo "make deep    try approvals, roll-outs, releases, keys, quotas and work in many more orders; takes half an hour"
@@ -58,6 +59,10 @@ native: $(VENV)/.installed-dev
 test-native: native
 	exec env BALLAST_TEST_NATIVE=1 $(PY) -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not soak and not engine and not rabbitmq and not python_only" \
 		tests/dataplane tests/contracts tests/end_to_end $(PYTEST_ARGS)
+
+guides: $(VENV)/.installed-dev
+	@BALLAST_CHROMIUM="$$($(PY) -m launcher chromium)" && export BALLAST_CHROMIUM && \
+	exec env GUIDE_PICTURES=docs/img/guides $(PY) -m pytest tests/guides $(PYTEST_ARGS)
 
 soak: $(VENV)/.installed-dev
 	exec $(PY) -m pytest -m soak tests/end_to_end $(PYTEST_ARGS)

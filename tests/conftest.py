@@ -32,6 +32,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 # What takes longest, longest first: begun last, one of these would run on when every other worker has ended.
 LONGEST = (
     "tests/browser",
+    "tests/guides",
     "tests/test_permissions.py",
     "tests/launcher/test_run.py",
     "tests/end_to_end/test_convergence.py",
@@ -69,12 +70,16 @@ def pytest_runtestloop() -> None:
     gc.enable()
 
 
+# Each starts a whole Ballast once, for all its files.
+TOGETHER = ("tests/browser", "tests/guides")
+
+
 class Files(LoadFileScheduling):
-    """Hands whole files to xdist's workers, and all of tests/browser to one of them: it starts a whole Ballast once."""
+    """Hands whole files to xdist's workers, and to one of them all the files of a directory of `TOGETHER`."""
 
     def _split_scope(self, nodeid: str) -> str:
         scope: str = super()._split_scope(nodeid)
-        return LONGEST[0] if scope.startswith(f"{LONGEST[0]}/") else scope
+        return next((place for place in TOGETHER if scope.startswith(f"{place}/")), scope)
 
 
 @pytest.hookimpl(tryfirst=True)

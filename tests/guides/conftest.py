@@ -1,0 +1,53 @@
+"""One whole Ballast for all guides, that somebody has asked questions; and readers who follow them."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.browser.caller import Caller
+from tests.browser.conftest import WIDE, chromium, house, playwright, stack, wallet  # noqa: F401 - fixtures
+from tests.browser.people import House, Person
+from tests.end_to_end.stack import Stack
+from tests.guides.guide import read_guide
+from tests.guides.walk import Walk
+
+# `make guides` names where its pictures go; otherwise none are taken.
+ALBUM_VARIABLE = "GUIDE_PICTURES"
+# So few at a time that no trigger of the ladder takes them for a rush.
+CALLERS = {"bk-demo-acme": 12, "bk-demo-globex": 24, "bk-demo-initech": 8}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what walks, or runs examples."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and "stack" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def asked(stack: Stack) -> Stack:  # noqa: F811 - the fixture
+    """The stack, at which every tenant's users have asked a question, so that no page is empty."""
+    for key, users in CALLERS.items():
+        caller = Caller(stack, key)
+        caller.ask_as_each([f"reader-{number:02d}" for number in range(users)])
+        caller.close()
+    return stack
+
+
+@pytest.fixture(scope="module")
+def follow(asked: Stack, house: House, request: pytest.FixtureRequest) -> Iterator[Callable[[str], Walk]]:  # noqa: F811
+    """`follow("oncall")`: that operator reads the guide that the module is named after."""
+    role = request.module.__name__.rpartition("test_")[2].replace("_", "-")
+    guide, album = read_guide(role), os.environ.get(ALBUM_VARIABLE)
+    people: dict[str, Person] = {}
+
+    def let_in(username: str) -> Walk:
+        people.setdefault(username, house.let_in(username, size=WIDE))
+        return Walk(guide, people[username], Path(album) if album else None)
+
+    yield let_in
+    complaints = [complaint for person in people.values() for complaint in person.leave()]
+    assert complaints == []
