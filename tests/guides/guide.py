@@ -2,7 +2,7 @@
 
 A guide keeps to four signs, so that tests can hold it to the console: **bold** is what stands on a button, a link or a
 field that the reader uses; "quoted" is what a page then says; a picture is one that the role's walk takes; a fenced
-block of `python` or `sh` is run, and a block of `text` behind it is what it prints. `…` stands for anything, as a number
+block of `python` or `sh` is run, and a block of `text` behind it is what it prints. `…` stands for anything, a number
 or a time of the reader's own.
 """
 
