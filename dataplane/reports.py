@@ -214,12 +214,13 @@ class ReportShipper:
 
     def add_usage(self, row: Mapping[str, Any]) -> None:
         """Hand over the usage row of one attempt, in the shape of the reports contract. It outlives this process from
-        here on, unless the ring is full. Costs its JSON, which is what is shipped, and a copy of that, no system call.
+        here on, unless the ring is full. Costs its JSON, which is what is shipped, and two copies: no system call.
         """
         line = orjson.dumps(row)
         if self._ring is None or not self._ring.write(line):
             self.unguarded_rows += 1
-        self._usage.append(orjson.Fragment(line))
+        # A copy: what orjson gives lies in a block that was cut down, and to keep thousands of those takes 3 us each.
+        self._usage.append(orjson.Fragment(bytes(memoryview(line))))
 
     def add_stream(self, row: Mapping[str, Any]) -> None:
         """Hand over the row of a stream that has ended: see `stream_rows.with_delivery`. A transcript that is too long
