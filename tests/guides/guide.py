@@ -2,8 +2,8 @@
 
 A guide keeps to four signs, so that tests can hold it to the console: **bold** is what stands on a button, a link or a
 field that the reader uses; "quoted" is what a page then says; a picture is one that the role's walk takes; a fenced
-block of `python` or `sh` is run, and a block of `text` behind it is what it prints. `…` stands for anything, a number
-or a time of the reader's own.
+block of `python` or `sh` is run, and a block of `text` behind it is what it prints. `…` stands for anything, as a
+number or a time of the reader's own.
 """
 
 import ast
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GUIDES = ROOT / "docs" / "guides"
 PICTURES = ROOT / "docs" / "img" / "guides"
 WALKS = Path(__file__).parent
-ROLES = ("application-developer", "on-call")
+ROLES = ("application-developer", "approver", "auditor", "exec", "on-call", "platform-engineer", "prompt-owner")
 RUN = ("python", "sh")
 NOT_RUN = "*Not run by our tests:"
 # What each method of a walk takes from the guide, by how many of its first arguments.

@@ -1,4 +1,4 @@
-"""The application developer's guide, where it leads to the console; its examples are run by `test_examples.py`."""
+"""The application developer's guide, where it leads to the console; its examples are run by `test_api_examples.py`."""
 
 from collections.abc import Callable
 

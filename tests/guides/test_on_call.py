@@ -10,10 +10,9 @@ from playwright.sync_api import expect
 
 from tests.browser.caller import Caller
 from tests.end_to_end.stack import Stack
+from tests.guides.setting import pay_debts
 from tests.guides.walk import Walk
 
-# Steps of a redrive are durable work, and those that are due later are looked for by the beat.
-HANDS = ("worker", "work", "beat")
 JOBS = 4
 REFUSED = {"fault": "status:code=400"}
 LETTERS = "SELECT count(*) FROM deadletters_deadletter WHERE state = 'open'"
@@ -23,15 +22,11 @@ PLANNED = "refund-policy-v2"
 @pytest.fixture(scope="module")
 def walk(asked: Stack, follow: Callable[[str], Walk]) -> Iterator[Walk]:
     """On-call, on a night in which jobs failed and a canary of legal words has started without its sign-offs."""
-    for name in HANDS:
-        asked.begin(name)
     with asked.api("owner") as api:
         api.post(f"/canaries/{PLANNED}/start").raise_for_status()
     _fail(asked)
     yield follow("oncall")
-    _pay(asked)
-    for name in reversed(HANDS):
-        asked.stop(name)
+    pay_debts(asked)
 
 
 def test_overview_says_whether_production_is_fine(walk: Walk) -> None:
@@ -144,10 +139,3 @@ def _fail(stack: Stack) -> None:
     finally:
         httpx.delete(faults).raise_for_status()
         caller.close()
-
-
-def _pay(stack: Stack) -> None:
-    """Another person reviews what the broken glass let pass, as they have to."""
-    with stack.api("approver-one") as api:
-        for debt in api.get("/break-glass").raise_for_status().json()["results"]:
-            api.post(f"/break-glass/{debt['id']}/review", json={"note": "Right call"}).raise_for_status()

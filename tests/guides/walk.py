@@ -74,13 +74,15 @@ class Walk:
         self.page.mouse.move(0, 0)
         if top is not None:
             top.evaluate("(found) => window.scrollTo(0, found.getBoundingClientRect().top + window.scrollY - 72)")
+        expect(self.page.locator("[data-live-mark]").first).to_have_attribute("data-state", "live")
         self.page.evaluate("() => document.fonts.ready")
         self._album.mkdir(parents=True, exist_ok=True)
         name = f"{self._guide.role}-{step}.png"
         self.page.screenshot(path=self._album / name, animations="disabled", scale="css")
 
     def _field(self, label: str, within: Locator | None) -> Locator:
-        called = re.compile(f"{pattern(label).pattern.removesuffix('$')}( optional)?$")
+        words = pattern(label).pattern.removeprefix("^").removesuffix("$")
+        called = re.compile(rf"^\s*{words}(\s|$)")  # with what is said of it
         return (within or self.page.get_by_role("main")).get_by_label(called).first
 
     def _acts(self, name: str) -> None:

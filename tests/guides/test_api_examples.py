@@ -6,6 +6,7 @@ Only the two addresses of `make run` are others here; keys and tokens are the de
 import contextlib
 import io
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ WITH_EXAMPLES = [role for role in ROLES if any(block.is_run for block in read_gu
 def test_examples_print_what_their_guide_says(role: str, asked: Stack, tmp_path: Path) -> None:
     """From the first to the last, each going on with what those before it made, as a reader does who types them."""
     guide, names = read_guide(role), {"__name__": "__main__"}
+    (tmp_path / "manage.py").symlink_to(ROOT / "manage.py")
     for block in guide.examples:
         if not block.is_run:
             continue
 
-        output = _run(_moved(block.code, asked), block, guide, names, tmp_path)
+        output = _run(_moved(block.code, asked), block, guide, names, tmp_path, asked.environment)
 
         where = f"{guide.path.name}:{block.line}"
         assert block.prints is not None or not output.strip(), f"{where} printed what is not said: {output}"
@@ -40,8 +42,12 @@ def _moved(code: str, stack: Stack) -> str:
     return code.replace(usual.local_gateway, stack.gateway_url).replace(usual.local_console, stack.console_url)
 
 
-def _run(code: str, block: Block, guide: Guide, names: dict[str, Any], directory: Path) -> str:
-    """What it prints; errors fail the test, with the guide's own line."""
+def _run(
+    code: str, block: Block, guide: Guide, names: dict[str, Any], directory: Path, environment: Mapping[str, str]
+) -> str:
+    """What it prints; errors fail the test, with the guide's own line. Shells are where the console runs, but in a
+    directory of the test's own.
+    """
     if block.language == "python":
         output = io.StringIO()
         lines = "\n" * (block.line - 1)  # so that a traceback names the guide's lines
@@ -52,7 +58,13 @@ def _run(code: str, block: Block, guide: Guide, names: dict[str, Any], directory
     kept.touch()
     script = f"set -euo pipefail; source {kept}\n{code}\nexport -p > {kept}\n"
     done = subprocess.run(
-        ["bash", "-c", script], cwd=directory, capture_output=True, text=True, timeout=SHELL_SECONDS, check=False
+        ["bash", "-c", script],
+        cwd=directory,
+        env=dict(environment),
+        capture_output=True,
+        text=True,
+        timeout=SHELL_SECONDS,
+        check=False,
     )
     assert done.returncode == 0, f"{guide.path.name}:{block.line}: {done.stdout}{done.stderr}"
     return done.stdout
