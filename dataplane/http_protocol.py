@@ -29,6 +29,7 @@ import httptools
 from dataplane.asgi_reply import Message, Send
 from dataplane.asgi_request import Receive, Scope
 from dataplane.envelope import Header
+from dataplane.outbox import Outbox, outbox_of
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 WINDOW_BYTES: Final = 64 * 1024
@@ -70,6 +71,7 @@ class HttpProtocol(asyncio.Protocol):
         if not config.loaded:
             config.load()
         self.loop: asyncio.AbstractEventLoop = _loop or asyncio.get_running_loop()
+        self.outbox: Outbox = outbox_of(self.loop)
         self.state: Any = server_state
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._app: Application = config.loaded_app
@@ -188,7 +190,7 @@ class HttpProtocol(asyncio.Protocol):
     def shutdown(self) -> None:
         """Serve what is under way, and nothing after that."""
         if self._call is None:
-            self.transport.close()
+            self._close()
         else:
             self._call.keep_alive = False
 
@@ -221,15 +223,28 @@ class HttpProtocol(asyncio.Protocol):
         if self._newest is call:
             self._newest = None
         if not call.keep_alive or not call.is_complete:
-            self.transport.close()  # the rest of a body that nobody reads would be taken for the next request
+            self._close()  # the rest of a body that nobody reads would be taken for the next request
             return
         self._since = self.loop.time()
         if self._waiting:
             self._begin(self._waiting.popleft())
         elif self._parser is None:
-            self.transport.close()
+            self._close()
             return
         self.resume_reading()
+
+    def write(self, data: bytes) -> None:
+        """Send `data`, behind all that was written before."""
+        self.outbox.write(self.transport, data)
+
+    def abort(self) -> None:
+        """Hang up, so that what was begun does not look complete."""
+        self.outbox.flush()
+        self.transport.abort()
+
+    def _close(self) -> None:
+        self.outbox.flush()
+        self.transport.close()
 
     def _begin(self, call: Call) -> None:
         self._call = call
@@ -265,12 +280,12 @@ class HttpProtocol(asyncio.Protocol):
         self._waiting.clear()
         call = self._call
         if call is None:
-            self.transport.write(_head(status, words) + words)
-            self.transport.close()
+            self.write(_head(status, words) + words)
+            self._close()
         elif call.is_complete:
             call.keep_alive = False
         else:
-            self.transport.abort()  # it is its body that is broken
+            self.abort()  # it is its body that is broken
 
     def _look(self) -> None:
         """Close the connection when nothing has come on it for long, or when a request is long in coming."""
@@ -282,9 +297,9 @@ class HttpProtocol(asyncio.Protocol):
         else:
             limit = self._keep_alive_seconds if self._call is None else math.inf
         if quiet > limit and self._call is None:
-            self.transport.close()
+            self._close()
         elif quiet > limit:
-            self.transport.abort()
+            self.abort()
         self._looking = self.loop.call_later(LOOK_SECONDS, self._look)
 
 
@@ -343,6 +358,7 @@ class Call:
     def complete(self) -> None:
         """All of the request came."""
         self.is_complete = True
+        self._line.outbox.expect()
         self._wake()
 
     def leave(self) -> None:
@@ -370,13 +386,12 @@ class Call:
 
     def _give_up(self) -> None:
         """Say that it failed, while nothing was said yet; what was begun must not look complete."""
-        transport = self._line.transport
         if self._is_started and not self._head:
-            transport.abort()
+            self._line.abort()
             return
         self._is_done = True
         self.keep_alive = False
-        transport.write(_head(500, FAILED) + FAILED)
+        self._line.write(_head(500, FAILED) + FAILED)
         self._line.finished(self)
 
     async def receive(self) -> Message:
@@ -384,7 +399,7 @@ class Call:
         if self._expects_continue:
             self._expects_continue = False
             if not self._is_started and not self._has_left:
-                self._line.transport.write(CONTINUE)
+                self._line.write(CONTINUE)
         while not self._has_left and not self._is_done:
             if self._body or (self.is_complete and not self._is_given):
                 return self._next_part()
@@ -449,7 +464,7 @@ class Call:
         if self._has_body and self._missing_bytes:
             self._head = head
         else:
-            self._line.transport.write(head)
+            self._line.write(head)
 
     def _send_body(self, body: bytes, *, more: bool) -> None:
         if not self._has_body:
@@ -467,7 +482,7 @@ class Call:
         if self._head:
             data, self._head = self._head + data, b""
         if data:
-            self._line.transport.write(data)
+            self._line.write(data)
         if not more:
             self._is_done = True
             self._line.finished(self)

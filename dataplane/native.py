@@ -65,6 +65,7 @@ MODULES: Final = (
     "managed_prompts",
     "messages",
     "metrics",
+    "outbox",
     "pipeline",
     "placeholders",
     "prompts",

@@ -26,6 +26,7 @@ import httptools
 
 from dataplane.errors.upstream import UpstreamInterrupted, UpstreamMalformed, UpstreamTimeout, UpstreamUnreachable
 from dataplane.networks import AddressForbidden, Allowed
+from dataplane.outbox import outbox_of
 from dataplane.providers.base import UpstreamCall
 from dataplane.records import record
 from dataplane.timers import Timer, TimerWheel
@@ -244,6 +245,7 @@ class _Connection(asyncio.Protocol):
         self.is_open = False
         self._pool = pool
         self._loop = loop
+        self._outbox = outbox_of(loop)
         self._transport: Any = None
         self._parser: Any = None
         self._waiter: asyncio.Future[None] | None = None
@@ -272,7 +274,7 @@ class _Connection(asyncio.Protocol):
         self._in_use = True
         self._lane = lane
         self._limits = limits
-        self._transport.write(request)
+        self._outbox.write(self._transport, request)
 
     async def wait_head(self) -> None:
         """Wait until the status and the headers are here."""
@@ -366,6 +368,7 @@ class _Connection(asyncio.Protocol):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+            self._outbox.expect()
 
     # What the event loop calls.
 

@@ -133,6 +133,9 @@ class Line:
         self.looks = [(self.skipped + seconds, callback)]
         return self.loop.call_later(3600, lambda: None)
 
+    def call_soon(self, callback):
+        return self.loop.call_soon(callback)
+
     def create_future(self):
         return self.loop.create_future()
 
