@@ -49,6 +49,9 @@ class Bench:
 
     def start(self) -> list[Subject]:
         """Start everything, and return the subjects: direct calls, relay, gateway with and without policies, peers."""
+        if self._arguments.awake:
+            for core in self._measured | self._others:
+                self._processes.launch(["benchmarks.awake"], on={core})
         port = pick_free()
         path = "/v1" if self._arguments.upstream == "canned" else "/openai/v1"
         self._base_url = f"http://127.0.0.1:{port}{path}"
@@ -125,6 +128,7 @@ def report(arguments: argparse.Namespace, machine: str, subjects: list[Subject])
     lines = [
         f"machine: {machine}",
         f"upstream: {arguments.upstream}; {kind}; {arguments.connections} connections; hot path: {arguments.native}; "
+        f"cores {'never halt' if arguments.awake else 'halt when idle'}; "
         f"medians of {arguments.rounds} rounds of {arguments.seconds:g} s; paced: {arguments.rate:.0f} a second",
         "",
         table([HEADING, *(subject.row for subject in subjects)]),
@@ -153,6 +157,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--rate", type=float, default=500.0, help="requests per second for the latency part")
+    parser.add_argument("--awake", action="store_true", help="let no core halt: see benchmarks/awake.py")
     parser.add_argument("--stream", action="store_true")
     parser.add_argument("--managed", action="store_true", help="ask for a managed prompt under a running canary")
     return parser.parse_args()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import statistics
@@ -128,7 +129,8 @@ class Subject:
     request: bytes
     process: psutil.Process | None = None
     full: list[Result] = field(default_factory=list)
-    paced: list[Result] = field(default_factory=list)
+    # By the round: in one in which the machine was too busy for it, a subject is not paced.
+    paced: dict[int, Result] = field(default_factory=dict)
     micros: list[float] = field(default_factory=list)
 
     async def saturate(self, *, seconds: float, connections: int) -> None:
@@ -142,7 +144,9 @@ class Subject:
     async def pace(self, *, seconds: float, connections: int, rate: float) -> None:
         """Ask so many times a second, if it can answer that."""
         if self.full[-1].rate > ROOM * rate:
-            self.paced.append(await pace(self.url, self.request, rate=rate, seconds=seconds, connections=connections))
+            self.paced[len(self.full)] = await pace(
+                self.url, self.request, rate=rate, seconds=seconds, connections=connections
+            )
 
     def _processor_seconds(self) -> float:
         if self.process is None:
@@ -166,10 +170,10 @@ class Subject:
             f"{micros:.0f}" if micros else "",
             *(
                 f"{statistics.median(one.quantile(q) for one in results):.2f}" if results else ""
-                for results in (self.full, self.paced)
+                for results in (self.full, self.paced.values())
                 for q in (0.5, 0.99)
             ),
-            str(sum(one.failures for one in (*self.full, *self.paced))),
+            str(sum(one.failures for one in (*self.full, *self.paced.values()))),
         )
 
 
@@ -179,6 +183,9 @@ def shares(one: Subject, other: Subject) -> list[float]:
 
 
 def added_ms(one: Subject, other: Subject, quantile: float) -> float:
-    """What `one` adds to the latency of `other` at the same pace, in milliseconds: the median over the rounds."""
-    pairs = zip(one.paced, other.paced, strict=True)
-    return statistics.median(a.quantile(quantile) - b.quantile(quantile) for a, b in pairs)
+    """What `one` adds to the latency of `other` at the same pace, in milliseconds: the median over the rounds in which
+    both were paced; nan without any.
+    """
+    rounds = one.paced.keys() & other.paced.keys()
+    added = [one.paced[number].quantile(quantile) - other.paced[number].quantile(quantile) for number in rounds]
+    return statistics.median(added) if added else math.nan
