@@ -51,6 +51,7 @@ urlpatterns = [
     path("", overview.overview, name="overview"),
     path("status.json", overview.status, name="status"),
     path("palette.json", overview.palette, name="palette"),
+    path("names/<slug:kind>.json", overview.names, name="names"),
     path("prompts/", prompts.prompt_list, name="prompts"),
     path("prompts/new/", prompts.prompt_new, name="prompt-new"),
     path("prompts/<slug:slug>/", prompts.prompt_page, name="prompt"),

@@ -15,6 +15,7 @@ NOT_PAGES = frozenset(
     {
         "status",
         "palette",
+        "names",  # what a field offers while a name is typed
         "canary-figures",
         "canary-rail",
         "canary-verdict",  # a part of the canary's page

@@ -31,7 +31,7 @@ def test_a_version_of_a_prompt_is_asked_from_the_page_of_a_set(signed_in):
     version = make_set_version("golden", *make_rows(3))
     make_standard(version)
     browser = signed_in(crew.owner)
-    asked = {"subject": "prompt:support-answer@1", "number": "1"}
+    asked = {"subject": "support-answer@1", "number": "1"}
 
     begun = browser.post("/evals/sets/golden/run/", asked)
     again = browser.post("/evals/sets/golden/run/", asked)
@@ -51,7 +51,7 @@ def test_a_lane_is_asked_by_the_prompt_of_the_standard(signed_in):
 
     signed_in(crew.admin).post(
         "/evals/sets/golden/run/",
-        {"subject": f"lane:{LANE}", "number": "1", "judges": ["grounded@1"], "max_cost": "0.5"},
+        {"subject": LANE, "number": "1", "judges": ["grounded@1"], "max_cost": "0.5"},
     )
 
     run = EvalRun.objects.get()
@@ -64,15 +64,16 @@ def test_what_cannot_be_begun_says_why_in_the_form(signed_in):
     make_set_version("bare", messages_row())
     make_calibrated_judge()
     browser = signed_in(crew.owner)
-    asked = {"subject": "prompt:support-answer@1", "number": "1"}
+    asked = {"subject": "support-answer@1", "number": "1"}
 
     loose = browser.post("/evals/sets/bare/run/", asked)
     nothing = browser.post("/evals/sets/bare/run/", asked | {"judges": ["grounded@1"]})
-    strange = browser.post("/evals/sets/bare/run/", asked | {"subject": "prompt:support-answer@99"})
+    strange = browser.post("/evals/sets/bare/run/", asked | {"subject": "support-answer@99"})
 
     assert "nobody has said what answers to 'bare' are held to" in words(loose)
     assert "no row of bare v1 can be asked of support-answer v1" in words(nothing)
     assert strange.status_code == 400
+    assert "say which version of prompt 'support-answer': support-answer@1 is the newest" in words(strange)
     assert not EvalRun.objects.exists()
 
 

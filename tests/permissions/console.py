@@ -120,6 +120,9 @@ TABLE = Table(
         Row("GET", "overview", ALL, ALL, ALL),
         Row("GET", "status", ALL, ALL, ALL),
         Row("GET", "palette", ALL, ALL, ALL),
+        Row("GET", "names", ALL, ALL, ALL, lambda _: {"kind": "prompts"}, label="prompts"),
+        Row("GET", "names", MANAGING_EVALS, REFUSED, REFUSED, lambda _: {"kind": "subjects"}, label="subjects"),
+        Row("GET", "names", "------+-", REFUSED, REFUSED, lambda _: {"kind": "targets"}, label="targets"),
         # prompts
         Row("GET", "prompts", ALL, ALL, ALL),
         Row("GET", "prompt-new", "+-------", REFUSED, REFUSED),

@@ -1,19 +1,18 @@
 """Forms of the access pages."""
 
-from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
 from django import forms
 from django.contrib.auth.password_validation import validate_password
 
-from controlplane.accounts.models import Tenant, Tier
+from controlplane.accounts.models import Operator, Tenant, Tier
 from controlplane.accounts.roles import ROLES, Role
 from controlplane.console.forms.canaries import NamesField
+from controlplane.console.forms.fields import NameField
+from controlplane.console.names import offered, target_named
 from controlplane.prompts.models import Prompt
 from dataplane.access import IDEMPOTENCY_HOURS
-
-EVERYTHING = "everything"
 
 
 class OperatorForm(forms.Form):
@@ -47,19 +46,24 @@ class GrantForm(forms.Form):
         choices=[(role.value, f"{role.label}: {ROLES[role].summary.lower()}") for role in Role],
         widget=forms.Select(attrs={"class": "form-select"}),
     )
-    on = forms.ChoiceField(label="On", widget=forms.Select(attrs={"class": "form-select"}))
+    on = NameField(
+        "targets",
+        label="On",
+        placeholder="everything",
+        help_text="Say everything, or one prompt or tenant, such as prompt:support-answer. Typing finds them.",
+    )
 
-    def __init__(self, *args: Any, prompts: Iterable[Prompt], tenants: Iterable[Tenant], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._objects: dict[str, Prompt | Tenant] = {prompt.audit_name: prompt for prompt in prompts}
-        self._objects |= {tenant.audit_name: tenant for tenant in tenants}
-        named = [(name, name.replace(":", " ", 1)) for name in self._objects]
-        self.fields["on"].choices = [(EVERYTHING, "everything"), *named]  # type: ignore[attr-defined]
+    def __init__(self, data: Any = None, *, operator: Operator) -> None:
+        super().__init__(data)
+        on = self.fields["on"]
+        assert isinstance(on, NameField)  # noqa: S101 - narrows the type
+        on.ask(names=offered("targets", operator), find=lambda name: target_named(operator, name))
 
     @property
     def target(self) -> Prompt | Tenant | None:
         """The object chosen; None is everything."""
-        return self._objects.get(self.cleaned_data["on"])
+        chosen: Prompt | Tenant | None = self.cleaned_data["on"]
+        return chosen
 
 
 class TenantForm(forms.Form):

@@ -1,13 +1,15 @@
 """Forms of the pages of evals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from django import forms
 from django.core.files.uploadedfile import UploadedFile
 
+from controlplane.accounts.models import Operator
 from controlplane.console.forms.canaries import NamesField
-from controlplane.console.forms.fields import ReasonForm, YAMLField
+from controlplane.console.forms.fields import NameField, ReasonForm, YAMLField
+from controlplane.console.names import offered, prompt_named, version_named
 from controlplane.evals.importing import MAX_BYTES, MAX_ROWS
 from controlplane.evals.judges.kinds import SCORES, JudgeKind
 from controlplane.evals.models import Purpose
@@ -17,8 +19,6 @@ from dataplane.routing import CAPABILITIES
 MICROS: Final = 1_000_000
 # What is pasted travels in the form itself, which takes less than a file.
 MAX_PASTED: Final = 1_000_000
-PROMPT: Final = "prompt"
-LANE: Final = "lane"
 _TEXT: Final = {"class": "form-control"}
 
 
@@ -132,10 +132,11 @@ class StandardForm(ReasonForm):
         widget=forms.TextInput(attrs={**_TEXT, "placeholder": "every route"}),
         help_text="Names between commas: a lane has to pass before it enters one of these.",
     )
-    prompt = forms.ChoiceField(
+    prompt = NameField(
+        "prompts",
         label="Prompt",
         required=False,
-        widget=forms.Select(attrs={"class": "form-select"}),
+        placeholder="none",
         help_text="By whose live version lanes are asked rows that give variables.",
     )
     max_cost = _Dollars(
@@ -150,13 +151,15 @@ class StandardForm(ReasonForm):
         *,
         judges: Sequence[tuple[str, str]],
         scores: Sequence[str],
-        prompts: Sequence[str],
+        operator: Operator,
         **options: Any,
     ) -> None:
         super().__init__(data, **options)
         self.scores = tuple(scores)
         self.fields["judges"].choices = judges  # type: ignore[attr-defined]
-        self.fields["prompt"].choices = [("", "none"), *((slug, slug) for slug in prompts)]  # type: ignore[attr-defined]
+        prompt = self.fields["prompt"]
+        assert isinstance(prompt, NameField)  # noqa: S101 - narrows the type
+        prompt.ask(names=offered("prompts", operator), find=lambda slug: prompt_named(operator, slug).slug)
         self.fields["reason"].label = "Why this"
         for score in self.scores:
             self.fields[_threshold(score)] = forms.DecimalField(
@@ -205,7 +208,11 @@ def _threshold(score: str) -> str:
 class RunForm(forms.Form):
     """What to ask the rows of a set, and who looks at the answers."""
 
-    subject = forms.ChoiceField(label="Ask", widget=forms.Select(attrs={"class": "form-select"}))
+    subject = NameField(
+        "subjects",
+        label="Ask",
+        help_text="A version of a prompt, such as support-answer@3, or a lane by its name. Typing finds them.",
+    )
     number = forms.TypedChoiceField(label="Rows of", coerce=int, widget=forms.Select(attrs={"class": "form-select"}))
     judges = forms.MultipleChoiceField(
         label="Only look, with these judges",
@@ -221,26 +228,23 @@ class RunForm(forms.Form):
         self,
         data: Any = None,
         *,
-        versions: Mapping[str, Sequence[int]],
-        lanes: Sequence[str],
+        operator: Operator,
         numbers: Sequence[int],
         judges: Sequence[tuple[str, str]],
         **options: Any,
     ) -> None:
         super().__init__(data, **options)
-        self.fields["subject"].choices = [  # type: ignore[attr-defined]
-            (
-                "A version of a prompt",
-                [
-                    (f"{PROMPT}:{slug}@{number}", f"{slug} v{number}")
-                    for slug, found in versions.items()
-                    for number in found
-                ],
-            ),
-            ("A lane", [(f"{LANE}:{lane}", lane) for lane in lanes]),
-        ]
+        subject = self.fields["subject"]
+        assert isinstance(subject, NameField)  # noqa: S101 - narrows the type
+        subject.ask(names=offered("subjects", operator), find=lambda name: version_named(operator, name) or name)
         self.fields["number"].choices = [(number, f"version {number}") for number in numbers]  # type: ignore[attr-defined]
         self.fields["judges"].choices = judges  # type: ignore[attr-defined]
+
+    @property
+    def asked(self) -> tuple[str, int] | str:
+        """A version of a prompt, by slug and number, or a lane."""
+        chosen: tuple[str, int] | str = self.cleaned_data["subject"]
+        return chosen
 
     @property
     def max_cost_micros(self) -> int | None:

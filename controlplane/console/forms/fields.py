@@ -1,11 +1,14 @@
 """Form fields that several pages share."""
 
 import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import yaml
 from django import forms
+from django.urls import reverse
 
+from controlplane.console.names import MAX_CHARACTERS, UnknownName
 from controlplane.versioned.operations import Versions
 from dataplane.documents import MalformedRelease
 
@@ -84,6 +87,49 @@ class YAMLField(forms.CharField):
 
     def check(self, document: Any) -> None:
         """Return if the document may be taken; a subclass that knows what it should say raises MalformedRelease."""
+
+
+class _NamesInput(forms.TextInput):
+    """A text input with the names that are offered before anything is typed; the browser asks for others by itself."""
+
+    template_name = "django/forms/widgets/names.html"
+
+    def __init__(self, kind: str, placeholder: str) -> None:
+        super().__init__({"class": "form-control", "autocomplete": "off", "spellcheck": "false"})
+        self.kind = kind
+        self.names: Sequence[str] = ()
+        if placeholder:
+            self.attrs["placeholder"] = placeholder
+
+    def get_context(self, name: str, value: Any, attrs: Any) -> dict[str, Any]:
+        context = super().get_context(name, value, attrs)
+        own = context["widget"]
+        offering = {"list": f"{own['attrs'].get('id', name)}_names", "data-names": reverse("names", args=[self.kind])}
+        return context | {"widget": own | {"attrs": own["attrs"] | offering, "names": self.names}}
+
+
+class NameField(forms.CharField):
+    """The name of one thing among thousands: typed, with a few names offered, and looked up when it is sent.
+
+    Args:
+        kind: One of `names.KINDS`.
+    """
+
+    def __init__(self, kind: str, *, placeholder: str = "", **options: Any) -> None:
+        super().__init__(max_length=MAX_CHARACTERS, widget=_NamesInput(kind, placeholder), **options)
+        self._find: Callable[[str], Any] = str
+
+    def ask(self, *, names: Sequence[str], find: Callable[[str], Any]) -> None:
+        """Offer these, a bounded few, and clean to what `find` gives for a name, which may raise UnknownName."""
+        self.widget.names = names
+        self._find = find
+
+    def clean(self, value: Any) -> Any:
+        name = super().clean(value)
+        try:
+            return self._find(name) if name else name
+        except UnknownName as exc:
+            raise forms.ValidationError(str(exc), code="unknown") from exc
 
 
 class ReasonForm(forms.Form):

@@ -24,7 +24,6 @@ from controlplane.accounts.access import (
     may_somewhere,
     require,
     visible_operators,
-    visible_tenants,
     visible_tokens,
 )
 from controlplane.accounts.models import Operator, RoleGrant
@@ -33,7 +32,6 @@ from controlplane.audit.models import AuditEvent
 from controlplane.console.forms.access import GrantForm, OperatorForm, RotationForm, TokenForm
 from controlplane.console.requests import actor_of, refused_as_message, refused_into_form, went_through
 from controlplane.console.timeline import timeline
-from controlplane.prompts.access import visible_prompts
 
 MANAGE = "accounts.manage_access"
 
@@ -90,9 +88,10 @@ def grant(request: HttpRequest, username: str) -> HttpResponse:
     now = timezone.now()
     operator = actor_of(request)
     granted_to = access_operator(operator, username, "manage_access")
-    form = GrantForm(request.POST, prompts=visible_prompts(operator), tenants=visible_tenants(operator))
+    form = GrantForm(request.POST, operator=operator)
     if not form.is_valid():
-        messages.error(request, "Choose a role, and what it is granted on")
+        unknown = [str(said.message) for said in form.errors.as_data().get("on", []) if said.code == "unknown"]
+        messages.error(request, "; ".join(unknown) or "Choose a role, and what it is granted on")
         return redirect("operator", username=username)
     role = Role(form.cleaned_data["role"])
     granted = refused_as_message(
@@ -292,7 +291,7 @@ def _person_context(operator: Operator, shown: Operator) -> dict[str, Any]:
         "tokens": shown.tokens.filter(revoked_at__isnull=True) if manages or shown.pk == operator.pk else [],
     }
     if manages:
-        context["grant_form"] = GrantForm(prompts=visible_prompts(operator), tenants=visible_tenants(operator))
+        context["grant_form"] = GrantForm(operator=operator)
     if may(operator, "audit.view_auditevent"):
         concerning = AuditEvent.objects.filter(Q(target=shown.audit_name) | Q(actor=shown.audit_name))
         context["events"] = timeline(concerning[:15])

@@ -17,7 +17,7 @@ from controlplane.approvals.access import access_change
 from controlplane.audit.models import AuditEvent
 from controlplane.console.eval_content import judge_choices, standard_words
 from controlplane.console.eval_run_content import answer_lines, flips, ranked_answers, run_lines, score_lines
-from controlplane.console.forms.evals import LANE, PROMPT, RunForm
+from controlplane.console.forms.evals import RunForm
 from controlplane.console.requests import actor_of, refused_as_message, refused_into_form, whole_number
 from controlplane.console.timeline import timeline
 from controlplane.console.views.evals import tabs
@@ -30,12 +30,9 @@ from controlplane.evals.runs import EvalRun, EvalStandard
 from controlplane.evals.subjects import Subject
 from controlplane.prompts.access import visible_prompts
 from controlplane.prompts.models import PromptVersion
-from controlplane.routing.operations import routing_tables
 
 PAGE_SIZE: Final = 25
 BESIDE_SHOWN: Final = 8
-# Of a prompt, the newest so many can be asked from the form; the API asks any.
-VERSIONS_OFFERED: Final = 10
 
 
 @login_required
@@ -62,15 +59,12 @@ def run_new(request: HttpRequest, slug: str) -> HttpResponse:
     operator = actor_of(request)
     eval_set = access_set(operator, slug, to_manage=True)
     standard = eval_set.standards.first()
-    table = routing_tables.active()
-    versions = _versions(operator)
     form = RunForm(
         request.POST or None,
-        versions=versions,
-        lanes=sorted(table.document["lanes"]) if table is not None else [],
+        operator=operator,
         numbers=list(eval_set.versions.values_list("number", flat=True)),
         judges=judge_choices(),
-        initial={"subject": _likely(standard, versions)},
+        initial={"subject": _likely(standard, operator)},
     )
     if request.method == "POST" and form.is_valid():
         run = refused_into_form(form, lambda: _begin(form, eval_set, standard, operator, now))
@@ -81,29 +75,19 @@ def run_new(request: HttpRequest, slug: str) -> HttpResponse:
     return render(request, "evals/run_new.html", context, status=400 if form.errors else 200)
 
 
-def _versions(operator: Operator) -> dict[str, list[int]]:
-    """By prompt, the newest versions."""
-    prompts = visible_prompts(operator).order_by("slug").values("pk")
-    found: dict[str, list[int]] = {}
-    rows = PromptVersion.objects.filter(prompt__in=prompts).order_by("prompt__slug", "-number")
-    for slug, number in rows.values_list("prompt__slug", "number"):
-        numbers = found.setdefault(slug, [])
-        if len(numbers) < VERSIONS_OFFERED:
-            numbers.append(number)
-    return found
-
-
-def _likely(standard: EvalStandard | None, versions: dict[str, list[int]]) -> str:
+def _likely(standard: EvalStandard | None, operator: Operator) -> str:
     """What is most often asked: the newest version of the prompt that the standard names."""
     slug = "" if standard is None else standard.prompt
-    return f"{PROMPT}:{slug}@{versions[slug][0]}" if versions.get(slug) else ""
+    versions = PromptVersion.objects.filter(prompt__in=visible_prompts(operator).filter(slug=slug).values("pk"))
+    newest = versions.order_by("-number").first() if slug else None
+    return f"{slug}@{newest.number}" if newest is not None else ""
 
 
 def _begin(
     form: RunForm, eval_set: EvalSet, standard: EvalStandard | None, operator: Operator, now: datetime
 ) -> EvalRun:
     return begin_run(
-        subject=_subject(form.cleaned_data["subject"], standard),
+        subject=_subject(form.asked, standard),
         set_version=access_set_version(operator, eval_set.slug, form.cleaned_data["number"]),
         judges=form.cleaned_data["judges"],
         max_cost_micros=form.max_cost_micros,
@@ -112,12 +96,10 @@ def _begin(
     )
 
 
-def _subject(chosen: str, standard: EvalStandard | None) -> Subject:
-    kind, _, name = chosen.partition(":")
-    if kind == LANE:
-        return live_lane(name, prompt="" if standard is None else standard.prompt)
-    slug, _, number = name.partition("@")
-    return prompt_subject(slug, int(number))
+def _subject(chosen: tuple[str, int] | str, standard: EvalStandard | None) -> Subject:
+    if isinstance(chosen, str):
+        return live_lane(chosen, prompt="" if standard is None else standard.prompt)
+    return prompt_subject(*chosen)
 
 
 @login_required

@@ -45,7 +45,6 @@ from controlplane.evals.errors import BadRows
 from controlplane.evals.models import EvalSet, EvalSetVersion, Judge, Purpose
 from controlplane.evals.runs import OVER, EvalStandard
 from controlplane.evals.standards import set_standard
-from controlplane.prompts.models import Prompt
 
 ROWS_SHOWN: Final = 25
 RUNS_SHOWN: Final = 5
@@ -211,7 +210,7 @@ def standard(request: HttpRequest, slug: str) -> HttpResponse:
         request.POST or None,
         judges=judge_choices(),
         scores=list(Judge.objects.order_by("score").values_list("score", flat=True).distinct()),
-        prompts=list(Prompt.objects.order_by("slug").values_list("slug", flat=True)),
+        operator=operator,
         initial=None if current is None else StandardForm.initial_from(current),
     )
     if request.method == "POST" and form.is_valid():

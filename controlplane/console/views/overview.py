@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from django.contrib.auth.decorators import login_required
 from django.db.models import Q
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.utils import timezone
 from django.views.decorators.http import require_safe
@@ -21,6 +21,7 @@ from controlplane.console.corpus_content import CorpusRow, corpus_rows
 from controlplane.console.fires import fires
 from controlplane.console.ladder_now import SurfaceNow, surfaces_now
 from controlplane.console.lane_content import OpenLane, open_lanes
+from controlplane.console.names import KINDS, offered
 from controlplane.console.palette import entries
 from controlplane.console.requests import actor_of
 from controlplane.console.status import status_of
@@ -116,6 +117,15 @@ def status(request: HttpRequest) -> JsonResponse:
 def palette(request: HttpRequest) -> JsonResponse:
     """Every page, prompt, canary, lane and act that the command palette may offer this reader."""
     return JsonResponse({"entries": [entry.to_json() for entry in entries(actor_of(request))]})
+
+
+@login_required
+@require_safe
+def names(request: HttpRequest, kind: str) -> JsonResponse:
+    """What a field offers while a name is typed: `?part=` is what was typed so far."""
+    if kind not in KINDS:
+        raise Http404(f"there are no names of {kind!r}")
+    return JsonResponse({"names": offered(kind, actor_of(request), request.GET.get("part", ""))})
 
 
 # --- what the page shows ----------------------------------------------------------------------------------------------
