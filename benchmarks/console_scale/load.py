@@ -29,6 +29,7 @@ from controlplane.releases.signing import signing_key
 from controlplane.telemetry import operations
 from controlplane.telemetry.outcome_spans import rebuild_outcomes
 from controlplane.telemetry.shadow_minutes import compact_shadows
+from controlplane.telemetry.surface_hours import rebuild_hours
 from controlplane.telemetry.surface_minutes import compact_surfaces
 from controlplane.verdicts import tasks as verdict_tasks
 from dataplane.release import SIGNED_PREFIX, key_id_of
@@ -72,13 +73,14 @@ def fill(sizes: Sizes) -> None:
         load(cursor, LEDGER, sizes=sizes)
         load(cursor, TELEMETRY, sizes=sizes)
         _timed("usage days", lambda: _days(now))
-        _timed("outcomes", lambda: _outcomes(now))
+        _timed("outcomes and surfaces", lambda: _added_up(now))
         _timed("analyze", lambda: cursor.execute("VACUUM ANALYZE"))
 
 
-def _outcomes(now: datetime) -> None:
+def _added_up(now: datetime) -> None:
     for age in range(MINUTE_DAYS + 1):
         rebuild_outcomes((now - timedelta(days=age)).date())
+        rebuild_hours((now - timedelta(days=age)).date())
 
 
 def freshen() -> None:

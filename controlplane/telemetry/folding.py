@@ -43,6 +43,7 @@ class Folding(Generic[T]):
         tally_of: What a row of either table has counted.
         columns: A tally, as the columns `measured`.
         also_old: What else of this kind is past its time at a moment.
+        also_write: What is derived of minutes that were written, in the same transaction.
     """
 
     lock: int
@@ -55,7 +56,8 @@ class Folding(Generic[T]):
     tally: Callable[[], T]
     tally_of: Callable[[Any], T]
     columns: Callable[[T], dict[str, Any]]
-    also_old: Callable[[datetime], QuerySet[Any]] | None = None
+    also_old: Callable[[datetime], Iterable[QuerySet[Any]]] = lambda _: ()
+    also_write: Callable[[Iterable[datetime]], None] = lambda _: None
 
     @transaction.atomic
     def compact(self, *, now: datetime) -> int:
@@ -67,15 +69,16 @@ class Folding(Generic[T]):
             cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [self.lock])
             if not cursor.fetchone()[0]:
                 return 0
-        folded = 0
         closed = (now - CLOSING_GRACE).replace(second=0, microsecond=0)
-        for minute in _minutes(self.rows._default_manager.filter(folded=False, bucket_at__lt=closed)):
+        folded = _minutes(self.rows._default_manager.filter(folded=False, bucket_at__lt=closed))
+        for minute in folded:
             self._fold(minute)
-            folded += 1
-        for minute in _minutes(self._final(now)):
+        sealed = _minutes(self._final(now))
+        for minute in sealed:
             self._seal(minute, now=now)
+        self.also_write([*folded, *sealed])
         self._forget(now)
-        return folded
+        return len(folded)
 
     def _in(self, minute: datetime) -> QuerySet[ReportedRow]:
         return self.rows._default_manager.filter(bucket_at__gte=minute, bucket_at__lt=minute + MINUTE)
@@ -137,8 +140,8 @@ class Folding(Generic[T]):
         """Delete what is past its time. A source outlives its rows: its mark tells a repetition from news."""
         horizon = now - self.keep
         _delete_oldest(self.minutes._default_manager.filter(bucket_at__lt=horizon))
-        if self.also_old is not None:
-            _delete_oldest(self.also_old(now))
+        for old in self.also_old(now):
+            _delete_oldest(old)
         stale = self.sources._default_manager.filter(changed_at__lt=horizon - MINUTE)
         rows = self.rows._default_manager.filter(worker__in=stale.values("worker"))
         held = set(rows.values_list("worker", "boot").distinct())

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from controlplane.telemetry.ladder_track import Step, stretches, track
 from controlplane.telemetry.models import MINUTE
-from controlplane.telemetry.surface_sums import requests_by_hour, told_minutes
+from controlplane.telemetry.surface_sums import Range, requests_by_hour, told_stretches
 from controlplane.telemetry.surfaces import minute_of
 from dataplane.ladder.decider import Cause
 from dataplane.ladder.policy import OFF, RUNGS
@@ -191,8 +191,8 @@ def capacity(surface: str, *, days: int = DAYS, now: datetime) -> Capacity:
     until = minute_of(now)
     since = until - timedelta(days=days)
     steps = track(surface, since=since, until=until, now=now)
-    told = told_minutes(surface, since=since, until=until)
-    told_seconds = len(told) * MINUTE.total_seconds()
+    told = told_stretches(surface, since=since, until=until)
+    told_seconds = _told_of(since, until, told)
     by_rung: defaultdict[int, float] = defaultdict(float)
     by_trigger: defaultdict[str, float] = defaultdict(float)
     for step, begun, ended in stretches(steps, since=since, until=until):
@@ -240,14 +240,9 @@ def spoken(seconds: float) -> str:
     return f"{days} d {hours} h"
 
 
-def _told_of(begun: datetime, ended: datetime, told: set[datetime]) -> float:
+def _told_of(begun: datetime, ended: datetime, told: Iterable[Range]) -> float:
     """How many seconds of a stretch lie in minutes that were told of."""
-    found, minute = 0.0, minute_of(begun)
-    while minute < ended:
-        if minute in told:
-            found += (min(ended, minute + MINUTE) - max(begun, minute)).total_seconds()
-        minute += MINUTE
-    return found
+    return sum(max(0.0, (min(ended, last) - max(begun, first)).total_seconds()) for first, last in told)
 
 
 def _uses(by_rung: Mapping[int, float], hours: Iterable[dict[int, int]], told_seconds: float) -> Iterable[RungUse]:

@@ -1,16 +1,19 @@
 """Keep what surfaces counted small: minutes of the fleet for the past, and fewer readings of how loaded they were."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
 
 from django.db.models import Q, QuerySet
 
 from controlplane.telemetry.folding import Folding
+from controlplane.telemetry.surface_hours import HOUR, LOCK, add_up
 from controlplane.telemetry.surface_rows import (
     KEEP_READINGS,
     KEEP_SURFACES,
     MEASURED,
     SurfaceCounted,
+    SurfaceHour,
     SurfaceMinute,
     SurfaceReading,
     SurfaceRollup,
@@ -39,13 +42,15 @@ def _columns(tally: SurfaceTally) -> dict[str, Any]:
     return {name: getattr(tally, name) for name in COUNTS} | {name: getattr(tally, name).to_json() for name in SKETCHES}
 
 
-def _old_readings(now: datetime) -> QuerySet[SurfaceReading]:
+def _also_old(now: datetime) -> Iterable[QuerySet[Any]]:
     thinned = Q(bucket_at__lt=now - KEEP_READINGS, bucket_at__second__gte=10)
-    return SurfaceReading.objects.filter(thinned | Q(bucket_at__lt=now - KEEP_SURFACES))
+    yield SurfaceReading.objects.filter(thinned | Q(bucket_at__lt=now - KEEP_SURFACES))
+    # An hour goes when the last of its minutes has.
+    yield SurfaceHour._default_manager.filter(bucket_at__lte=now - KEEP_SURFACES - HOUR)
 
 
 _SURFACES: Final = Folding(
-    lock=0x0BA11A5A,
+    lock=LOCK,
     rows=SurfaceRollup,
     minutes=SurfaceMinute,
     sources=SurfaceSource,
@@ -55,5 +60,6 @@ _SURFACES: Final = Folding(
     tally=SurfaceTally,
     tally_of=_tally_of,
     columns=_columns,
-    also_old=_old_readings,
+    also_old=_also_old,
+    also_write=add_up,
 )

@@ -76,6 +76,16 @@ class SurfaceMinute(SurfaceCounted, MinuteRow):
         indexes: ClassVar = [models.Index(fields=["bucket_at"], name="surface_minute_by_age")]
 
 
+class SurfaceHour(SurfaceCounted):
+    """What the fleet counted in an hour of UTC. Derived from minutes, and never the other way round."""
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["surface", "bucket_at", *SURFACE_SERIES[1:]], name="one_surface_hour"),
+        ]
+        indexes: ClassVar = [models.Index(fields=["bucket_at"], name="surface_hour_by_age")]
+
+
 class SurfaceSource(ReportingSource):
     """A process that told of surfaces."""
 

@@ -1,6 +1,7 @@
 """Sums of what surfaces served, over any time, to the last request: added up where they are.
 
 A minute whose 10 s rows have all been folded counts by its row, every other by its 10 s rows and what is sealed of it.
+An hour that is in a range as a whole counts by its row, unless something of it is not folded yet.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,8 @@ from django.db import connection
 
 from controlplane.telemetry.models import MINUTE
 from controlplane.telemetry.sketch_sums import sketches_summed, take_sketches
-from controlplane.telemetry.surface_rows import SurfaceMinute, SurfaceReading, SurfaceRollup
+from controlplane.telemetry.surface_hours import whole_hours
+from controlplane.telemetry.surface_rows import SurfaceHour, SurfaceMinute, SurfaceReading, SurfaceRollup
 from dataplane.ladder.counting import COUNTS, JOB, SKETCHES, SurfaceSeries
 from dataplane.sketches import Sketch
 
@@ -49,11 +51,22 @@ def _parts(measured: Sequence[str]) -> str:
     part = ", ".join(("r.key", "c.bucket_at", *(f"c.{name}" for name in (*SurfaceSeries._fields, *measured))))
     return f"""
 WITH ranges AS MATERIALIZED (
-    SELECT * FROM json_to_recordset(%(ranges)s::json) AS r(key text, since timestamptz, until timestamptz)
+    SELECT * FROM json_to_recordset(%(ranges)s::json)
+        AS r(key text, hourly boolean, since timestamptz, until timestamptz)
 ), unfolded AS MATERIALIZED (
     SELECT DISTINCT date_trunc('minute', bucket_at) AS minute FROM {SurfaceRollup._meta.db_table} WHERE NOT folded
+), open_hours AS MATERIALIZED (
+    SELECT DISTINCT date_trunc('hour', minute, 'UTC') AS hour FROM unfolded
+), by_minute AS MATERIALIZED (
+    SELECT key, since, until FROM ranges WHERE NOT hourly
+    UNION ALL
+    SELECT r.key, o.hour, o.hour + interval '1 hour'
+    FROM ranges r JOIN open_hours o ON o.hour >= r.since AND o.hour < r.until WHERE r.hourly
 ), parts AS {"MATERIALIZED" if SKETCHES[0] in measured else "NOT MATERIALIZED"} (
-    SELECT {part} FROM ranges r JOIN {SurfaceMinute._meta.db_table} c ON {_OF}
+    SELECT {part} FROM ranges r JOIN {SurfaceHour._meta.db_table} c ON {_OF}
+    WHERE r.hourly AND c.bucket_at NOT IN (SELECT hour FROM open_hours)
+    UNION ALL
+    SELECT {part} FROM by_minute r JOIN {SurfaceMinute._meta.db_table} c ON {_OF}
     WHERE c.sealed OR c.bucket_at NOT IN (SELECT minute FROM unfolded)
     UNION ALL
     SELECT {part} FROM ranges r JOIN {SurfaceRollup._meta.db_table} c ON {_OF}
@@ -78,13 +91,15 @@ SELECT date_trunc('hour', bucket_at, 'UTC'), rung, SUM(requests)::bigint FROM pa
 GROUP BY 1, 2 ORDER BY 1, 2
 """  # noqa: S608 - as above
 _TOLD: Final = f"""
-SELECT DISTINCT minute FROM (
+SELECT min(minute), max(minute) + interval '1 minute' FROM (
+    SELECT minute, minute - interval '1 minute' * row_number() OVER (ORDER BY minute) AS stretch FROM (
     SELECT bucket_at AS minute FROM {SurfaceMinute._meta.db_table}
     WHERE surface = %(surface)s AND bucket_at >= %(since)s AND bucket_at < %(until)s
-    UNION ALL
+    UNION
     SELECT date_trunc('minute', bucket_at) FROM {SurfaceReading._meta.db_table}
     WHERE surface = %(surface)s AND bucket_at >= %(since)s AND bucket_at < %(until)s
-) t
+    ) told
+) numbered GROUP BY stretch ORDER BY 1
 """  # noqa: S608 - as above
 
 
@@ -125,22 +140,20 @@ def requests_by_hour(surface: str, *, since: datetime, until: datetime) -> dict[
     return hours
 
 
-def told_minutes(surface: str, *, since: datetime, until: datetime) -> set[datetime]:
-    """The minutes in which anybody told of a surface: what it served, or how loaded it was; one query."""
+def told_stretches(surface: str, *, since: datetime, until: datetime) -> list[Range]:
+    """The stretches of minutes in which anybody told of a surface: what it served, or how loaded it was; one query.
+
+    Oldest first; between two of them lies a minute at least.
+    """
     with connection.cursor() as cursor:
         cursor.execute(_TOLD, {"surface": surface, "since": since, "until": until})
-        return {minute for (minute,) in cursor.fetchall()}
+        return list(cursor.fetchall())
 
 
 def _ranges(ranges: Mapping[str, Range]) -> str:
     rows: list[dict[str, Any]] = []
     for key, (since, until) in ranges.items():
         end = until.replace(second=0, microsecond=0)
-        rows.append(
-            {
-                "key": key,
-                "since": since.replace(second=0, microsecond=0),
-                "until": end if end == until else end + MINUTE,
-            }
-        )
+        tiles = whole_hours(since.replace(second=0, microsecond=0), end if end == until else end + MINUTE)
+        rows += [{"key": key, "hourly": hourly, "since": begun, "until": ended} for hourly, begun, ended in tiles]
     return orjson.dumps(rows).decode()

@@ -19,7 +19,7 @@ from controlplane.telemetry.surface_rows import (
     SurfaceRollup,
     record_surfaces,
 )
-from controlplane.telemetry.surface_sums import requests_by_hour, surface_sums, told_minutes
+from controlplane.telemetry.surface_sums import requests_by_hour, surface_sums, told_stretches
 from controlplane.telemetry.surfaces import served, traffic_share
 from dataplane.ladder.policy import Ladder
 from tests.ladders import surface
@@ -246,19 +246,25 @@ def test_load_is_the_highest_reading_of_each_step_and_all_attempts():
     assert len(asked_of) == 1
 
 
-def test_hours_and_told_minutes():
-    """By hour and rung how much was served, and in which minutes anybody told of the surface at all."""
+def test_hours_and_told_stretches():
+    """By hour and rung how much was served, and in which stretches of minutes anybody told of the surface at all."""
     take(
         report(
             surfaces=(surface_row(rung=4, outcome="later", requests=3), surface_row(NOON + HOUR, requests=2)),
-            surface_readings=(surface_load(NOON + 3 * MINUTE),),
+            surface_readings=tuple(
+                surface_load(NOON + age) for age in (MINUTE + BUCKET, 3 * MINUTE, 3 * MINUTE + BUCKET)
+            ),
         ),
         now=NOON + 2 * HOUR,
     )
     compact_surfaces(now=NOON + 2 * HOUR)
 
     assert requests_by_hour(SURFACE, since=NOON, until=NOON + 2 * HOUR) == {NOON: {4: 3}, NOON + HOUR: {0: 2}}
-    assert told_minutes(SURFACE, since=NOON, until=NOON + 2 * HOUR) == {NOON, NOON + 3 * MINUTE, NOON + HOUR}
+    assert told_stretches(SURFACE, since=NOON, until=NOON + 2 * HOUR) == [
+        (NOON, NOON + 2 * MINUTE),
+        (NOON + 3 * MINUTE, NOON + 4 * MINUTE),
+        (NOON + HOUR, NOON + HOUR + MINUTE),
+    ]
 
 
 @pytest.mark.parametrize(
