@@ -12,13 +12,16 @@ ReleasePermission = Literal["view_release", "roll_back_release"]
 VIEW = "releases.view_release"
 
 
-def access_release(operator: Operator, revision: int, permission: ReleasePermission = "view_release") -> Release:
-    """One release.
+def access_release(
+    operator: Operator, revision: int, permission: ReleasePermission = "view_release", *, with_document: bool = True
+) -> Release:
+    """One release; without its document it is fetched when somebody asks for it.
 
     Raises:
         Http404, PermissionDenied: as `accounts.access.access`.
     """
-    release = Release.objects.filter(revision=revision).first()
+    releases = Release.objects.all() if with_document else Release.objects.defer("document")
+    release = releases.filter(revision=revision).first()
     return access(operator, release, view=VIEW, permission=f"releases.{permission}")
 
 

@@ -310,7 +310,7 @@ def test_release_page_names_what_may_be_pinned_and_no_candidate(db, signed_in):
 
     page = signed_in(crew.owner).get(f"/releases/{release.revision}/")
 
-    [prompt] = page.context["summary"]["prompts"]
+    [prompt] = page.context["carried"].summary["prompts"]
     assert prompt["pinnable"] == [1]
     assert sorted(release.content["sections"]["prompts"]["support-answer"]["versions"]) == ["1", "2"]
     assert Ack.objects.filter(revision=release.revision).count() == 2

@@ -16,7 +16,8 @@ from django.views.decorators.http import require_POST, require_safe
 from controlplane.accounts.access import may, require
 from controlplane.accounts.models import Operator
 from controlplane.console.forms.fields import ReasonForm
-from controlplane.console.release_content import section_differences, summary, words
+from controlplane.console.release_carried import carried, changes, parts
+from controlplane.console.release_content import words
 from controlplane.console.requests import Refusal, actor_of, refused_as_message, whole_number
 from controlplane.releases import operations
 from controlplane.releases.access import access_release, require_viewer, visible_releases
@@ -32,8 +33,6 @@ MAX_ACKS = 100
 # Of a large fleet, why its workers refused stands at the top of the page, and who below.
 MAX_REASONS = 3
 MAX_WORD_CHARACTERS = 100
-# A document of more is for a file, not for a page.
-MAX_SHOWN_BYTES = 200_000
 # "Roll back the last change" looks this far back for a release that differs in something that can be returned.
 LOOKED_BACK = 20
 
@@ -84,25 +83,22 @@ def release_page(request: HttpRequest, revision: int) -> HttpResponse:
     """One release: what it carries, what it changed, how it was signed, who acknowledged it, and the way back to it."""
     now = timezone.now()
     operator = actor_of(request)
-    release = access_release(operator, revision)
-    current = operations.current_release()
-    before = Release.objects.filter(revision__lt=revision).first()
+    release = access_release(operator, revision, with_document=False)
+    without = Release.objects.defer("document")
+    current, before = without.first(), without.filter(revision__lt=revision).first()
     each = propagation([revision])
     is_current = current is not None and current.pk == release.pk
     context = {
         "release": release,
-        "content": release.content,
-        "summary": summary(release.content["sections"]),
+        "carried": carried(release),
         "before": before,
         "current": current,
         "is_current": is_current,
-        "changes": words(before.content["sections"] if before else {}, release.content["sections"]),
+        "changes": changes(before, release),
         "acks": _latest_acks(revision),
         "reached": each[revision],
         "roll_back": _roll_back(operator, release, current, now=now) if current and not is_current else None,
         "roll_back_title": f"Roll back to r{revision}",
-        "document_bytes": len(release.document),
-        "is_shown": len(release.document) <= MAX_SHOWN_BYTES,
     }
     return render(request, "releases/release.html", context)
 
@@ -125,14 +121,13 @@ def release_diff(request: HttpRequest) -> HttpResponse:
     newest = list(visible_releases(operator).values_list("revision", flat=True)[:2])
     if not newest:
         return render(request, "releases/diff.html", {"parts": []})
-    after = access_release(operator, _asked(request, "to", newest[0]))
-    before = access_release(operator, _asked(request, "from", max(after.revision - 1, 1)))
-    old, new = before.content["sections"], after.content["sections"]
+    after = access_release(operator, _asked(request, "to", newest[0]), with_document=False)
+    before = access_release(operator, _asked(request, "from", max(after.revision - 1, 1)), with_document=False)
     context = {
         "before": before,
         "after": after,
-        "parts": section_differences(old, new),
-        "changes": words(old, new),
+        "parts": parts(before, after),
+        "changes": changes(before, after),
         "newest": newest[0],
     }
     return render(request, "releases/diff.html", context)
@@ -150,14 +145,14 @@ def release_undo(request: HttpRequest) -> HttpResponse:
     earlier = list(Release.objects.values_list("revision", flat=True)[1 : LOOKED_BACK + 1])
     restorable = [section.name for section in all_sections() if section.restore is not None]
 
-    def carried(release: Release) -> dict[str, Any]:
+    def restores(release: Release) -> dict[str, Any]:
         return {name: release.content["sections"].get(name) for name in restorable}
 
     # What cannot come back (an ended canary, say) is no way to undo anything, so it is tried out, once per state.
-    in_vain = [] if current is None else [carried(current)]
+    in_vain = [] if current is None else [restores(current)]
     for revision in earlier:
         release = Release.objects.get(revision=revision)
-        state = carried(release)
+        state = restores(release)
         if state in in_vain:
             continue
         assert current is not None  # noqa: S101 - for the type checker: there is one above an earlier one
