@@ -1,9 +1,12 @@
 """Whether words suit the prompts that would fall back on them: who asked for JSON of a schema is never handed prose."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.contrib.postgres.aggregates import ArrayAgg
+from django.db.models import CharField, Exists, F, OuterRef, Q, Value
+from django.db.models.functions import Cast, Concat
 
 from controlplane.console.copy_content import Reading, Said
 from controlplane.ladder.models import Copy, CopyKind
@@ -19,13 +22,28 @@ from dataplane.signed_copy import Words
 
 # A validator may quote the whole instance, and a question may be a letter; a line of a checklist is read at a glance.
 _MOST_CHARACTERS: Final = 160
+# Of versions that ask for the same; the others are counted.
+_MOST_NAMED: Final = 40
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """Versions of prompts on one route that ask for exactly the same, `names` as in support-answer@3."""
+
+    route: str
+    parameters: dict[str, Any]
+    names: Sequence[str]
+
+    def __str__(self) -> str:
+        named, others = ", ".join(self.names[:_MOST_NAMED]), len(self.names) - _MOST_NAMED
+        return named if others <= 0 else f"{named} and {others:,} more that ask for the same"
 
 
 def json_checklist(copy: Copy, readings: Sequence[Reading]) -> list[dict[str, Any]]:
-    """Per prompt that asks for JSON on a route below which `copy` stands: whether it can be shown `readings`.
+    """Of prompts that ask for JSON on a route below which `copy` stands: whether they can be shown `readings`.
 
-    Decided by the code that workers run. One line for the languages that suit a prompt's version, and one for each that
-    does not, with the first thing that is wrong. Two queries however many prompts there are.
+    Decided by the code that workers run, once for all that ask for the same. One line for the languages that suit them,
+    and one for each that does not, with the first thing that is wrong. Two queries however many prompts there are.
 
     Shape: [{"text": str, "met": bool}]; nothing for an outage notice, which goes out in the error as text, and for
     a rung, whose words stand in for no answer of a schema.
@@ -38,42 +56,44 @@ def json_checklist(copy: Copy, readings: Sequence[Reading]) -> list[dict[str, An
             use_of.setdefault(route, use)  # a stack before a rung, which has nothing below it
     schemas = SchemaChecker()
     checklist = []
-    for version in _versions_that_want_json(list(use_of)):
-        name = f"{version.prompt.slug}@{version.number}"
-        problems = {reading.locale: _problem(reading, version, schemas) for reading in readings}
+    for asking in _askings(list(use_of)):
+        problems = {reading.locale: _problem(reading, asking, schemas) for reading in readings}
         suits = [locale for locale, problem in problems.items() if not problem]
         if suits:
-            checklist.append({"text": f"Satisfies {name} in {', '.join(suits)}", "met": True})
-        then = _then(use_of[version.prompt.route])
+            checklist.append({"text": f"Satisfies {asking} in {', '.join(suits)}", "met": True})
+        then = _then(use_of[asking.route], alone=len(asking.names) == 1)
         checklist += [
-            {"text": f"Does not satisfy {name} in {locale}: {problem}, so {then}", "met": False}
+            {"text": f"Does not satisfy {asking} in {locale}: {problem}, so {then}", "met": False}
             for locale, problem in problems.items()
             if problem
         ]
     return checklist
 
 
-def _versions_that_want_json(routes: Sequence[str]) -> QuerySet[PromptVersion]:
-    """The live versions and the candidates of running canaries on these routes that ask for JSON; one query."""
+def _askings(routes: Sequence[str]) -> list[_Asking]:
+    """The live versions and the candidates of running canaries on these routes that ask for JSON, by the first name of
+    each thing that is asked for; one query, which gives a row for each.
+    """
     runs = Exists(Canary.objects.running().filter(candidate=OuterRef("pk")))
-    return (
+    name = Concat("prompt__slug", Value("@"), Cast("number", CharField()))
+    rows = (
         PromptVersion.objects.filter(Q(pk=F("prompt__live_version")) | runs, prompt__route__in=routes)
         .filter(parameters__response_format__type__in=["json_schema", "json_object"])
-        .select_related("prompt")
-        .defer("messages", "variables_schema", "sample_variables")
-        .order_by("prompt__slug", "number")
+        .order_by()
+        .values_list("prompt__route", "parameters")
+        .annotate(names=ArrayAgg(name, order_by=("prompt__slug", "number")))
     )
+    return sorted((_Asking(*row) for row in rows), key=lambda asking: asking.names[0])
 
 
-def _then(use: Use) -> str:
-    if use.below is None:
-        return "callers of this prompt get the error instead"
-    return f"callers of this prompt get {use.below} instead, or the error"
+def _then(use: Use, *, alone: bool) -> str:
+    callers = f"callers of {'this prompt' if alone else 'these prompts'} get"
+    return f"{callers} the error instead" if use.below is None else f"{callers} {use.below} instead, or the error"
 
 
-def _problem(reading: Reading, version: PromptVersion, schemas: SchemaChecker) -> str:
+def _problem(reading: Reading, asking: _Asking, schemas: SchemaChecker) -> str:
     """The first thing for which a worker would not show what is said in this language; empty when it would show all."""
-    request = ChatRequest(route=version.prompt.route, messages=[], parameters=version.parameters)
+    request = ChatRequest(route=asking.route, messages=[], parameters=asking.parameters)
     unsuitable = [said for said in reading.said if suitable_text(request, Words(said.text, said.json), schemas) is None]
     if not unsuitable:
         return ""

@@ -138,6 +138,26 @@ def test_reviewer_reads_which_prompts_the_json_of_each_language_satisfies(signed
     assert live_activation(version.copy).version == version
 
 
+def test_prompts_that_ask_for_the_same_share_their_lines(queries):
+    """However many there are; beyond what anybody reads, they are counted."""
+    live(asking("summary", meets({"type": "array"})))
+    live(asking("ask-00", meets(WAIT)))
+    said = document(en={"answer": "Back in {{eta_minutes}} min"}, de={"answer": 4})
+    draft = submitted(said)
+    few = queries(lambda: json_checklist(draft.copy, readings(draft)))
+
+    for number in range(1, 42):
+        live(asking(f"ask-{number:02}", meets(WAIT)))
+    lines = told("help-centre-template", said)
+
+    names = ", ".join(f"ask-{number:02}@1" for number in range(40))
+    assert lines[0] == f"Satisfies {names} and 2 more that ask for the same in en"
+    assert lines[1].startswith(f"Does not satisfy {names} and 2 more that ask for the same in de: $.answer: ")
+    assert lines[1].endswith(", so callers of these prompts get the error instead")
+    assert [line.partition(" in ")[0] for line in lines[2:]] == ["Does not satisfy summary@1"] * 2
+    assert queries(lambda: json_checklist(draft.copy, readings(draft))) == few
+
+
 def test_words_that_a_checklist_calls_suitable_are_those_that_workers_show():
     """In each language, for every kind of format that a prompt may ask for."""
     choice = {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required"}
