@@ -68,6 +68,10 @@ if any(len(token) < 16 for token in OLD_AGENT_TOKENS):
 REPORTS_STREAM = "ballast:reports"
 # Where traces go, by OpenTelemetry's own variables; None: nowhere.
 TRACING = env.tracing(socket.gethostname())
+# Where people look at one; empty: pages name traces, and link to none.
+TRACE_URL = env.url("BALLAST_TRACE_URL", "", schemes={"http", "https"})
+if TRACE_URL and "{trace_id}" not in TRACE_URL:
+    raise ImproperlyConfigured("BALLAST_TRACE_URL: {trace_id} must stand where the id of a trace belongs")
 # For so long a console that is told to stop says so, and takes requests on.
 DRAIN_GRACE_SECONDS = env.whole("BALLAST_DRAIN_GRACE", 0 if DEMO else 5, most=300)
 # Where a process without a port of its own answers probes.

@@ -423,7 +423,7 @@ class Attempts:
                 cost_micros=cost_micros,
             )
         if attempt.trace is not None:
-            attempt.trace.end(journey, attempt, billed)
+            attempt.trace.end(attempt, billed)
         series = journey.series(lane.id)
         if series is not None:
             self._aggregation.record_attempt(

@@ -372,6 +372,7 @@ def shadow_settings(environment: Environment) -> ShadowSettings:
         reports=_report_settings(environment),
         allowed=_allowed(environment),
         health=environment.health_address(),
+        tracing=tracing_settings(environment, service="ballast-shadow", worker=f"{environment.host_name()}/shadow"),
     )
 
 
@@ -396,4 +397,5 @@ def runner_settings(environment: Environment) -> RunnerSettings:
         concurrency=environment.integer("BALLAST_JOB_CONCURRENCY", 8, minimum=1, maximum=1000),
         keep_seconds=environment.integer("BALLAST_JOB_KEEP_HOURS", 24, minimum=1, maximum=24 * 365) * 3600.0,
         health=environment.health_address(),
+        tracing=tracing_settings(environment, service="ballast-jobs", worker=f"{environment.host_name()}/jobs"),
     )

@@ -291,6 +291,7 @@ class Gateway:
                     limit_bytes=self._limit_bytes,
                     request_id=request_id,
                     started=started,
+                    trace=trace,
                 )
             else:
                 authorization = next((value for name, value in scope["headers"] if name == b"authorization"), None)

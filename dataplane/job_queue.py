@@ -125,6 +125,7 @@ class JobQueue:
             has_tools=_has_tools(journey, request),
             surface=surface,
             destination=destination,
+            traceparent="" if journey.inbound.trace is None else journey.inbound.trace.traceparent,
         )
         return await store.submit(submission, limit=self._limit)
 

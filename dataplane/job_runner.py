@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from random import Random
 from typing import Final
 from uuid import UUID
@@ -18,10 +19,11 @@ import httpx
 from dataplane.cursors import CursorKeys
 from dataplane.errors.jobs import JobsUnavailable
 from dataplane.job_tokens import LIFE_SECONDS, JobToken, sign_token
-from dataplane.jobs import BROKEN_OFF, UNREACHED, Answer, Event, LeaseLost, Taken, Verdict, judge
+from dataplane.jobs import BROKEN_OFF, UNREACHED, Answer, Event, LeaseLost, Taken, Verdict, judge, name_of
 from dataplane.quota import BATCH
 from dataplane.routing import MAX_DEADLINE_MS
 from dataplane.stores.jobs import JobStore
+from dataplane.tracing import Fact, Tracing
 
 log = logging.getLogger("ballast.jobs")
 
@@ -79,9 +81,11 @@ class JobRunner:
         clock: Callable[[], float],
         wall: Callable[[], float],
         rng: Random,
+        tracing: Tracing | None = None,
     ) -> None:
         """`client` has the gateway's address; `send` sends word of jobs, whatever it raises counts as not sent; `owner`
         names this process and no other, not even its successor; `clock` is monotonic seconds, `wall` epoch seconds.
+        `tracing` None: this process traces nothing, and hands on what it was handed.
         """
         self._store = store
         self._client = client
@@ -93,6 +97,7 @@ class JobRunner:
         self._clock = clock
         self._wall = wall
         self._rng = rng
+        self._tracing = tracing
         self._holds: dict[Taken, _Hold] = {}
         self._pulled: set[asyncio.Task[None]] = set()
         self._heard_at = clock()
@@ -242,16 +247,35 @@ class JobRunner:
         }
         if taken.user:
             headers["ballast-user"] = taken.user
-        encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
         timeout = httpx.Timeout(10.0, read=deadline_ms / 1000 + MARGIN_SECONDS)
         try:
-            response = await self._client.post(taken.endpoint, content=taken.body, headers=encoded, timeout=timeout)
+            with self._traced(taken) as traceparent:
+                if traceparent:
+                    headers["traceparent"] = traceparent
+                encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+                response = await self._client.post(taken.endpoint, content=taken.body, headers=encoded, timeout=timeout)
         except httpx.HTTPError as exc:
             log.warning("the gateway does not answer for job %s: %s: %s", taken.id, type(exc).__name__, exc)
             return BROKEN_OFF if _has_broken_off(exc) else UNREACHED
         if response.headers.get("content-type", "").partition(";")[0] != "application/json":
             return Answer(response.status_code, {}, b"")  # a proxy's page, say
         return Answer(response.status_code, dict(response.headers), response.content)
+
+    @contextmanager
+    def _traced(self, taken: Taken) -> Iterator[str]:
+        """An attempt at a job as part of the trace that handed it in. Gives what the gateway is told to go on with;
+        empty where that is not traced.
+        """
+        if self._tracing is None or not taken.traceparent:
+            yield taken.traceparent
+            return
+        facts: dict[str, Fact] = {
+            "ballast.job": name_of(taken.id),
+            "ballast.job.attempt": taken.attempts,
+            "ballast.tenant": taken.tenant,
+        }
+        with self._tracing.span("run job", parent=taken.traceparent, facts=facts, is_entry=True):
+            yield self._tracing.current or taken.traceparent
 
     # Chores.
 

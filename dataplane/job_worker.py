@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from random import Random
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
 
 import httpx
@@ -31,9 +31,13 @@ from dataplane.job_runner import LOST_SECONDS, JobRunner
 from dataplane.pulse import Pulse
 from dataplane.quorum import publisher_settings, queue_settings
 from dataplane.readiness import Dependency, postgres_answers
-from dataplane.settings import RunnerSettings
+from dataplane.settings import RunnerSettings, TracingSettings
+from dataplane.span_metrics import span_families
 from dataplane.stores.jobs import PostgresJobStore
 from dataplane.vitals import Vitals, beat_while_turning
+
+if TYPE_CHECKING:
+    from dataplane.otel.process import ProcessTracing
 
 RUN_TASK: Final = "ballast.jobs.run"
 QUEUE: Final = "ballast.jobs"
@@ -125,6 +129,10 @@ def run_jobs(settings: RunnerSettings, *, keys: CursorKeys) -> None:
     """
     vitals = Vitals()
     vitals.serve(settings.health)
+    tracing = None if settings.tracing is None else _open_tracing(settings.tracing)
+    if tracing is not None:
+        outbox = tracing.outbox
+        vitals.expose(lambda: span_families(outbox))
     loop = LoopThread(pulse=vitals.pulse("jobs"))
     loop.start()
     sender = build_sender(settings.broker_url)
@@ -146,6 +154,7 @@ def run_jobs(settings: RunnerSettings, *, keys: CursorKeys) -> None:
             clock=time.monotonic,
             wall=time.time,
             rng=Random(),  # noqa: S311  # jitter, not a secret
+            tracing=tracing,
         )
         await runner.start()
         return runner, client
@@ -193,3 +202,11 @@ def run_jobs(settings: RunnerSettings, *, keys: CursorKeys) -> None:
         loop.wait_for(runner.stop())
         loop.wait_for(client.aclose())
         loop.close()
+        if tracing is not None:
+            tracing.close()
+
+
+def _open_tracing(settings: TracingSettings) -> ProcessTracing:
+    from dataplane.otel.process import ProcessTracing  # what only who traces is to load
+
+    return ProcessTracing(settings)

@@ -252,6 +252,7 @@ class Taken:
         key_id: Of the API key that it was handed in with.
         expires_in_seconds: From when it was taken.
         failures: Attempts before this one that a provider may be paid for.
+        traceparent: Of the trace that handed it in; empty where that is not traced.
     """
 
     id: UUID
@@ -265,6 +266,7 @@ class Taken:
     attempts: int
     failures: int
     expires_in_seconds: float
+    traceparent: str = ""
 
     @property
     def key(self) -> str:

@@ -485,7 +485,7 @@ class Journey:
         tenant, lane, version = self.tenant, attempt.lane, self.prompt_version
         if tenant is None:
             raise ValueError("nobody is known to have asked, so there is nobody to bill")
-        return {
+        row = {
             "attempt_id": attempt_id,
             "request_id": self.inbound.request_id,
             "at": at,
@@ -511,6 +511,9 @@ class Journey:
             "stream": self.stream,
             "user": hash_user(self.user),
         }
+        if self.trace is not None and self.trace.trace_id:
+            row["trace_id"] = self.trace.trace_id
+        return row
 
 
 def attempt_id(journey: Journey, attempt: Attempt) -> str:

@@ -13,6 +13,7 @@ from dataplane.tracing import Facts, SpanCounts
 if TYPE_CHECKING:
     from dataplane.journey import Attempt, Journey
     from dataplane.messages import Usage
+    from dataplane.release import Release
 
 # Names of events of a request.
 RETRY_WAIT: Final = "ballast.retry.wait"
@@ -29,12 +30,20 @@ class AttemptTrace(Protocol):
     def traceparent(self) -> str:
         """What the provider is handed, so that a server of our own goes on with the trace."""
 
-    def end(self, journey: Journey, attempt: Attempt, billed: Usage) -> None:
+    def end(self, attempt: Attempt, billed: Usage) -> None:
         """The attempt is over, and `billed`."""
 
 
 class RequestTrace(Protocol):
     """One request. What ends it is called whatever happens; only the first call counts."""
+
+    @property
+    def traceparent(self) -> str:
+        """What is handed to whoever goes on with the request later, or asks it again."""
+
+    @property
+    def trace_id(self) -> str:
+        """Under which the request is found where traces are kept, in hexadecimal; empty: this one is not kept."""
 
     def begin_attempt(self, journey: Journey, attempt: Attempt, *, operation: str) -> AttemptTrace:
         """An attempt begins; `operation` is chat or embeddings."""
@@ -53,6 +62,31 @@ class RequestTrace(Protocol):
 
     def leave(self) -> None:
         """The task that began it goes on to something else: its log lines are no longer the request's."""
+
+
+class ShadowTrace(AttemptTrace, Protocol):
+    """One call of a shadow: a trace of its own, so that the caller's ends when the caller was answered."""
+
+    @property
+    def trace_id(self) -> str:
+        """As `RequestTrace.trace_id`."""
+
+
+class ShadowTracer(Protocol):
+    """Traces the calls of a shadow process. `counts` says what became of their spans."""
+
+    @property
+    def counts(self) -> SpanCounts: ...
+
+    def close(self) -> None:
+        """As `RequestTracer.close`."""
+
+    def begin(
+        self, attempt: Attempt, *, release: Release, traceparent: str, policy: str, arm: str, request_id: str, name: str
+    ) -> ShadowTrace | None:
+        """A call begins, under the id `name`, of a request whose own traceparent is this. None: that is not kept, so
+        neither is this.
+        """
 
 
 class RequestTracer(Protocol):

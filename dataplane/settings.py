@@ -124,6 +124,7 @@ class ShadowSettings:
     release_poll_seconds: float = 0.020
     allowed: Allowed | None = None
     health: HealthAddress = None
+    tracing: TracingSettings | None = None
 
     @property
     def worker(self) -> str:
@@ -145,6 +146,7 @@ class RunnerSettings:
     concurrency: int = 8
     keep_seconds: float = 24 * 3600.0
     health: HealthAddress = None
+    tracing: TracingSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)

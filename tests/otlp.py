@@ -28,7 +28,7 @@ ERROR = 2
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One span as it came. `kind` is one of KINDS; times are epoch nanoseconds."""
+    """One span as it came. `kind` is one of KINDS; times are epoch nanoseconds, `links` ids of traces and spans."""
 
     name: str
     kind: str
@@ -42,6 +42,7 @@ class Span:
     ended_at: int
     attributes: dict[str, Any] = field(default_factory=dict)
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    links: list[tuple[str, str]] = field(default_factory=list)
 
 
 class Receiver:
@@ -140,6 +141,7 @@ def _span(one: Any, about: dict[str, Any]) -> Span:
         ended_at=one.end_time_unix_nano,
         attributes=_attributes(one.attributes),
         events=[(event.name, _attributes(event.attributes)) for event in one.events],
+        links=[(link.trace_id.hex(), link.span_id.hex()) for link in one.links],
     )
 
 

@@ -45,6 +45,11 @@ class Waterfall:
         return self.bars[-1].row
 
     @property
+    def trace_ids(self) -> tuple[str, ...]:
+        """The traces that its attempts are part of: one, and one more for each shadow; none that was not kept."""
+        return tuple(dict.fromkeys(bar.row.trace_id for bar in self.bars if bar.row.trace_id))
+
+    @property
     def lanes(self) -> int:
         """How many lanes were tried."""
         return len({bar.row.lane for bar in self.bars})

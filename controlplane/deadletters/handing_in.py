@@ -15,6 +15,7 @@ import orjson
 from django.conf import settings
 from django.db import connection
 
+from controlplane import tracing
 from controlplane.deadletters import operations
 from controlplane.deadletters.checks import Work
 from controlplane.deadletters.kinds import JOB
@@ -103,6 +104,8 @@ def _submit(letter: DeadLetter, found: Work, *, job: UUID) -> None:
         "limit": settings.JOB_LIMIT,
         # Whoever asked has it back as one that failed; in a backlog it would say that a question waits since today.
         "surface": "",
+        # Of whoever hands it in again, if that is traced: the first one's may be days old, and have long ended.
+        "traceparent": tracing.current(),
         **_parcel(letter.work_id),
     }
     with connection.cursor() as cursor:

@@ -15,6 +15,7 @@ from controlplane.ledger.newest import NumberedQuerySet
 from dataplane.destinations import TRY_SECONDS, DeliveryState
 from dataplane.idempotency import MAX_KEY_CHARACTERS
 from dataplane.jobs import ID_PREFIX, OVER, State
+from dataplane.tracing import TRACEPARENT_LENGTH
 
 STATES: Final = tuple(state.value for state in State)
 _QUEUED: Final = Q(state=State.QUEUED.value)
@@ -103,6 +104,9 @@ class Job(models.Model):
     has_tools = models.BooleanField(default=False, db_default=False)
     redriven_from = models.UUIDField(null=True, blank=True, help_text="The dead letter whose work this is")
     surface = models.TextField(blank=True, db_default=Value(""), help_text="Whose rung 4 put it off; empty: nobody did")
+    traceparent = models.CharField(
+        max_length=TRACEPARENT_LENGTH, blank=True, default="", db_default="", help_text="The trace that handed it in"
+    )
 
     objects = JobQuerySet.as_manager()
 

@@ -129,6 +129,13 @@ class UsageRow(models.Model):
     ttft_ms = models.FloatField(null=True, blank=True)
     stream = models.BooleanField()
     user = models.CharField(max_length=64, blank=True, help_text="Prefix of the SHA-256 of the unit, never the unit")
+    trace_id = models.CharField(
+        max_length=32,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The trace that it is part of, in hexadecimal; empty where none was kept",
+    )
 
     objects = UsageQuerySet.as_manager()
 

@@ -74,7 +74,8 @@ def record_usage(rows: Iterable[Mapping[str, Any]]) -> int:
     Shape of a row: {"attempt_id", "request_id", "tenant", "tier", "route", "lane", "prompt", "canary", "cohort",
         "kind", "outcome", "user": str, "at": epoch seconds, "version", "attempt", "status", "input_tokens",
         "output_tokens", "cost_micros": int, "latency_ms": float, "ttft_ms": float or null, "stream": bool,
-        "key_id", "cause": str (both optional: older workers do not tell them)}.
+        "key_id", "cause": str (both optional: older workers do not tell them), "trace_id": str (optional: where the
+        attempt is part of a trace that is kept)}.
     """
     usage = [_columns(row) for row in rows]
     if usage:
@@ -100,8 +101,9 @@ def rebuild_usage_days(day: date) -> int:
 
 def _columns(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        **{name: row[name] for name in _COLUMNS if name not in ("at", "key", "cause")},
+        **{name: row[name] for name in _COLUMNS if name not in ("at", "key", "cause", "trace_id")},
         "at": datetime.fromtimestamp(row["at"], UTC),
         "key": row.get("key_id", ""),
         "cause": row.get("cause", ""),
+        "trace_id": row.get("trace_id", ""),
     }

@@ -275,6 +275,7 @@ _USAGE: Final = {
     "ttft_ms": or_null(number(1e15)),
     "stream": BOOLEAN,
     "user": text(64),
+    "trace_id": optional(text(32)),
 }
 _EVENT: Final = {"at": EPOCH, "kind": text(60, minimum=1), "data": OBJECT}
 _SEGMENT: Final = {

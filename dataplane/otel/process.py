@@ -61,14 +61,18 @@ class NoQueryAlone(Sampler):
 class ProcessTracing:
     """See the module. `Tracing` of the process; `outbox` counts what became of its spans."""
 
-    def __init__(self, settings: TracingSettings, *, exporter: SpanExporter | None = None) -> None:
+    def __init__(
+        self, settings: TracingSettings, *, exporter: SpanExporter | None = None, sampler: Sampler | None = None
+    ) -> None:
         """`exporter` None: OTLP over HTTP, to the settings' address. Headers, certificates, time-outs and compression
-        are the library's to read, from its own variables.
+        are the library's to read, from its own variables. `sampler` None: by the settings' ratio.
         """
         self.outbox = Outbox(exporter or OTLPSpanExporter(endpoint=settings.endpoint), most=settings.most_waiting)
-        root: Sampler = NoQueryAlone(TraceIdRatioBased(settings.ratio))
+        if sampler is None:
+            root = NoQueryAlone(TraceIdRatioBased(settings.ratio))
+            sampler = ParentBased(root) if settings.follows_callers else root
         self.provider = TracerProvider(
-            sampler=ParentBased(root) if settings.follows_callers else root,
+            sampler=sampler,
             resource=Resource.create(
                 {
                     "service.name": settings.service,

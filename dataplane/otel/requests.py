@@ -22,6 +22,7 @@ from dataplane.envelope import face_of
 from dataplane.journey import CLIENT_CLOSED_REQUEST, Attempt, Journey, attempt_id
 from dataplane.messages import Usage
 from dataplane.otel.process import ProcessTracing, context_of, traceparent_of
+from dataplane.release import Release
 from dataplane.request_trace import FALLBACK, AttemptTrace, RequestTrace
 from dataplane.tracing import Fact, Facts, SpanCounts, read_traceparent
 
@@ -66,10 +67,11 @@ class RequestSpans:
 class PassedOn:
     """A trace of a caller's that is not kept: providers are handed what came, and that is all."""
 
-    __slots__ = ("traceparent",)
+    __slots__ = ("trace_id", "traceparent")
 
     def __init__(self, traceparent: str) -> None:
         self.traceparent = traceparent
+        self.trace_id = ""
 
     def begin_attempt(self, journey: Journey, attempt: Attempt, *, operation: str) -> AttemptTrace:
         """As `RequestTrace.begin_attempt`."""
@@ -97,14 +99,17 @@ class _PassedOnAttempt:
     def __init__(self, traceparent: str) -> None:
         self.traceparent = traceparent
 
-    def end(self, journey: Journey, attempt: Attempt, billed: Usage) -> None:
+    def end(self, attempt: Attempt, billed: Usage) -> None:
         """As `AttemptTrace.end`."""
 
 
 class _RequestSpan:
-    __slots__ = ("_context", "_span", "_status", "_token", "_tracer")
+    __slots__ = ("_context", "_span", "_status", "_token", "_tracer", "trace_id", "traceparent")
 
     def __init__(self, tracer: Tracer, span: Span) -> None:
+        context = span.get_span_context()
+        self.traceparent = traceparent_of(context)
+        self.trace_id = f"{context.trace_id:032x}"
         self._tracer = tracer
         self._span = span
         self._status = 0
@@ -115,22 +120,8 @@ class _RequestSpan:
     def begin_attempt(self, journey: Journey, attempt: Attempt, *, operation: str) -> AttemptTrace:
         """As `RequestTrace.begin_attempt`."""
         lane = attempt.lane
-        facts: dict[str, Fact] = {
-            "gen_ai.operation.name": operation,
-            "gen_ai.request.model": lane.upstream_model,
-            "ballast.lane": lane.id,
-            "ballast.attempt.number": attempt.number,
-            "ballast.attempt.kind": attempt.kind,
-            "ballast.attempt.id": attempt_id(journey, attempt),
-        }
-        if attempt.cause:
-            facts["ballast.attempt.cause"] = attempt.cause
-        release = journey.release
-        if release is not None and (provider := release.routing.providers.get(lane.provider)) is not None:
-            facts["gen_ai.provider.name"] = PROVIDERS.get(provider.wire, provider.wire)
-            if (account := release.routing.accounts.get(lane.account)) is not None:
-                host, port = _server(account.base_url)
-                facts["server.address"], facts["server.port"] = host, port
+        facts = facts_of_attempt(attempt, operation=operation, release=journey.release)
+        facts["ballast.attempt.id"] = attempt_id(journey, attempt)
         if journey.stream:
             facts["gen_ai.request.stream"] = True
         if attempt.kind == "fallback":
@@ -138,7 +129,7 @@ class _RequestSpan:
         span = self._tracer.start_span(
             f"{operation} {lane.upstream_model}", context=self._context, kind=SpanKind.CLIENT, attributes=facts
         )
-        return _AttemptSpan(span)
+        return AttemptSpan(span)
 
     def note(self, event: str, facts: Facts) -> None:
         """As `RequestTrace.note`."""
@@ -184,14 +175,18 @@ class _RequestSpan:
             self._token = None
 
 
-class _AttemptSpan:
-    __slots__ = ("_span", "traceparent")
+class AttemptSpan:
+    """`AttemptTrace`, and `ShadowTrace`, by OpenTelemetry."""
+
+    __slots__ = ("_span", "trace_id", "traceparent")
 
     def __init__(self, span: Span) -> None:
+        context = span.get_span_context()
         self._span = span
-        self.traceparent = traceparent_of(span.get_span_context())
+        self.traceparent = traceparent_of(context)
+        self.trace_id = f"{context.trace_id:032x}"
 
-    def end(self, journey: Journey, attempt: Attempt, billed: Usage) -> None:
+    def end(self, attempt: Attempt, billed: Usage) -> None:
         """As `AttemptTrace.end`."""
         span = self._span
         facts: dict[str, Fact] = {
@@ -218,6 +213,26 @@ class _AttemptSpan:
             if attempt.outcome != "cancelled":
                 span.set_status(IN_ERROR)
         span.end()
+
+
+def facts_of_attempt(attempt: Attempt, *, operation: str, release: Release | None) -> dict[str, Fact]:
+    """What is known of an attempt as it begins."""
+    lane = attempt.lane
+    facts: dict[str, Fact] = {
+        "gen_ai.operation.name": operation,
+        "gen_ai.request.model": lane.upstream_model,
+        "ballast.lane": lane.id,
+        "ballast.attempt.number": attempt.number,
+        "ballast.attempt.kind": attempt.kind,
+    }
+    if attempt.cause:
+        facts["ballast.attempt.cause"] = attempt.cause
+    if release is not None and (provider := release.routing.providers.get(lane.provider)) is not None:
+        facts["gen_ai.provider.name"] = PROVIDERS.get(provider.wire, provider.wire)
+        if (account := release.routing.accounts.get(lane.account)) is not None:
+            host, port = _server(account.base_url)
+            facts["server.address"], facts["server.port"] = host, port
+    return facts
 
 
 def _judge(span: Span, outcome: str, status: int) -> None:

@@ -156,6 +156,7 @@ class Offering:
                 latency_ms=attempt.latency_ms,
                 ttft_ms=attempt.ttft_ms,
             ),
+            traceparent="" if journey.trace is None else journey.trace.traceparent,
         ).to_bytes(canonical)
         if len(payload) > MAX_OFFER_BYTES:
             self._counting.discard(series, TOO_LONG)

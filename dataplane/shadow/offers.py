@@ -9,6 +9,7 @@ from typing import Any, Final
 import orjson
 
 from dataplane.messages import ChatRequest
+from dataplane.tracing import read_traceparent
 from dataplane.validators.values import Source
 
 VERSION: Final = 1
@@ -52,6 +53,7 @@ class Offer:
         is_noise: Whether control is asked once more, too.
         residency: Where its tenant's bytes may go, as the gateway knew it; empty means anywhere.
         log_content: Whether its tenant lets contents be kept.
+        traceparent: Of the request that was answered; empty where that is not traced.
     """
 
     policy: str
@@ -67,6 +69,7 @@ class Offer:
     version: int
     request: ChatRequest
     given: Given
+    traceparent: str = ""
 
     def to_bytes(self, canonical: bytes) -> bytes:
         """Write it; `canonical` is what `sampling.canonical_bytes` makes of its request, which is written once.
@@ -92,6 +95,7 @@ class Offer:
                 "request": orjson.Fragment(canonical),
                 "sources": [[source.id, source.text] for source in self.request.sources],
                 "given": {name: getattr(given, name) for name in Given.__slots__},
+                "traceparent": self.traceparent,
             }
         )
 
@@ -128,4 +132,5 @@ class Offer:
             version=fields["version"],
             request=ChatRequest(asked["route"], asked["messages"], asked["parameters"], sources=sources),
             given=Given(**given | {"tool_calls": tuple((name, arguments) for name, arguments in given["tool_calls"])}),
+            traceparent=read_traceparent(fields.get("traceparent")),  # a gateway that is older says nothing of it
         )

@@ -22,11 +22,13 @@ from dataplane.quota_desk import QuotaDesk
 from dataplane.readiness import OK, Dependency, redis_answers
 from dataplane.release import Release
 from dataplane.reports import ReportShipper
-from dataplane.settings import ShadowSettings
+from dataplane.request_trace import ShadowTracer
+from dataplane.settings import ShadowSettings, TracingSettings
 from dataplane.shadow.bounded import BoundedTransport
 from dataplane.shadow.counting import ShadowCounting
 from dataplane.shadow.wire import listen
 from dataplane.shadow.worker import ShadowWorker
+from dataplane.span_metrics import span_families
 from dataplane.stores.quota import RedisQuotaStore
 from dataplane.stores.shadow_budget import RedisShadowStore
 from dataplane.timers import TimerWheel
@@ -84,6 +86,10 @@ async def _run(settings: ShadowSettings, secrets: Secrets, vitals: Vitals) -> No
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    tracer = None if settings.tracing is None else _open_tracing(settings.tracing)
+    if tracer is not None:
+        counts = tracer.counts
+        vitals.expose(lambda: span_families(counts))
     counting, timers, clock, wall = ShadowCounting(), TimerWheel(), time.monotonic, time.time
     reports = ReportShipper(
         worker=settings.worker,
@@ -127,6 +133,7 @@ async def _run(settings: ShadowSettings, secrets: Secrets, vitals: Vitals) -> No
         timers=timers,
         clock=clock,
         wall=wall,
+        tracer=tracer,
     )
 
     def adopted(release: Release) -> None:
@@ -164,6 +171,14 @@ async def _run(settings: ShadowSettings, secrets: Secrets, vitals: Vitals) -> No
         await quotas.stop()
         await transport.close()
         await reports.stop()
+        if tracer is not None:
+            await asyncio.to_thread(tracer.close)
+
+
+def _open_tracing(settings: TracingSettings) -> ShadowTracer:
+    from dataplane.otel.shadows import ShadowSpans  # what only who traces is to load
+
+    return ShadowSpans(settings)
 
 
 def _dependencies(watcher: ReleaseWatcher, redis_url: str | None) -> list[Dependency]:

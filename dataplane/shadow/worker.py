@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from dataplane.access import Tenant
@@ -31,6 +32,7 @@ from dataplane.quota_desk import QuotaDesk
 from dataplane.quota_grants import Asking, Grant
 from dataplane.records import record
 from dataplane.release import Release
+from dataplane.request_trace import ShadowTrace, ShadowTracer
 from dataplane.routing import Lane
 from dataplane.shadow.budget import day_of, reservation, used
 from dataplane.shadow.budget_desk import BudgetDesk, Reservation, Unknown
@@ -131,8 +133,11 @@ class ShadowWorker:
         clock: Callable[[], float],
         wall: Callable[[], float],
         look_seconds: float = LOOK_SECONDS,
+        tracer: ShadowTracer | None = None,
     ) -> None:
-        """Without a `store`, nothing is asked. `clock` is monotonic seconds, `wall` epoch seconds."""
+        """Without a `store`, nothing is asked, and without a `tracer` nothing traced. `clock` is monotonic seconds,
+        `wall` epoch seconds.
+        """
         self._caller = caller
         self._breakers = breakers
         self._quotas = quotas
@@ -144,6 +149,7 @@ class ShadowWorker:
         self._clock = clock
         self._wall = wall
         self._look_seconds = look_seconds
+        self._tracer = tracer
         self._release: Release | None = None
         self._lines: dict[str, _Line] = {}
         self._retired: set[asyncio.Task[None]] = set()
@@ -319,6 +325,9 @@ class ShadowWorker:
             raise _Discard(NOT_SENT) from exc
         reserved = await self._reserve(line, question, sent_bytes=len(call.body))
         attempt = Attempt(lane, number=1, kind=SHADOW, cause="", started=self._clock())
+        trace = self._trace(question, attempt)
+        if trace is not None:
+            call = replace(call, traceparent=trace.traceparent)
         deadline_ms = line.policy.deadline_ms.value
         response: ChatResponse | None = None
         try:
@@ -335,7 +344,7 @@ class ShadowWorker:
         finally:
             # No await in here: a cancelled task still runs it to the end, once.
             attempt.ended = self._clock()
-            self._finish(line, question, attempt, permit, grant)
+            self._finish(line, question, attempt, permit, grant, trace)
             self._budgets.settle_nowait(reserved, used(attempt.billed(), lane))
         await self._budgets.settle()
         if response is not None:
@@ -360,8 +369,29 @@ class ShadowWorker:
                 self._moved(line, line.switch.spend(said.budget, day=day))
                 raise _Discard(SPENT)
 
+    def _trace(self, question: _Question, attempt: Attempt) -> ShadowTrace | None:
+        """The call as a trace, linked to its request's."""
+        offer, series = question.job.offer, question.series
+        if self._tracer is None or not offer.traceparent:
+            return None
+        return self._tracer.begin(
+            attempt,
+            release=question.chat.release,
+            traceparent=offer.traceparent,
+            policy=series.policy,
+            arm=series.arm,
+            request_id=offer.request_id,
+            name=_attempt_id(question.job),
+        )
+
     def _finish(
-        self, line: _Line, question: _Question, attempt: Attempt, permit: Permit | None, grant: Grant | None
+        self,
+        line: _Line,
+        question: _Question,
+        attempt: Attempt,
+        permit: Permit | None,
+        grant: Grant | None,
+        trace: ShadowTrace | None,
     ) -> None:
         """Judge a call, count it, bill it."""
         lane, error, job = question.lane, attempt.error, question.job
@@ -381,8 +411,13 @@ class ShadowWorker:
             cost_micros=attempt.cost_micros,
             failure="" if is_answer else attempt.outcome,
         )
+        if trace is not None:
+            trace.end(attempt, billed)
         if attempt.sent_bytes:
-            self._reports.add_usage(self._usage_row(question, attempt))
+            row = self._usage_row(question, attempt)
+            if trace is not None:
+                row["trace_id"] = trace.trace_id
+            self._reports.add_usage(row)
         if job.arm == CANDIDATE and attempt.outcome != "cancelled":
             call = Call(not is_answer, attempt.cost_micros, job.offer.given.cost_micros)
             self._moved(line, line.switch.record(call))
@@ -394,9 +429,12 @@ class ShadowWorker:
         journey.tenant, journey.key_id, journey.route = question.tenant, offer.key_id, offer.route
         prompt = question.chat.release.prompts.get(offer.prompt)
         journey.prompt_version = None if prompt is None else prompt.versions.get(offer.version)
-        name = f"{offer.request_id.removeprefix('req_')}-{SUFFIXES[question.job.arm]}"
         return journey.usage_row(
-            attempt, attempt.billed(), cost_micros=attempt.cost_micros, attempt_id=name, at=self._wall()
+            attempt,
+            attempt.billed(),
+            cost_micros=attempt.cost_micros,
+            attempt_id=_attempt_id(question.job),
+            at=self._wall(),
         )
 
     def _compare(self, line: _Line, question: _Question, attempt: Attempt, response: ChatResponse) -> None:
@@ -479,6 +517,10 @@ class ShadowWorker:
     def _discard(self, job: _Job, reason: str) -> None:
         offer = job.offer
         self._counting.discard(ShadowSeries(offer.policy, offer.digest, offer.route, job.arm, ""), reason)
+
+
+def _attempt_id(job: _Job) -> str:
+    return f"{job.offer.request_id.removeprefix('req_')}-{SUFFIXES[job.arm]}"
 
 
 def _standing(line: _Line) -> str:

@@ -49,6 +49,7 @@ class Submission:
         redriven_from: The dead letter whose work this is, handed in again.
         surface: The surface whose rung 4 put it off; empty where its caller meant it for a job.
         destination: Where its answer is sent; None: whoever wants it comes for it.
+        traceparent: Of the trace that hands it in, which its attempts go on with; empty where that is not traced.
     """
 
     id: UUID
@@ -64,6 +65,7 @@ class Submission:
     redriven_from: UUID | None = None
     surface: str = ""
     destination: Destination | None = None
+    traceparent: str = ""
 
 
 class JobStore(Protocol):
@@ -170,6 +172,7 @@ class PostgresJobStore:
             "redriven_from": submission.redriven_from,
             "limit": limit,
             "surface": submission.surface,
+            "traceparent": submission.traceparent,
             **_parcel(submission.destination),
         }
         rows = await self._run(sql.LOCK, sql.SUBMIT, parameters=parameters)
@@ -225,6 +228,7 @@ class PostgresJobStore:
             attempts=row["epoch"],
             failures=row["failures"],
             expires_in_seconds=row["expires_in_seconds"],
+            traceparent=row["traceparent"],
         )
 
     async def renew(self, taken: Collection[Taken], *, owner: str, lease_seconds: float) -> Mapping[Taken, bool]:

@@ -88,7 +88,7 @@ WITH known AS MATERIALIZED (
     INSERT INTO {JOBS} AS j (
         id, tenant, key_id, "user", user_hash, key, fingerprint, fields, endpoint, request, request_bytes, state, tag,
         epoch, owner, created_at, not_before, expires_at, cancel_asked, failures, request_id, status, response_headers,
-        response_bytes, error_code, causes, lapses, has_tools, redriven_from, surface
+        response_bytes, error_code, causes, lapses, has_tools, redriven_from, surface, traceparent
     )
     SELECT %(job)s, %(tenant)s, %(key_id)s, %(user)s, %(user_hash)s, %(key)s, %(fingerprint)s, %(fields)s::jsonb,
         %(endpoint)s, %(request)s::bytea, length(%(request)s::bytea), '{State.QUEUED}', greatest(
@@ -97,7 +97,7 @@ WITH known AS MATERIALIZED (
                 WHERE t.tenant = %(tenant)s AND (t.state = '{State.QUEUED}' OR t.epoch > 0)),
             0
         ), 0, '', now(), now(), now() + make_interval(secs => %(expires_seconds)s::float8), false, 0, '', 0, '[]', 0,
-        '', '[]', 0, %(has_tools)s, %(redriven_from)s::uuid, %(surface)s
+        '', '[]', 0, %(has_tools)s, %(redriven_from)s::uuid, %(surface)s, %(traceparent)s
     FROM waiting WHERE waiting.number < %(limit)s AND NOT EXISTS (SELECT FROM known)
     RETURNING j.*
 ), promised AS (
@@ -167,7 +167,7 @@ UPDATE {JOBS} AS j SET
     state = {_state_after(f"'{Event.TAKEN}'")}, epoch = j.epoch + 1, owner = %(owner)s, taken_at = clock_timestamp(),
     lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s::float8), sent_until = NULL
 FROM next WHERE j.id = next.id
-RETURNING j.id, j.epoch, j.owner, j.tenant, j.key_id, j."user", j.endpoint, j.request, j.failures,
+RETURNING j.id, j.epoch, j.owner, j.tenant, j.key_id, j."user", j.endpoint, j.request, j.failures, j.traceparent,
     extract(epoch FROM j.expires_at - clock_timestamp())::float8 AS expires_in_seconds
 """  # noqa: S608 - as above
 

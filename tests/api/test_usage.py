@@ -53,6 +53,17 @@ def collected(caller, path):
     return rows
 
 
+def test_attempt_says_in_which_trace_it_is(attempts, as_operator):
+    """Where one was kept; a row of a worker that tells nothing of traces has none."""
+    record_usage([usage_row("t1", request_id="traced", trace_id="a1" * 16)])
+    auditor = as_operator(crew.auditor)
+
+    [traced] = auditor.get("usage?request=traced").body["results"]
+    [other] = auditor.get("usage?request=r3").body["results"]
+
+    assert (traced["trace_id"], other["trace_id"]) == ("a1" * 16, "")
+
+
 def test_attempts_are_listed_newest_first_and_filtered(attempts, as_operator):
     """Of the last 24 h unless told; of one request however old it is."""
     auditor = as_operator(crew.auditor)

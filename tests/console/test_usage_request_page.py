@@ -45,6 +45,26 @@ def test_attempts_stand_in_order_on_one_line_of_time(tried_twice, signed_in):
     assert "style=" not in page.content.decode().partition("<main")[2]
 
 
+def test_request_leads_to_its_traces(tried_twice, signed_in, settings):
+    """To each once, wherever traces are looked at; their names alone where nobody said where that is."""
+    own, shadow = "a1" * 16, "b2" * 16
+    traced = {"request_id": "req-3", "trace_id": own}
+    record_usage([usage_row("c1", **traced), usage_row("c2", attempt=2, **traced)])
+    record_usage([usage_row("c-s", at=NOON + SECOND, kind="shadow", request_id="req-3", trace_id=shadow)])
+    auditor = signed_in(crew.auditor)
+
+    unlinked = auditor.get("/usage/requests/req-3/")
+    settings.TRACE_URL = "https://traces.example/trace/{trace_id}"
+    linked = auditor.get("/usage/requests/req-3/").content.decode()
+
+    assert unlinked.context["found"].trace_ids == (own, shadow)
+    assert own in words(unlinked)
+    assert "traces.example" not in unlinked.content.decode()
+    assert [linked.count(f'href="https://traces.example/trace/{one}"') for one in (own, shadow)] == [1, 1]
+    assert "none was kept" in words(auditor.get(PAGE))
+    assert f"trace {own[:8]}" in words(auditor.get("/usage/?request=req-3"))
+
+
 def test_the_list_of_attempts_leads_to_their_request(tried_twice, signed_in):
     """From every row; found by its id, however long ago."""
     assert f'href="{PAGE}"' in signed_in(crew.auditor).get("/usage/?request=req-1").content.decode()

@@ -33,6 +33,7 @@ ANSWER = Answer(
 )
 REFUSED = Answer(400, {"ballast-request-id": "req_2"}, b'{"error": {"code": "invalid_request", "message": "no"}}')
 DONE = Verdict(Event.COMPLETED)
+TRACEPARENT = f"00-{'a1' * 16}-{'b2' * 8}-01"
 ends = iter(range(1, 10**9))
 
 
@@ -52,7 +53,7 @@ async def store(database, sql):
     await store.close()
 
 
-async def submit(store, tenant="acme", *, key="", limit=10_000, user=None, body=BODY, seconds=3600.0):
+async def submit(store, tenant="acme", *, key="", limit=10_000, user=None, body=BODY, seconds=3600.0, traceparent=""):
     """Hand in a job on the usual terms."""
     submission = Submission(
         id=uuid.UUID(new_id(1_760_000_000 + next(ends))),
@@ -64,6 +65,7 @@ async def submit(store, tenant="acme", *, key="", limit=10_000, user=None, body=
         endpoint=CHAT,
         body=body,
         expires_seconds=seconds,
+        traceparent=traceparent,
     )
     job, is_new = await store.submit(submission, limit=limit)
     assert is_new or key
@@ -108,8 +110,21 @@ async def test_a_job_goes_its_way_and_only_its_tenant_sees_it(store, sql):
     assert (done.state, done.status, done.response) == (State.COMPLETED, 200, ANSWER.body)
     assert (done.usage, done.error) == ({"prompt_tokens": 3}, None)
     assert done.headers == (("ballast-lane", "l"), ("ballast-request-id", "req_1"))
-    assert await take(store) is None
     assert sql("SELECT request_id, error_code, response_bytes FROM ledger_job") == [("req_1", "", len(ANSWER.body))]
+
+
+async def test_every_attempt_is_told_of_the_trace_that_handed_the_job_in(store, sql):
+    """The second as the first, whoever makes it; a job that nobody traces says nothing."""
+    await submit(store, traceparent=TRACEPARENT)
+    await submit(store, tenant="globex")
+
+    first = await take(store)
+    await store.end(first, Verdict(Event.PUT_BACK))
+    others = {(one := await take(store, owner="r2")).id: one.traceparent for _ in range(2)}
+
+    assert first.traceparent == others.pop(first.id) == TRACEPARENT
+    assert list(others.values()) == [""]
+    assert await take(store) is None
 
 
 async def test_failed_and_expired_jobs_say_why_and_what_is_put_back_comes_again(store, sql):

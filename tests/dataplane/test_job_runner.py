@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -35,6 +36,12 @@ async def attempt(error):
         raise error("no", request=request)
 
     store = OneJob()
+    await run_next(store, handle)
+    return store.ended[0]
+
+
+async def run_next(store, handle):
+    """Have a runner try the store's next job at a gateway that answers as `handle` does."""
     async with httpx.AsyncClient(transport=httpx.MockTransport(handle), base_url="http://gateway") as client:
         runner = JobRunner(
             store=store,
@@ -49,7 +56,6 @@ async def attempt(error):
             rng=random.Random(1),
         )
         assert await runner.run_next()
-    return store.ended[0]
 
 
 @pytest.mark.parametrize("error", [httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError])
@@ -66,6 +72,22 @@ async def test_gateway_that_is_away_or_slow_says_nothing_of_the_job(error):
     verdict, answer = await attempt(error)
 
     assert (verdict.event, verdict.delivery, answer) == (Event.PUT_BACK, Delivery.UNTRIED, UNREACHED)
+
+
+@pytest.mark.parametrize("traceparent", ["", f"00-{'a1' * 16}-{'b2' * 8}-01"])
+async def test_runner_that_traces_nothing_hands_a_trace_on_as_it_came(traceparent):
+    """The gateway goes on with it all the same; without one, it is told of none."""
+    seen = []
+
+    def handle(request):
+        seen.append(request.headers.get("traceparent", ""))
+        return httpx.Response(200, json={})
+
+    store = OneJob()
+    store.waiting = [replace(TAKEN, traceparent=traceparent)]
+    await run_next(store, handle)
+
+    assert seen == [traceparent]
 
 
 @pytest.mark.parametrize(

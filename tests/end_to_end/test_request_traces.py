@@ -144,6 +144,20 @@ def test_request_is_one_trace_with_its_retry_and_its_fallback(
     assert str(said["server.port"]) == gateways.simulator_url.rpartition(":")[2]
 
 
+def test_what_is_billed_says_in_which_trace_it_is(caller: Caller, gateways: Gateways) -> None:
+    """The usage row of each attempt names its trace, and its span the row; where no trace is kept, none is named."""
+    kept = caller.ask().headers["ballast-request-id"]
+    span = caller.server_span()
+    unkept = caller.ask(flags="00").headers["ballast-request-id"]
+
+    def rows() -> dict[str, dict[str, Any]]:
+        return {row["request_id"]: row for row in gateways.reported("usage")}
+
+    gateways.wait_for(lambda: rows().keys() >= {kept, unkept})
+    assert rows()[kept]["trace_id"] == span.trace_id == caller.trace_id
+    assert "trace_id" not in rows()[unkept]
+
+
 def test_span_of_a_stream_ends_with_its_last_event(caller: Caller, receiver: Receiver) -> None:
     """The first token has its time, and what the answer cost is known at the end."""
     answer = caller.ask(stream=True)

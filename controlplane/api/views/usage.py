@@ -60,6 +60,7 @@ class Attempt(serializers.ModelSerializer[UsageRow]):
             "ttft_ms",
             "stream",
             "user",
+            "trace_id",
         ]
 
 

@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -59,9 +60,11 @@ def usage(request: HttpRequest) -> HttpResponse:
 def usage_request(request: HttpRequest, request_id: str) -> HttpResponse:
     """All attempts of one request, in order and on one line of time, its idempotency key and its streams."""
     attempts = access_request(actor_of(request), request_id)
+    found = waterfall(attempts)
     context = {
         "request_id": request_id,
-        "found": waterfall(attempts),
+        "found": found,
+        "traces": [(trace_id, settings.TRACE_URL.replace("{trace_id}", trace_id)) for trace_id in found.trace_ids],
         "keys": IdempotencyEvidence.objects.beginnings().of_request(request_id).filter(tenant=attempts[0].tenant),
         "streams": StreamRow.objects.filter(request_id=request_id, tenant=attempts[0].tenant).order_by("at"),
     }

@@ -131,7 +131,7 @@ class Tellings(Rows):
 class ShadowWorld:
     """A shadow worker whose lanes answer what the test gives; it looks after the fleet's word when the test says so."""
 
-    def __init__(self, document, *, clock, store=None, lanes=None, gate=None, answers=ANSWER):
+    def __init__(self, document, *, clock, store=None, lanes=None, gate=None, answers=ANSWER, tracer=None):
         self.release = parse_document(document, digest="d" * 64)
         self.policy = next(iter(self.release.routing.shadows.values()))
         self.gate = gate or Gate()
@@ -165,6 +165,7 @@ class ShadowWorld:
             clock=clock,
             wall=wall,
             look_seconds=3600,
+            tracer=tracer,
         )
         self.worker.adopt(self.release)
 
@@ -177,7 +178,18 @@ class ShadowWorld:
     async def close(self):
         pass
 
-    def offer(self, number=0, *, given=None, tenant="acme", residency=("eu",), log_content=False, sources=(), **fields):
+    def offer(
+        self,
+        number=0,
+        *,
+        given=None,
+        tenant="acme",
+        residency=("eu",),
+        log_content=False,
+        sources=(),
+        traceparent="",
+        **fields,
+    ):
         """What a gateway hands over of a request, told from others by `number`; `fields` are parameters of it."""
         messages = fields.pop("messages", [{"role": "user", "content": f"Hello {number}"}])
         request = ChatRequest("chat", messages, fields, sources=tuple(sources))
@@ -196,6 +208,7 @@ class ShadowWorld:
             version=0,
             request=request,
             given=given or Given(CONTROL, "Hi", (), "stop", False, 30, 100.0),
+            traceparent=traceparent,
         ).to_bytes(canonical)
 
     async def take(self, *offers):

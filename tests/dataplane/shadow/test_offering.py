@@ -11,6 +11,7 @@ import pytest
 from dataplane.access import OURSELVES, ApiKey
 from dataplane.errors.upstream import UpstreamUnavailable
 from dataplane.journey import Admission, Inbound, Journey
+from dataplane.otel.requests import PassedOn
 from dataplane.release import parse_document
 from dataplane.shadow import offering as module
 from dataplane.shadow.counting import ShadowCounting
@@ -98,11 +99,12 @@ class Life:
         await settle()
         return self
 
-    async def ask(self, *, reply=None, key="bk-acme", **fields):
+    async def ask(self, *, reply=None, key="bk-acme", trace=None, **fields):
         """Ask, and let everything run that follows."""
         body = {"model": "chat", "messages": [{"role": "user", "content": "Hello"}]} | fields
         now = asyncio.get_running_loop().time()
         inbound = Inbound("req_1", json.dumps(body).encode(), now, authorization=f"Bearer {key}", user="ada")
+        inbound.trace = trace
         reply = reply or FakeReply(Gate())
         await self.bench.pipeline.serve_chat(inbound, reply)
         await settle()
@@ -436,6 +438,17 @@ async def test_offer_is_read_as_it_was_written(make_document, life):
     assert offer.residency == {"eu", "ch"}
     assert offer.log_content
     assert [(source.id, source.text) for source in offer.request.sources] == [("terms", "14 days")]
+
+
+@pytest.mark.parametrize("traceparent", ["", f"00-{'a1' * 16}-{'b2' * 8}-01"])
+async def test_offer_names_the_trace_of_its_request(life, traceparent):
+    """To which the shadow's is linked; nothing, where nobody traces."""
+    gateway = await life()
+
+    await gateway.ask(trace=PassedOn(traceparent) if traceparent else None)
+
+    (offer,) = gateway.peer.sent
+    assert offer.traceparent == traceparent
 
 
 async def test_answer_of_another_lane_is_told_as_that_lanes(life):

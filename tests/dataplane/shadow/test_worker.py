@@ -554,5 +554,6 @@ def test_worker_is_told_of_no_store_of_callers():
         "clock",
         "wall",
         "look_seconds",
+        "tracer",
         "return",
     }
