@@ -106,7 +106,10 @@ def watch_celery(app: Celery) -> None:
 
 def task_families() -> Iterator[Family]:
     """What a worker does and has done, by its first process' own count."""
-    from celery.worker import state  # what only a worker has loaded
+    # What only a worker has loaded.
+    from celery.worker import state
+
+    from controlplane.task_metrics import TASKS
 
     begun = CounterMetricFamily("ballast_worker_tasks", "Tasks that a worker has begun.", labels=["task"])
     for name, number in list(state.total_count.items()):
@@ -118,6 +121,7 @@ def task_families() -> Iterator[Family]:
         "Tasks that a worker has taken and not begun.",
         value=max(0, len(state.reserved_requests) - len(state.active_requests)),
     )
+    yield from TASKS.families()
 
 
 class Scheduler(PersistentScheduler):

@@ -170,6 +170,7 @@ class Assembly:
             spans=None if tracer is None else tracer.counts,
             reports=reports,
             lag=self._lag,
+            shadows=None if shadows is None else shadows.totals,
         )
         caller = LaneCaller(
             transport=transport,

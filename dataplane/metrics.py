@@ -19,8 +19,10 @@ from dataplane.release import Release
 from dataplane.report_metrics import ReportCounts, report_families
 from dataplane.request_counts import RequestCounts
 from dataplane.retrieval.counting import RetrievalCounts
+from dataplane.shadow.figures import ShadowTotals, shadow_families
 from dataplane.span_metrics import span_families
 from dataplane.tracing import SpanCounts
+from dataplane.validators.counting import ValidatorCounts
 
 
 class StreamCounts(Protocol):
@@ -85,17 +87,20 @@ class GatewayMetrics(Collector):
         spans: SpanCounts | None = None,
         reports: ReportCounts | None = None,
         lag: LoopLag | None = None,
+        shadows: ShadowTotals | None = None,
     ) -> None:
         """`breakers` gives the states of the lanes' breakers: see `BreakerBoard.states`; `ladders` how the ladders
         stand: see `Ladders.states`. `streams` gives None where no stream outlives its caller's connection; their series
         are absent then, as are those of jobs where `jobs` gives None, of corpora without `retrievals`, of traces
-        without `spans`, of reports without `reports` and of the event loop without `lag`. `counts` is for whoever knows
-        of requests and attempts.
+        without `spans`, of reports without `reports`, of the event loop without `lag` and of what is asked again
+        without `shadows`. `counts` is for whoever knows of requests and attempts, `validators` of answers.
         """
         self.in_flight = 0
         self._release = release
         self._streams = streams
         self.counts = RequestCounts()
+        self.validators = ValidatorCounts()
+        self._shadows = shadows
         self._lag = lag
         self._reports = reports
         self._requests: dict[tuple[str, str], int] = {}
@@ -148,6 +153,9 @@ class GatewayMetrics(Collector):
             seconds.add_metric([operation], total)
         yield seconds
         yield from self.counts.families()
+        yield from self.validators.families()
+        if self._shadows is not None:
+            yield from shadow_families(self._shadows)
         fallbacks = CounterMetricFamily(
             "ballast_gateway_fallbacks",
             "Requests that no lane answered, by route and the rung of its fallback stack.",

@@ -121,7 +121,7 @@ class Pipeline:
             repairing=Repairing(
                 asides=asides, answers=OpenAnswers(repairs, wall=wall), schemas=schemas, aggregation=aggregation
             ),
-            validating=Validating(asides=asides, aggregation=aggregation, timers=timers),
+            validating=Validating(asides=asides, aggregation=aggregation, timers=timers, counts=metrics.validators),
             samples=samples,
         )
         self._relay = Relay(

@@ -20,6 +20,7 @@ from dataplane.records import record
 from dataplane.routing import eligible_lanes
 from dataplane.timers import Deadline, TimerWheel
 from dataplane.validators.check import check
+from dataplane.validators.counting import Said, ValidatorCounts
 from dataplane.validators.judge import judge_prompt, judged
 from dataplane.validators.pace import bound_of
 from dataplane.validators.policy import JudgeParams, Rule, ValidatorPolicy
@@ -50,10 +51,13 @@ _FORM: Final = {
 class Validating:
     """See the module. For all requests of a process."""
 
-    def __init__(self, *, asides: Asides, aggregation: Aggregation, timers: TimerWheel) -> None:
+    def __init__(
+        self, *, asides: Asides, aggregation: Aggregation, timers: TimerWheel, counts: ValidatorCounts | None = None
+    ) -> None:
         self._asides = asides
         self._aggregation = aggregation
         self._timers = timers
+        self._counts = counts or ValidatorCounts()
         # What is noted of a report that a policy gives of every answer without findings, by the report's identity.
         self._known: dict[int, _Note] = {}
 
@@ -126,6 +130,7 @@ class Validating:
         series = journey.series("" if answering is None else answering.lane.id)
         if series is not None and report.findings:
             self._aggregation.record_outputs(series, note.keys)
+            self._counts.count(note.said)
         if report.findings:
             journey.blocked = note.is_blocked
             journey.grounded = note.is_grounded
@@ -134,10 +139,11 @@ class Validating:
 
 @record
 class _Note:
-    """What is noted of one report: what it is counted under, and what a header says of it."""
+    """What is noted of one report: what it is counted under in reports and in metrics, and what a header says of it."""
 
     report: Report
     keys: list[str]
+    said: list[Said]
     is_blocked: bool
     is_grounded: bool | None
     told: str
@@ -147,7 +153,8 @@ class _Note:
         """Read the report."""
         failed = report.failed[:MAX_TOLD]
         told = "; ".join(f"{_name(one.rule, one.version)}={one.verdict.value}" for one in failed)
-        return cls(report, _keys(report), report.verdict is Verdict.BLOCK, _is_grounded(report), told)
+        said = [(one.rule, one.layer.value, one.verdict.value) for one in report.findings]
+        return cls(report, _keys(report), said, report.verdict is Verdict.BLOCK, _is_grounded(report), told)
 
 
 @lru_cache(maxsize=1024)

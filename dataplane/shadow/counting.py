@@ -100,24 +100,34 @@ class _Row:
 
 
 class ShadowCounting:
-    """The rows of one process. Belongs to one event loop: nothing here waits, nothing is locked."""
+    """The rows of one process, and its totals: see `figures.ShadowTotals`. Belongs to one event loop: nothing here
+    waits, nothing is locked.
+    """
 
-    __slots__ = ("_buckets", "_current", "_wall")
+    __slots__ = ("_buckets", "_current", "_wall", "calls_by_outcome", "discarded_by_reason", "offered_by_policy")
 
     def __init__(self, *, wall: Callable[[], float] = time.time) -> None:
         """`wall` is epoch seconds."""
         self._wall = wall
         self._buckets: dict[int, dict[ShadowSeries, _Row]] = {}
         self._current = 0
+        self.offered_by_policy: dict[str, int] = {}
+        self.discarded_by_reason: dict[tuple[str, str], int] = {}
+        self.calls_by_outcome: dict[tuple[str, str], int] = {}
 
     def offer(self, series: ShadowSeries) -> None:
         """Count a request that was handed to the shadow process."""
         self._row(series).counts["offered"] += 1
+        self.offered_by_policy[series.policy] = self.offered_by_policy.get(series.policy, 0) + 1
 
     def discard(self, series: ShadowSeries, reason: str) -> None:
         """Count a request that was not asked, and why."""
         discarded = self._row(series).discarded
         discarded[reason] = discarded.get(reason, 0) + 1
+        key = (series.policy, reason)
+        self.discarded_by_reason[key] = self.discarded_by_reason.get(key, 0) + 1
+        # Who discards all that there is has offered nothing, which is a share of it.
+        self.offered_by_policy.setdefault(series.policy, 0)
 
     def ask(
         self, series: ShadowSeries, *, input_tokens: int, output_tokens: int, cost_micros: int, failure: str
@@ -130,6 +140,8 @@ class ShadowCounting:
         row.counts["cost_micros"] += cost_micros
         if failure:
             row.failed[failure] = row.failed.get(failure, 0) + 1
+        key = (series.policy, failure or "ok")
+        self.calls_by_outcome[key] = self.calls_by_outcome.get(key, 0) + 1
 
     def compare(self, series: ShadowSeries, found: Comparison) -> None:
         """Count how an answer compares with control's."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from dataplane.records import record
 from dataplane.shadow.counting import CANDIDATE, ShadowCounting, ShadowSeries
+from dataplane.shadow.figures import ShadowTotals
 from dataplane.shadow.offers import MAX_OFFER_BYTES, Given, Offer
 from dataplane.shadow.sampling import canonical_bytes, draw
 from dataplane.shadow.wire import connect, frame
@@ -83,6 +84,11 @@ class Offering:
         self._transport: asyncio.WriteTransport | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._is_away = False
+
+    @property
+    def totals(self) -> ShadowTotals:
+        """What was handed over since the process started, and what was not."""
+        return self._counting
 
     async def start(self) -> None:
         """Begin to hand over."""

@@ -26,6 +26,7 @@ from dataplane.request_trace import ShadowTracer
 from dataplane.settings import ShadowSettings, TracingSettings
 from dataplane.shadow.bounded import BoundedTransport
 from dataplane.shadow.counting import ShadowCounting
+from dataplane.shadow.figures import load_families, shadow_families
 from dataplane.shadow.wire import listen
 from dataplane.shadow.worker import ShadowWorker
 from dataplane.span_metrics import span_families
@@ -135,6 +136,8 @@ async def _run(settings: ShadowSettings, secrets: Secrets, vitals: Vitals) -> No
         wall=wall,
         tracer=tracer,
     )
+    vitals.expose(lambda: shadow_families(counting))
+    vitals.expose(lambda: load_families(worker))
 
     def adopted(release: Release) -> None:
         lanes = only_shadows(release)

@@ -89,10 +89,11 @@ class _Discard(Exception):
 
 @record
 class _Job:
-    """One call to make: of candidates, or of control once more."""
+    """One call to make: of candidates, or of control once more. `taken_at` is monotonic seconds."""
 
     offer: Offer
     arm: str
+    taken_at: float
 
 
 class _Line:
@@ -159,7 +160,19 @@ class ShadowWorker:
     @property
     def in_flight(self) -> int:
         """How many calls are under way."""
-        return sum(len(line.running) for line in self._lines.values()) + len(self._retired)
+        return sum(len(line.running) for line in list(self._lines.values())) + len(self._retired)
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait."""
+        return sum(len(line.waiting) for line in list(self._lines.values()))
+
+    @property
+    def lag_seconds(self) -> float:
+        """How long the oldest call that waits has waited."""
+        # Others may look, from threads of theirs: what is waited for first may just have gone.
+        firsts = [one for line in list(self._lines.values()) for one in list(line.waiting)[:1]]
+        return max((self._clock() - one.taken_at for one in firsts), default=0.0)
 
     def state_of(self, policy: str) -> State | None:
         """How the shadow of a policy stands; None: there is no such policy."""
@@ -210,9 +223,10 @@ class ShadowWorker:
         except MalformedOffer as exc:
             log.warning("something that a gateway handed over cannot be read: %s", exc)
             return
-        self._enqueue(_Job(offer, CANDIDATE))
+        now = self._clock()
+        self._enqueue(_Job(offer, CANDIDATE, now))
         if offer.is_noise:
-            self._enqueue(_Job(offer, NOISE))
+            self._enqueue(_Job(offer, NOISE, now))
 
     async def settle_all(self) -> None:
         """Wait until nothing waits or runs."""

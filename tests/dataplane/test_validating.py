@@ -129,6 +129,17 @@ async def test_answer_that_every_rule_passes_leaves_as_it_came(bench):
     }
 
 
+async def test_metrics_tell_verdicts_by_rule_and_layer(bench):
+    """Whatever the version of a rule: of each that looked at the answer, what it said."""
+    life = bench(policy(CARDS, POLITE), answer("Good day, Ada"))
+
+    await life.start()
+    [verdicts] = life.metrics.validators.families()
+    told = {tuple(sample.labels.values()): sample.value for sample in verdicts.samples if sample.value}
+
+    assert told == {("no-cards", "rules", "pass"): 1, ("greets", "rules", "warn"): 1}
+
+
 async def test_time_of_each_rule_is_counted_in_classes(bench):
     """By rule and version, so that a page can say what 99 % of answers did not go beyond."""
     life = bench(policy(CARDS, POLITE), answer("Hello Ada"))

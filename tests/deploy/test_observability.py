@@ -13,11 +13,14 @@ from prometheus_client.registry import Collector
 
 from controlplane.figures import COMPUTED_AT, KNOWN
 from controlplane.request_metrics import RequestMetrics
+from controlplane.task_metrics import RAISED, TASKS
 from controlplane.vitals import task_families
 from dataplane.jobs import Figures
 from dataplane.loop_lag import LoopLag
 from dataplane.metrics import GatewayMetrics
 from dataplane.retrieval.counting import RetrievalCounts
+from dataplane.shadow.counting import CANDIDATE, ShadowCounting, ShadowSeries
+from dataplane.shadow.figures import load_families
 from dataplane.vitals import Vitals
 from tests.dataplane.gateway.conftest import make_release, release_sections
 from tests.deploy.manifests import KUBERNETES, Address, allows, of_kind, pods, render
@@ -25,6 +28,11 @@ from tests.observed import FILES, GUIDE, alerts, dashboard, documented, exposed,
 
 # Of all that a library shows of a process, what the guide has a line for.
 LIBRARYS = {"process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds"}
+
+
+TRIED = FILES / "prometheus" / "ballast.rules.test.yaml"
+# Of which no moment is tried at which it keeps quiet.
+FIRES_AT_ONCE = {"BallastRouteWithoutLanes"}
 
 
 class Shown(Collector):
@@ -41,6 +49,15 @@ def text_of(families):
     registry = CollectorRegistry()
     registry.register(Shown(families))
     return generate_latest(registry).decode()
+
+
+def shadow_counts():
+    """What a shadow process has counted that has seen one of everything."""
+    counts, series = ShadowCounting(), ShadowSeries("p", "d", "r", CANDIDATE, "")
+    counts.offer(series)
+    counts.discard(series, "queue_full")
+    counts.ask(series, input_tokens=1, output_tokens=1, cost_micros=1, failure="")
+    return counts
 
 
 def gateway_text():
@@ -64,7 +81,9 @@ def gateway_text():
             spooled_bytes=1, spool_max_bytes=2, is_delayed=False, dropped_batches=0, unguarded_rows=0, unread_rings=0
         ),
         lag=LoopLag(),
+        shadows=shadow_counts(),
     )
+    metrics.validators.count([("v", "rules", "pass")])
     metrics.count("chat", "ok", 1.0)
     metrics.count_fallback("r", "outage")
     metrics.count_fields("l", dropped=["a"], adjusted=["b"])
@@ -80,9 +99,13 @@ def shown():
     """Every series that a process of Ballast shows, with its labels."""
     requests, vitals = RequestMetrics(), Vitals()
     requests.count("view", 200, 0.1)
+    TASKS.took("task", 0.1)
+    TASKS.failed("task", RAISED)
+    load = SimpleNamespace(in_flight=1, waiting=1, lag_seconds=1.0)
     vitals.pulse("loop").beat()
     found = exposed(gateway_text())
-    for text in (text_of(requests.families), text_of(task_families), vitals.render().decode()):
+    families = (requests.families, task_families, lambda: load_families(load))
+    for text in (*map(text_of, families), vitals.render().decode()):
         for name, labels in exposed(text).items():
             found.setdefault(name, set()).update(labels)
     found |= {name: {label} - {""} for name, (_, label) in KNOWN.items()} | {COMPUTED_AT: set()}
@@ -148,6 +171,16 @@ def test_alert_says_what_it_means_and_where_to_read_on():
         assert alert["alert"].lower() in chapters
         assert alert["for"]
     assert all(rule["record"].startswith("ballast:") for rule in rules() if "record" in rule)
+
+
+def test_every_alert_is_tried_by_promtool():
+    """Each is seen to fire, and to keep quiet: `make rules` runs what stands there."""
+    tests = yaml.safe_load(TRIED.read_text())["tests"]
+    tried = [one for test in tests for one in test["alert_rule_test"]]
+    names = {alert["alert"] for alert in alerts()}
+
+    assert {one["alertname"] for one in tried if one["exp_alerts"]} == names
+    assert {one["alertname"] for one in tried if not one["exp_alerts"]} >= names - FIRES_AT_ONCE
 
 
 def test_dashboard_can_be_provisioned_and_says_what_each_panel_is():

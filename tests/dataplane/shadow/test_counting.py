@@ -30,6 +30,22 @@ def found(control="a b", shadow="a b c d", *, cost=(10, 20), latency=(100.0, 400
     return compare(*sides)
 
 
+def test_totals_of_the_process_grow_and_are_never_drained(counting, clock):
+    """By policy alone; who discards everything has offered nothing, and says so."""
+    counting.ask(SERIES, input_tokens=1, output_tokens=1, cost_micros=1, failure="")
+    counting.ask(SERIES, input_tokens=1, output_tokens=0, cost_micros=0, failure="upstream_timeout")
+    counting.drain(clock())
+    counting.discard(SERIES, "queue_full")
+    counting.discard(SERIES, "queue_full")
+    silent = dict(counting.offered_by_policy)
+
+    counting.offer(SERIES)
+
+    assert (silent, counting.offered_by_policy) == ({"trial": 0}, {"trial": 1})
+    assert counting.discarded_by_reason == {("trial", "queue_full"): 2}
+    assert counting.calls_by_outcome == {("trial", "ok"): 1, ("trial", "upstream_timeout"): 1}
+
+
 def test_row_has_every_count_and_adds_up(counting, clock):
     """Sums and sums of squares, so that means and their error can be worked out from all rows together."""
     for _ in range(2):

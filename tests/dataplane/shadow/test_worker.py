@@ -178,6 +178,25 @@ async def test_answer_that_announces_ten_megabytes_is_not_read_at_all(world):
     assert shadow.drained()["failed"] == {"upstream_malformed": 1}
 
 
+async def test_lag_is_the_age_of_the_oldest_call_that_waits(world, clock):
+    """Not of those that are made; none waits, and there is none."""
+    shadow = world(clock=clock)
+    shadow.transport._gate = Hanging()
+
+    shadow.worker.take(shadow.offer(0))
+    shadow.worker.take(shadow.offer(1))
+    idle = shadow.worker.lag_seconds
+    shadow.worker.take(shadow.offer(2))
+    clock.advance(7)
+    shadow.worker.take(shadow.offer(3))
+    clock.advance(2)
+
+    assert (idle, shadow.worker.lag_seconds, shadow.worker.waiting) == (0.0, 9.0, 2)
+    shadow.transport._gate.let_go()
+    await shadow.worker.settle_all()
+    assert (shadow.worker.lag_seconds, shadow.worker.waiting, shadow.worker.in_flight) == (0.0, 0, 0)
+
+
 async def test_pressure_is_discarded(world):
     """Two at once, two more wait, and what comes then is counted and gone."""
     shadow = world()
