@@ -96,6 +96,7 @@ MODULES: Final = (
     "validating",
     "validators.abuse",
     "validators.check",
+    "validators.counting",
     "validators.detector",
     "validators.figures",
     "validators.folding",

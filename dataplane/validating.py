@@ -20,7 +20,7 @@ from dataplane.records import record
 from dataplane.routing import eligible_lanes
 from dataplane.timers import Deadline, TimerWheel
 from dataplane.validators.check import check
-from dataplane.validators.counting import Said, ValidatorCounts
+from dataplane.validators.counting import Count, ValidatorCounts
 from dataplane.validators.judge import judge_prompt, judged
 from dataplane.validators.pace import bound_of
 from dataplane.validators.policy import JudgeParams, Rule, ValidatorPolicy
@@ -120,7 +120,7 @@ class Validating:
         """
         note = self._known.get(id(report))
         if note is None or note.report is not report:
-            note = _Note.of(report)
+            note = _Note.of(report, self._counts)
             gate = None if policy is None else policy.gate
             if gate is not None and gate.report is report:
                 if len(self._known) >= MAX_KNOWN:
@@ -130,7 +130,8 @@ class Validating:
         series = journey.series("" if answering is None else answering.lane.id)
         if series is not None and report.findings:
             self._aggregation.record_outputs(series, note.keys)
-            self._counts.count(note.said)
+            for count in note.counts:
+                count.answers += 1
         if report.findings:
             journey.blocked = note.is_blocked
             journey.grounded = note.is_grounded
@@ -143,18 +144,18 @@ class _Note:
 
     report: Report
     keys: list[str]
-    said: list[Said]
+    counts: list[Count]
     is_blocked: bool
     is_grounded: bool | None
     told: str
 
     @classmethod
-    def of(cls, report: Report) -> _Note:
+    def of(cls, report: Report, counts: ValidatorCounts) -> _Note:
         """Read the report."""
         failed = report.failed[:MAX_TOLD]
         told = "; ".join(f"{_name(one.rule, one.version)}={one.verdict.value}" for one in failed)
-        said = [(one.rule, one.layer.value, one.verdict.value) for one in report.findings]
-        return cls(report, _keys(report), said, report.verdict is Verdict.BLOCK, _is_grounded(report), told)
+        counted = counts.of((one.rule, one.layer.value, one.verdict.value) for one in report.findings)
+        return cls(report, _keys(report), counted, report.verdict is Verdict.BLOCK, _is_grounded(report), told)
 
 
 @lru_cache(maxsize=1024)

@@ -15,19 +15,26 @@ from prometheus_client.core import CounterMetricFamily
 Said: TypeAlias = tuple[str, str, str]
 
 
+class Count:
+    """How many answers a validator said one thing of."""
+
+    __slots__ = ("answers",)
+
+    def __init__(self) -> None:
+        self.answers = 0
+
+
 class ValidatorCounts:
     """See the module. Belongs to one event loop."""
 
-    __slots__ = ("_said",)
+    __slots__ = ("_by_said",)
 
     def __init__(self) -> None:
-        self._said: dict[Said, int] = {}
+        self._by_said: dict[Said, Count] = {}
 
-    def count(self, said: Iterable[Said]) -> None:
-        """Count what the rules said of one answer."""
-        counts = self._said
-        for one in said:
-            counts[one] = counts.get(one, 0) + 1
+    def of(self, said: Iterable[Said]) -> list[Count]:
+        """What is to be counted up for an answer of which this is said; it is kept where the same is said of many."""
+        return [self._by_said.setdefault(one, Count()) for one in said]
 
     def families(self) -> Iterator[CounterMetricFamily]:
         """Yield what is shown of them."""
@@ -36,6 +43,6 @@ class ValidatorCounts:
             "Answers by validator, its layer and what it said: pass, warn, repair, block, abstain.",
             labels=["validator", "layer", "verdict"],
         )
-        for said, number in list(self._said.items()):
-            verdicts.add_metric(said, number)
+        for said, count in list(self._by_said.items()):
+            verdicts.add_metric(said, count.answers)
         yield verdicts

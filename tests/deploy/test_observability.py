@@ -83,7 +83,7 @@ def gateway_text():
         lag=LoopLag(),
         shadows=shadow_counts(),
     )
-    metrics.validators.count([("v", "rules", "pass")])
+    metrics.validators.of([("v", "rules", "pass")])
     metrics.count("chat", "ok", 1.0)
     metrics.count_fallback("r", "outage")
     metrics.count_fields("l", dropped=["a"], adjusted=["b"])
