@@ -110,6 +110,7 @@ MODULES: Final = (
     "validators.secrets",
     "validators.values",
     "validators.window",
+    "validators.wording",
 )
 
 

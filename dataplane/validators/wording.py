@@ -212,13 +212,12 @@ def _sieve(deny: Iterable[str], allow: Iterable[str], *, what: str) -> Sieve:
         return end if " ".join(_words(text[start:end])) in allowed else (start, end)
 
     ordered = sorted(terms)
-    first = frozenset(term[0] for term in terms)
+    starts = _starts(terms)
     longest = max(len(term) + _MORE_BETWEEN_WORDS * term.count(" ") for term in terms) + 1
 
     def held(text: str, at: int) -> int:
-        for start in range(max(at, len(text) - longest), len(text)):
-            if text[start] not in first:
-                continue
+        for found in starts.finditer(text, max(at, len(text) - longest)):
+            start = found.start()
             if start and _is_of_word(text[start - 1]) and _needs_boundary(text[start]):
                 continue
             begun = _SEPARATORS.sub(" ", text[start:])
@@ -230,6 +229,16 @@ def _sieve(deny: Iterable[str], allow: Iterable[str], *, what: str) -> Sieve:
     shape = _alternatives(terms)
     opening = Pattern(shape, shape, "", min(map(len, terms)), longest, compile_re2(shape))
     return Sieve.of(Fold.LETTERS, (Detector(what, opening, check, held=held),))
+
+
+def _starts(terms: Iterable[str]) -> re.Pattern[str]:
+    """Where a term may begin: at the first character of one, not behind a letter of ASCII where that would be in the
+    middle of a word. Of other letters in front of it, whoever looks makes sure.
+    """
+    first = {term[0] for term in terms}
+    bound = "".join(re.escape(one) for one in sorted(first) if _needs_boundary(one))
+    free = "".join(re.escape(one) for one in sorted(first) if not _needs_boundary(one))
+    return re.compile("|".join([f"(?<![0-9A-Za-z_])[{bound}]"] * bool(bound) + [f"[{free}]"] * bool(free)))
 
 
 def _alternatives(terms: Iterable[str]) -> str:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dataplane.validators.abuse import DICTIONARIES, abusive_words
 from dataplane.validators.check import check
+from dataplane.validators.detector import Subject
+from dataplane.validators.folding import Fold, fold
 from dataplane.validators.values import Output, Verdict
 from tests.dataplane.validators.policies import no_time, one
 
@@ -130,3 +134,23 @@ def test_many_terms_are_looked_for_in_one_pass() -> None:
 
     assert len(hits) == 51
     assert len(looks) == 52
+
+
+# Letters of scripts with and without spaces, a mark, a digit, what stands between words, and what does neither.
+CHARACTERS = "abé\u0301ก中1 -_$"
+
+
+@given(st.lists(st.text(CHARACTERS, min_size=1, max_size=4), min_size=1, max_size=4), st.text(CHARACTERS, max_size=14))
+def test_term_that_the_end_of_a_text_leaves_open_is_held_from_its_beginning(terms: list[str], text: str) -> None:
+    """Whatever goes on behind the text, a finding across its end begins no earlier than what is held."""
+    deny = list(dict.fromkeys(term for term in terms if any(map(str.isalnum, term)))) or ["ab c"]
+    sieve = one("terms", {"deny": deny}).sieve
+    assert sieve is not None
+    folded, _ = fold(text, Fold.LETTERS)
+
+    place = sieve.held(Subject(folded), 0)
+
+    for term in deny:
+        for cut in range(len(term)):
+            for hit in sieve.find(f"{folded}{term[cut:]} ", is_json=False):
+                assert hit.end <= len(folded) or hit.start >= place
