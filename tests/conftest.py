@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from django.core.management import call_command
 from django.db import connection, transaction
+from django.test import TransactionTestCase
 from hypothesis import settings
 from pytest_django import DjangoDbBlocker
 from xdist.scheduler import LoadFileScheduling
@@ -20,6 +21,7 @@ from xdist.scheduler import LoadFileScheduling
 from controlplane.api import limits
 from controlplane.ladder.models import LadderPolicy
 from launcher.pytest_services import HOME_VARIABLE
+from tests.emptied import Emptier
 from tests.factories import make_deployment
 from tests.ladder.ladder_policies import make_ladder, make_words
 
@@ -128,6 +130,29 @@ def _migrate(name: str) -> None:
     finally:
         connection.close()  # a database that somebody is connected to cannot be copied
         facts["NAME"] = ours
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """pytest-django's; and a test that commits is cleared away after by an `Emptier`, on a server of this run's own."""
+    home = Path(os.environ[HOME_VARIABLE])
+    if not (home / "postgres").exists():
+        yield
+        return
+    emptier = Emptier(home / "secrets" / "postgres-superuser-password")
+    with django_db_blocker.unblock():
+        emptier.remember()
+    djangos_own = TransactionTestCase._fixture_teardown
+
+    def tear_down(case: TransactionTestCase) -> None:
+        if case.reset_sequences or case.serialized_rollback:
+            djangos_own(case)
+        else:
+            emptier.empty()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", tear_down)
+        yield
 
 
 @pytest.fixture(scope="module")
