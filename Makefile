@@ -24,7 +24,7 @@ help:
 	@echo "make run ENGINE=1   the same, with a small model server of its own (290 MB more), and the probe beside it"
 	@echo "make stop    stop the copy that runs here"
 	@echo "make clean   stop it and remove its data (var/, or BALLAST_DATA_DIR)"
-	@echo "make test    run every test but soaks, browser and end-to-end ones included"
+	@echo "make test    run every test but soaks and walks along guides, browser and end-to-end ones included"
 	@echo "make native  compile the gateway's hot path; from then on, gateways of these sources run it (needs gcc)"
 	@echo "make test-native   what tests say of the data plane, of the compiled one"
 	@echo "make guides  follow docs/guides at a real console, and take their pictures anew"
@@ -62,7 +62,7 @@ test-native: native
 
 guides: $(VENV)/.installed-dev
 	@BALLAST_CHROMIUM="$$($(PY) -m launcher chromium)" && export BALLAST_CHROMIUM && \
-	exec env GUIDE_PICTURES=docs/img/guides $(PY) -m pytest tests/guides $(PYTEST_ARGS)
+	exec env GUIDE_PICTURES=docs/img/guides $(PY) -m pytest -m "" tests/guides $(PYTEST_ARGS)
 
 soak: $(VENV)/.installed-dev
 	exec $(PY) -m pytest -m soak tests/end_to_end $(PYTEST_ARGS)

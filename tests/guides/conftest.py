@@ -24,11 +24,17 @@ HANDS = ("worker", "work", "beat")
 CALLERS = {"bk-demo-acme": 12, "bk-demo-globex": 24, "bk-demo-initech": 8}
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what walks, or runs examples."""
+    """Mark what needs a whole Ballast, and what `make guides` alone does: to follow a guide in a browser."""
     here = Path(__file__).parent
     for item in items:
-        if here in item.path.parents and "stack" in getattr(item, "fixturenames", ()):
+        if here not in item.path.parents:
+            continue
+        needs = getattr(item, "fixturenames", ())
+        if "follow" in needs:
+            item.add_marker(pytest.mark.guide)
+        if "stack" in needs:
             item.add_marker(pytest.mark.browser)
 
 
