@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -53,6 +54,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
         del environ[name]
     # Where this is set, each worker and each child would compile all of ours anew; git looks at none of what they keep.
     environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    # Python has read it before us, and would rewrite the asserts of every test anew.
+    sys.dont_write_bytecode = False
     worker = environ.get("PYTEST_XDIST_WORKER", FIRST)
     # Whether somebody has built something is not to decide about what is tested.
     native = Native.REQUIRE if environ.get(NATIVE_VARIABLE) else Native.OFF
