@@ -16,6 +16,7 @@ from django.views.decorators.http import require_safe
 from controlplane.console import charts
 from controlplane.console.diffs import diff_json, diff_rows, diff_words
 from controlplane.console.ladder_now import Engagement, Step
+from controlplane.console.lists import KeyPage
 
 _BEFORE = """You are the support assistant of {{company}}.
 Answer in at most five sentences.
@@ -202,6 +203,7 @@ def _samples(now: datetime) -> dict[str, Any]:
             }
         ),
         "page": Paginator(range(312), 50).page(2),
+        "key_page": KeyPage([], first_url="?", next_url="?before=262"),
         "extra": {"version": 12},
     }
 

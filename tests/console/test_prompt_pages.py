@@ -108,12 +108,12 @@ def test_list_goes_on_after_a_page_and_finds_by_a_word(prompt, signed_in, querie
     browser = signed_in(crew.owner)
 
     first = browser.get("/prompts/")
-    second = browser.get(f"/prompts/{first.context['next_url']}")
+    second = browser.get(f"/prompts/{first.context['page'].next_url}")
 
     slugs = [row["prompt"].slug for page in (first, second) for row in page.context["rows"]]
     assert slugs == [f"bulk-{number:03d}" for number in range(PAGE_SIZE + 10)] + ["support-answer"]
-    assert second.context["next_url"] == ""
-    assert queries(lambda: browser.get(f"/prompts/{first.context['next_url']}")) == queries(
+    assert second.context["page"].next_url == ""
+    assert queries(lambda: browser.get(f"/prompts/{first.context['page'].next_url}")) == queries(
         lambda: browser.get("/prompts/")
     )
     assert [row["prompt"].slug for row in browser.get("/prompts/?q=Bulk+17").context["rows"]] == ["bulk-017"]

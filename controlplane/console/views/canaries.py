@@ -5,7 +5,6 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -22,6 +21,7 @@ from controlplane.console.canary_dashboard import RANGES, dashboard
 from controlplane.console.forms.canaries import BaseStages, PlanForm, StageFormSet, stage_initial
 from controlplane.console.forms.fields import ReasonForm
 from controlplane.console.forms.guardrails import GuardrailForm, guardrail_initial
+from controlplane.console.lists import newest_page
 from controlplane.console.requests import (
     actor_of,
     reason_given,
@@ -43,6 +43,8 @@ from controlplane.verdicts.models import CanaryWatch
 from controlplane.verdicts.references import held_out_sets, judges, suggested_guardrails
 from controlplane.verdicts.watching import gap, read_watch
 
+PAGE_SIZE = 25
+
 
 @login_required
 @require_safe
@@ -53,7 +55,7 @@ def canary_list(request: HttpRequest) -> HttpResponse:
     context = {
         "running": list(canaries.filter(state=CanaryState.RUNNING)),
         "planned": list(canaries.filter(state=CanaryState.PLANNED)),
-        "page": Paginator(ended, 25).get_page(request.GET.get("page")),
+        "page": newest_page(request, ended, size=PAGE_SIZE),
     }
     return render(request, "canaries/list.html", context)
 

@@ -18,6 +18,7 @@ from controlplane.audit.models import AuditEvent
 from controlplane.console.eval_content import judge_choices, standard_words
 from controlplane.console.eval_run_content import answer_lines, flips, ranked_answers, run_lines, score_lines
 from controlplane.console.forms.evals import RunForm
+from controlplane.console.lists import newest_page
 from controlplane.console.requests import actor_of, refused_as_message, refused_into_form, whole_number
 from controlplane.console.timeline import timeline
 from controlplane.console.views.evals import tabs
@@ -40,8 +41,8 @@ BESIDE_SHOWN: Final = 8
 def run_list(request: HttpRequest) -> HttpResponse:
     """Every run, newest first."""
     operator = actor_of(request)
-    page = Paginator(visible_runs(operator), PAGE_SIZE).get_page(request.GET.get("page"))
-    lines = run_lines(page, now=timezone.now(), actor=operator.audit_name, manages=may(operator, MANAGE))
+    page = newest_page(request, visible_runs(operator), size=PAGE_SIZE)
+    lines = run_lines(page.rows, now=timezone.now(), actor=operator.audit_name, manages=may(operator, MANAGE))
     context = {
         "tabs": tabs("eval-runs"),
         "page": page,

@@ -17,6 +17,7 @@ from controlplane.approvals.models import RejectedDigest
 from controlplane.audit.models import AuditEvent
 from controlplane.console.changes import approvers_of
 from controlplane.console.forms.prompts import MessageFormSet, PromptForm, VersionForm
+from controlplane.console.lists import KeyPage
 from controlplane.console.previews import differences, preview
 from controlplane.console.requests import (
     actor_of,
@@ -62,8 +63,11 @@ def prompt_list(request: HttpRequest) -> HttpResponse:
             for prompt in prompts
         ],
         "word": word,
-        "first_url": "?" + urlencode({"q": word} if word else {}) if "after" in request.GET else "",
-        "next_url": _next_page(prompts[-1].slug, word) if len(page) > PAGE_SIZE else "",
+        "page": KeyPage(
+            rows=prompts,
+            first_url="?" + urlencode({"q": word} if word else {}) if "after" in request.GET else "",
+            next_url=_next_page(prompts[-1].slug, word) if len(page) > PAGE_SIZE else "",
+        ),
         "may_add": operator.has_perm("prompts.add_prompt"),
     }
     return render(request, "prompts/list.html", context)

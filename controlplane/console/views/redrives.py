@@ -18,6 +18,7 @@ from controlplane.approvals import operations as approvals
 from controlplane.audit.models import AuditEvent
 from controlplane.console.deadletter_words import PLAN_TONES, group_sentence, tenant_words
 from controlplane.console.forms.deadletters import PlanForm
+from controlplane.console.lists import newest_page
 from controlplane.console.redrive_content import Progress, duration_words, edit_diffs, item_lines, start_effect
 from controlplane.console.requests import actor_of, reason_given, refused_as_message, refused_into_form, went_through
 from controlplane.console.timeline import timeline
@@ -34,6 +35,7 @@ from controlplane.deadletters.access import (
 )
 from controlplane.deadletters.plans import ENDED, PlanState, RedrivePlan
 from controlplane.deadletters.redrive import Choice
+from controlplane.ledger.newest import uuid_of
 
 PAGE_SIZE: Final = 25
 _ACTS: Final[dict[str, tuple[Callable[..., None], str]]] = {
@@ -49,14 +51,14 @@ _ACTS: Final[dict[str, tuple[Callable[..., None], str]]] = {
 def redrive_plans(request: HttpRequest) -> HttpResponse:
     """Every plan that the reader may look at, newest first."""
     operator = actor_of(request)
-    page = Paginator(visible_plans(operator), PAGE_SIZE).get_page(request.GET.get("page"))
+    page = newest_page(request, visible_plans(operator), size=PAGE_SIZE, parse=uuid_of)
     lines = [
         {
             "plan": plan,
             "tone": PLAN_TONES[PlanState(plan.state)],
             "whose": ", ".join(tenant_words(tenant) for tenant in plan.tenants),
         }
-        for plan in page
+        for plan in page.rows
     ]
     context = {"tabs": tabs(operator, "redrive-plans"), "lines": lines, "page": page}
     return render(request, "deadletters/plans.html", context)

@@ -6,7 +6,6 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -16,6 +15,7 @@ from django.views.decorators.http import require_POST, require_safe
 from controlplane.accounts.access import may, require
 from controlplane.accounts.models import Operator
 from controlplane.console.forms.fields import ReasonForm
+from controlplane.console.lists import newest_page
 from controlplane.console.release_carried import carried, changes, parts
 from controlplane.console.release_content import words
 from controlplane.console.requests import Refusal, actor_of, refused_as_message, whole_number
@@ -43,10 +43,10 @@ def release_list(request: HttpRequest) -> HttpResponse:
     """What is current, how every worker stands to it, how fast it got there, and every release before it."""
     now = timezone.now()
     operator = actor_of(request)
-    page = Paginator(visible_releases(operator), PAGE_SIZE).get_page(request.GET.get("page"))
+    page = newest_page(request, visible_releases(operator), size=PAGE_SIZE)
     word = request.GET.get("worker", "").replace("\0", "").strip()[:MAX_WORD_CHARACTERS]
     shown = fleet_page(now=now, word=word)
-    releases, current = list(page), shown.fleet.current
+    releases, current = page.rows, shown.fleet.current
     each = propagation([release.revision for release in releases] + ([current.revision] if current else []))
     workers = shown.fleet.workers
     context = {

@@ -5,7 +5,6 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.core.paginator import Paginator
 from django.db.models import Exists, OuterRef
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -25,12 +24,15 @@ from controlplane.audit.models import AuditEvent
 from controlplane.console.eval_run_content import gate_section
 from controlplane.console.forms.fields import ReasonForm
 from controlplane.console.forms.reviews import BreakGlassForm, SignOffForm
+from controlplane.console.lists import newest_page
 from controlplane.console.requests import actor_of, refused_as_message, went_through
 from controlplane.console.review_content import replay_of, review_content
 from controlplane.console.threshold_content import REPLAYED
 from controlplane.console.timeline import target_words, timeline
 from controlplane.console.trial_content import trial_cards, trial_checklist
 from controlplane.evals.access import VIEW as SEE_EVALS
+
+PAGE_SIZE = 25
 
 
 @login_required
@@ -46,10 +48,10 @@ def inbox(request: HttpRequest) -> HttpResponse:
     else:
         # On the first page, not merely first on theirs.
         for_me = Exists(changes_for(operator).order_by().filter(pk=OuterRef("pk")))
-        changes = changes.filter(state=ChangeState.OPEN).annotate(for_me=for_me).order_by("-for_me", "-id")
-    page = Paginator(changes, 25).get_page(request.GET.get("page"))
-    examined = operations.examine([change for change in page if change.is_open], now=now)
-    rows = [_inbox_row(change, examined.get(change.pk), operator) for change in page]
+        changes = changes.filter(state=ChangeState.OPEN).annotate(for_me=for_me)
+    page = newest_page(request, changes, size=PAGE_SIZE, first="" if closed else "for_me")
+    examined = operations.examine([change for change in page.rows if change.is_open], now=now)
+    rows = [_inbox_row(change, examined.get(change.pk), operator) for change in page.rows]
     rows.sort(key=lambda row: not row["waits_for_me"])
     debts = list(visible_debts(operator).filter(reviewed_at__isnull=True))
     tabs = [
