@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from django.db.models import Case, Count, When
+from django.db.models import Case, Count, OuterRef, Subquery, When
 
 from controlplane.releases.models import GONE_AFTER, Ack, Convergence, Release, Worker, WorkerQuerySet, standing_to
 
@@ -85,7 +85,7 @@ class Fleet:
 
         Shape: {"expected", "in_sync", "behind", "refused", "silent": int}.
         """
-        return _named(Counter(one.convergence for one in self.expected))
+        return named_counts(Counter(one.convergence for one in self.expected))
 
     def picture(self) -> str:
         """What this fleet looks like, see `picture_of`."""
@@ -125,6 +125,27 @@ def fleet(*, now: datetime) -> Fleet:
     """Every worker heard of within a day, agents too, by name; three queries."""
     current = Release.objects.defer("document").first()
     return Fleet(current, _standings(_heard(now), current, now=now), now)
+
+
+def heard_by_name(*, now: datetime, after: str = "") -> WorkerQuerySet:
+    """Every worker heard of within a day, agents too, by name; those after the one called `after`."""
+    return _heard(now).filter(name__gt=after).order_by("name")
+
+
+def fleet_of(workers: Iterable[Worker], *, now: datetime) -> Fleet:
+    """These workers beside the current release; two queries. What it counts is of them alone."""
+    current = Release.objects.defer("document").first()
+    return Fleet(current, _standings(workers, current, now=now), now)
+
+
+def waited_ms(current: Release, *, now: datetime) -> list[float]:
+    """How long the expected gateways took from the click to their ACK of the current release, in ascending order; one
+    query. One that started after the click did not wait for it, so it is left out.
+    """
+    said = Ack.objects.filter(revision=current.revision, digest=current.digest, verdict="ack")
+    own = said.filter(worker=OuterRef("name"), boot=OuterRef("boot")).values("latency_ms")
+    ran = Worker.objects.expected(now).filter(started_at__lte=current.clicked_at).annotate(ack_ms=Subquery(own[:1]))
+    return list(ran.filter(ack_ms__isnull=False).order_by("ack_ms").values_list("ack_ms", flat=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +233,7 @@ def _large(heard: WorkerQuerySet, *, now: datetime, word: str) -> FleetPage:
         listed = lagging.order_by(severity, "name")[:MOST_LISTED]
     return FleetPage(
         Fleet(current, _standings(listed, current, now=now), now),
-        _named(sum(regions.values(), Counter())),
+        named_counts(sum(regions.values(), Counter())),
         is_large=True,
         regions=tuple(Region(name, counts) for name, counts in regions.items()),
     )
@@ -237,7 +258,8 @@ def _standings(workers: Iterable[Worker], current: Release | None, *, now: datet
     )
 
 
-def _named(counts: Mapping[Convergence, int]) -> dict[str, int]:
+def named_counts(counts: Mapping[Convergence, int]) -> dict[str, int]:
+    """As `Fleet.counts` says them."""
     return {
         "expected": sum(counts.values()),
         "in_sync": counts.get(Convergence.IN_SYNC, 0),

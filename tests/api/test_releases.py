@@ -4,7 +4,7 @@ import pytest
 from django.utils import timezone
 
 from controlplane.api.views.releases import click_to_ack
-from controlplane.releases.fleet import fleet
+from controlplane.releases.fleet import waited_ms
 from controlplane.releases.models import Ack, Release, Worker
 from controlplane.releases.operations import current_release
 from dataplane.release import Envelope, digest_of
@@ -130,12 +130,12 @@ def test_click_to_ack_takes_the_nearest_rank():
     make_deployment()
     release = current_release()
     now = release.clicked_at + timedelta(seconds=2)
-    empty = click_to_ack(fleet(now=now))
+    empty = click_to_ack(waited_ms(release, now=now))
     for number in range(1, 101):
         make_gateway(f"host/gateway-{number}", ack_ms=float(number), last_seen_at=now)
     make_gateway("host/late", ack_ms=1.0, last_seen_at=now, started_at=now)
 
-    measured = click_to_ack(fleet(now=now))
+    measured = click_to_ack(waited_ms(release, now=now))
 
     assert empty == {"acks": 0, "p50_ms": None, "p99_ms": None}
     assert measured == {"acks": 100, "p50_ms": 50.0, "p99_ms": 99.0}
@@ -151,6 +151,26 @@ def test_fleet_takes_a_fixed_number_of_queries(as_operator, queries):
         make_gateway(f"host/gateway-{number}", ack_ms=5.0, last_seen_at=timezone.now() + STILL_HEARD)
 
     assert queries(lambda: oncall.get("fleet")) == before
+
+
+def test_workers_of_a_fleet_come_by_name_a_page_after_the_other(as_operator):
+    """All else is of the whole fleet on each page; what is no cursor, or unknown, is refused."""
+    make_deployment()
+    for number in range(5):
+        make_gateway(f"host/gateway-{number}", ack_ms=5.0, last_seen_at=timezone.now() + STILL_HEARD)
+    oncall = as_operator(crew.oncall)
+
+    pages, url = [], "fleet?limit=2"
+    while url:
+        pages.append(oncall.get(url).body)
+        url = (pages[-1]["next"] or "").partition("/api/v1/")[2]
+
+    names = [[worker["name"] for worker in page["workers"]] for page in pages]
+    assert names == [["host/gateway-0", "host/gateway-1"], ["host/gateway-2", "host/gateway-3"], ["host/gateway-4"]]
+    assert {page["counts"]["in_sync"] for page in pages} == {5}
+    assert {page["click_to_ack"]["acks"] for page in pages} == {5}
+    assert all(worker["ack_ms"] == 5.0 for page in pages for worker in page["workers"])
+    assert (oncall.get("fleet?cursor=no").status, oncall.get("fleet?offset=2").status) == (400, 400)
 
 
 def test_fleet_before_the_first_release_is_empty(as_operator):

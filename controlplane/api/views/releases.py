@@ -10,12 +10,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from controlplane.api.base import OperatorView, Reason, describe, read
+from controlplane.api.cursors import CURSOR_PARAMETERS, Filters, cursor_key, next_page, page_of, read_query, text_key
 from controlplane.api.differences import differences
 from controlplane.api.views.prompts import DifferenceRow
 from controlplane.releases import operations
 from controlplane.releases.access import access_release, require_viewer, visible_releases
-from controlplane.releases.fleet import Fleet, fleet
-from controlplane.releases.models import Convergence, Release
+from controlplane.releases.fleet import fleet_of, heard_by_name, named_counts, picture_of, waited_ms
+from controlplane.releases.models import Convergence, Release, Worker
 
 TAG = "releases"
 
@@ -79,7 +80,8 @@ class FleetState(serializers.Serializer[Any]):
     current = ReleaseRow(allow_null=True)
     counts = Counts()
     click_to_ack = ClickToAck()
-    workers = WorkerRow(many=True)
+    workers = WorkerRow(many=True, help_text="By name, a page of them; all else is of the whole fleet")
+    next = serializers.URLField(allow_null=True, help_text="Null: there are no further workers")
 
 
 class Releases(OperatorView):
@@ -127,24 +129,37 @@ class RollBackRelease(OperatorView):
 
 
 class FleetView(OperatorView):
-    @describe("fleet_retrieve", "Each worker beside the current release", tag="fleet", gives=FleetState, refuses=(403,))
+    @describe(
+        "fleet_retrieve",
+        "The fleet beside the current release, and its workers by name",
+        tag="fleet",
+        gives=FleetState,
+        refuses=(400, 403),
+        parameters=CURSOR_PARAMETERS,
+    )
     def get(self, request: Request) -> Response:
         now = timezone.now()
         require_viewer(self.operator)
-        seen = fleet(now=now)
-        current = ReleaseRow(seen.current).data if seen.current else None
-        return Response({**seen.to_json(), "current": current, "click_to_ack": click_to_ack(seen)})
+        asked = read_query(Filters, request)
+        (after,) = cursor_key(asked, text_key) if "cursor" in asked else ("",)
+        workers, more = page_of(heard_by_name(now=now, after=after), asked)
+        seen = fleet_of(workers, now=now)
+        current = seen.current
+        counts = named_counts(Worker.objects.counts(current, now=now))
+        return Response(
+            {
+                **seen.to_json(),
+                "current": ReleaseRow(current).data if current else None,
+                "counts": counts,
+                "picture": picture_of(current.revision if current else None, **counts),
+                "click_to_ack": click_to_ack(waited_ms(current, now=now) if current else []),
+                "next": next_page(request, asked, [workers[-1].name, ""] if more else None),
+            }
+        )
 
 
-def click_to_ack(seen: Fleet) -> dict[str, Any]:
-    """Shape: see `ClickToAck`. A gateway started after the click did not wait for it, so it is left out."""
-    if seen.current is None:
-        return {"acks": 0, "p50_ms": None, "p99_ms": None}
-    waited = sorted(
-        one.ack_ms
-        for one in seen.expected
-        if one.ack_ms is not None and one.worker.started_at <= seen.current.clicked_at
-    )
+def click_to_ack(waited: Sequence[float]) -> dict[str, Any]:
+    """Of how long gateways waited, in ascending order. Shape: see `ClickToAck`."""
     return {"acks": len(waited), "p50_ms": _nearest_rank(waited, 0.50), "p99_ms": _nearest_rank(waited, 0.99)}
 
 
