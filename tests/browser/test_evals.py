@@ -80,3 +80,15 @@ def test_run_goes_on_before_its_readers_eyes(owner, workers):
     answers = owner.page.get_by_role("region", name="Answers")
     expect(answers.get_by_role("row").nth(1)).to_contain_text("orders-01")
     expect(answers.get_by_role("row").nth(1)).to_contain_text("Account, then Orders")
+
+
+def test_names_are_offered_while_one_is_typed(owner):
+    """The field's own list gets what holds the text so far: of a prompt that is named in full, every version."""
+    owner.go(f"/evals/sets/{SET}/run/")
+    field = owner.page.get_by_label("Ask", exact=True)
+    first = owner.page.locator("#id_subject_names option[value='support-answer@1']")
+    expect(first).to_have_count(0)
+
+    field.fill("support-answer@")
+
+    expect(first).to_have_count(1)
