@@ -17,8 +17,10 @@ import cProfile
 import gc
 import pstats
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -36,6 +38,7 @@ from dataplane.gateway import Gateway
 from dataplane.providers.base import UpstreamCall
 from dataplane.release import Release, parse_document
 from dataplane.transport import Limits
+from dataplane.under_way import UnderWay
 
 WARM_UP_REQUESTS = 300
 PROFILED_REQUESTS = 5000
@@ -107,9 +110,11 @@ class Watcher:
 
 
 class Reports:
-    """Takes rows and throws them away."""
+    """Takes rows and throws them away; attempts under way are guarded as ever, in a file in `directory`."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path) -> None:
+        self.under_way: UnderWay | None = UnderWay()
+        self.under_way.open(directory / "attempts.slots")
         self.in_flight = 0
         self.lanes: Callable[[], list[dict[str, Any]]] | None = None
         self.quotas: Callable[[], list[dict[str, Any]]] | None = None
@@ -200,13 +205,18 @@ async def start(app: Gateway) -> asyncio.Task[None]:
 
 async def run(arguments: argparse.Namespace) -> None:
     """Start the gateway, and measure or profile it."""
+    with tempfile.TemporaryDirectory() as directory:
+        await _run(arguments, Path(directory))
+
+
+async def _run(arguments: argparse.Namespace, directory: Path) -> None:
     document = release_document("http://127.0.0.1:9/v1", has_policies=not arguments.bare)
     release = parse_document(document, digest="0" * 64)
     settings = gateway_settings(Environment({}), slot=0)
     parts = Assembly(
         settings=settings,
         watcher=Watcher(release),
-        reports=Reports(),
+        reports=Reports(directory),
         aggregation=Aggregation(),
         evidence=Evidence(),
         secrets=Secrets(),

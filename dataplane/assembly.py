@@ -60,6 +60,7 @@ from dataplane.stream_desk import StreamDesk
 from dataplane.streams import StreamReports, Streams
 from dataplane.timers import TimerWheel
 from dataplane.transport import Http1Transport, Transport
+from dataplane.under_way import UnderWay
 
 
 class Watcher(Protocol):
@@ -86,6 +87,7 @@ class Reports(UsageSink, StreamReports, ReportCounts, Protocol):
     quotas: Callable[[], list[dict[str, Any]]] | None
     ladders: Callable[[], list[dict[str, Any]]] | None
     surfaces: SurfaceCounting | None
+    under_way: UnderWay | None
 
     def add_sample(self, row: Mapping[str, Any]) -> None:
         """Take over an answer that is kept as a sample; must not wait."""
@@ -210,6 +212,7 @@ class Assembly:
             wall=wall,
             seen=self._ladders.look.count,
             counts=self.metrics.counts,
+            under_way=reports.under_way,
         )
         reports.lanes = lambda: with_waits(self._breakers.states(), attempts)
         reports.quotas = self._quotas.states

@@ -33,6 +33,7 @@ from dataplane.routing import Lane
 from dataplane.steering import Speeds, order_lanes
 from dataplane.thresholds import Threshold
 from dataplane.timers import Deadline
+from dataplane.under_way import UnderWay
 
 # How much longer than its limit a probe is leased, should this worker die with it.
 LEASE_GRACE_SECONDS: Final = 5.0
@@ -144,10 +145,12 @@ class Attempts:
         wall: Callable[[], float],
         seen: Callable[[str, Blame], None] | None = None,
         counts: RequestCounts | None = None,
+        under_way: UnderWay | None = None,
         rng: Random | None = None,
     ) -> None:
         """`clock` is monotonic seconds, `wall` epoch seconds. `seen` is told of each attempt at a lane that customers
         use, and who is answerable for how it ended; it must not wait. `counts` counts every attempt but evals'.
+        `under_way` sees to it that the process cannot take an attempt with it that nobody bills.
         """
         self._breakers = breakers
         self._quotas = quotas
@@ -157,6 +160,7 @@ class Attempts:
         self._wall = wall
         self._seen = seen
         self._counts = counts
+        self._under_way = under_way
         self._rng = rng or Random()  # noqa: S311 - spreads load, guards nothing
         self._floor_share = region_share(region)
         # By lane, and whether evals ask: what they spend is not to be missing where customers' attempts fail.
@@ -324,6 +328,8 @@ class Attempts:
             if journey.trace is not None:
                 attempt.trace = journey.trace.begin_attempt(journey, attempt, operation=work.operation)
                 call = replace(call, traceparent=attempt.trace.traceparent)
+            if self._under_way is not None:
+                attempt.slot = self._under_way.begin(journey, attempt, sent_bytes=len(call.body), at=self._wall())
             answer = await work.make(attempt, call, adapter)
             attempt.outcome = "ok"
             return answer
@@ -443,6 +449,8 @@ class Attempts:
             self._usage.add_usage(
                 journey.usage_row(attempt, billed, cost_micros=cost_micros, attempt_id=name, at=self._wall())
             )
+        if self._under_way is not None:
+            self._under_way.end(attempt.slot)
 
 
 def _asking(journey: Journey, size: tuple[int, int | None]) -> Asking:

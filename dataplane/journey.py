@@ -115,7 +115,7 @@ class Attempt:
     `dropped` and `adjusted` are the request's fields that were not sent to the lane, or not as they were asked for.
     `waited_seconds` is the time spent waiting for the provider after the first token. `cost_micros` is what it cost, in
     millionths of a US dollar, once it has ended. `finish_reason`, `response_model` and `response_id` are what the
-    answer says of itself, empty where it does not.
+    answer says of itself, empty where it does not. `slot` is where it stands among what is under way: see `UnderWay`.
     """
 
     __slots__ = (
@@ -135,6 +135,7 @@ class Attempt:
         "response_id",
         "response_model",
         "sent_bytes",
+        "slot",
         "started",
         "trace",
         "ttft_ms",
@@ -166,6 +167,7 @@ class Attempt:
         self.response_model = ""
         self.response_id = ""
         self.trace: AttemptTrace | None = None
+        self.slot = -1
 
     def fail(self, error: GatewayError) -> None:
         """Note that the attempt ends with `error`."""
@@ -246,6 +248,7 @@ class Journey:
     """
 
     __slots__ = (
+        "_hashed",
         "_series",
         "admission",
         "aside",
@@ -337,6 +340,14 @@ class Journey:
         self.outcome = ""
         self.error: GatewayError | None = None
         self._series: Series | None = None
+        self._hashed: tuple[str | None, str] | None = None
+
+    @property
+    def user_hash(self) -> str:
+        """As rows name the user; see `hash_user`. Worked out once, as long as it is the same user."""
+        if self._hashed is None or self._hashed[0] != self.user:
+            self._hashed = self.user, hash_user(self.user)
+        return self._hashed[1]
 
     def fail(self, error: GatewayError) -> None:
         """Note that the request ends with `error`."""
@@ -509,7 +520,7 @@ class Journey:
             "latency_ms": attempt.latency_ms,
             "ttft_ms": attempt.ttft_ms,
             "stream": self.stream,
-            "user": hash_user(self.user),
+            "user": self.user_hash,
         }
         if self.trace is not None and self.trace.trace_id:
             row["trace_id"] = self.trace.trace_id

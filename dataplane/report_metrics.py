@@ -32,6 +32,10 @@ class ReportCounts(Protocol):
         """How many usage rows would have been lost with the process, had it died before they left."""
 
     @property
+    def unguarded_attempts(self) -> int:
+        """How many attempts would have been on no bill, had the process died before they ended."""
+
+    @property
     def unread_rings(self) -> int:
         """How many files of usage rows were set aside, because nobody could read them."""
 
@@ -61,4 +65,9 @@ def report_families(counts: ReportCounts) -> Iterator[CounterMetricFamily | Gaug
         "ballast_reports_unread_rings",
         "Files of usage rows that were set aside at the start: of another format or size.",
         value=counts.unread_rings,
+    )
+    yield CounterMetricFamily(
+        "ballast_reports_unguarded_attempts",
+        "Attempts that a death of the process would have taken off the bill: too many were under way, or no file.",
+        value=counts.unguarded_attempts,
     )

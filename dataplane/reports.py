@@ -6,7 +6,8 @@ once: a batch names its worker, boot and sequence number, and rollups are cumula
 seeing one twice.
 
 Usage rows, which nobody else can tell, also stand in a file until they are with Redis or in the spool, so that a killed
-process loses none of attempts that have ended: the next one of the same worker finds them there. See `stores.ring`.
+process loses none of attempts that have ended: the next one of the same worker finds them there (`stores.ring`). Of
+attempts that had not ended it finds that they were under way, and tells of those (`under_way`).
 
 The stream is never trimmed from here, because that would lose batches that nobody has read: the consumer deletes what
 it has stored, and the length limit is what makes workers spool when it does not.
@@ -37,6 +38,7 @@ from dataplane.shadow.counting import ShadowCounting
 from dataplane.stores.redis_client import make_redis
 from dataplane.stores.ring import Ring
 from dataplane.stores.spool import Spool
+from dataplane.under_way import UnderWay
 
 STREAM: Final = "ballast:reports"
 MAX_ROWS_PER_BATCH: Final = 500
@@ -56,6 +58,9 @@ REPLAY_BYTES_PER_INTERVAL: Final = 8 * 1024 * 1024
 HELD_BYTES: Final = 8 * 1024 * 1024
 
 RING_FILE: Final = "rows.ring"
+SLOTS_FILE: Final = "attempts.slots"
+# Within so long other processes tell of the streams of a dead one, which they hold dead after some six seconds.
+KEPT_SECONDS: Final = 12.0
 
 STOP_SECONDS: Final = 3.0
 
@@ -171,6 +176,9 @@ class ReportShipper:
         self._sink: ReportSink = sink or _sink_for(settings)
         self._spool: Spool | None = None
         self._ring: Ring | None = None
+        self.under_way: UnderWay | None = UnderWay()
+        # Rows of attempts that a dead predecessor had under way, by their slots, until they are told of.
+        self._lost: list[tuple[float, int, Mapping[str, Any]]] = []
         # Up to where its rows are in batches.
         self._drained = 0
         self._held = Holding(max_bytes=HELD_BYTES)
@@ -204,6 +212,11 @@ class ReportShipper:
     def is_delayed(self) -> bool:
         """Whether reports cannot be delivered now."""
         return self._delayed
+
+    @property
+    def unguarded_attempts(self) -> int:
+        """How many attempts began for which there was no slot."""
+        return 0 if self.under_way is None else self.under_way.unguarded
 
     def ack(self, *, revision: int, digest: str, verdict: Verdict, reason: str = "") -> None:
         """Say what became of a release. It goes out at once, in a batch of its own."""
@@ -262,6 +275,7 @@ class ReportShipper:
         self._spool = Spool(directory, max_bytes=self._settings.spool_max_bytes)
         if self._kind != "agent":  # which asks no provider anything
             self._open_ring(directory / RING_FILE)
+            self._open_slots(directory / SLOTS_FILE)
         self._tasks = [
             asyncio.create_task(self._ship_acks(), name="ship-acks"),
             asyncio.create_task(self._ship_regularly(), name="ship-reports"),
@@ -289,6 +303,8 @@ class ReportShipper:
             if self._ring is not None:
                 self._ring.close()
                 self._ring = None
+            if self.under_way is not None:
+                self.under_way.close()
             self._spool.close()
             self._spool = None
         await self._sink.close()
@@ -337,6 +353,40 @@ class ReportShipper:
         if left := self._ring.rows():
             log.warning("%d usage rows of %s outlived the process that made them", len(left), self.worker)
             self._usage[:0] = map(orjson.Fragment, left)
+
+    def _open_slots(self, path: Path) -> None:
+        """Guard attempts under way, and tell of those that a killed predecessor took with it, unless it had made their
+        rows. What a stream's readers are told of by others, these may tell of better, since they know what was sent of
+        it; so for those it is waited, and the ledger keeps the first that comes.
+        """
+        if self.under_way is None:
+            return
+        try:
+            left = self.under_way.open(path)
+        except OSError as exc:
+            log.error("attempts under way at %s would be lost with its process, %s: %s", self.worker, path, exc)
+            return
+        rows = [] if self._ring is None else self._ring.rows()
+        told = {orjson.loads(row)["attempt_id"] for row in rows} if left else set()
+        now = self._wall()
+        for slot, row in left.items():
+            if row["attempt_id"] in told:
+                self.under_way.end(slot)
+            else:
+                is_kept = row.pop("is_kept")
+                self._lost.append((now + KEPT_SECONDS if is_kept else now, slot, row))
+        if self._lost:
+            log.warning("%d attempts of %s were under way when its process died", len(self._lost), self.worker)
+
+    def _tell_lost(self, now: float) -> None:
+        """Hand over the rows that are due of attempts that a predecessor took with it."""
+        if not self._lost or self.under_way is None:
+            return
+        due = [one for one in self._lost if one[0] <= now]
+        self._lost = [one for one in self._lost if one[0] > now]
+        for _, slot, row in due:
+            self.add_usage(row)
+            self.under_way.end(slot)
 
     async def _ship_regularly(self) -> None:
         loop = asyncio.get_running_loop()
@@ -439,6 +489,7 @@ class ReportShipper:
             self.add_event(ReportsDropped(at=self._wall(), batches=batches, bytes=size))
 
     def _data_batches(self, now: float) -> list[bytes]:
+        self._tell_lost(now)
         rollups = [] if self._aggregation is None else self._aggregation.drain(now)
         usage, self._usage = self._usage, []
         if self._ring is not None:

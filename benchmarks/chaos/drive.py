@@ -27,7 +27,7 @@ ON_ITS_WAY_SECONDS: Final = 2.5
 # nothing will.
 SETTLE_SECONDS: Final = 20.0
 SHADOW_ACCOUNT: Final = "o-shadow"
-UNREACHED: Final = re.compile(r"unreachable|timeout|cancelled|interrupted|deadline|quota|circuit")
+UNREACHED: Final = re.compile(r"unreachable|timeout|cancelled|interrupted|deadline|quota|circuit|process_lost")
 ROWS_OF = (
     'SELECT "user", outcome, status, request_id FROM ledger_usagerow WHERE kind <> \'shadow\' AND "user" = ANY(%s)'
 )

@@ -69,8 +69,8 @@ class Promise:
 
     `told`: by kind, the error codes that they may be told. `in_flight`: the kinds whose requests may get no answer if
     they were under way when it happened. `unanswered`: the kinds whose requests may get none while it lasts. `again`:
-    a request under a key that was under way may be executed again, once its evidence says `taken_over`. `unrecorded`:
-    attempts that were under way may have no usage row.
+    a request under a key that was under way may be executed again, once its evidence says `taken_over`. Every attempt
+    has its usage row, whatever is killed.
     """
 
     within_seconds: float
@@ -78,7 +78,6 @@ class Promise:
     in_flight: frozenset[Kind] = _NONE
     unanswered: frozenset[Kind] = _NONE
     again: bool = False
-    unrecorded: bool = False
 
     @property
     def words(self) -> str:
@@ -97,8 +96,6 @@ class Promise:
             parts.append(f"{_named(self.unanswered)} may get no answer meanwhile")
         if self.again:
             parts.append("what was under way under a key may be executed again, as its evidence says")
-        if self.unrecorded:
-            parts.append("attempts under way may have no usage row")
         return "; ".join(parts) or "nothing"
 
 
@@ -170,12 +167,12 @@ ROWS: Final = (
     Row(
         "gateway process, killed",
         Fault(GATEWAY_PROCESS, How.KILL),
-        Promise(RESTARTED, told=CUT_OFF, in_flight=ONCE, again=True, unrecorded=True),
+        Promise(RESTARTED, told=CUT_OFF, in_flight=ONCE, again=True),
     ),
     Row(
         "gateway process, stopped",
         Fault(GATEWAY_PROCESS, How.STOP, 25),
-        Promise(RESTARTED, told=CUT_OFF, in_flight=ONCE, again=True, unrecorded=True),
+        Promise(RESTARTED, told=CUT_OFF, in_flight=ONCE, again=True),
     ),
     Row("agent, killed", Fault("agent", How.KILL), UNTOUCHED),
     Row("agent, stopped", Fault("agent", How.STOP, HOLD), UNTOUCHED),

@@ -44,6 +44,7 @@ from dataplane.shadow.policy import ShadowPolicy
 from dataplane.shadow.switch import Call, Cause, Move, State, Switch
 from dataplane.stores.shadow_budget import Killed, ShadowStore, Spent
 from dataplane.timers import TimerWheel
+from dataplane.under_way import UnderWay
 
 log = logging.getLogger("ballast.shadow")
 
@@ -74,7 +75,9 @@ SPENT, HELD, NO_BUDGET, BREAKER, QUOTA, NOT_SENT, STOPPED, BROKEN = (
 
 
 class Reports(UsageSink, Protocol):
-    """Where what happened is told, such as `ReportShipper`."""
+    """Where what happened is told, such as `ReportShipper`, which sees to what is under way as well."""
+
+    under_way: UnderWay | None
 
     def add_event(self, event: Event) -> None:
         """Take over an event; must not wait."""
@@ -342,6 +345,15 @@ class ShadowWorker:
         trace = self._trace(question, attempt)
         if trace is not None:
             call = replace(call, traceparent=trace.traceparent)
+        under_way = self._reports.under_way
+        if under_way is not None:
+            attempt.slot = under_way.begin(
+                self._journey(question, attempt),
+                attempt,
+                sent_bytes=len(call.body),
+                at=self._wall(),
+                name=_attempt_id(question.job),
+            )
         deadline_ms = line.policy.deadline_ms.value
         response: ChatResponse | None = None
         try:
@@ -432,24 +444,30 @@ class ShadowWorker:
             if trace is not None:
                 row["trace_id"] = trace.trace_id
             self._reports.add_usage(row)
+        if self._reports.under_way is not None:
+            self._reports.under_way.end(attempt.slot)
         if job.arm == CANDIDATE and attempt.outcome != "cancelled":
             call = Call(not is_answer, attempt.cost_micros, job.offer.given.cost_micros)
             self._moved(line, line.switch.record(call))
 
     def _usage_row(self, question: _Question, attempt: Attempt) -> dict[str, Any]:
         """What is billed to the tenant, beside what its request was billed: see `Journey.usage_row`."""
-        offer = question.job.offer
-        journey = Journey(Inbound(offer.request_id, b"", attempt.started))
-        journey.tenant, journey.key_id, journey.route = question.tenant, offer.key_id, offer.route
-        prompt = question.chat.release.prompts.get(offer.prompt)
-        journey.prompt_version = None if prompt is None else prompt.versions.get(offer.version)
-        return journey.usage_row(
+        return self._journey(question, attempt).usage_row(
             attempt,
             attempt.billed(),
             cost_micros=attempt.cost_micros,
             attempt_id=_attempt_id(question.job),
             at=self._wall(),
         )
+
+    def _journey(self, question: _Question, attempt: Attempt) -> Journey:
+        """The call as the bill knows requests."""
+        offer = question.job.offer
+        journey = Journey(Inbound(offer.request_id, b"", attempt.started))
+        journey.tenant, journey.key_id, journey.route = question.tenant, offer.key_id, offer.route
+        prompt = question.chat.release.prompts.get(offer.prompt)
+        journey.prompt_version = None if prompt is None else prompt.versions.get(offer.version)
+        return journey
 
     def _compare(self, line: _Line, question: _Question, attempt: Attempt, response: ChatResponse) -> None:
         offer = question.job.offer

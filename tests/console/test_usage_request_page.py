@@ -45,6 +45,15 @@ def test_attempts_stand_in_order_on_one_line_of_time(tried_twice, signed_in):
     assert "style=" not in page.content.decode().partition("<main")[2]
 
 
+def test_attempt_that_a_process_took_with_it_says_that_it_is_an_estimate(tried_twice, signed_in):
+    """Its provider bills at least what it was sent; nobody knows what it answered."""
+    record_usage([usage_row("d1", request_id="req-4", outcome="process_lost", status=0, output_tokens=0)])
+    auditor = signed_in(crew.auditor)
+
+    assert "at least; its process was killed" in words(auditor.get("/usage/requests/req-4/"))
+    assert "at least" not in words(auditor.get(PAGE))
+
+
 def test_request_leads_to_its_traces(tried_twice, signed_in, settings):
     """To each once, wherever traces are looked at; their names alone where nobody said where that is."""
     own, shadow = "a1" * 16, "b2" * 16

@@ -191,6 +191,7 @@ class Rows(list):
         self.deliveries = []
         self.samples = []
         self.events = []
+        self.under_way = None
 
     def add_usage(self, row):
         self.append(row)

@@ -78,7 +78,13 @@ def gateway_text():
         retrievals=retrievals,
         spans=SimpleNamespace(exported=1, failed=1, dropped=1, waiting=1),
         reports=SimpleNamespace(
-            spooled_bytes=1, spool_max_bytes=2, is_delayed=False, dropped_batches=0, unguarded_rows=0, unread_rings=0
+            spooled_bytes=1,
+            spool_max_bytes=2,
+            is_delayed=False,
+            dropped_batches=0,
+            unguarded_rows=0,
+            unread_rings=0,
+            unguarded_attempts=0,
         ),
         lag=LoopLag(),
         shadows=shadow_counts(),

@@ -252,7 +252,9 @@ class StubReports:
     is_delayed: bool = False
     dropped_batches: int = 0
     unguarded_rows: int = 0
+    unguarded_attempts: int = 0
     unread_rings: int = 0
+    under_way: None = None
 
     def add_event(self, event: Event) -> None:
         self.events.append(event)
