@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from struct import Struct, error
 from typing import Any, Final
-from zlib import crc32
 
 import orjson
 
@@ -41,8 +40,7 @@ class UnderWay:
 
     def __init__(self) -> None:
         self._slots: Slots | None = None
-        # With its checksum.
-        self._known: dict[tuple[Any, ...], tuple[bytes, int]] = {}
+        self._known: dict[tuple[Any, ...], bytes] = {}
         self.unguarded = 0
 
     def open(self, path: Path) -> dict[int, dict[str, Any]]:
@@ -98,7 +96,7 @@ class UnderWay:
         if shared is None:
             shared = self._learn(key, journey, attempt)
         trace = journey.trace
-        own = _OWN.pack(
+        own = (
             at,
             sent_bytes,
             journey.production is not None,
@@ -106,7 +104,7 @@ class UnderWay:
             journey.user_hash.encode(),
             b"" if trace is None else trace.trace_id.encode(),
         )
-        slot = slots.take(own, shared[0], shared[1])
+        slot = slots.take(_OWN, own, shared)
         if slot == NONE:
             self.unguarded += 1
         return slot
@@ -116,14 +114,14 @@ class UnderWay:
         if slot != NONE and self._slots is not None:
             self._slots.free(slot)
 
-    def _learn(self, key: tuple[Any, ...], journey: Journey, attempt: Attempt) -> tuple[bytes, int]:
+    def _learn(self, key: tuple[Any, ...], journey: Journey, attempt: Attempt) -> bytes:
         row = journey.usage_row(attempt, Usage(), cost_micros=0, attempt_id="", at=0.0)
         row["input_price"] = attempt.lane.input_micros_per_million_tokens
         text = orjson.dumps([row[member] for member in SHARED])
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
-        shared = self._known[key] = text, crc32(text)
-        return shared
+        self._known[key] = text
+        return text
 
 
 def _row_of(record: bytes) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from typing import Final
 
 import psutil
 
-# Each process of the data plane that asks providers has 10 of them from its start, for usage rows and what is under way.
+# Each process of the data plane that asks providers has 10 of them from its start, for usage rows and attempts.
 SIZE_MEGABYTES: Final = 64
 _BLOCK: Final = bytes(64 * 1024)
 _LIMITED_BYTES: Final = 1

@@ -1,8 +1,9 @@
 """What a process has under way, in a file that outlives it: slots of one size, memory-mapped.
 
-A slot is taken when something begins and freed when it has ended, each by a copy into the page cache, without a system
-call. So whatever still stands in one when its process is dead was under way then. A process that is killed in the
-middle of a copy leaves a slot whose checksum is wrong, which counts as free: what it was to guard had not begun.
+A slot is taken when something begins and freed when it has ended, each by copies into the page cache, without a system
+call. So whatever still stands in one when its process is dead was under way then. The length is written last, in one
+store: a process that is killed in the middle of a copy leaves a slot that is free, and what it was to guard had not
+begun.
 """
 
 from __future__ import annotations
@@ -12,19 +13,16 @@ import mmap
 import os
 from pathlib import Path
 from struct import Struct
-from typing import Final
-from zlib import crc32
+from typing import Any, Final
 
 NONE: Final = -1
 SLOT_BYTES: Final = 1024
 _MAGIC: Final = b"ballast slots 1\0"
 _AREA_AT: Final = 64
-# Lengths of the two parts of what stands in a slot, and their checksum; a first length of 0 is a free one, and is
-# written in one store.
-_HEAD: Final = Struct("@III")
-_HEAD_BYTES: Final = 12
-_LENGTH: Final = Struct("@I")
-MAX_RECORD_BYTES: Final = SLOT_BYTES - _HEAD_BYTES
+# The length of what stands in a slot; 0 is a free one.
+_LENGTH: Final = Struct("@Q")
+_LENGTH_BYTES: Final = 8
+MAX_RECORD_BYTES: Final = SLOT_BYTES - _LENGTH_BYTES
 
 
 class Slots:
@@ -57,17 +55,19 @@ class Slots:
         """What the last owner had under way when it died, by slot; each stays until it is freed."""
         return dict(self._left)
 
-    def take(self, own: bytes, shared: bytes = b"", shared_checksum: int = 0) -> int:
-        """Put these two, one behind the other, into a free slot, and return which; NONE where none is free, or where
-        they are too long. What many share is not summed again for each: `shared_checksum` is its `crc32`.
+    def take(self, own: Struct, values: tuple[Any, ...], shared: bytes) -> int:
+        """Put what `own` makes of these values, and `shared` behind it, into a free slot, and return which; NONE where
+        none is free, or where they are too long.
         """
-        length, behind = len(own), len(shared)
-        if length + behind > MAX_RECORD_BYTES or not self._free:
+        begin, length = own.size, own.size + len(shared)
+        if length > MAX_RECORD_BYTES or not self._free:
             return NONE
         slot = self._free.pop()
         at = _AREA_AT + slot * SLOT_BYTES
-        head = _HEAD.pack(length, behind, crc32(own, shared_checksum))
-        self._map[at : at + _HEAD_BYTES + length + behind] = head + own + shared
+        record = at + _LENGTH_BYTES
+        own.pack_into(self._map, record, *values)
+        self._map[record + begin : record + length] = shared
+        _LENGTH.pack_into(self._map, at, length)
         return slot
 
     def free(self, slot: int) -> None:
@@ -81,11 +81,11 @@ class Slots:
 
     def _record(self, slot: int) -> bytes | None:
         at = _AREA_AT + slot * SLOT_BYTES
-        length, behind, checksum = _HEAD.unpack_from(self._map, at)
-        if not 0 < length <= length + behind <= MAX_RECORD_BYTES:
+        length = _LENGTH.unpack_from(self._map, at)[0]
+        if not 0 < length <= MAX_RECORD_BYTES:
             return None
-        record = self._map[at + _HEAD_BYTES : at + _HEAD_BYTES + length + behind]
-        return record if crc32(record[:length], crc32(record[length:])) == checksum else None
+        record: bytes = self._map[at + _LENGTH_BYTES : at + _LENGTH_BYTES + length]
+        return record
 
 
 def _open(path: Path, size: int) -> int:

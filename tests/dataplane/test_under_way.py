@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from struct import Struct
 from types import SimpleNamespace
 
 import pytest
@@ -127,7 +128,7 @@ def test_record_of_another_release_of_the_program_takes_no_slot_for_ever(path):
     """It cannot be read, and another attempt stands there next."""
     slots = Slots(path, number=NUMBER)
     for _ in range(NUMBER):
-        slots.take(b"written otherwise")
+        slots.take(Struct(""), (), b"written otherwise")
     under_way = UnderWay()
 
     rows = under_way.open(path)
