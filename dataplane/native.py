@@ -91,6 +91,7 @@ MODULES: Final = (
     "sharding",
     "sketches",
     "steering",
+    "stores.ring",
     "stores.slots",
     "timers",
     "transport",

@@ -18,6 +18,10 @@ async function offer(field) {
 }
 
 export function start() {
+  // What stands there already is a proposal: whoever types puts another in its place, and does not go on with it.
+  document.addEventListener("focusin", (event) => {
+    if (event.target.matches("input[data-names]")) event.target.select();
+  });
   document.addEventListener("input", (event) => {
     const field = event.target.closest("input[data-names]");
     if (!field) return;

@@ -92,3 +92,15 @@ def test_names_are_offered_while_one_is_typed(owner):
     field.fill("support-answer@")
 
     expect(first).to_have_count(1)
+
+
+def test_name_that_is_proposed_gives_way_to_what_is_typed(owner):
+    """Whoever goes to the field and types has what was typed in it, and nothing before that."""
+    owner.go(f"/evals/sets/{SET}/run/")
+    field = owner.page.get_by_label("Ask", exact=True)
+    expect(field).not_to_have_value("")
+
+    field.click()
+    owner.page.keyboard.type("refund")
+
+    expect(field).to_have_value("refund")
