@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 from django.db import connection
 from django.utils import timezone
+from psycopg.types.json import Jsonb
 
 from benchmarks.console_scale.rows import Sizes, load
 from benchmarks.console_scale.tables import DAYS, FLEET, LEDGER, MINUTE_DAYS, PEOPLE, RECORD, TELEMETRY, VERSIONS_EACH
@@ -26,7 +27,8 @@ from controlplane.releases.models import Release
 from controlplane.releases.operations import cut_release
 from controlplane.releases.propagation import settle
 from controlplane.releases.signing import signing_key
-from controlplane.telemetry import operations
+from controlplane.routing.models import Drill
+from controlplane.telemetry import drills, operations
 from controlplane.telemetry.outcome_spans import rebuild_outcomes
 from controlplane.telemetry.shadow_minutes import compact_shadows
 from controlplane.telemetry.surface_hours import rebuild_hours
@@ -63,6 +65,9 @@ def fill(sizes: Sizes) -> None:
     verdict_tasks.watch()
     corpora_tasks.sample()
     with connection.cursor() as cursor:
+        # What copies of drills are said to have shown.
+        figures = Jsonb(drills.measure(Drill.objects.latest("pk"), now=now))
+        cursor.execute("CREATE TEMPORARY TABLE drill_figures AS SELECT %s AS figures", [figures])
         load(cursor, PEOPLE, sizes=sizes)
         _timed("prompts", lambda: _prompts(cursor, sizes, now))
         load(cursor, RECORD, sizes=sizes)

@@ -168,7 +168,7 @@ RECORD = (
     Copies(
         "routing_drillresult",
         0,
-        {"drill_id": "w.id", "at": "w.until", "figures": "'{}'"},
+        {"drill_id": "w.id", "at": "w.until", "figures": "(SELECT figures FROM drill_figures)"},
         of="SELECT",
         per="SELECT id, until FROM routing_drill d"
         " WHERE NOT EXISTS (SELECT FROM routing_drillresult r WHERE r.drill_id = d.id)"
