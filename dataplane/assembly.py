@@ -87,7 +87,10 @@ class Reports(UsageSink, StreamReports, ReportCounts, Protocol):
     quotas: Callable[[], list[dict[str, Any]]] | None
     ladders: Callable[[], list[dict[str, Any]]] | None
     surfaces: SurfaceCounting | None
-    under_way: UnderWay | None
+
+    @property
+    def under_way(self) -> UnderWay | None:
+        """What sees to it that no attempt goes with the process; None: nothing does."""
 
     def add_sample(self, row: Mapping[str, Any]) -> None:
         """Take over an answer that is kept as a sample; must not wait."""

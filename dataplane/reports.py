@@ -176,7 +176,7 @@ class ReportShipper:
         self._sink: ReportSink = sink or _sink_for(settings)
         self._spool: Spool | None = None
         self._ring: Ring | None = None
-        self.under_way: UnderWay | None = UnderWay()
+        self.under_way = UnderWay()
         # Rows of attempts that a dead predecessor had under way, by their slots, until they are told of.
         self._lost: list[tuple[float, int, Mapping[str, Any]]] = []
         # Up to where its rows are in batches.
@@ -216,7 +216,7 @@ class ReportShipper:
     @property
     def unguarded_attempts(self) -> int:
         """How many attempts began for which there was no slot."""
-        return 0 if self.under_way is None else self.under_way.unguarded
+        return self.under_way.unguarded
 
     def ack(self, *, revision: int, digest: str, verdict: Verdict, reason: str = "") -> None:
         """Say what became of a release. It goes out at once, in a batch of its own."""
@@ -303,8 +303,7 @@ class ReportShipper:
             if self._ring is not None:
                 self._ring.close()
                 self._ring = None
-            if self.under_way is not None:
-                self.under_way.close()
+            self.under_way.close()
             self._spool.close()
             self._spool = None
         await self._sink.close()
@@ -359,8 +358,6 @@ class ReportShipper:
         rows. What a stream's readers are told of by others, these may tell of better, since they know what was sent of
         it; so for those it is waited, and the ledger keeps the first that comes.
         """
-        if self.under_way is None:
-            return
         try:
             left = self.under_way.open(path)
         except OSError as exc:
@@ -380,7 +377,7 @@ class ReportShipper:
 
     def _tell_lost(self, now: float) -> None:
         """Hand over the rows that are due of attempts that a predecessor took with it."""
-        if not self._lost or self.under_way is None:
+        if not self._lost:
             return
         due = [one for one in self._lost if one[0] <= now]
         self._lost = [one for one in self._lost if one[0] > now]

@@ -19,6 +19,12 @@ def sketches_summed(names: Sequence[str]) -> str:
     return ", ".join(f"{function}(({name} ->> '{part}')::{kind})" for name in names for function, part, kind in _PARTS)
 
 
+def sketch_summed(name: str) -> str:
+    """The expression of a SELECT that adds up the sketches in a column, as `Sketch.to_json` writes one without bins."""
+    parts = ", ".join(f"'{part}', {function}(({name} ->> '{part}')::{kind})" for function, part, kind in _PARTS)
+    return f"jsonb_build_object({parts}) AS {name}"
+
+
 def take_sketches(tally: object, names: Sequence[str], values: Sequence[Any]) -> None:
     """Take over into the empty sketches of a tally what `sketches_summed` of the same names gave."""
     for place, name in enumerate(names):

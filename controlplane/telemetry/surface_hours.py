@@ -12,6 +12,7 @@ from typing import Final
 from django.db import connection, transaction
 from django.db.models import QuerySet
 
+from controlplane.telemetry.sketch_sums import sketch_summed
 from controlplane.telemetry.surface_rows import SURFACE_SERIES, SurfaceHour, SurfaceMinute
 from dataplane.ladder.counting import COUNTS, SKETCHES
 
@@ -21,14 +22,6 @@ LOCK: Final = 0x0BA11A5A
 
 _TABLE: Final = SurfaceHour._meta.db_table
 _KEY: Final = ", ".join(("at", *SURFACE_SERIES))
-
-
-def _sketch(name: str) -> str:
-    """One sketch of a sum, as `Sketch.to_json` writes it."""
-    parts = (("count", "SUM", "bigint"), ("sum", "SUM", "float8"), ("zero", "SUM", "bigint"))
-    ends = (("min", "MIN", "float8"), ("max", "MAX", "float8"))
-    summed = ", ".join(f"'{part}', {add}(({name} ->> '{part}')::{kind})" for part, add, kind in (*parts, *ends))
-    return f"jsonb_build_object({summed}) AS {name}"
 
 
 def _bins(name: str) -> str:
@@ -46,7 +39,8 @@ WITH minutes AS MATERIALIZED (
     SELECT date_trunc('hour', bucket_at, 'UTC') AS at, {", ".join((*SURFACE_SERIES, *COUNTS, *SKETCHES))}
     FROM {SurfaceMinute._meta.db_table} WHERE bucket_at >= %(since)s AND bucket_at < %(until)s
 ), sums AS (
-    SELECT {_KEY}, {", ".join(f"SUM({name})::bigint AS {name}" for name in COUNTS)}, {", ".join(map(_sketch, SKETCHES))}
+    SELECT {_KEY}, {", ".join(f"SUM({name})::bigint AS {name}" for name in COUNTS)},
+        {", ".join(map(sketch_summed, SKETCHES))}
     FROM minutes GROUP BY {_KEY}
 )
 SELECT {_KEY}, {", ".join(COUNTS)},

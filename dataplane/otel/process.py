@@ -118,7 +118,8 @@ class ProcessTracing:
 
 def traceparent_of(context: trace.SpanContext) -> str:
     """As W3C writes it."""
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
+    trace_id, span_id = _ids_of(context)
+    return f"00-{trace_id}-{span_id}-{int(context.trace_flags):02x}"
 
 
 def context_of(traceparent: str, tracestate: str = "") -> Context:
@@ -131,4 +132,8 @@ def current_ids() -> tuple[str, str] | None:
     context = trace.get_current_span().get_span_context()
     if not context.is_valid or not context.trace_flags.sampled:
         return None
-    return f"{context.trace_id:032x}", f"{context.span_id:016x}"
+    return _ids_of(context)
+
+
+def _ids_of(context: trace.SpanContext) -> tuple[str, str]:
+    return trace.format_trace_id(context.trace_id), trace.format_span_id(context.span_id)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, format_trace_id
 
 from dataplane.envelope import face_of
 from dataplane.journey import CLIENT_CLOSED_REQUEST, Attempt, Journey, attempt_id
@@ -109,7 +109,7 @@ class _RequestSpan:
     def __init__(self, tracer: Tracer, span: Span) -> None:
         context = span.get_span_context()
         self.traceparent = traceparent_of(context)
-        self.trace_id = f"{context.trace_id:032x}"
+        self.trace_id = format_trace_id(context.trace_id)
         self._tracer = tracer
         self._span = span
         self._status = 0
@@ -184,7 +184,7 @@ class AttemptSpan:
         context = span.get_span_context()
         self._span = span
         self.traceparent = traceparent_of(context)
-        self.trace_id = f"{context.trace_id:032x}"
+        self.trace_id = format_trace_id(context.trace_id)
 
     def end(self, attempt: Attempt, billed: Usage) -> None:
         """As `AttemptTrace.end`."""

@@ -77,7 +77,9 @@ SPENT, HELD, NO_BUDGET, BREAKER, QUOTA, NOT_SENT, STOPPED, BROKEN = (
 class Reports(UsageSink, Protocol):
     """Where what happened is told, such as `ReportShipper`, which sees to what is under way as well."""
 
-    under_way: UnderWay | None
+    @property
+    def under_way(self) -> UnderWay | None:
+        """What sees to it that no attempt goes with the process; None: nothing does."""
 
     def add_event(self, event: Event) -> None:
         """Take over an event; must not wait."""

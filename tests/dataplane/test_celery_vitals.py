@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import subprocess
-import sys
 import threading
 import time
 
@@ -14,7 +11,7 @@ import pytest
 from celery import Celery
 
 from dataplane import agent, job_worker
-from tests.ports import pick_port
+from tests.celery_nodes import celery_node
 
 WAIT_SECONDS = 60
 QUEUE = "vitals"
@@ -48,13 +45,8 @@ app.Worker(pool="solo", without_gossip=True, without_mingle=True, without_heartb
 @pytest.fixture
 def node(broker):
     """A node on a broker of its own; gives its port and the broker."""
-    port = pick_port()
-    # Celery would take this run's own from the environment.
-    environment = {name: value for name, value in os.environ.items() if name != "CELERY_BROKER_URL"}
-    process = subprocess.Popen([sys.executable, "-c", NODE, broker.url, str(port)], env=environment)
-    yield port, broker
-    process.kill()
-    process.wait()
+    with celery_node(NODE, broker_url=broker.url) as port:
+        yield port, broker
 
 
 def ask(port, path):

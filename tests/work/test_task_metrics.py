@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
-import subprocess
-import sys
 import threading
 import time
 
@@ -13,8 +10,8 @@ import pytest
 from celery import Celery
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.celery_nodes import celery_node
 from tests.dataplane.conftest import RedisProcess
-from tests.ports import pick_port
 
 WAIT_SECONDS = 30
 
@@ -72,13 +69,8 @@ def broker(tmp_path):
 @pytest.fixture
 def node(broker):
     """A worker on a broker of its own; gives its port and the broker."""
-    port = pick_port()
-    # Celery would take this run's own from the environment.
-    environment = {name: value for name, value in os.environ.items() if name != "CELERY_BROKER_URL"}
-    process = subprocess.Popen([sys.executable, "-c", NODE, broker.url, str(port)], env=environment)
-    yield port, broker
-    process.kill()
-    process.wait()
+    with celery_node(NODE, broker_url=broker.url) as port:
+        yield port, broker
 
 
 def shown(port):
