@@ -30,6 +30,7 @@ from controlplane.releases.signing import signing_key
 from controlplane.routing.models import Drill
 from controlplane.telemetry import drills, operations
 from controlplane.telemetry.outcome_spans import rebuild_outcomes
+from controlplane.telemetry.outcome_windows import rebuild_windows, slide_windows
 from controlplane.telemetry.shadow_minutes import compact_shadows
 from controlplane.telemetry.surface_hours import rebuild_hours
 from controlplane.telemetry.surface_minutes import compact_surfaces
@@ -86,6 +87,7 @@ def _added_up(now: datetime) -> None:
     for age in range(MINUTE_DAYS + 1):
         rebuild_outcomes((now - timedelta(days=age)).date())
         rebuild_hours((now - timedelta(days=age)).date())
+    rebuild_windows(now=now)
 
 
 def freshen() -> None:
@@ -96,6 +98,7 @@ def freshen() -> None:
             cursor.execute(f"UPDATE {table} SET reported_at = now() + interval '1 hour'")  # noqa: S608 - named above
             cursor.execute(f"VACUUM ANALYZE {table}")
         cursor.execute("VACUUM ANALYZE releases_worker")
+    slide_windows(now=timezone.now(), until=timezone.now())
 
 
 def _timed(name: str, step: Any) -> None:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from controlplane.console.charts import MAX_SERIES, Figure, Series, line_chart
 from controlplane.console.policy_words import listed, repair_sentences, repair_warnings
@@ -11,7 +11,8 @@ from controlplane.console.repair_words import BY_MODEL, group_of, mode_words, ru
 from controlplane.console.templatetags.ballast import NO_VALUE
 from controlplane.console.threshold_content import routes_naming
 from controlplane.routing.thresholds import REPAIR
-from controlplane.telemetry.outputs import Counts, Outputs, Place
+from controlplane.telemetry.outcomes import NO_MODE
+from controlplane.telemetry.outputs import Counts, Outputs, Place, Standing
 from dataplane.repair.labels import Rung
 from dataplane.repair.policy import RepairPolicy
 from dataplane.routing import RoutingTable
@@ -21,8 +22,16 @@ FAILED_SHARE: Final = 0.01
 MIN_ANSWERS: Final = 20
 MOST_ROWS: Final = 50
 OTHER: Final = "other"
-NO_MODE: Final = "none"
-SORTS: Final = {"share": "Share", "count": "Answers", "failed": "Failed"}
+
+
+class Sort(NamedTuple):
+    """How a table of standings can be ordered: as a link says it, and by which of `outputs.ORDERS`."""
+
+    label: str
+    order: str
+
+
+SORTS: Final = {"share": Sort("Share", "share"), "count": Sort("Answers", "counted"), "failed": Sort("Failed", "bad")}
 # What is drawn of rungs, a line each; right as they came is the rest of 100 %.
 _LINES: Final[Mapping[str, frozenset[str]]] = {
     "unwrapped": frozenset({Rung.EXTRACT}),
@@ -184,22 +193,25 @@ class ModeRow:
         return rung_words(self.best) if self.best else "nothing has yet"
 
 
-def mode_rows(places: Mapping[Place, Counts], *, sort: str) -> list[ModeRow]:
-    """What was wrong per version and lane, the worst first by a key of SORTS."""
-    rows = [row for place, counts in places.items() for row in _rows_of(place, counts)]
-    return sorted(rows, key=lambda row: (-getattr(row, sort), -row.count, row.place, row.mode))
+def mode_rows(standings: Iterable[Standing]) -> list[ModeRow]:
+    """What was wrong per version and lane, in the order of its standings."""
+    return [_mode_row(one) for one in standings]
 
 
-def _rows_of(place: Place, counts: Counts) -> Iterable[ModeRow]:
-    answers = sum(counts.values())
-    rungs: dict[str, Counter[str]] = {}
-    for key, number in counts.items():
-        if key.name != NO_MODE:
-            rungs.setdefault(key.name, Counter())[key.outcome] += number
-    for mode, by_rung in rungs.items():
-        mended = Counter({rung: number for rung, number in by_rung.items() if rung != Rung.FAILED})
-        best, number = max(mended.items(), key=lambda item: (item[1], item[0]), default=("", 0))
-        yield ModeRow(place, mode, by_rung.total(), answers, by_rung[Rung.FAILED], best, number)
+def _mode_row(one: Standing) -> ModeRow:
+    mended: Counter[str] = Counter()
+    for (rung, _), number in one.outcomes.items():
+        mended[rung] += number if rung != Rung.FAILED else 0
+    best, number = max(mended.items(), key=lambda item: (item[1], item[0]), default=("", 0))
+    return ModeRow(
+        place=one.place,
+        mode=one.name,
+        count=one.counted,
+        answers=one.counted if one.answers is None else one.answers,
+        failed=one.bad,
+        best=best if number else "",
+        mended=number,
+    )
 
 
 # --- what the policies say -------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Final
 from django.urls import reverse
 
 from controlplane.console.charts import MAX_SERIES, Figure, Series, line_chart
-from controlplane.console.repair_content import MIN_ANSWERS, OTHER, Sentence, percent
+from controlplane.console.repair_content import MIN_ANSWERS, OTHER, Sentence, Sort, percent
 from controlplane.console.templatetags.ballast import NO_VALUE
 from controlplane.console.threshold_content import routes_naming
 from controlplane.console.trial_content import milliseconds
@@ -20,7 +20,7 @@ from controlplane.console.validator_words import (
 )
 from controlplane.console.wording import listed
 from controlplane.routing.thresholds import BUDGET, VALIDATOR
-from controlplane.telemetry.outputs import Counts, Key, Outputs, Place
+from controlplane.telemetry.outputs import Counts, Key, Outputs, Place, Standing
 from controlplane.trials.models import ValidatorTrial
 from dataplane.routing import RoutingTable
 from dataplane.validators.pace import quantile
@@ -31,7 +31,12 @@ from dataplane.validators.values import ABSTAINED, ANSWER, Verdict
 RuleTimes = Mapping[str, Mapping[int, int]]
 # From this share of withheld answers on, somebody has to look, once there were enough for it to mean something.
 WITHHELD_SHARE: Final = 0.01
-SORTS: Final = {"rate": "Rate", "checked": "Looked at", "rejected": "Withheld", "abstained": "Cannot say"}
+SORTS: Final = {
+    "rate": Sort("Rate", "bad_share"),
+    "checked": Sort("Looked at", "counted"),
+    "rejected": Sort("Withheld", "bad"),
+    "abstained": Sort("Cannot say", "unsure"),
+}
 _TILES: Final = {
     "withheld": ("Withheld", "were not handed over"),
     "repaired": ("Something taken out", "went out without it"),
@@ -176,33 +181,27 @@ class RuleRow:
         return percent(self.rejected, self.checked)
 
 
-def rule_rows(places: Mapping[Place, Counts], *, sort: str, rule: str = "") -> list[RuleRow]:
-    """Every rule per version and lane, the highest first by a key of SORTS; of one rule alone where it is named."""
-    rows = [row for place, counts in places.items() for row in _rows_of(place, counts, rule)]
-    return sorted(rows, key=lambda row: (-getattr(row, sort), -row.checked, row.rule, row.version, row.place))
+def rule_rows(standings: Iterable[Standing]) -> list[RuleRow]:
+    """What every rule said per version and lane, in the order of its standings."""
+    return [_rule_row(one) for one in standings]
 
 
-def _rows_of(place: Place, counts: Counts, rule: str) -> Iterable[RuleRow]:
-    by_rule: dict[str, dict[Key, int]] = {}
-    for key, number in counts.items():
-        if _is_of(key, rule):
-            by_rule.setdefault(key.name, {})[key] = number
-    for name, said in by_rule.items():
-        verdicts: Counter[str] = Counter()
-        for key, number in said.items():
-            verdicts[key.outcome] += number
-        rule_id, _, version = name.partition("@")
-        yield RuleRow(
-            place=place,
-            rule=rule_id,
-            version=version,
-            checked=verdicts.total(),
-            blocked=verdicts[Verdict.BLOCK],
-            repaired=verdicts[Verdict.REPAIR],
-            warned=verdicts[Verdict.WARN],
-            abstained=verdicts[Verdict.ABSTAIN],
-            rejected=sum(number for key, number in said.items() if is_rejected(key)),
-        )
+def _rule_row(one: Standing) -> RuleRow:
+    verdicts: Counter[str] = Counter()
+    for (verdict, _), number in one.outcomes.items():
+        verdicts[verdict] += number
+    rule, _, version = one.name.partition("@")
+    return RuleRow(
+        place=one.place,
+        rule=rule,
+        version=version,
+        checked=one.counted,
+        blocked=verdicts[Verdict.BLOCK],
+        repaired=verdicts[Verdict.REPAIR],
+        warned=verdicts[Verdict.WARN],
+        abstained=one.unsure,
+        rejected=one.bad,
+    )
 
 
 # --- what the policies say -------------------------------------------------------------------------------------------

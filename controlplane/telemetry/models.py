@@ -14,6 +14,7 @@ from django.db.models.functions import Cast
 from controlplane.releases.models import SILENT_AFTER
 from controlplane.telemetry import (  # noqa: F401 - Django finds models here; these live there
     evidence,
+    outcomes,
     samples,
     shadows,
     surface_rows,
@@ -206,33 +207,6 @@ class LaneRollup(models.Model):
 
     def __str__(self) -> str:
         return f"{self.bucket_at:%Y-%m-%d %H:%M} {self.lane}"
-
-
-class OutcomeRollup(models.Model):
-    """What one system counted of the answers to one version of a prompt, of one lane, in one span.
-
-    Derived from minute rows, and never the other way round: `rebuild_outcomes` makes the same of them.
-    """
-
-    system = models.CharField(max_length=200, help_text="As keys name it, see `dataplane.aggregation.output_key`")
-    span = models.DurationField(help_text="How long the span is, one of `outcome_spans.SPANS`")
-    bucket_at = models.DateTimeField(help_text="When it begins: a multiple of `span` since the epoch")
-    prompt = models.CharField(max_length=100, blank=True)
-    version = models.IntegerField(help_text="0: no managed prompt")
-    lane = models.CharField(max_length=200, blank=True)
-    outputs = models.JSONField(help_text="{the rest of the key: count}")
-
-    class Meta:
-        constraints: ClassVar = [
-            # In this order, because it is read by system and span, over a range.
-            models.UniqueConstraint(
-                fields=["system", "span", "bucket_at", "prompt", "version", "lane"], name="one_outcome_rollup"
-            ),
-        ]
-        indexes: ClassVar = [models.Index(fields=["bucket_at"], name="outcome_rollup_by_age")]
-
-    def __str__(self) -> str:
-        return f"{self.bucket_at:%Y-%m-%d %H:%M} {self.system} {self.prompt}@{self.version} {self.lane}"
 
 
 class Source(models.Model):

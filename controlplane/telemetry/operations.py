@@ -22,13 +22,14 @@ from controlplane.telemetry.models import (
     LaneRollup,
     LaneState,
     MinuteRollup,
-    OutcomeRollup,
     QuotaState,
     Rollup,
     Source,
     WorkerEvent,
 )
 from controlplane.telemetry.outcome_spans import fold_outcomes
+from controlplane.telemetry.outcome_windows import add_changes, slide_windows
+from controlplane.telemetry.outcomes import OutcomeRollup, OutcomeTotal
 from controlplane.telemetry.reported import MAX_CLOCK_AHEAD, intake, row_key, take_rows
 from controlplane.telemetry.tally import Tally
 
@@ -387,9 +388,12 @@ def compact_rollups(*, now: datetime) -> Compacted:
         if not cursor.fetchone()[0]:
             return done
     try:
-        for minute in _minutes_to_fold(now):
+        minutes = _minutes_to_fold(now)
+        for minute in minutes:
             _fold(minute)
             done.folded_minutes += 1
+        is_all = len(minutes) < MINUTES_PER_RUN
+        slide_windows(now=now, until=_closed(now) if is_all else minutes[-1] + MINUTE)
         for minute in _minutes_to_seal(now):
             done.sealed_minutes += _seal(minute, now=now)
         done.deleted_rows = _delete_old(now)
@@ -401,12 +405,16 @@ def compact_rollups(*, now: datetime) -> Compacted:
 
 def _minutes_to_fold(now: datetime) -> list[datetime]:
     """Closed minutes with something that their row does not contain, oldest first, so that folded time has one edge."""
-    closed = _floor(now - CLOSING_GRACE)
     return _minutes(
         f"SELECT DISTINCT date_trunc('minute', bucket_at) AS minute FROM {Rollup._meta.db_table}"  # noqa: S608 - as above
         " WHERE NOT folded AND bucket_at < %s ORDER BY minute LIMIT %s",
-        [closed, MINUTES_PER_RUN],
+        [_closed(now), MINUTES_PER_RUN],
     )
+
+
+def _closed(now: datetime) -> datetime:
+    """Up to where minutes are over, and everything punctual has been told."""
+    return _floor(now - CLOSING_GRACE)
 
 
 def _minutes_to_seal(now: datetime) -> list[datetime]:
@@ -443,7 +451,7 @@ def _fold(minute: datetime) -> None:
         ids.append(pk)
         seqs.append(seq)
     _write(minute, tallies, sealed=False)
-    fold_outcomes(minute)
+    add_changes(minute, fold_outcomes(minute))
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {Rollup._meta.db_table} r SET folded = true"  # noqa: S608 - as above
@@ -484,7 +492,7 @@ def _seal(minute: datetime, *, now: datetime) -> bool:
     for model in (MinuteRollup, LaneRollup):
         model._default_manager.filter(bucket_at=minute, sealed=False).delete()
     _write(minute, _by_series(rest), sealed=False)
-    fold_outcomes(minute)
+    add_changes(minute, fold_outcomes(minute))
     Rollup.objects.filter(pk__in=[row.pk for row in final]).delete()
     for row in final:
         source = sources[row.worker, row.boot]
@@ -552,6 +560,7 @@ def _delete_old(now: datetime) -> int:
         (MinuteRollup, "bucket_at"),
         (LaneRollup, "bucket_at"),
         (OutcomeRollup, "bucket_at"),
+        (OutcomeTotal, "bucket_at"),
         (WorkerEvent, "at"),
     )
     for model, column in targets:

@@ -176,5 +176,9 @@ def test_outcomes_are_counted_by_place_and_by_what_became_of_them(db, as_operato
     assert reader.get(f"{path}?{period}&lane=azure/x").body["results"] == [failed]
     assert reader.get(f"{path}?{period}&prompt=refund-policy").body["results"] == []
     assert reader.get(path).body["results"] == []
+    first = reader.get(f"{path}?{period}&limit=1").body
+    assert (found["next"], first["results"]) == (None, [failed])
+    rest = reader.get(first["next"].partition("/api/v1/")[2]).body
+    assert (rest["results"], rest["next"], rest["since"]) == ([strict | {"count": 7}], None, found["since"])
     for query in ("since=2026-03-04T12:00:00Z&until=2026-05-04T12:00:00Z", "until=2026-03-04T12:00:00Z&colour=red"):
         assert reader.get(f"{path}?{query}").status == 400, query

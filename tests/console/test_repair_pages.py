@@ -14,8 +14,9 @@ from controlplane.console.palette import entries
 from controlplane.console.repair_content import Groups, mode_chart, mode_rows, percent, rung_chart
 from controlplane.console.repair_words import MODES, RUNGS, group_of, wanted_words
 from controlplane.ledger.repairs import Repair
-from controlplane.telemetry.operations import merge_rollups
-from controlplane.telemetry.outputs import REPAIR, Key, Place, read_outputs
+from controlplane.telemetry.operations import compact_rollups, merge_rollups
+from controlplane.telemetry.outcomes import REPAIR
+from controlplane.telemetry.outputs import Key, Place, Standing, read_outputs
 from dataplane.aggregation import output_key
 from dataplane.repair.labels import Mode, Rung
 from tests.console.conftest import said, words
@@ -57,6 +58,7 @@ def counted(counts, *, at=None, **series):
     told = rollup(at, outputs=outputs(counts), **{"lane": OPENAI} | series)
     worker = "-".join(str(part) for part in series.values()) or "w"
     merge_rollups([report(told, worker=worker[:100])], now=timezone.now())
+    compact_rollups(now=timezone.now())
 
 
 # --- in words --------------------------------------------------------------------------------------------------------
@@ -125,28 +127,22 @@ def test_what_a_schema_wants_is_said_in_words(schema, said):
     assert wanted_words(schema) == said
 
 
-def test_what_was_wrong_is_told_per_version_and_lane_the_worst_first():
+def test_what_was_wrong_is_told_per_version_and_lane():
     """With its share of that version's answers there, and the rung that mends most of it."""
     here, there = Place("support-answer", 12, OPENAI), Place("", 0, AZURE)
-    again = Key("missing_field", "r6_ask_again", "lossless")
-    places = {here: {STRICT: 90, FENCED: 6, again: 3, FAILED: 1}, there: {FAILED: 2, FENCED: 2}}
-
-    rows = mode_rows(places, sort="share")
-
-    assert [(row.mode, row.place, row.count, row.answers, row.failed) for row in rows] == [
-        ("fenced", there, 2, 4, 0),
-        ("missing_field", there, 2, 4, 2),
-        ("fenced", here, 6, 100, 0),
-        ("missing_field", here, 4, 100, 1),
+    mended = {("r6_ask_again", "lossless"): 3, ("r2_syntax", "lossy"): 1, ("r2_syntax", "invented"): 1}
+    standings = [
+        Standing(there, "missing_field", 2, None, bad=2, unsure=0, outcomes={("r7_failed", ""): 2}),
+        Standing(here, "truncated", 6, 100, bad=1, unsure=0, outcomes={**mended, ("r7_failed", ""): 1}),
     ]
-    assert [(row.remedy, row.mended) for row in rows] == [
-        ("unwrapped", 2),
-        ("nothing has yet", 0),
-        ("unwrapped", 6),
-        ("asked for again", 3),
+
+    rows = mode_rows(standings)
+
+    assert [(row.mode, row.place, row.count, row.share_words, row.failed) for row in rows] == [
+        ("missing_field", there, 2, "100 %", 2),
+        ("truncated", here, 6, "6 %", 1),
     ]
-    assert [row.count for row in mode_rows(places, sort="count")] == [6, 4, 2, 2]
-    assert [row.failed for row in mode_rows(places, sort="failed")] == [2, 1, 0, 0]
+    assert [(row.remedy, row.mended) for row in rows] == [("nothing has yet", 0), ("asked for again", 3)]
     assert percent(0, 0) == "0 %"
 
 
@@ -220,7 +216,7 @@ def test_page_is_narrowed_to_a_prompt_a_lane_and_a_period_and_sorted(acme, signe
     nothing = browser.get(f"{PAGE}?lane=nowhere&hours=5&sort=hunger")
 
     assert narrow.context["sentence"].text.startswith("100 % of 5 JSON answers in the last hour of lane azure/")
-    assert "Every answer was right as it came" in words(narrow)
+    assert "Every answer of that was right as it came" in words(narrow)
     other = narrow.context["ranges"][1]["url"]
     assert other == "?lane=azure%2Feu-west%2Feu%2Fgpt-4o&hours=24&sort=share"
     assert day.context["total"] == 19

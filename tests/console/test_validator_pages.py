@@ -7,8 +7,9 @@ from django.utils import timezone
 
 from controlplane.console.validator_content import Answers, reject_chart, rule_rows
 from controlplane.routing.operations import routing_tables
-from controlplane.telemetry.operations import merge_rollups
-from controlplane.telemetry.outputs import VALIDATOR, VALIDATOR_TIME, Key, Place, read_outputs
+from controlplane.telemetry.operations import compact_rollups, merge_rollups
+from controlplane.telemetry.outcomes import VALIDATOR, VALIDATOR_TIME
+from controlplane.telemetry.outputs import Key, Place, Standing, read_outputs
 from dataplane.aggregation import output_key
 from dataplane.validators.values import ABSTAINED, ANSWER
 from tests.console.conftest import words
@@ -43,6 +44,7 @@ def count(outputs, *, ago=MINUTE, **series):
     at = timezone.now() - ago
     at -= timedelta(seconds=at.second % 10, microseconds=at.microsecond)
     merge_rollups([report(rollup(at, outputs=outputs, **series), worker=str(series))], now=timezone.now())
+    compact_rollups(now=timezone.now() + MINUTE)
 
 
 @pytest.fixture
@@ -210,13 +212,9 @@ def test_sentence_says_how_bad_it_is(counts, tone, text):
 
 def test_rows_count_what_is_kept_back_unseen_as_withheld():
     """A rule that blocks when it cannot say withholds; one that only warns then does not."""
-    counts = {
-        Key("a@1", "pass", ""): 8,
-        Key("a@1", "abstain", "block"): 1,
-        Key("a@1", "abstain", "warn"): 1,
-        Key(ANSWER, "pass", ""): 10,
-    }
+    said = {("pass", ""): 8, ("abstain", "block"): 1, ("abstain", "warn"): 1}
 
-    (row,) = rule_rows({Place("p", 1, "l"): counts}, sort="rate")
+    (row,) = rule_rows([Standing(Place("p", 1, "l"), "a@1", 10, 10, bad=1, unsure=2, outcomes=said)])
 
+    assert (row.rule, row.version) == ("a", "1")
     assert (row.checked, row.abstained, row.rejected, row.rate_words) == (10, 2, 1, "10 %")

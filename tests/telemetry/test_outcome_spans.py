@@ -10,10 +10,11 @@ from django.test.utils import CaptureQueriesContext
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.telemetry.models import MinuteRollup, OutcomeRollup
+from controlplane.telemetry.models import MinuteRollup
 from controlplane.telemetry.operations import KEEP_BUCKETS, KEEP_MINUTES, compact_rollups, merge_rollups
 from controlplane.telemetry.outcome_spans import SPANS, rebuild_outcomes, tiles
-from controlplane.telemetry.outputs import REPAIR, Key, read_outputs, read_total
+from controlplane.telemetry.outcomes import REPAIR, OutcomeRollup, OutcomeTotal
+from controlplane.telemetry.outputs import Key, read_outputs, read_total
 from dataplane.aggregation import output_key
 from tests.worker_reports import NOON, report, rollup
 
@@ -46,6 +47,7 @@ def test_a_minute_is_in_each_of_its_spans_once_it_is_folded():
         (SPANS[0], NOON - 60 * MINUTE, REPAIR, 1),
         (SPANS[1], NOON - HOUR, REPAIR, 3),
         (SPANS[2], NOON - 6 * HOUR, REPAIR, 3),
+        (SPANS[3], NOON - 12 * HOUR, REPAIR, 3),
     }
     assert not any("odd" in row.outputs for row in OutcomeRollup.objects.all())
 
@@ -122,8 +124,8 @@ def test_days_are_added_up_anew_from_their_minutes():
     call_command("rebuild_outcomes", NOON.date().isoformat(), stdout=out)
 
     assert stored() == right
-    assert out.getvalue() == f"{NOON.date()}: 3 rows\n"
-    assert rebuild_outcomes(NOON.date()) == 3
+    assert out.getvalue() == f"{NOON.date()}: 4 rows\n"
+    assert rebuild_outcomes(NOON.date()) == 4
     with pytest.raises(CommandError, match="before the first"):
         call_command("rebuild_outcomes", "2026-03-04", "2026-03-03")
 
@@ -136,6 +138,7 @@ def test_spans_are_deleted_with_their_minutes():
     compact_rollups(now=NOON + KEEP_MINUTES + DAY)
 
     assert not OutcomeRollup.objects.exists()
+    assert not OutcomeTotal.objects.exists()
 
 
 @given(st.integers(0, 10_000), st.integers(0, 10_000), st.sampled_from([MINUTE, *SPANS]))

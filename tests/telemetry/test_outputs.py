@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from controlplane.telemetry.models import MinuteRollup, Rollup, Source
 from controlplane.telemetry.operations import KEEP_BUCKETS, compact_rollups, merge_rollups
-from controlplane.telemetry.outputs import REPAIR, Key, Place, read_outputs
+from controlplane.telemetry.outcomes import REPAIR, OutcomeRollup, OutcomeStanding, OutcomeTotal, OutcomeWindow
+from controlplane.telemetry.outputs import Key, Place, read_outputs, read_places
 from dataplane.aggregation import output_key
 from tests.worker_reports import NOON, report, rollup
 
@@ -35,6 +36,10 @@ def repairs(**numbers):
 
 def read(since=NOON, until=NOON + 2 * MINUTE, **asked):
     return read_outputs(REPAIR, since=since, until=until, **asked)
+
+
+def places(since=NOON, until=NOON + 2 * MINUTE, limit=50, **asked):
+    return read_places(REPAIR, since=since, until=until, limit=limit, **asked)
 
 
 def test_last_word_of_a_worker_on_a_bucket_replaces_what_it_said_before():
@@ -70,11 +75,11 @@ def test_outcomes_are_read_over_time_and_by_place():
 
     assert found.times == (NOON, NOON + 10 * SECOND, NOON + 20 * SECOND)
     assert found.points == ({STRICT: 16, FENCED: 2}, {}, {FAILED: 2})
-    assert found.places == {
-        HERE: {STRICT: 16, FENCED: 2},
-        Place("support-answer", 13, AZURE): {FAILED: 1},
-        Place("", 0, HERE.lane): {FAILED: 1},
-    }
+    assert list(places(until=NOON + 30 * SECOND).items()) == [
+        (Place("", 0, HERE.lane), {FAILED: 1}),
+        (HERE, {STRICT: 16, FENCED: 2}),
+        (Place("support-answer", 13, AZURE), {FAILED: 1}),
+    ]
     assert found.total == {STRICT: 16, FENCED: 2, FAILED: 2}
     assert read_outputs("validator", since=NOON, until=NOON + MINUTE).total == {Key("no-cards@3", "block", ""): 9}
 
@@ -95,7 +100,8 @@ def test_outcomes_are_read_of_one_prompt_and_one_lane():
     assert read(prompt="refund-policy").total == {STRICT: 9}
     assert read(lane=AZURE).points[0] == {STRICT: 7}
     assert read(prompt="support-answer").total == {STRICT: 12}
-    assert not read(prompt="refund-policy", lane=AZURE).places
+    assert list(places(prompt="support-answer")) == [HERE._replace(lane=AZURE), HERE]
+    assert not places(prompt="refund-policy", lane=AZURE)
 
 
 def test_minutes_and_hours_are_read_from_what_was_folded_and_what_was_not_yet():
@@ -115,8 +121,29 @@ def test_reading_takes_one_query_whatever_was_counted(django_assert_num_queries)
     many = [rollup(lane=f"lane-{at}", version=at, outputs=repairs(strict=1, failed=at)) for at in range(40)]
     merge_rollups([report(*many)], now=NOON)
 
+    for narrow in ({}, {"prompt": "support-answer"}, {"lane": "lane-1"}):
+        with django_assert_num_queries(1):
+            read(until=NOON + timedelta(days=31), **narrow)
     with django_assert_num_queries(1):
-        assert len(read(until=NOON + timedelta(days=31)).places) == 40
+        assert len(places(until=NOON + timedelta(days=31))) == 40
+
+
+def test_places_are_read_in_pages_and_each_is_in_one_of_them():
+    """Those of folded minutes and those of fresh rows, in one order; a page goes on behind the last place."""
+    spread = [rollup(NOON + at % 3 * MINUTE, lane=f"l-{at}", outputs=repairs(strict=at + 1)) for at in range(9)]
+    merge_rollups([report(*spread)], now=NOON)
+    compact_rollups(now=NOON + MINUTE + 15 * SECOND)
+    since, until = NOON - timedelta(hours=1), NOON + 20 * MINUTE
+
+    pages, last = [], None
+    while page := places(since, until, limit=4, after=last):
+        pages.append(page)
+        last = list(page)[-1]
+
+    assert [len(page) for page in pages] == [4, 4, 1]
+    assert {place.lane: counts for page in pages for place, counts in page.items()} == {
+        f"l-{at}": {STRICT: at + 1} for at in range(9)
+    }
 
 
 def test_late_outcomes_add_up_across_the_deletion_of_old_rows():
@@ -138,7 +165,7 @@ def test_late_outcomes_add_up_across_the_deletion_of_old_rows():
 @given(st.data())
 def test_whatever_is_late_repeated_or_compacted_between_counts_once(data):
     """Workers deliver in order, with repetitions, over hours, compaction in between: every outcome counts once."""
-    for model in (Rollup, MinuteRollup, Source):
+    for model in (Rollup, MinuteRollup, Source, OutcomeRollup, OutcomeTotal, OutcomeStanding, OutcomeWindow):
         model.objects.all().delete()
     scripts = {
         worker: [
@@ -161,9 +188,12 @@ def test_whatever_is_late_repeated_or_compacted_between_counts_once(data):
         now += timedelta(minutes=data.draw(st.sampled_from([0, 2, 150])))
         if data.draw(st.booleans()):
             compact_rollups(now=now)
-    compact_rollups(now=now + MINUTE)
+    compact_rollups(now=now + 2 * MINUTE)
 
     assert read(step=MINUTE).total == {STRICT: 2 * (2 + 4), FAILED: 2 * (1 + 1)}
+    assert read(step=MINUTE, prompt="support-answer").total == read(step=MINUTE).total
+    month = OutcomeStanding.objects.filter(hours=744).values_list("name", "counted", "bad")
+    assert set(month) == {("", 16, 0), ("missing_field", 4, 4)}
 
 
 @pytest.mark.django_db(transaction=True)

@@ -13,15 +13,28 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from controlplane.accounts.models import Operator
-from controlplane.api.base import OperatorView, Reason, Strict, describe, read
-from controlplane.api.cursors import BY_ID, CURSOR_PARAMETERS, Filters, newest_page, older_pages_of, read_query
+from controlplane.api.base import OperatorView, Reason, describe, read
+from controlplane.api.cursors import (
+    BY_ID,
+    CURSOR_PARAMETERS,
+    MAX_LIMIT,
+    Filters,
+    cursor_key,
+    newest_page,
+    next_page,
+    older_pages_of,
+    read_query,
+    text_key,
+)
 from controlplane.api.filters import DEFAULT_RANGE, MAX_RANGE, TENANT_PARAMETER, narrow
 from controlplane.ledger.access import COMPLETE, READ, access_repair, require_answers
 from controlplane.ledger.completions import complete_answer, read_words, standing_of
 from controlplane.ledger.newest import uuid_of
 from controlplane.ledger.repairs import Repair
 from controlplane.routing.access import access_routing
-from controlplane.telemetry.outputs import REPAIR, read_outputs
+from controlplane.telemetry.outcomes import REPAIR
+from controlplane.telemetry.outputs import Place, outcome_start, read_places
+from controlplane.telemetry.report_checks import MAX_SMALL
 from dataplane.errors.requests import InvalidRequest
 from dataplane.repair.completion import Supplied, parse_supplied
 from dataplane.repair.kept import ID_PREFIX, OPEN, STATES
@@ -91,6 +104,7 @@ class OutcomeRow(serializers.Serializer[Any]):
 
 
 class OutcomesAnswer(serializers.Serializer[Any]):
+    next = serializers.URLField(allow_null=True, help_text="Null: there are no further places")
     since = serializers.DateTimeField(help_text="Rounded down to the step that is counted by")
     until = serializers.DateTimeField()
     results = OutcomeRow(many=True)
@@ -101,6 +115,8 @@ OUTCOME_PARAMETERS: Final = [
     OpenApiParameter("lane", description="Only answers of this lane"),
     OpenApiParameter("since", OpenApiTypes.DATETIME, description="24 h before `until` unless told"),
     OpenApiParameter("until", OpenApiTypes.DATETIME, description="Now unless told. At most 31 days"),
+    OpenApiParameter("limit", int, description="Versions on lanes per page, up to 200; 50 unless told"),
+    OpenApiParameter("cursor", description="Where to go on, out of `next`; opaque"),
 ]
 
 
@@ -110,7 +126,7 @@ class RepairFilters(Filters):
     status = serializers.ChoiceField(required=False, choices=STATES)
 
 
-class OutcomeFilters(Strict):
+class OutcomeFilters(Filters):
     prompt = serializers.CharField(required=False, max_length=100)
     lane = serializers.CharField(required=False, max_length=200)
     since = serializers.DateTimeField(required=False)
@@ -182,7 +198,7 @@ class CompleteOneRepair(OperatorView):
 class RepairOutcomes(OperatorView):
     @describe(
         "repair_outcomes_list",
-        "What became of answers that were to be JSON, by prompt version, lane, failure mode, rung and label",
+        "What became of answers that were to be JSON, by prompt version, lane, failure mode, rung and label; in pages",
         tag=TAG,
         gives=OutcomesAnswer,
         refuses=(400, 404),
@@ -198,8 +214,8 @@ def outcomes_asked(
 ) -> dict[str, Any]:
     """What a system counted in the range, and of the prompt and the lane, that a request asks for.
 
-    Shape: {"since", "until": datetime, "results": [{"prompt": str, "version": int, "lane": str, <each of called>: str,
-            "count": int}]}.
+    Shape: {"next": URL or None, "since", "until": datetime, "results": [{"prompt": str, "version": int, "lane": str,
+            <each of called>: str, "count": int}]}: of so many places, in their order.
 
     Args:
         called: What the parts of an `outputs.Key` are to that system.
@@ -208,20 +224,40 @@ def outcomes_asked(
         rest_framework.exceptions.ValidationError: naming the field.
     """
     access_routing(operator)
-    parsed = OutcomeFilters(data=request.query_params.dict())
-    parsed.is_valid(raise_exception=True)
-    asked = parsed.validated_data
-    until = asked.get("until", timezone.now())
-    since = asked.get("since", until - DEFAULT_RANGE)
+    asked = read_query(OutcomeFilters, request)
+    until = asked.setdefault("until", timezone.now())
+    since = asked.setdefault("since", until - DEFAULT_RANGE)
     if not since < until or until - since > MAX_RANGE:
         raise serializers.ValidationError({"since": [f"before `until`, and at most {MAX_RANGE.days} days"]})
-    found = read_outputs(system, since=since, until=until, prompt=asked.get("prompt", ""), lane=asked.get("lane", ""))
+    limit = min(asked["limit"], MAX_LIMIT)
+    of = {name: asked.get(name, "") for name in ("prompt", "lane")}
+    found = read_places(system, since=since, until=until, limit=limit + 1, after=_after(asked), **of)
+    page = list(found.items())[:limit]
     rows = [
         {**place._asdict(), **dict(zip(called, key, strict=True)), "count": number}
-        for place, counts in sorted(found.places.items())
+        for place, counts in page
         for key, number in sorted(counts.items())
     ]
-    return {"since": found.since, "until": found.until, "results": rows}
+    last = page[-1][0] if len(found) > limit else None
+    key = None if last is None else [[last.prompt, last.version], last.lane]
+    begin = outcome_start(since, until)
+    return {"next": next_page(request, asked, key), "since": begin, "until": until, "results": rows}
+
+
+def _after(asked: dict[str, Any]) -> Place | None:
+    """The last place of the page before, None for the first page."""
+    if "cursor" not in asked:
+        return None
+    (prompt, version), lane = cursor_key(asked, _version_key, text_key)
+    return Place(prompt, version, lane)
+
+
+def _version_key(value: Any) -> tuple[str, int]:
+    """A prompt's slug and a version as a cursor has them, or ValueError."""
+    prompt, version = value
+    if type(version) is not int or not 0 <= version <= MAX_SMALL:
+        raise ValueError(f"{version!r} is no version")
+    return text_key(prompt), version
 
 
 def _id_of(name: str) -> UUID:

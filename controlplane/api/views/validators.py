@@ -8,7 +8,7 @@ from rest_framework.response import Response
 
 from controlplane.api.base import OperatorView, describe
 from controlplane.api.views.repairs import OUTCOME_PARAMETERS, TAG, outcomes_asked
-from controlplane.telemetry.outputs import VALIDATOR
+from controlplane.telemetry.outcomes import VALIDATOR
 from dataplane.validators.values import ANSWER, Verdict
 
 _OF_RULES: Final = "What one rule, or all of them together, said of answers to one version of a prompt, of one lane"
@@ -30,6 +30,7 @@ class VerdictRow(serializers.Serializer[Any]):
 
 
 class VerdictsAnswer(serializers.Serializer[Any]):
+    next = serializers.URLField(allow_null=True, help_text="Null: there are no further places")
     since = serializers.DateTimeField(help_text="Rounded down to the step that is counted by")
     until = serializers.DateTimeField()
     results = VerdictRow(many=True, help_text=_OF_RULES)
@@ -38,7 +39,7 @@ class VerdictsAnswer(serializers.Serializer[Any]):
 class ValidatorOutcomes(OperatorView):
     @describe(
         "validator_outcomes_list",
-        "What validators said of answers, by prompt version, lane, rule and verdict",
+        "What validators said of answers, by prompt version, lane, rule and verdict; in pages",
         tag=TAG,
         gives=VerdictsAnswer,
         refuses=(400, 404),

@@ -8,8 +8,10 @@ import orjson
 from django import forms
 from django.forms import BoundField
 
-from controlplane.console.forms.fields import ReasonForm
+from controlplane.accounts.models import Operator
+from controlplane.console.forms.fields import NameField, ReasonForm
 from controlplane.console.forms.usage import HOURS, OfTenantsForm
+from controlplane.console.names import offered, prompt_named
 from controlplane.console.repair_words import wanted_words, wants_text
 from controlplane.ledger.completions import Flaw, Standing
 from dataplane.messages import Json
@@ -28,14 +30,16 @@ class AnswersForm(forms.Form):
 
     # Chosen by links; kept when the rest is filtered anew.
     hours = forms.TypedChoiceField(required=False, coerce=int, choices=list(HOURS.items()), widget=forms.HiddenInput)
-    prompt = forms.ChoiceField(label="Prompt", required=False)
+    prompt = NameField("prompts", label="Prompt", required=False, placeholder="All")
     lane = forms.ChoiceField(label="Lane", required=False)
 
-    def __init__(self, *args: Any, prompts: Sequence[str], lanes: Sequence[str], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, operator: Operator, lanes: Sequence[str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for name, known in (("prompt", prompts), ("lane", lanes)):
-            self.fields[name].choices = [("", "All"), *((one, one) for one in known)]  # type: ignore[attr-defined]
-            self.fields[name].widget.attrs["class"] = "form-select"
+        prompt = self.fields["prompt"]
+        assert isinstance(prompt, NameField)  # noqa: S101 - narrows the type
+        prompt.ask(names=offered("prompts", operator), find=lambda slug: prompt_named(operator, slug).slug)
+        self.fields["lane"].choices = [("", "All"), *((one, one) for one in lanes)]  # type: ignore[attr-defined]
+        self.fields["lane"].widget.attrs["class"] = "form-select"
 
 
 class ValidatedForm(AnswersForm):

@@ -13,9 +13,8 @@ from django.utils.http import urlencode
 from controlplane.accounts.models import Operator
 from controlplane.console.forms.repairs import DEFAULT_ANSWER_HOURS, AnswersForm
 from controlplane.console.forms.usage import HOURS
-from controlplane.prompts.access import visible_prompts
 from controlplane.routing.access import InForce, access_routing
-from controlplane.telemetry.outputs import Key, Outputs, read_outputs, read_total
+from controlplane.telemetry.outputs import Key, Outputs, Worst, read_outputs, read_total, read_worst
 
 PERIODS: Final = {
     1: "in the last hour",
@@ -57,6 +56,11 @@ class Asked:
         """What another system counted of the same, all of it together."""
         return read_total(system, **self._of(now))
 
+    def worst(self, *, order: str, limit: int, name: str = "") -> Worst:
+        """Where it went worst of the same; see `read_worst`."""
+        narrow = {part: self.kept.get(part, "") for part in ("prompt", "lane")}
+        return read_worst(self.system, hours=self.hours, order=order, limit=limit, name=name, **narrow)
+
     def _of(self, now: datetime) -> dict[str, Any]:
         return {
             "since": now - timedelta(hours=self.hours),
@@ -96,8 +100,7 @@ def outcomes_asked(
         Http404, PermissionDenied: as `access_routing`.
     """
     in_force = access_routing(operator)
-    prompts = list(visible_prompts(operator).values_list("slug", flat=True))
-    asked = form(request.GET, prompts=prompts, lanes=sorted(in_force.table.lanes), **choices)
+    asked = form(request.GET, operator=operator, lanes=sorted(in_force.table.lanes), **choices)
     asked.is_valid()
     found = asked.cleaned_data
     kept = {name: value for name, value in found.items() if name != "hours" and value}

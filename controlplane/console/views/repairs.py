@@ -48,7 +48,7 @@ from controlplane.ledger.completions import BY_OPERATOR, complete_answer, read_w
 from controlplane.ledger.repairs import Repair
 from controlplane.live import ANSWERS
 from controlplane.routing.access import table_access
-from controlplane.telemetry.outputs import REPAIR
+from controlplane.telemetry.outcomes import REPAIR
 from dataplane.repair.kept import COMPLETED, EXPIRED, OPEN
 
 # Over longer than this a few seconds change nothing, and every reader's browser would have all of it read anew.
@@ -71,7 +71,7 @@ def repairs_page(request: HttpRequest) -> HttpResponse:
     groups = Groups.of(found.total)
     sort = request.GET.get("sort", "")
     sort = sort if sort in SORTS else next(iter(SORTS))
-    rows = mode_rows(found.places, sort=sort)
+    worst = asked.worst(order=SORTS[sort].order, limit=MOST_ROWS)
     table = asked.in_force.table
     tenants = answering_tenants(operator)
     is_live = asked.hours <= LIVE_HOURS
@@ -94,11 +94,11 @@ def repairs_page(request: HttpRequest) -> HttpResponse:
             }
             for name, build in _CHARTS.items()
         ],
-        "rows": rows[:MOST_ROWS],
-        "more": max(len(rows) - MOST_ROWS, 0),
+        "worst": worst,
+        "rows": mode_rows(worst.rows),
         "sorts": [
-            {"label": label, "url": asked.url(hours=asked.hours, sort=key), "active": key == sort}
-            for key, label in SORTS.items()
+            {"label": one.label, "url": asked.url(hours=asked.hours, sort=key), "active": key == sort}
+            for key, one in SORTS.items()
         ],
         "policies": policies_in_words(table),
         "unrepaired": unrepaired_routes(table),

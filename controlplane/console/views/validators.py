@@ -27,7 +27,7 @@ from controlplane.console.validator_content import (
 from controlplane.console.views.outcomes import PERIODS, Asked, outcomes_asked
 from controlplane.console.views.routing import tabs
 from controlplane.routing.access import access_routing, table_access
-from controlplane.telemetry.outputs import VALIDATOR, VALIDATOR_TIME
+from controlplane.telemetry.outcomes import VALIDATOR, VALIDATOR_TIME
 from controlplane.trials.operations import last_measured, trials_in_force
 
 CHART: Final = "rejected"
@@ -45,7 +45,7 @@ def validators_page(request: HttpRequest) -> HttpResponse:
     answers = Answers.of(found.total)
     sort = request.GET.get("sort", "")
     sort = sort if sort in SORTS else next(iter(SORTS))
-    rows = rule_rows(found.places, sort=sort, rule=rule)
+    worst = asked.worst(order=SORTS[sort].order, limit=MOST_ROWS, name=f"{rule}@" if rule else "")
     table = asked.in_force.table
     figure = reject_chart(found, rule=rule)
     context: dict[str, Any] = {
@@ -58,11 +58,11 @@ def validators_page(request: HttpRequest) -> HttpResponse:
         "sentence": answers.sentence(asked.period),
         "tiles": answers.tiles(PERIODS[asked.hours]),
         "chart": {"id": f"chart-{CHART}", "figure": figure, "url": asked.chart_url(CHART)},
-        "rows": rows[:MOST_ROWS],
-        "more": max(len(rows) - MOST_ROWS, 0),
+        "worst": worst,
+        "rows": rule_rows(worst.rows),
         "sorts": [
-            {"label": label, "url": asked.url(hours=asked.hours, sort=key), "active": key == sort}
-            for key, label in SORTS.items()
+            {"label": one.label, "url": asked.url(hours=asked.hours, sort=key), "active": key == sort}
+            for key, one in SORTS.items()
         ],
         "policies": policies_in_words(
             table,
