@@ -49,7 +49,7 @@ from benchmarks.serving import start, wait_for
 from benchmarks.shadow_upstream import MARK, MODES
 from dataplane.providers.base import UpstreamCall
 from dataplane.release import sign
-from dataplane.reports import STREAM
+from dataplane.report_sinks import STREAM
 from dataplane.timers import TimerWheel
 from dataplane.transport import Http1Transport, Limits
 from launcher.ports import pick_free

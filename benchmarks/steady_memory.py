@@ -30,7 +30,7 @@ from benchmarks.load import Result, describe_machine, pace, request_bytes, table
 from benchmarks.served_release import KEY, bodies, release_document, write_release
 from benchmarks.serving import Processes, wait_for
 from dataplane.native import Native
-from dataplane.reports import STREAM
+from dataplane.report_sinks import STREAM
 from launcher.ports import pick_free
 
 WARM_UP_SHARE = 0.1

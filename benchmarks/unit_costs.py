@@ -37,7 +37,7 @@ from benchmarks.propagation import simulated_workers, verify_cost_ms
 from benchmarks.served_release import KEY, bodies, release_document, write_release
 from benchmarks.serving import Processes
 from dataplane.native import Native
-from dataplane.reports import STREAM
+from dataplane.report_sinks import STREAM
 from launcher.ports import pick_free
 from tests.end_to_end.gateways import Gateways, resumable
 from tests.end_to_end.stack import Stack, make_data_dir

@@ -8,6 +8,22 @@ from typing import Protocol
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 
+class GuardCounts(Protocol):
+    """What a process can say of what outlives it, such as `Outliving`."""
+
+    @property
+    def unguarded_rows(self) -> int:
+        """How many usage rows would have been lost with the process, had it died before they left."""
+
+    @property
+    def unguarded_attempts(self) -> int:
+        """How many attempts would have been on no bill, had the process died before they ended."""
+
+    @property
+    def unread_rings(self) -> int:
+        """How many files of usage rows were set aside, because nobody could read them."""
+
+
 class ReportCounts(Protocol):
     """What a process can say of its reports, such as `ReportShipper`."""
 
@@ -28,16 +44,8 @@ class ReportCounts(Protocol):
         """How many were dropped, because the spool was full."""
 
     @property
-    def unguarded_rows(self) -> int:
-        """How many usage rows would have been lost with the process, had it died before they left."""
-
-    @property
-    def unguarded_attempts(self) -> int:
-        """How many attempts would have been on no bill, had the process died before they ended."""
-
-    @property
-    def unread_rings(self) -> int:
-        """How many files of usage rows were set aside, because nobody could read them."""
+    def outliving(self) -> GuardCounts:
+        """What is guarded against the death of the process."""
 
 
 def report_families(counts: ReportCounts) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
@@ -59,15 +67,15 @@ def report_families(counts: ReportCounts) -> Iterator[CounterMetricFamily | Gaug
     yield CounterMetricFamily(
         "ballast_reports_unguarded_rows",
         "Usage rows that waited in memory alone: no room in the file that outlives the process, or no file.",
-        value=counts.unguarded_rows,
+        value=counts.outliving.unguarded_rows,
     )
     yield CounterMetricFamily(
         "ballast_reports_unread_rings",
         "Files of usage rows that were set aside at the start: of another format or size.",
-        value=counts.unread_rings,
+        value=counts.outliving.unread_rings,
     )
     yield CounterMetricFamily(
         "ballast_reports_unguarded_attempts",
         "Attempts that a death of the process would have taken off the bill: too many were under way, or no file.",
-        value=counts.unguarded_attempts,
+        value=counts.outliving.unguarded_attempts,
     )

@@ -6,8 +6,7 @@ once: a batch names its worker, boot and sequence number, and rollups are cumula
 seeing one twice.
 
 Usage rows, which nobody else can tell, also stand in a file until they are with Redis or in the spool, so that a killed
-process loses none of attempts that have ended: the next one of the same worker finds them there (`stores.ring`). Of
-attempts that had not ended it finds that they were under way, and tells of those (`under_way`).
+process loses none of attempts that have ended; of those that had not ended its successor tells too (`outliving`).
 
 The stream is never trimmed from here, because that would lose batches that nobody has read: the consumer deletes what
 it has stored, and the length limit is what makes workers spool when it does not.
@@ -21,26 +20,22 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 import orjson
-from redis.exceptions import RedisError
 
 from dataplane.aggregation import Aggregation
 from dataplane.events import Event, ReportsCaughtUp, ReportsDelayed, ReportsDropped
 from dataplane.evidence import Evidence
 from dataplane.holding import Holding
 from dataplane.ladder.counting import SurfaceCounting
+from dataplane.outliving import Outliving
 from dataplane.release import Release
+from dataplane.report_sinks import ReportSink, SinkUnavailable, sink_for
 from dataplane.settings import ReportSettings
 from dataplane.shadow.counting import ShadowCounting
-from dataplane.stores.redis_client import make_redis
-from dataplane.stores.ring import Ring
 from dataplane.stores.spool import Spool
-from dataplane.under_way import UnderWay
 
-STREAM: Final = "ballast:reports"
 MAX_ROWS_PER_BATCH: Final = 500
 # JSON in JSON grows; what reads batches takes 16 MiB.
 MAX_TRANSCRIPT_BYTES: Final = 3 * 1024 * 1024
@@ -57,11 +52,6 @@ REPLAY_BYTES_PER_INTERVAL: Final = 8 * 1024 * 1024
 # Of batches that neither Redis nor the disk takes; minutes of a busy worker.
 HELD_BYTES: Final = 8 * 1024 * 1024
 
-RING_FILE: Final = "rows.ring"
-SLOTS_FILE: Final = "attempts.slots"
-# Within so long other processes tell of the streams of a dead one, which they hold dead after some six seconds.
-KEPT_SECONDS: Final = 12.0
-
 STOP_SECONDS: Final = 3.0
 
 Kind = Literal["gateway", "agent", "shadow"]
@@ -69,64 +59,6 @@ Status = Literal["starting", "serving", "draining", "stopped"]
 Verdict = Literal["ack", "nack"]
 
 log = logging.getLogger("ballast.reports")
-
-
-class SinkUnavailable(Exception):
-    """Batches cannot be delivered now. The message says why; some of them may have arrived all the same."""
-
-
-class ReportSink(Protocol):
-    """Where batches go."""
-
-    async def send(self, batches: Sequence[bytes], *, urgent: bool = False) -> None:
-        """Deliver all of them, in order; `urgent` ones also when the stream is over its limit.
-
-        Raises:
-            SinkUnavailable: not all of them are known to have arrived.
-        """
-
-    async def close(self) -> None:
-        """Let go of connections."""
-
-
-class RedisSink:
-    """The reports stream in Redis: each batch one entry with the field `batch`."""
-
-    def __init__(self, url: str, *, stream_limit: int, timeout_seconds: float = 2.0) -> None:
-        self._redis = make_redis(url, timeout_seconds=timeout_seconds)
-        self._stream_limit = stream_limit
-
-    async def send(self, batches: Sequence[bytes], *, urgent: bool = False) -> None:
-        """As `ReportSink.send`."""
-        try:
-            if not urgent:
-                length = await self._redis.xlen(STREAM)
-                if length + len(batches) > self._stream_limit:
-                    raise SinkUnavailable(f"stream {STREAM!r} holds {length} batches that nobody has taken")
-            if len(batches) == 1:  # an acknowledgement or a heartbeat, as nearly always
-                await self._redis.xadd(STREAM, {"batch": batches[0]})
-                return
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for batch in batches:
-                    pipeline.xadd(STREAM, {"batch": batch})
-                await pipeline.execute()
-        except (RedisError, OSError, TimeoutError) as exc:
-            raise SinkUnavailable(f"redis: {type(exc).__name__}: {exc}") from exc
-
-    async def close(self) -> None:
-        """As `ReportSink.close`."""
-        await self._redis.aclose()
-
-
-class NoSink:
-    """For a worker that is told of no Redis: everything waits in the spool."""
-
-    async def send(self, batches: Sequence[bytes], *, urgent: bool = False) -> None:
-        """As `ReportSink.send`: always unavailable."""
-        raise SinkUnavailable("no REDIS_URL is set")
-
-    async def close(self) -> None:
-        """As `ReportSink.close`."""
 
 
 class ReportShipper:
@@ -173,14 +105,10 @@ class ReportShipper:
         self._shadows = shadows
         self._wall = wall
         self._started_at = wall()
-        self._sink: ReportSink = sink or _sink_for(settings)
+        self._sink: ReportSink = sink or sink_for(settings)
         self._spool: Spool | None = None
-        self._ring: Ring | None = None
-        self.under_way = UnderWay()
-        # Rows of attempts that a dead predecessor had under way, by their slots, until they are told of.
-        self._lost: list[tuple[float, int, Mapping[str, Any]]] = []
-        # Up to where its rows are in batches.
-        self._drained = 0
+        self.outliving = Outliving(worker, ring_bytes=settings.ring_bytes)
+        self.under_way = self.outliving.under_way
         self._held = Holding(max_bytes=HELD_BYTES)
         self._sequence = 0
         self._acks: list[dict[str, Any]] = []
@@ -195,8 +123,6 @@ class ReportShipper:
         self._delayed = False
         self._replayed = 0
         self.dropped_batches = 0
-        self.unguarded_rows = 0
-        self.unread_rings = 0
 
     @property
     def spooled_bytes(self) -> int:
@@ -213,11 +139,6 @@ class ReportShipper:
         """Whether reports cannot be delivered now."""
         return self._delayed
 
-    @property
-    def unguarded_attempts(self) -> int:
-        """How many attempts began for which there was no slot."""
-        return self.under_way.unguarded
-
     def ack(self, *, revision: int, digest: str, verdict: Verdict, reason: str = "") -> None:
         """Say what became of a release. It goes out at once, in a batch of its own."""
         self._acks.append(
@@ -230,8 +151,7 @@ class ReportShipper:
         here on, unless the ring is full. Costs its JSON, which is what is shipped, and two copies: no system call.
         """
         line = orjson.dumps(row)
-        if self._ring is None or not self._ring.write(line):
-            self.unguarded_rows += 1
+        self.outliving.guard(line)
         # A copy: what orjson gives lies in a block that was cut down, and to keep thousands of those takes 3 us each.
         self._usage.append(orjson.Fragment(bytes(memoryview(line))))
 
@@ -274,8 +194,7 @@ class ReportShipper:
         directory = self._settings.spool_dir / self.worker.replace("/", "_")
         self._spool = Spool(directory, max_bytes=self._settings.spool_max_bytes)
         if self._kind != "agent":  # which asks no provider anything
-            self._open_ring(directory / RING_FILE)
-            self._open_slots(directory / SLOTS_FILE)
+            self._usage[:0] = map(orjson.Fragment, self.outliving.open(directory, now=self._wall()))
         self._tasks = [
             asyncio.create_task(self._ship_acks(), name="ship-acks"),
             asyncio.create_task(self._ship_regularly(), name="ship-reports"),
@@ -300,10 +219,7 @@ class ReportShipper:
                 log.error(
                     "%d batches of %s are lost: the spool cannot be written", len(self._held.batches), self.worker
                 )
-            if self._ring is not None:
-                self._ring.close()
-                self._ring = None
-            self.under_way.close()
+            self.outliving.close()
             self._spool.close()
             self._spool = None
         await self._sink.close()
@@ -327,8 +243,8 @@ class ReportShipper:
                 delivered = progress == "more" and await self._try_send([self._batch(now)])
         finally:
             # What is held in memory would be lost with the process.
-            if self._ring is not None and not self._held.batches:
-                self._ring.forget(self._drained)
+            if not self._held.batches:
+                self.outliving.forget_drained()
         if delivered and self._delayed and not self._held.batches and self._opened_spool().is_empty:
             self._delayed = False
             # Not sooner: an event about what was lost would be lost with its own batch.
@@ -336,54 +252,6 @@ class ReportShipper:
             log.warning("reports of %s are delivered again, %d batches replayed", self.worker, self._replayed)
             self.add_event(ReportsCaughtUp(at=now, batches=self._replayed))
             self._replayed = 0
-
-    def _open_ring(self, path: Path) -> None:
-        """Open the ring, and hand over what is in it as if it came now: it stays there until it has left. Serving does
-        not depend on it.
-        """
-        try:
-            self._ring = Ring(path, size_bytes=self._settings.ring_bytes)
-        except OSError as exc:
-            log.error("usage rows of %s would be lost with its process, %s cannot be used: %s", self.worker, path, exc)
-            return
-        if self._ring.set_aside is not None:
-            self.unread_rings += 1
-            log.error("usage rows may be in %s, which %s cannot read", self._ring.set_aside, self.worker)
-        if left := self._ring.rows():
-            log.warning("%d usage rows of %s outlived the process that made them", len(left), self.worker)
-            self._usage[:0] = map(orjson.Fragment, left)
-
-    def _open_slots(self, path: Path) -> None:
-        """Guard attempts under way, and tell of those that a killed predecessor took with it, unless it had made their
-        rows. What a stream's readers are told of by others, these may tell of better, since they know what was sent of
-        it; so for those it is waited, and the ledger keeps the first that comes.
-        """
-        try:
-            left = self.under_way.open(path)
-        except OSError as exc:
-            log.error("attempts under way at %s would be lost with its process, %s: %s", self.worker, path, exc)
-            return
-        rows = [] if self._ring is None else self._ring.rows()
-        told = {orjson.loads(row)["attempt_id"] for row in rows} if left else set()
-        now = self._wall()
-        for slot, row in left.items():
-            if row["attempt_id"] in told:
-                self.under_way.end(slot)
-            else:
-                is_kept = row.pop("is_kept")
-                self._lost.append((now + KEPT_SECONDS if is_kept else now, slot, row))
-        if self._lost:
-            log.warning("%d attempts of %s were under way when its process died", len(self._lost), self.worker)
-
-    def _tell_lost(self, now: float) -> None:
-        """Hand over the rows that are due of attempts that a predecessor took with it."""
-        if not self._lost:
-            return
-        due = [one for one in self._lost if one[0] <= now]
-        self._lost = [one for one in self._lost if one[0] > now]
-        for _, slot, row in due:
-            self.add_usage(row)
-            self.under_way.end(slot)
 
     async def _ship_regularly(self) -> None:
         loop = asyncio.get_running_loop()
@@ -486,11 +354,11 @@ class ReportShipper:
             self.add_event(ReportsDropped(at=self._wall(), batches=batches, bytes=size))
 
     def _data_batches(self, now: float) -> list[bytes]:
-        self._tell_lost(now)
+        for row in self.outliving.lost_rows(now):
+            self.add_usage(row)
         rollups = [] if self._aggregation is None else self._aggregation.drain(now)
         usage, self._usage = self._usage, []
-        if self._ring is not None:
-            self._drained = self._ring.end
+        self.outliving.drain()
         events, self._events = self._events, []
         batches = []
         for start in range(0, max(len(rollups), len(usage), len(events)), MAX_ROWS_PER_BATCH):
@@ -619,9 +487,3 @@ class ReportShipper:
         except Exception:  # the batch may hold rollups that nobody else has: they must not be lost with this
             log.exception("the %s of %s could not be told", name, self.worker)
             return {}
-
-
-def _sink_for(settings: ReportSettings) -> ReportSink:
-    if settings.redis_url is None:
-        return NoSink()
-    return RedisSink(settings.redis_url, stream_limit=settings.stream_limit)

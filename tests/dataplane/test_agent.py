@@ -22,7 +22,7 @@ from kombu import Exchange
 from dataplane.agent import PUSH_EXCHANGE, PUSH_TASK, Reconciler, ReleaseKeeper
 from dataplane.pulse import Pulse
 from dataplane.release import Envelope
-from dataplane.reports import STREAM
+from dataplane.report_sinks import STREAM
 
 WAIT_SECONDS = 120
 

@@ -9,25 +9,16 @@ import os
 import shutil
 
 import pytest
-import redis.asyncio
 
 from dataplane.aggregation import Aggregation, Series
 from dataplane.events import ReportsDropped
 from dataplane.evidence import CELL, SHIP_SECONDS, Evidence, Part
 from dataplane.release import verify
-from dataplane.reports import (
-    MAX_EVIDENCE_PER_BATCH,
-    MAX_ROWS_PER_BATCH,
-    STREAM,
-    RedisSink,
-    ReportShipper,
-    SinkUnavailable,
-)
+from dataplane.report_sinks import SinkUnavailable
+from dataplane.reports import MAX_EVIDENCE_PER_BATCH, MAX_ROWS_PER_BATCH, ReportShipper
 from dataplane.settings import ReportSettings
 from dataplane.stores.spool import Spool
 
-# A server that is only slow is not away.
-PATIENT_SECONDS = 60
 SERIES = Series("lane", "prompt", 2, "canary", "canary", "vip")
 
 
@@ -626,12 +617,12 @@ async def test_rows_that_the_ring_has_no_room_for_are_counted_and_shipped(make_s
     for number in range(5):
         shipper.add_usage({"attempt_id": number})
     await shipper.flush()
-    unguarded = shipper.unguarded_rows
+    unguarded = shipper.outliving.unguarded_rows
     shipper.add_usage({"attempt_id": 5})
     await shipper.stop()
 
     assert [row["attempt_id"] for row in sink.take("usage")] == list(range(6))
-    assert (unguarded, shipper.unguarded_rows) == (3, 3)
+    assert (unguarded, shipper.outliving.unguarded_rows) == (3, 3)
 
 
 async def test_worker_without_a_ring_serves_and_says_so_once(make_shipper, sink, tmp_path, caplog):
@@ -643,7 +634,7 @@ async def test_worker_without_a_ring_serves_and_says_so_once(make_shipper, sink,
     await shipper.stop()
 
     assert [row["attempt_id"] for row in sink.take("usage")] == ["a", "b"]
-    assert shipper.unguarded_rows == 2
+    assert shipper.outliving.unguarded_rows == 2
     assert caplog.text.count("would be lost with its process") == 1
 
 
@@ -657,7 +648,7 @@ async def test_file_that_nobody_can_read_is_set_aside_and_counted(make_shipper, 
     await flush_rows(shipper, "a")
     await shipper.stop()
 
-    assert (shipper.unread_rings, shipper.unguarded_rows) == (1, 0)
+    assert (shipper.outliving.unread_rings, shipper.outliving.unguarded_rows) == (1, 0)
     assert (directory / "rows.ring.unread").read_bytes() == b"of another format"
     assert "rows.ring.unread" in caplog.text
     assert sink.take("usage") == [{"attempt_id": "a"}]
@@ -670,57 +661,3 @@ async def test_agent_has_no_ring(make_shipper, tmp_path):
     await agent.stop()
 
     assert not list(tmp_path.rglob("rows.ring"))
-
-
-@pytest.fixture
-async def stream(redis_url):
-    """The reports stream of a real Redis, empty."""
-    client = redis.asyncio.Redis.from_url(redis_url)
-    await client.delete(STREAM)
-    yield client
-    await client.delete(STREAM)
-    await client.aclose()
-
-
-async def test_batches_reach_the_redis_stream_in_order(redis_url, stream):
-    """Each batch is one entry with one field."""
-    sink = RedisSink(redis_url, stream_limit=10, timeout_seconds=PATIENT_SECONDS)
-    await sink.send([b"1", b"2"])
-    await sink.send([b"3"])
-    await sink.close()
-
-    entries = [fields for _, fields in await stream.xrange(STREAM)]
-    assert entries == [{b"batch": b"1"}, {b"batch": b"2"}, {b"batch": b"3"}]
-
-
-async def test_stream_that_nobody_empties_is_not_filled_further(redis_url, stream):
-    """Beyond the limit workers spool; only acknowledgements, which are few, still go out. Nothing unread is trimmed."""
-    sink = RedisSink(redis_url, stream_limit=2, timeout_seconds=PATIENT_SECONDS)
-    await sink.send([b"1", b"2"])
-    with pytest.raises(SinkUnavailable, match="2 batches that nobody has taken"):
-        await sink.send([b"3"])
-    await sink.send([b"ack"], urgent=True)
-    await sink.close()
-
-    assert await stream.xlen(STREAM) == 3
-
-
-async def test_reports_survive_a_redis_that_stops_and_starts(tmp_path, clock, broker):
-    """With a real server killed and started again, the rows of the outage arrive after those before it."""
-    settings = ReportSettings(redis_url=broker.url, spool_dir=tmp_path / "spool", interval_seconds=3600)
-    sink = RedisSink(broker.url, stream_limit=settings.stream_limit, timeout_seconds=PATIENT_SECONDS)
-    shipper = ReportShipper(worker="h/gateway-0", kind="gateway", host="h", settings=settings, sink=sink, wall=clock)
-    await shipper.start()
-    await shipper.flush()
-    broker.stop()
-    for number in (1, 2):
-        shipper.add_usage({"attempt_id": number})
-        await shipper.flush()
-    broker.start()
-    shipper.add_usage({"attempt_id": 3})
-    await shipper.flush()
-    await shipper.stop()
-
-    async with redis.asyncio.Redis.from_url(broker.url) as client:
-        batches = [json.loads(fields[b"batch"]) for _, fields in await client.xrange(STREAM)]
-    assert [row["attempt_id"] for batch in batches for row in batch["usage"]] == [1, 2, 3]

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import redis
 
-from dataplane.reports import STREAM
+from dataplane.report_sinks import STREAM
 from dataplane.supervisor import (
     ABORT_SECONDS,
     HEALTHY_SECONDS,

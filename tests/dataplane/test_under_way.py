@@ -11,7 +11,8 @@ import pytest
 from dataplane.access import OURSELVES
 from dataplane.journey import Inbound, Journey, attempt_id, hash_user
 from dataplane.messages import Usage
-from dataplane.reports import KEPT_SECONDS, SLOTS_FILE, ReportShipper
+from dataplane.outliving import KEPT_SECONDS, SLOTS_FILE
+from dataplane.reports import ReportShipper
 from dataplane.settings import ReportSettings
 from dataplane.stores.slots import NONE, Slots
 from dataplane.under_way import NUMBER, PROCESS_LOST, UnderWay

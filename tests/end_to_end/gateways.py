@@ -27,7 +27,7 @@ import redis
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from dataplane.release import SCHEMA, sign
-from dataplane.reports import STREAM
+from dataplane.report_sinks import STREAM
 from dataplane.supervisor import bind, gateway_command
 from launcher.keys import keep_signing_key
 from launcher.postgres import wait_until

@@ -24,6 +24,7 @@ from dataplane.assembly import Assembly
 from dataplane.credentials import SecretStore
 from dataplane.events import Event
 from dataplane.gateway import Gateway
+from dataplane.outliving import Outliving
 from dataplane.release import Release, parse_document
 from dataplane.settings import GatewaySettings, ReportSettings
 from dataplane.simulator.server import SimulatorSettings, build_config
@@ -251,9 +252,7 @@ class StubReports:
     spool_max_bytes: int = 1
     is_delayed: bool = False
     dropped_batches: int = 0
-    unguarded_rows: int = 0
-    unguarded_attempts: int = 0
-    unread_rings: int = 0
+    outliving: Any = field(default_factory=lambda: Outliving("w", ring_bytes=64))
     under_way: None = None
 
     def add_event(self, event: Event) -> None:

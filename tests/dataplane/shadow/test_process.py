@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import redis.asyncio
 
-from dataplane.reports import STREAM
+from dataplane.report_sinks import STREAM
 from dataplane.shadow.wire import connect, frame, is_local
 from tests.ports import pick_port
 
