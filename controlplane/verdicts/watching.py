@@ -266,5 +266,8 @@ def _lowered(sentence: str) -> str:
 
 
 def read_watch(canary: Canary) -> CanaryWatch | None:
-    """The newest look at a canary, for pages; one query."""
-    return CanaryWatch.objects.filter(canary=canary).first()
+    """The newest look at a canary, for pages; one query.
+
+    None: nobody has looked at it yet, though pairs may have been handed out to replay for it.
+    """
+    return CanaryWatch.objects.filter(canary=canary).exclude(verdict={}).first()

@@ -33,6 +33,16 @@ def test_page_says_that_nobody_has_looked_yet(canary, signed_in):
     assert "Cost per request not enough evidence at most 5 % above control" in page
 
 
+def test_page_says_so_too_where_pairs_were_handed_out_first(signed_in):
+    """What is kept of those is no verdict yet."""
+    canary = run_judged(QUARTER, rails=guardrails("cost"))
+    watching.watch_of(canary, now=timezone.now())
+
+    page = words(signed_in(crew.owner).get(canary.get_absolute_url()))
+
+    assert "Verdict: not enough evidence Nobody has looked at it yet." in page
+
+
 def test_page_says_what_each_guardrail_lacks(canary, signed_in):
     """How many there are, below how many nothing is concluded, and what follows at this stage."""
     report_cells(canary.slug, requests=1)

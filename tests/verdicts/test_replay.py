@@ -11,7 +11,7 @@ from controlplane.verdicts.models import CanaryWatch, ReplayPair
 from controlplane.work.models import Task
 from tests.eval_runs import FakeGateway, answer, make_calibrated_judge, refusal
 from tests.eval_sets import make_set_version, row
-from tests.factories import NOW, crew
+from tests.factories import NOW, QUARTER, crew
 from tests.verdicts.evidence import guardrails, run_judged
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deployment")]
@@ -65,6 +65,16 @@ def test_no_more_is_handed_out_than_comes_back():
 
     assert handed == [10, 10, 10, 10, 0, 0, 0, 0]
     assert replay.hand_out_all(now=moments[3] + replay.GIVEN_UP_AFTER) == 10
+
+
+def test_pairs_that_are_handed_out_first_are_no_look():
+    """Nobody has looked yet, and who may go on without evidence still may."""
+    canary = run_replayed()
+
+    assert replay.hand_out_all(now=NOW) == 10
+
+    assert watching.read_watch(canary) is None
+    assert rollouts.turn_knob(canary=canary, position=QUARTER, actor=crew.owner, now=NOW).position == QUARTER
 
 
 @pytest.mark.parametrize("changes", [{"replays_per_minute": 0}, {"held_out": None, "judges": {}}])
