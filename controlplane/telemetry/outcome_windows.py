@@ -129,7 +129,7 @@ def rebuild_windows(*, now: datetime) -> None:
     """Add all windows up anew from the spans, whatever they said before; a minute that is folded meanwhile waits."""
     with transaction.atomic():
         _do(f"LOCK TABLE {_SPANS} IN EXCLUSIVE MODE", {})
-        known = {window.hours: window.until for window in OutcomeWindow.objects.all()}
+        known = {window.hours: window.until for window in OutcomeWindow.objects.select_for_update().order_by("hours")}
         for hours in HOURS:
             since = _begin(hours, now)
             _add_up(hours, since=since, until=max(since, known.get(hours, since)))
