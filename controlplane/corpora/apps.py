@@ -36,6 +36,7 @@ class CorporaConfig(AppConfig):
             vectors.register(QDRANT, qdrant.from_settings)
         kinds.register(breaches.BROKEN, "A promise of a corpus' freshness or recovery is broken")
         kinds.register(breaches.KEPT, "A promise of a corpus that was broken is kept again")
+        kinds.register(drills.FAILED, "A recovery drill of a corpus did not come back")
         register(policies.KIND)
         register_section(Section("corpora", policies.corpus_policies.compile, policies.corpus_policies.restore))
         handlers.register(

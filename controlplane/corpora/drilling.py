@@ -372,6 +372,8 @@ class _Run:
         if drills.move(drill, event, **found):
             data = {"corpus": self._corpus.slug, "scenario": drill.scenario, "seconds": drill.seconds, "error": error}
             audit.record(f"corpus.drill_{drill.state}", actor=CLOCK, target=drill, at=ended_at, data=data)
+            if event == DrillEvent.FAILED:
+                drills.tell_failed(drill, now=ended_at)
 
     # --- what it stands on --------------------------------------------------------------------------------------------
     @property

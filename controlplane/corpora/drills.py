@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from controlplane.accounts.models import Operator
+from controlplane.alerts.models import Severity
+from controlplane.alerts.operations import raise_alert
 from controlplane.audit import operations as audit
 from controlplane.corpora.dump_keeping import CLOCK, good_dumps
 from controlplane.corpora.errors import (
@@ -29,6 +31,8 @@ from controlplane.work import operations as work
 from controlplane.work.models import OVER, Task
 
 KIND: Final = "corpora.drill"
+# As alerts call it.
+FAILED: Final = "corpus.drill_failed"
 # After so long without one the clock begins the next; the strictest tier is asked more often.
 EVERY: Final = timedelta(days=91)
 EVERY_BY_TIER: Final = {"contractual": timedelta(days=30)}
@@ -182,7 +186,25 @@ def end_failed(drill: RecoveryDrill, *, error: str, now: datetime, **found: Any)
         return False
     data = {"corpus": drill.corpus.slug, "scenario": drill.scenario, "error": drill.error}
     audit.record("corpus.drill_failed", actor=CLOCK, target=drill, at=now, data=data)
+    tell_failed(drill, now=now)
     return True
+
+
+def tell_failed(drill: RecoveryDrill, *, now: datetime) -> None:
+    """Tell people of a drill that did not come back; in the transaction that ends it."""
+    said = drill.error[:1].upper() + drill.error[1:].rstrip(".")
+    raise_alert(
+        kind=FAILED,
+        # Nobody's search is the worse for it today; where what serves took part, that is worth a look now.
+        severity=Severity.PAGE if drill.targets_live else Severity.WARN,
+        title=f"A recovery drill of corpus {drill.corpus.slug} failed",
+        sentence=f"{said}. A real loss may end like this: mend what kept it from coming back, and drill again.",
+        facts={"corpus": drill.corpus.slug, "scenario": drill.scenario, "targets_live": drill.targets_live},
+        link=drill.get_absolute_url(),
+        target=drill,
+        dedupe=str(drill.pk),
+        now=now,
+    )
 
 
 def sweep_drills(*, now: datetime) -> int:

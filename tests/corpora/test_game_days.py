@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from controlplane.alerts.models import Alert
 from controlplane.corpora import drilling, drills
 from controlplane.corpora.models import Purpose, RecoveryDrill, RecoveryRate
 from controlplane.corpora.records import RecoveryWay
@@ -127,6 +128,7 @@ def test_a_lost_source_comes_back_as_old_as_its_dump_and_nothing_real_is_touched
     drill = game_day(corpus, "lost_source")
 
     assert drill.state == "passed", drill.error
+    assert not Alert.objects.exists()
     assert f"of {DOCUMENTS - 1} that have not changed since, 0 differ" in words(drill)["verify"]
     assert list(corpus.documents.order_by("pk").values()) == heads
 
@@ -144,6 +146,9 @@ def test_what_is_not_accepted_fails_the_drill(monkeypatch):
     assert bad.words in drill.error
     assert drill.report["acceptance"] == [bad.to_json()]
     assert nothing_left(corpus)
+    alert = Alert.objects.get()
+    assert (alert.kind, alert.severity, alert.link) == (drills.FAILED, "warn", drill.get_absolute_url())
+    assert "1 of 299 sampled chunks are not what their checksum says. A real loss may end like this" in alert.sentence
 
 
 def test_a_loss_that_nobody_sees_fails_the_drill(monkeypatch):
@@ -233,6 +238,8 @@ def test_the_sweep_ends_drills_that_nobody_works_on():
     assert swept == 2
     assert RecoveryDrill.objects.get(pk=drill.pk).state == "failed"
     assert nothing_left(corpus)
+    assert drills.sweep_drills(now=NOW) == 0
+    assert Alert.objects.get().sentence.startswith("Whoever ran it was gone before it ended. ")
 
 
 def test_a_drill_is_durable_work():
