@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from controlplane.console.charts import Figure, Series, line_chart
 from controlplane.console.templatetags.ballast import NO_VALUE, micros
-from controlplane.ledger.models import UsageDayQuerySet
 from controlplane.ledger.multipliers import Repetition
+from controlplane.ledger.totals import Counted
 
 # Where a worker of an older version did not tell what an attempt was made for.
 NOT_TOLD: Final = "not told"
@@ -113,22 +113,22 @@ class Retries:
         ]
 
 
-def retries_of(rows: UsageDayQuerySet, *, first: date, until: date, by_arrival: bool) -> Retries:
+def retries_of(counted: Counted, *, first: date, until: date, by_arrival: bool) -> Retries:
     """Read all of it, in four queries.
 
     Args:
-        rows: What the reader may see and asked for, in [first, until).
+        counted: What the reader may see and asked for, in [first, until).
         by_arrival: They are those of one lane.
     """
-    tenants = _lines(rows.repetition_by("tenant"), "tenant", by_arrival=by_arrival)
+    tenants = _lines(counted.tenants.repetition_by("tenant"), "tenant", by_arrival=by_arrival)
     total = sum((line.figures for line in tenants), Repetition())
-    by_day = {row["day"]: _repetition(row) for row in rows.repetition_by("day")}
+    by_day = {row["day"]: _repetition(row) for row in counted.days.repetition_by("day")}
     return Retries(
         total=total,
         by_arrival=by_arrival,
         tenants=tenants,
-        lanes=_lines(rows.repetition_by("lane"), "lane", by_arrival=True),
-        causes=_causes(list(rows.extra_by_cause())),
+        lanes=_lines(counted.lanes.repetition_by("lane"), "lane", by_arrival=True),
+        causes=_causes(list(counted.lanes.extra_by_cause())),
         chart=_chart(by_day, first=first, until=until, by_arrival=by_arrival),
     )
 

@@ -38,6 +38,13 @@ def billed_tenants(operator: Operator) -> list[str]:
     return slugs
 
 
+def sees_everybody(operator: Operator) -> bool:
+    """Whether the operator may see everybody's usage, so that no tenant need be named to show only what they may see:
+    also what was billed to one that is gone.
+    """
+    return may(operator, VIEW)
+
+
 def keys_beginning(operator: Operator, prefix: str) -> list[str]:
     """The ids of those tenants' keys that begin so; an ellipsis at the end is not part of it."""
     tenants = visible(operator, Tenant.objects.all(), VIEW).order_by().values("pk")

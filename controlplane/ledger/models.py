@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import Count, F, Q, QuerySet, Sum
 
 from controlplane.audit.models import append_only
-from controlplane.ledger import deliveries, idempotency, jobs, repairs, stream_rows  # noqa: F401 - Django finds models here; some live there
+from controlplane.ledger import deliveries, idempotency, jobs, repairs, stream_rows, sums  # noqa: F401 - Django finds models here; some live there
 from controlplane.ledger.newest import TimedQuerySet
 
 # Totals read rows at both ends of their range; a longer one belongs to an export.
@@ -62,7 +62,6 @@ class UsageQuerySet(TimedQuerySet["UsageRow"]):
         Args:
             tenants: Slugs that the reader may see; None means all.
             key, keys: The id of an API key; ids, one of which it must be, None for all.
-            prompt, lane: Narrow what else bounds the rows: they have no index of their own.
         """
         rows = self.fitting(tenants, request_id=request_id, key=key, prompt=prompt, lane=lane)
         return rows if keys is None else rows.filter(key__in=list(keys))
@@ -145,6 +144,9 @@ class UsageRow(models.Model):
             models.Index(fields=["-at", "-attempt_id"], name="usage_newest"),
             models.Index(fields=["tenant", "-at", "-attempt_id"], name="usage_of_tenant"),
             models.Index(fields=["key", "-at"], condition=~Q(key=""), name="usage_of_key"),
+            # Else whoever looks for a prompt or a lane that hardly anybody asked reads all attempts of the period.
+            models.Index(fields=["prompt", "-at"], condition=~Q(prompt=""), name="usage_of_prompt"),
+            models.Index(fields=["lane", "-at"], name="usage_of_lane"),
             models.Index(fields=["request_id"], name="usage_of_request"),
         ]
         triggers: ClassVar = [append_only()]

@@ -1,13 +1,14 @@
 """Keep the record of usage."""
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 import orjson
 from django.db import connection, transaction
 
-from controlplane.ledger.models import UNASKED, UNFAILED, UsageDay, UsageRow
+from controlplane.ledger.models import EVAL, UNASKED, UNFAILED, UsageDay, UsageRow
+from controlplane.ledger.sums import LANE_DAY, SUM_KEY, TENANT_DAY, TENANT_HOUR, UsageSum, midnight
 
 _TYPES: Final = {
     "at": "timestamptz",
@@ -44,8 +45,41 @@ _COUNT_INTO_DAYS: Final = f"""
 INSERT INTO {_DAYS} AS d ({_KEY}, {", ".join(_SUMS)})
 SELECT {_KEY}, {", ".join(_SUMS.values())} FROM {{rows}} AS u GROUP BY {_KEY} ORDER BY {_KEY}
 """  # noqa: S608 - every name in it is a constant of ours; the values are parameters
+_COARSER: Final = UsageSum._meta.db_table
+_FIRST: Final = f"attempt = 1 AND {_ASKED}"
+_COARSER_COUNTS: Final = {
+    "attempts": "count(*)",
+    "requests": f"count(*) FILTER (WHERE {_FIRST})",
+    "extra_attempts": f"count(*) FILTER (WHERE NOT ({_FIRST}) AND kind <> '{EVAL}')",
+    "input_tokens": "sum(input_tokens)",
+    "output_tokens": "sum(output_tokens)",
+    "cost_micros": "sum(cost_micros)",
+    "asked_attempts": f"count(*) FILTER (WHERE {_ASKED})",
+    "asked_retries": "count(*) FILTER (WHERE kind = 'retry')",
+    "asked_failed": f"count(*) FILTER (WHERE {_ASKED} AND {_FAILED})",
+    "asked_cost_micros": f"coalesce(sum(cost_micros) FILTER (WHERE {_ASKED}), 0)",
+    "asked_failed_cost_micros": f"coalesce(sum(cost_micros) FILTER (WHERE {_ASKED} AND {_FAILED}), 0)",
+}
+_COARSER_KEY: Final = ", ".join(SUM_KEY)
+_KEYED: Final = ", ".join(f"k.{name}" for name in SUM_KEY)
+# Each row counts into one sum of each kind; sorted, as above.
+_COUNT_INTO_SUMS: Final = f"""
+INSERT INTO {_COARSER} AS d ({_COARSER_KEY}, {", ".join(_COARSER_COUNTS)})
+SELECT {_KEYED}, {", ".join(_COARSER_COUNTS.values())} FROM {{rows}} AS u CROSS JOIN LATERAL (VALUES
+    ('{TENANT_HOUR}', date_trunc('hour', u.at, 'UTC'), u.tenant, '', ''),
+    ('{TENANT_DAY}', date_trunc('day', u.at, 'UTC'), u.tenant, '', ''),
+    ('{LANE_DAY}', date_trunc('day', u.at, 'UTC'), '', u.lane, u.cause)
+) AS k({_COARSER_KEY}) GROUP BY {_KEYED} ORDER BY {_KEYED}
+"""  # noqa: S608 - as above
+
+
+def _added(key: str, counts: Iterable[str]) -> str:
+    return f"ON CONFLICT ({key}) DO UPDATE SET {', '.join(f'{name} = d.{name} + excluded.{name}' for name in counts)}"
+
+
 # One parameter, however many rows; sorted, so that two processes that take in the same rows never wait in a circle.
-# Only what comes back is new and counts for its day, so a row counts once, however often it is delivered.
+# Only what comes back is new and counts for its day, so a row counts once, however often it is delivered. Sums are
+# written behind the days, in every process alike: PostgreSQL runs what nobody reads from once the statement is done.
 _RECORD: Final = f"""
 WITH fresh AS (
     INSERT INTO {UsageRow._meta.db_table} ({_QUOTED})
@@ -53,18 +87,17 @@ WITH fresh AS (
     ORDER BY attempt_id
     ON CONFLICT (attempt_id) DO NOTHING
     RETURNING {_UTC_DAY}, *
+), counted AS (
+    {_COUNT_INTO_SUMS.format(rows="fresh")} {_added(_COARSER_KEY, _COARSER_COUNTS)}
 )
-{_COUNT_INTO_DAYS.format(rows="fresh")}
-ON CONFLICT ({_KEY}) DO UPDATE SET {", ".join(f"{name} = d.{name} + excluded.{name}" for name in _SUMS)}
+{_COUNT_INTO_DAYS.format(rows="fresh")} {_added(_KEY, _SUMS)}
 """  # noqa: S608 - as above
-_REBUILD: Final = _COUNT_INTO_DAYS.format(
-    rows=f"(SELECT {_UTC_DAY}, * FROM {UsageRow._meta.db_table} WHERE at >= %s AND at < %s)"  # noqa: S608 - as above
-)
+_OF_DAY: Final = f"(SELECT {_UTC_DAY}, * FROM {UsageRow._meta.db_table} WHERE at >= %s AND at < %s)"  # noqa: S608 - as above
 
 
 def record_usage(rows: Iterable[Mapping[str, Any]]) -> int:
-    """Add the usage rows that are not known yet, and count them into their days; one that was delivered before changes
-    nothing. One statement. Returns how many came.
+    """Add the usage rows that are not known yet, and count them into their days and sums; one that was delivered before
+    changes nothing. One statement. Returns how many came.
 
     At most once in a transaction: a second statement could wait for a day that another process holds, while that one
     waits for a day of the first.
@@ -86,16 +119,19 @@ def record_usage(rows: Iterable[Mapping[str, Any]]) -> int:
 
 @transaction.atomic
 def rebuild_usage_days(day: date) -> int:
-    """Count one UTC day anew from its usage rows, whatever its days said before. Returns how many there are now.
+    """Count one UTC day anew from its usage rows, whatever its days and sums said before. Returns how many days there
+    are now.
 
     Rows are taken in again when it is done; reading goes on.
     """
-    begins = datetime.combine(day, time(), UTC)
+    begins, ends = midnight(day), midnight(day + timedelta(days=1))
     with connection.cursor() as cursor:
         # Whoever takes rows in holds ROW EXCLUSIVE on this table until they commit: none of theirs is half counted.
         cursor.execute(f"LOCK TABLE {_DAYS} IN EXCLUSIVE MODE")
         cursor.execute(f"DELETE FROM {_DAYS} WHERE day = %s", [day])  # noqa: S608 - a constant of ours
-        cursor.execute(_REBUILD, [begins, begins + timedelta(days=1)])
+        cursor.execute(f"DELETE FROM {_COARSER} WHERE begins_at >= %s AND begins_at < %s", [begins, ends])  # noqa: S608 - as above
+        cursor.execute(_COUNT_INTO_SUMS.format(rows=_OF_DAY), [begins, ends])
+        cursor.execute(_COUNT_INTO_DAYS.format(rows=_OF_DAY), [begins, ends])
         return int(cursor.rowcount)
 
 

@@ -22,19 +22,19 @@ DEFAULT_DAYS = 30
 class OfTenantsForm(forms.Form):
     """A filter of what belongs to tenants. Each has its field `tenant`, at its own place among the others."""
 
-    def __init__(self, *args: Any, tenants: Sequence[str], **kwargs: Any) -> None:
-        """`tenants` are the slugs that the reader may see."""
+    def __init__(self, *args: Any, tenants: Sequence[str], everybody: bool = False, **kwargs: Any) -> None:
+        """`tenants` are the slugs that the reader may see; `everybody`: these are all, and those that are gone too."""
         super().__init__(*args, **kwargs)
-        self._tenants = tenants
+        self._tenants = None if everybody else list(tenants)
         self.fields["tenant"].choices = [("", "All"), *((slug, slug) for slug in tenants)]  # type: ignore[attr-defined]
         for field in self.fields.values():
             field.widget.attrs["class"] = "form-select" if isinstance(field, forms.ChoiceField) else "form-control"
 
     @property
-    def wanted(self) -> list[str]:
-        """The tenants to look at: the one that was chosen, else all that the reader may see."""
+    def wanted(self) -> list[str] | None:
+        """The tenants to look at: the one that was chosen, else all that the reader may see; None: everybody."""
         chosen = self.cleaned_data["tenant"] if self.is_valid() else ""
-        return [chosen] if chosen else list(self._tenants)
+        return [chosen] if chosen else self._tenants
 
 
 class UsageForm(OfTenantsForm):

@@ -16,8 +16,9 @@ from controlplane.console.requests import actor_of
 from controlplane.console.retry_content import retries_of
 from controlplane.console.spreadsheets import csv_file, csv_line
 from controlplane.console.views.usage import tabs
-from controlplane.ledger.access import billed_tenants
+from controlplane.ledger.access import billed_tenants, sees_everybody
 from controlplane.ledger.models import DAY_KEY, DAY_SUMS, UsageDay, UsageDayQuerySet
+from controlplane.ledger.totals import Counted, counted
 
 
 @login_required
@@ -28,7 +29,7 @@ def retries(request: HttpRequest) -> HttpResponse:
     kept = {name: value for name, value in request.GET.items() if name in asked.form.fields and value}
     context = {
         "form": asked.form,
-        "found": retries_of(asked.rows, first=asked.first, until=asked.until, by_arrival=bool(asked.lane)),
+        "found": retries_of(asked.counted, first=asked.first, until=asked.until, by_arrival=bool(asked.lane)),
         "first": asked.first,
         "last": asked.until - timedelta(days=1),
         "ranges": [
@@ -54,7 +55,9 @@ def retries_export(request: HttpRequest) -> StreamingHttpResponse:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What the address asks for: `rows` of the days in [first, until) that the reader may see."""
+    """What the address asks for: attempts of the days in [first, until) that the reader may see, `counted` in the steps
+    of the page and in `rows` of those of the file.
+    """
 
     form: RetriesForm
     days: int
@@ -62,17 +65,21 @@ class _Asked:
     until: date
     lane: str
     rows: UsageDayQuerySet
+    counted: Counted
 
 
 def _asked(request: HttpRequest) -> _Asked:
-    form = RetriesForm(request.GET, tenants=billed_tenants(actor_of(request)))
+    operator = actor_of(request)
+    form = RetriesForm(request.GET, tenants=billed_tenants(operator), everybody=sees_everybody(operator))
     found = form.cleaned_data if form.is_valid() else {}
     days = found.get("days") or DEFAULT_DAYS
     until = timezone.now().astimezone(UTC).date() + timedelta(days=1)
     first = until - timedelta(days=days)
     lane = found.get("lane", "")
     rows = UsageDay.objects.between(first, until).matching(tenants=form.wanted, lane=lane)
-    return _Asked(form, days, first, until, lane, rows)
+    return _Asked(
+        form, days, first, until, lane, rows, counted(first=first, until=until, tenants=form.wanted, lane=lane)
+    )
 
 
 def _csv(rows: UsageDayQuerySet) -> Iterator[str]:

@@ -15,7 +15,7 @@ from controlplane.console.forms.usage import DEFAULT_HOURS, UsageForm
 from controlplane.console.lists import page_by_time
 from controlplane.console.requests import actor_of
 from controlplane.console.waterfall import waterfall
-from controlplane.ledger.access import access_request, billed_tenants, keys_beginning
+from controlplane.ledger.access import access_request, billed_tenants, keys_beginning, sees_everybody
 from controlplane.ledger.idempotency import IdempotencyEvidence
 from controlplane.ledger.models import UsageQuerySet, UsageRow
 from controlplane.ledger.stream_rows import StreamRow
@@ -28,7 +28,7 @@ def usage(request: HttpRequest) -> HttpResponse:
     """Attempts newest first, found by request id, tenant and period; pages by key, so a late page costs no more."""
     now = timezone.now()
     operator = actor_of(request)
-    form = UsageForm(request.GET, tenants=billed_tenants(operator))
+    form = UsageForm(request.GET, tenants=billed_tenants(operator), everybody=sees_everybody(operator))
     found = form.cleaned_data if form.is_valid() else {}
     since = now - timedelta(hours=found.get("hours") or DEFAULT_HOURS)
     asked = found.get("request", "").strip()
@@ -86,6 +86,6 @@ def tabs(active: str) -> list[dict[str, Any]]:
     return [{"label": label, "url": reverse(name), "active": name == active} for name, label in pages.items()]
 
 
-def _totals(tenants: list[str], *, since: datetime, until: datetime) -> list[dict[str, Any]]:
+def _totals(tenants: list[str] | None, *, since: datetime, until: datetime) -> list[dict[str, Any]]:
     totals = totals_by_tenant(tenants=tenants, since=since, until=until)
     return [{**row, "multiplier": row["attempts"] / row["requests"] if row["requests"] else None} for row in totals]
