@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from controlplane.telemetry.ladder_track import Step, stretches, track
 from controlplane.telemetry.models import MINUTE
-from controlplane.telemetry.surface_sums import Range, requests_by_hour, told_stretches
+from controlplane.telemetry.surface_sums import requests_by_hour
+from controlplane.telemetry.surface_told import Range, told_stretches
 from controlplane.telemetry.surfaces import minute_of
 from dataplane.ladder.decider import Cause
 from dataplane.ladder.policy import OFF, RUNGS

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from controlplane.telemetry.ladder_track import Step, track
-from controlplane.telemetry.surface_sums import Range, Sums, surface_sums
+from controlplane.telemetry.surface_sums import Sums, surface_sums
+from controlplane.telemetry.surface_told import Range
 from controlplane.telemetry.surfaces import tiers_in_order
 from dataplane.ladder.counting import ANSWERED, COPIED, JOB, PUT_OFF, REFUSED
 from dataplane.ladder.policy import OFF
@@ -111,7 +112,7 @@ class Episode:
 def episodes(
     surface: str, *, since: datetime, until: datetime, now: datetime, most: int | None = None
 ) -> list[Episode]:
-    """The episodes of a surface that were on in [since, until), the newest first; at most seven queries.
+    """The episodes of a surface that were on in [since, until), the newest first; at most eight queries.
 
     Each is told whole, also what of it lies before `since`. What requests came to is read of the newest `most` alone,
     None: all, and only they are told.
@@ -119,16 +120,12 @@ def episodes(
     steps = track(surface, since=since, until=now, now=now)
     found = [one for one in _grouped(steps) if one[0].at < until and _end(one, now) > since]
     found = found if most is None else found[-most:]
-    ranges: dict[str, Range] = {}
-    for one in found:
-        begun = one[0].at
-        ranges[f"{begun.timestamp():.6f}"] = (begun, _end(one, now))
-        ranges[f"before {begun.timestamp():.6f}"] = (begun - HOUR, begun)
-    sums = surface_sums(surface, ranges, with_sketches=True)
-    made = []
-    for one in found:
-        key = f"{one[0].at.timestamp():.6f}"
-        made.append(_episode(surface, one, sums[key], sums[f"before {key}"], now=now))
+    named = {f"{one[0].at.timestamp():.6f}": one for one in found}
+    ranges: dict[str, Range] = {key: (one[0].at, _end(one, now)) for key, one in named.items()}
+    # Of the hour before, nothing but the cost is told: its sketches are not read.
+    hours: dict[str, Range] = {key: (begun - HOUR, begun) for key, (begun, _) in ranges.items()}
+    during, before = surface_sums(surface, ranges, with_sketches=True), surface_sums(surface, hours)
+    made = [_episode(surface, one, during[key], before[key], now=now) for key, one in named.items()]
     return made[::-1]
 
 

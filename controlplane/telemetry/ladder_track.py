@@ -192,12 +192,29 @@ def _moved(surface: str, edge: datetime) -> Iterator[_Act]:
         yield _Act(move.at, _BEGINS, "level", move.cause, move.after, facts)
 
 
+_OF: Final = f"FROM {SurfaceReading._meta.db_table} WHERE surface = %(surface)s AND NOT is_alone"
+# Readings of weeks are many, and numbers of steps few. Each number is looked up by itself, when it was read first and
+# when last, and only where a higher one was read before a lower one are readings gone through.
 _LOST: Final = f"""
+WITH RECURSIVE numbers(generation) AS (
+    SELECT min(generation) {_OF}
+    UNION ALL
+    SELECT (SELECT min(generation) {_OF} AND generation > n.generation) FROM numbers n WHERE n.generation IS NOT NULL
+), seen AS (
+    SELECT generation,
+        (SELECT min(bucket_at) {_OF} AND generation = n.generation AND bucket_at >= %(edge)s) AS first,
+        (SELECT max(bucket_at) {_OF} AND generation = n.generation AND bucket_at >= %(edge)s) AS last
+    FROM numbers n WHERE generation IS NOT NULL
+), higher AS (
+    SELECT last, min(first) OVER (ORDER BY generation ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING) AS first
+    FROM seen WHERE last IS NOT NULL
+), mixed AS MATERIALIZED (
+    SELECT min(first) AS first, max(last) AS last FROM higher WHERE first < last
+)
 SELECT bucket_at, level FROM (
     SELECT bucket_at, max(level) AS level, max(generation) AS generation,
         lag(max(generation)) OVER (ORDER BY bucket_at) AS before
-    FROM {SurfaceReading._meta.db_table}
-    WHERE surface = %(surface)s AND bucket_at >= %(edge)s AND NOT is_alone GROUP BY bucket_at
+    {_OF} AND bucket_at >= (SELECT first FROM mixed) AND bucket_at <= (SELECT last FROM mixed) GROUP BY bucket_at
 ) t WHERE generation < before ORDER BY bucket_at
 """  # noqa: S608 - every name in it is a constant of ours; the values are parameters
 

@@ -18,6 +18,7 @@ from controlplane.telemetry import (  # noqa: F401 - Django finds models here; t
     samples,
     shadows,
     surface_rows,
+    surface_told,
 )
 from dataplane.sketches import Sketch
 

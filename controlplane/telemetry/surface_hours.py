@@ -13,7 +13,8 @@ from django.db import connection, transaction
 from django.db.models import QuerySet
 
 from controlplane.telemetry.sketch_sums import sketch_summed
-from controlplane.telemetry.surface_rows import SURFACE_SERIES, SurfaceHour, SurfaceMinute
+from controlplane.telemetry.surface_rows import SURFACE_SERIES, SurfaceHour, SurfaceMinute, SurfaceReading
+from controlplane.telemetry.surface_told import keep_told
 from dataplane.ladder.counting import COUNTS, SKETCHES
 
 HOUR: Final = timedelta(hours=1)
@@ -57,13 +58,16 @@ def add_up(minutes: Iterable[datetime]) -> None:
 
 @transaction.atomic
 def rebuild_hours(day: date) -> int:
-    """Compute the hours of one UTC day anew from its minutes, whatever they said before; returns how many rows there
-    are now. Compaction waits meanwhile; reading goes on.
+    """Compute the hours of one UTC day anew from its minutes, whatever they said before, and note which minutes were
+    told of; returns how many rows there are now. Compaction waits meanwhile; reading goes on.
     """
     since = datetime.combine(day, time(), UTC)
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
     _compute(since, since + timedelta(days=1))
+    for kind in (SurfaceMinute, SurfaceReading):
+        of_day = kind._default_manager.filter(bucket_at__gte=since, bucket_at__lt=since + timedelta(days=1))
+        keep_told(of_day.values_list("surface", "bucket_at"))
     return _hours(since, since + timedelta(days=1)).count()
 
 

@@ -20,6 +20,7 @@ from controlplane.telemetry.surface_rows import (
     SurfaceSource,
 )
 from controlplane.telemetry.surface_sums import SurfaceTally
+from controlplane.telemetry.surface_told import SurfaceTold
 from dataplane.ladder.counting import COUNTS, SKETCHES, SurfaceSeries
 from dataplane.sketches import Sketch
 
@@ -46,7 +47,8 @@ def _also_old(now: datetime) -> Iterable[QuerySet[Any]]:
     thinned = Q(bucket_at__lt=now - KEEP_READINGS, bucket_at__second__gte=10)
     yield SurfaceReading.objects.filter(thinned | Q(bucket_at__lt=now - KEEP_SURFACES))
     # An hour goes when the last of its minutes has.
-    yield SurfaceHour._default_manager.filter(bucket_at__lte=now - KEEP_SURFACES - HOUR)
+    for hours in (SurfaceHour, SurfaceTold):
+        yield hours._default_manager.filter(bucket_at__lte=now - KEEP_SURFACES - HOUR)
 
 
 _SURFACES: Final = Folding(

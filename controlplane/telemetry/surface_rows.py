@@ -21,10 +21,11 @@ from controlplane.telemetry.reported import (
     row_key,
     take_rows,
 )
+from controlplane.telemetry.surface_told import keep_told
 from dataplane.ladder.counting import COUNTS, SKETCHES, VALUES, SurfaceSeries
 
 KEEP_SURFACES: Final = timedelta(days=35)
-# After this, one reading a minute is kept: enough to say when anybody told of a surface.
+# After this, one reading a minute is kept: enough to say where the ladder stood.
 KEEP_READINGS: Final = timedelta(days=14)
 SURFACE_SERIES: Final = SurfaceSeries._fields
 
@@ -122,7 +123,14 @@ class SurfaceReading(models.Model):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["surface", "bucket_at", "worker", "boot"], name="one_surface_reading"),
         ]
-        indexes: ClassVar = [models.Index(fields=["bucket_at"], name="surface_reading_by_age")]
+        indexes: ClassVar = [
+            models.Index(fields=["bucket_at"], name="surface_reading_by_age"),
+            models.Index(
+                fields=["surface", "generation", "bucket_at"],
+                condition=Q(is_alone=False),
+                name="surface_reading_by_step",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.bucket_at:%Y-%m-%d %H:%M:%S} {self.surface} rung {self.level}"
@@ -162,7 +170,7 @@ WHERE excluded.seq > s.seq
 def record_surfaces(reports: Iterable[Mapping[str, Any]], *, now: datetime) -> set[str]:
     """Take in what reports tell of surfaces; delivered twice, late or out of order, it gives the same tables.
 
-    At most three statements, however many rows, and none where there are none.
+    At most four statements, however many rows, and none where there are none.
 
     Args:
         reports: Each with `worker`, `boot`, `seq`, `surfaces` and `surface_readings`, as
@@ -180,4 +188,5 @@ def record_surfaces(reports: Iterable[Mapping[str, Any]], *, now: datetime) -> s
         flat = [row | {name: row["values"][name] for name in _LOADED} for row in loads]
         with connection.cursor() as cursor:
             cursor.execute(_KEEP_LOADS, {"rows": orjson.dumps(flat).decode()})
+    keep_told((row["surface"], row["bucket_at"]) for row in (*rows, *loads))
     return {row["surface"] for row in (*rows, *loads)}

@@ -15,11 +15,10 @@ from django.db import connection
 from controlplane.telemetry.models import MINUTE
 from controlplane.telemetry.sketch_sums import sketches_summed, take_sketches
 from controlplane.telemetry.surface_hours import whole_hours
-from controlplane.telemetry.surface_rows import SurfaceHour, SurfaceMinute, SurfaceReading, SurfaceRollup
+from controlplane.telemetry.surface_rows import SurfaceHour, SurfaceMinute, SurfaceRollup
+from controlplane.telemetry.surface_told import Range
 from dataplane.ladder.counting import COUNTS, JOB, SKETCHES, SurfaceSeries
 from dataplane.sketches import Sketch
-
-Range = tuple[datetime, datetime]
 
 
 @dataclass(slots=True)
@@ -90,17 +89,6 @@ _BY_RUNG: Final = f"""{_parts(COUNTS)}
 SELECT date_trunc('hour', bucket_at, 'UTC'), rung, SUM(requests)::bigint FROM parts WHERE outcome <> '{JOB}'
 GROUP BY 1, 2 ORDER BY 1, 2
 """  # noqa: S608 - as above
-_TOLD: Final = f"""
-SELECT min(minute), max(minute) + interval '1 minute' FROM (
-    SELECT minute, minute - interval '1 minute' * row_number() OVER (ORDER BY minute) AS stretch FROM (
-    SELECT bucket_at AS minute FROM {SurfaceMinute._meta.db_table}
-    WHERE surface = %(surface)s AND bucket_at >= %(since)s AND bucket_at < %(until)s
-    UNION
-    SELECT date_trunc('minute', bucket_at) FROM {SurfaceReading._meta.db_table}
-    WHERE surface = %(surface)s AND bucket_at >= %(since)s AND bucket_at < %(until)s
-    ) told
-) numbered GROUP BY stretch ORDER BY 1
-"""  # noqa: S608 - as above
 
 
 def surface_sums(surface: str, ranges: Mapping[str, Range], *, with_sketches: bool = False) -> dict[str, Sums]:
@@ -138,16 +126,6 @@ def requests_by_hour(surface: str, *, since: datetime, until: datetime) -> dict[
         for hour, rung, requests in cursor.fetchall():
             hours.setdefault(hour, {})[rung] = requests
     return hours
-
-
-def told_stretches(surface: str, *, since: datetime, until: datetime) -> list[Range]:
-    """The stretches of minutes in which anybody told of a surface: what it served, or how loaded it was; one query.
-
-    Oldest first; between two of them lies a minute at least.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute(_TOLD, {"surface": surface, "since": since, "until": until})
-        return list(cursor.fetchall())
 
 
 def _ranges(ranges: Mapping[str, Range]) -> str:

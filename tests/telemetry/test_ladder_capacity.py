@@ -7,7 +7,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from controlplane.telemetry.ladder_capacity import capacity, capacity_rows, spoken, verdict_of
-from controlplane.telemetry.surface_rows import SurfaceReading
+from controlplane.telemetry.surface_told import keep_told
 from tests.telemetry.ladder_history import HOUR, MINUTE, SURFACE, climbs, engaged, take
 from tests.worker_reports import NOON, report, surface_row
 
@@ -18,10 +18,7 @@ DAY = timedelta(days=1)
 
 def tell(since, until):
     """That somebody told of the surface in each minute of the range."""
-    facts = {"surface": SURFACE, "worker": "h/g", "boot": "b1", "seq": 1, "level": 0, "generation": 0}
-    facts |= {"is_alone": False, "gauges": {}, "attempts": 0, "failures": 0}
-    minutes = range(int((until - since) / MINUTE))
-    SurfaceReading.objects.bulk_create(SurfaceReading(bucket_at=since + number * MINUTE, **facts) for number in minutes)
+    keep_told((SURFACE, since + number * MINUTE) for number in range(int((until - since) / MINUTE)))
 
 
 def test_each_rung_has_its_share_of_the_time():

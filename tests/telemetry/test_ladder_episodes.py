@@ -1,13 +1,18 @@
 """When rungs were on: what triggers did, people engaged and hosts were ordered, as one line, and what that did."""
 
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from controlplane.telemetry.ladder_episodes import episode, episodes
 from controlplane.telemetry.ladder_postmortem import postmortem
+from controlplane.telemetry.ladder_track import FORGOTTEN, track
+from controlplane.telemetry.surface_rows import SurfaceReading
 from dataplane.ladder.policy import Ladder
 from tests.ladders import surface
 from tests.telemetry.ladder_history import (
@@ -133,6 +138,37 @@ def test_fleet_that_lost_where_it_stood_ends_the_episode():
     assert told(after) == [(70, 0, 1, "pressed")]
 
 
+def test_fleet_that_goes_on_where_it_stood_has_lost_nothing():
+    """Numbers of steps that grow, two workers of which one is behind in the same 10 s, and one that is alone."""
+    climbs((NOON, 1), (NOON + MINUTE, 2), first=7)
+    loads = [surface_load(NOON + number * MINUTE, level=2, generation=8 + number // 3) for number in range(6)]
+    late = surface_load(NOON + 3 * MINUTE, level=2, generation=8)
+    alone = surface_load(NOON + 4 * MINUTE, level=0, generation=0, is_alone=True)
+    take(report(surface_readings=loads), now=LATER)
+    take(report(surface_readings=[late, alone], worker="other"), now=LATER)
+
+    (one,) = found()
+
+    assert [step[-1] for step in told(one)] == ["pressed", "pressed"]
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=12))
+def test_each_fall_of_the_number_of_steps_is_told_and_nothing_else(numbers):
+    """Whatever the readings say, one after the other; those of workers that are alone say nothing of the fleet."""
+    SurfaceReading.objects.all().delete()
+    loads = [
+        surface_load(NOON + place * BUCKET, level=1, generation=number, is_alone=alone)
+        for place, (number, alone) in enumerate(numbers)
+    ]
+    take(report(surface_readings=loads), now=LATER)
+
+    heard = [(NOON + place * BUCKET, number) for place, (number, alone) in enumerate(numbers) if not alone]
+    falls = [at for (_, before), (at, number) in pairwise(heard) if number < before]
+    lost = [step.at for step in track(SURFACE, since=NOON, until=LATER, now=LATER) if step.cause == FORGOTTEN]
+    assert lost == falls
+
+
 def test_episode_that_began_before_the_range_is_told_whole():
     """Also one that triggers kept up for longer than is looked back otherwise."""
     start = NOON - timedelta(days=10)
@@ -193,7 +229,7 @@ def test_queries_do_not_grow_with_what_happened():
     with CaptureQueriesContext(connection) as many:
         assert len(found()) == 20
 
-    assert len(few) == len(many) == 7
+    assert len(few) == len(many) == 8
 
 
 def test_postmortem_is_filled_in_with_what_is_known():

@@ -1,14 +1,19 @@
 """What surfaces served and how loaded they were, as the control plane keeps it, folds it, adds it up and forgets it."""
 
 from datetime import timedelta
+from importlib import import_module
+from itertools import pairwise
 
 import orjson
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from controlplane.telemetry.operations import KEEP_BUCKETS
 from controlplane.telemetry.reports import MalformedReport, parse_report
+from controlplane.telemetry.surface_hours import rebuild_hours
 from controlplane.telemetry.surface_load import raw_readings, readings
 from controlplane.telemetry.surface_minutes import compact_surfaces
 from controlplane.telemetry.surface_rows import (
@@ -19,7 +24,8 @@ from controlplane.telemetry.surface_rows import (
     SurfaceRollup,
     record_surfaces,
 )
-from controlplane.telemetry.surface_sums import requests_by_hour, surface_sums, told_stretches
+from controlplane.telemetry.surface_sums import requests_by_hour, surface_sums
+from controlplane.telemetry.surface_told import SurfaceTold, keep_told, told_stretches
 from controlplane.telemetry.surfaces import served, traffic_share
 from dataplane.ladder.policy import Ladder
 from tests.ladders import surface
@@ -28,7 +34,8 @@ from tests.worker_reports import NOON, report, sketch, surface_load, surface_row
 pytestmark = pytest.mark.django_db
 
 SURFACE = "web-chat"
-HOUR, MINUTE, BUCKET = timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=10)
+DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
+BUCKET = timedelta(seconds=10)
 PROMISES = Ladder.parse({SURFACE: surface()})[SURFACE].promises
 
 
@@ -78,7 +85,7 @@ def test_batch_takes_as_many_statements_whatever_it_holds():
     with CaptureQueriesContext(connection) as none:
         told = take(report())
 
-    assert (len(few), len(many), len(none), told) == (3, 3, 0, set())
+    assert (len(few), len(many), len(none), told) == (4, 4, 0, set())
 
 
 def test_sums_hold_all_that_was_counted():
@@ -265,6 +272,73 @@ def test_hours_and_told_stretches():
         (NOON + 3 * MINUTE, NOON + 4 * MINUTE),
         (NOON + HOUR, NOON + HOUR + MINUTE),
     ]
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.sets(st.integers(-70, 200), max_size=90), max_size=3),
+    st.integers(-80, 60),
+    st.integers(1, 280),
+)
+def test_stretches_are_those_minutes_of_the_range_that_were_told_of(told, first, length):
+    """In any order, again and again; joined across hours, and cut where the range begins and ends."""
+    SurfaceTold.objects.all().delete()
+    for minutes in told:
+        keep_told((SURFACE, NOON + minute * MINUTE + 3 * BUCKET) for minute in minutes)
+    keep_told([("elsewhere", NOON)])
+    since, until = NOON + first * MINUTE, NOON + (first + length) * MINUTE
+
+    found = told_stretches(SURFACE, since=since, until=until)
+
+    in_order = sorted(minute for minute in set().union(*told) if first <= minute < first + length)
+    assert [NOON + minute * MINUTE for minute in in_order] == [
+        begun + number * MINUTE for begun, ended in found for number in range((ended - begun) // MINUTE)
+    ]
+    assert all(ended < begun for (_, ended), (begun, _) in pairwise(found))
+
+
+def test_what_was_told_is_written_once_and_forgotten_with_its_minutes():
+    """A minute that is known is not written again, so that batches do not wait for each other."""
+    loads = (surface_load(NOON), surface_load(NOON + BUCKET), surface_load(NOON + 59 * MINUTE))
+    take(report(surface_readings=loads), now=NOON + HOUR)
+    written = {row["ctid"]: row["minutes"] for row in _told_rows()}
+
+    take(report(surface_readings=(surface_load(NOON + 2 * BUCKET),), seq=2), now=NOON + HOUR)
+
+    assert written == {row["ctid"]: row["minutes"] for row in _told_rows()}
+    assert list(written.values()) == [1 | 1 << 59]
+    compact_surfaces(now=NOON + 35 * DAY)
+    assert SurfaceTold.objects.count() == 1
+    compact_surfaces(now=NOON + 35 * DAY + HOUR)
+    assert not SurfaceTold.objects.exists()
+
+
+def test_days_that_were_told_of_before_it_was_noted_are_noted_anew():
+    """Of minutes that are folded and of readings; as the migration does it."""
+    take(
+        report(surfaces=(surface_row(),), surface_readings=(surface_load(NOON + 3 * MINUTE + BUCKET),)),
+        now=NOON + HOUR,
+    )
+    compact_surfaces(now=NOON + HOUR)
+    known = list(SurfaceTold.objects.values_list("surface", "bucket_at", "minutes"))
+
+    for again in (
+        lambda: rebuild_hours(NOON.date()),
+        lambda: connection.cursor().execute(
+            import_module("controlplane.telemetry.migrations.0015_surface_told").BACKFILL
+        ),
+    ):
+        SurfaceTold.objects.all().delete()
+        again()
+        assert list(SurfaceTold.objects.values_list("surface", "bucket_at", "minutes")) == known
+    assert [row[2] for row in known] == [1 | 1 << 3]
+
+
+def _told_rows():
+    """Each row, and where it lies: another place is another writing."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT ctid::text, minutes FROM telemetry_surfacetold ORDER BY bucket_at")
+        return [{"ctid": ctid, "minutes": minutes} for ctid, minutes in cursor.fetchall()]
 
 
 @pytest.mark.parametrize(
