@@ -102,6 +102,28 @@ def test_pool_stands_as_the_workers_that_are_heard_of_say():
     assert quota_states(late + SILENT_AFTER) == {}
 
 
+@pytest.mark.parametrize(
+    ("busiest", "others"),
+    [
+        ({"in_flight": 3}, {"in_flight": 2, "granted": 900}),
+        ({"granted": 8}, {"granted": 7}),
+        ({"at": NOON - timedelta(milliseconds=200)}, {"at": NOON - timedelta(milliseconds=300)}),
+        ({"in_flight": 0, "granted": 0, "at": NOON - SECOND}, {"is_alone": True, "in_flight": 9}),
+    ],
+)
+def test_busiest_worker_has_most_under_way_then_most_granted_then_spoke_last(busiest, others):
+    """Of those that can ask the fleet, where there is any; whoever of them was heard of first."""
+    for order in ((busiest, others), (others, busiest)):
+        QuotaState.objects.all().delete()
+        for number, facts in enumerate(order):
+            said = {"in_flight": 1, "granted": 1, "used_share": 0.7 if facts is busiest else 0.2}
+            said |= {name: value for name, value in facts.items() if name != "at"}
+            at = facts.get("at", NOON)
+            record_quota_states([report(worker=f"w{number}", quotas=(quota_state(**said),), sent_at=at)], now=NOON)
+
+        assert quota_states(NOON + SECOND)[OPENAI].used_share == 0.7
+
+
 def test_pools_of_a_table_come_with_their_lanes_and_their_429s():
     """Also those that no worker tells of; a limit is learned where the provider named less than was declared."""
     document = routing_document()
