@@ -3,7 +3,7 @@
 What happened at the time is said as that: a release that went out before, or a lane that was open, need not be why.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -130,12 +130,7 @@ def with_beside(rows: Sequence[GroupRow], sees: Sees) -> list[GroupRow]:
         Release.objects.filter(spans).order_by("clicked_at", "revision").values_list("revision", "clicked_at", "reason")
     )
     releases = list(went_out) if sees.releases else []
-    lanes: dict[str, set[str]] = {}
-    if sees.lanes:
-        letters = DeadLetter.objects.filter(fingerprint__in=list(windows)).exclude(lane="")
-        for fingerprint, lane in letters.order_by().values_list("fingerprint", "lane").distinct():
-            lanes.setdefault(fingerprint, set()).add(lane)
-    opened = _opened(lanes, windows.values())
+    opened = _opened(windows) if sees.lanes else {}
     found = []
     for row in rows:
         since, until = windows[row.group.pk]
@@ -144,10 +139,9 @@ def with_beside(rows: Sequence[GroupRow], sees: Sees) -> list[GroupRow]:
         if before:
             revision, at, reason = before[-1]
             said.append(f"r{revision} went out {_apart(until - at)} before the first ({reason})")
-        for lane, at in opened:
-            if lane in lanes.get(row.group.pk, ()) and since < at <= until + timedelta(minutes=5):
-                said.append(f"lane {lane} opened at {at:%H:%M} UTC")
-                break
+        if row.group.pk in opened:
+            lane, at = opened[row.group.pk]
+            said.append(f"lane {lane} opened at {at:%H:%M} UTC")
         found.append(
             GroupRow(row.group, row.open, row.total, row.first_at, row.last_at, row.tenants, tuple(said))
             if said
@@ -156,16 +150,32 @@ def with_beside(rows: Sequence[GroupRow], sees: Sees) -> list[GroupRow]:
     return found
 
 
-def _opened(lanes: Mapping[str, set[str]], windows: Iterable[tuple[datetime, datetime]]) -> list[tuple[str, datetime]]:
-    if not lanes:
-        return []
+def _opened(windows: Mapping[str, tuple[datetime, datetime]]) -> dict[str, tuple[str, datetime]]:
+    """By group: which lane that a letter of it tried last opened first in the window, and when; two queries at most."""
+    late = timedelta(minutes=5)
     spans = Q()
-    for since, until in windows:
-        spans |= Q(at__gt=since, at__lte=until + timedelta(minutes=5))
+    for since, until in windows.values():
+        spans |= Q(at__gt=since, at__lte=until + late)
     events = WorkerEvent.objects.filter(spans, kind="breaker.changed", data__after="open").order_by("at")
-    named = {lane for some in lanes.values() for lane in some}
-    rows = events.values_list("data__lane", "at")[:_MOST_EVENTS]
-    return [(lane, at) for lane, at in rows if lane in named]
+    by_time = list(events.values_list("data__lane", "at")[:_MOST_EVENTS])
+    near = [
+        (group, lane, at)
+        for group, (since, until) in windows.items()
+        for lane, at in by_time
+        if since < at <= until + late
+    ]
+    if not near:
+        return {}
+    # Those that opened are asked for, group by group: which lanes letters tried at all is not read.
+    tried = Q()
+    for group, lane in {(group, lane) for group, lane, _ in near}:
+        tried |= Q(fingerprint=group, lane=lane)
+    pairs = set(DeadLetter.objects.filter(tried).order_by().values_list("fingerprint", "lane").distinct())
+    found: dict[str, tuple[str, datetime]] = {}
+    for group, lane, at in near:
+        if (group, lane) in pairs:
+            found.setdefault(group, (lane, at))
+    return found
 
 
 def _apart(distance: timedelta) -> str:

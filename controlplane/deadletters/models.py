@@ -29,22 +29,26 @@ _HAS_BODY: Final = Q(payload_body__isnull=False)
 _HAS_POINTER: Final = ~Q(payload_name="") & ~Q(payload_key="")
 _NO_POINTER: Final = Q(payload_name="", payload_key="")
 
-# How many stood open at each moment: those that do now, less what came since, more what went since.
+# How many stood open at each moment: those that do now, less what came since, more what went since. Each change is
+# added to the last moment before it, and counts for that one and all before it.
 _DEPTHS: Final = f"""
 WITH moments AS (
-    SELECT generate_series(%(since)s::timestamptz, %(until)s::timestamptz, make_interval(secs => %(step)s)) AS at
+    SELECT at, row_number() OVER (ORDER BY at) AS place
+    FROM generate_series(%(since)s::timestamptz, %(until)s::timestamptz, make_interval(secs => %(step)s)) AS at
 ), changes AS (
     SELECT created_at AS at, 1 AS more FROM {triggers.LETTERS}
     WHERE created_at > %(since)s AND (%(everybody)s OR tenant = ANY(%(tenants)s))
     UNION ALL SELECT closed_at, -1 FROM {triggers.LETTERS}
     WHERE closed_at > %(since)s AND (%(everybody)s OR tenant = ANY(%(tenants)s))
 ), steps AS (
-    SELECT at, sum(more) AS more FROM changes GROUP BY at
+    SELECT width_bucket(at - interval '1 microsecond', (SELECT array_agg(at ORDER BY at) FROM moments)) AS place,
+        sum(more) AS more
+    FROM changes GROUP BY 1
 )
 SELECT m.at, (
     SELECT coalesce(sum(open), 0) FROM {triggers.GROUP_TENANTS} WHERE %(everybody)s OR tenant = ANY(%(tenants)s)
-) - coalesce((SELECT sum(s.more) FROM steps AS s WHERE s.at > m.at), 0) AS depth
-FROM moments AS m ORDER BY m.at
+) - coalesce(sum(s.more) OVER (ORDER BY m.at DESC), 0) AS depth
+FROM moments AS m LEFT JOIN steps AS s USING (place) ORDER BY m.at
 """  # noqa: S608 - names of ours; the values are parameters
 
 
@@ -165,6 +169,7 @@ class DeadLetter(models.Model):
         ]
         indexes: ClassVar = [
             models.Index(fields=["fingerprint", "-id"], name="letters_of_group"),
+            models.Index(fields=["fingerprint", "lane"], name="letters_of_lane"),
             models.Index(fields=["tenant", "-id"], name="letters_of_tenant"),
             models.Index(fields=["state", "-id"], name="letters_by_state"),
             models.Index(fields=["kind", "-id"], name="letters_of_kind"),

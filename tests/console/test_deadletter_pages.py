@@ -136,7 +136,9 @@ def test_what_happened_at_the_time_is_named_as_that(key, signed_in):
     )
     letter = fail_job(key, at=at)
     late = make_letter(category=Category.BUG, at=at + timedelta(hours=3))
+    elsewhere = make_letter(category=Category.POISON, at=at)
     with_lane(letter, lane)
+    with_lane(elsewhere, "openai/us/main/gpt-4o")
     browser = signed_in(crew.oncall)
 
     rows = {row.group.pk: row.beside for row in browser.get(f"{LIST}?show=all").context["rows"]}
@@ -144,6 +146,7 @@ def test_what_happened_at_the_time_is_named_as_that(key, signed_in):
     said_of = rows[letter.fingerprint]
     assert said_of[0].startswith(f"r{newest.revision} went out 12 min before the first (")
     assert said_of[1].startswith(f"lane {lane} opened at ")
+    assert [one for one in rows[elsewhere.fingerprint] if one.startswith("lane")] == []
     assert rows[late.fingerprint] == ()
     assert "does not make it the cause" in words(browser.get(group_url(letter)))
 

@@ -150,6 +150,16 @@ def test_depth_is_told_for_every_moment_of_a_window():
     assert DeadLetter.objects.oldest_open().pk == early[1].pk
 
 
+def test_letter_that_comes_at_a_moment_counts_from_it_on():
+    """Also what comes after the last moment; and between two moments nothing is lost."""
+    for minutes in (0, 30, 31, 59, 60, 95):
+        make_letter(at=NOW + timedelta(minutes=minutes))
+
+    window = {"since": NOW, "until": NOW + timedelta(minutes=90), "step_seconds": 1800}
+
+    assert [depth for _, depth in DeadLetter.objects.depths(**window)] == [1, 2, 5, 5]
+
+
 def test_letters_are_found_by_what_pages_filter_on():
     mine, other = make_letter(), make_letter(tenant="globex", kind="push", at=LATER)
     found = DeadLetter.objects.without_words().newest()
