@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from django.contrib.postgres.aggregates import ArrayAgg
-from django.db.models import CharField, Exists, F, OuterRef, Q, Value
-from django.db.models.functions import Cast, Concat
 
 from controlplane.console.copy_content import Reading, Said
 from controlplane.ladder.models import Copy, CopyKind
 from controlplane.ladder.uses import Use, uses
-from controlplane.prompts.models import PromptVersion
+from controlplane.prompts.models import Prompt, PromptVersion
 from controlplane.rollouts.models import Canary
 from dataplane.documents import child_path
 from dataplane.fallback import suitable_text
@@ -74,16 +72,22 @@ def _askings(routes: Sequence[str]) -> list[_Asking]:
     """The live versions and the candidates of running canaries on these routes that ask for JSON, by the first name of
     each thing that is asked for; one query, which gives a row for each.
     """
-    runs = Exists(Canary.objects.running().filter(candidate=OuterRef("pk")))
-    name = Concat("prompt__slug", Value("@"), Cast("number", CharField()))
+    live = Prompt.objects.filter(route__in=routes, live_version__isnull=False).order_by().values("live_version")
+    # Their ids first: an OR of both is answered by reading every version that there ever was.
+    asked = live.union(Canary.objects.running().order_by().values("candidate"))
     rows = (
-        PromptVersion.objects.filter(Q(pk=F("prompt__live_version")) | runs, prompt__route__in=routes)
+        PromptVersion.objects.filter(pk__in=asked, prompt__route__in=routes)
         .filter(parameters__response_format__type__in=["json_schema", "json_object"])
         .order_by()
         .values_list("prompt__route", "parameters")
-        .annotate(names=ArrayAgg(name, order_by=("prompt__slug", "number")))
+        # Put in order here: ordered there, thousands of equal documents are compared with each other.
+        .annotate(slugs=ArrayAgg("prompt__slug"), numbers=ArrayAgg("number"))
     )
-    return sorted((_Asking(*row) for row in rows), key=lambda asking: asking.names[0])
+    askings = []
+    for route, parameters, slugs, numbers in rows:
+        names = [f"{slug}@{number}" for slug, number in sorted(zip(slugs, numbers, strict=True))]
+        askings.append(_Asking(route, parameters, names))
+    return sorted(askings, key=lambda asking: asking.names[0])
 
 
 def _then(use: Use, *, alone: bool) -> str:

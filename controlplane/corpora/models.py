@@ -197,7 +197,8 @@ class Namespace(models.Model):
 class Document(models.Model):
     """The head of one document: its newest accepted revision, a tombstone too. `operations` of accepting write it."""
 
-    corpus = models.ForeignKey(Corpus, on_delete=models.PROTECT, related_name="documents")
+    # Its index would be the first column of `one_head_per_document` once more.
+    corpus = models.ForeignKey(Corpus, on_delete=models.PROTECT, related_name="documents", db_index=False)
     source_key = models.CharField(max_length=MAX_KEY_CHARACTERS)
     source_rev = models.BigIntegerField(help_text="Monotone per key, as its source counts")
     is_deleted = models.BooleanField(help_text="A tombstone: its words are gone, and it wins ties")
@@ -211,6 +212,8 @@ class Document(models.Model):
     class Meta:
         db_table = DOCUMENTS
         constraints: ClassVar = [models.UniqueConstraint(fields=["corpus", "source_key"], name="one_head_per_document")]
+        # To count them: a document is wide.
+        indexes: ClassVar = [models.Index(fields=["corpus"], condition=Q(is_deleted=False), name="documents_living")]
 
     def __str__(self) -> str:
         return f"{self.source_key} r{self.source_rev}"

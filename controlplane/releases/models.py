@@ -206,7 +206,11 @@ class Ack(models.Model):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["worker", "boot", "revision", "digest", "verdict"], name="one_verdict")
         ]
-        indexes: ClassVar = [models.Index(fields=["revision", "verdict"])]
+        indexes: ClassVar = [
+            models.Index(fields=["revision", "verdict"]),
+            # Drills ask who took anything up within their few minutes.
+            models.Index(fields=["at"], name="acks_by_time"),
+        ]
         triggers: ClassVar = [append_only()]
 
     def __str__(self) -> str:

@@ -6,6 +6,8 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
+from django.db.models import Window
+from django.db.models.functions import RowNumber
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -193,8 +195,8 @@ def _latest_acks(revision: int) -> list[Ack]:
     """The last word of each worker on a release, refusals first, then in the order they came, as many as there is room
     for; a worker that booted again said it again.
     """
-    latest = Ack.objects.filter(revision=revision).order_by("worker", "-at").distinct("worker")
-    last = Ack.objects.filter(pk__in=latest.values("pk"))
+    place = Window(RowNumber(), partition_by="worker", order_by="-at")
+    last = Ack.objects.filter(revision=revision).annotate(place=place).filter(place=1)
     return list(last.order_by("-verdict", "at")[:MAX_ACKS])
 
 
