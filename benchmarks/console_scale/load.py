@@ -30,6 +30,7 @@ from controlplane.releases.signing import signing_key
 from controlplane.routing.models import Drill
 from controlplane.telemetry import drills, operations
 from controlplane.telemetry.outcome_spans import rebuild_outcomes
+from controlplane.telemetry.shadow_hours import rebuild_shadow_hours
 from controlplane.telemetry.outcome_windows import rebuild_windows, slide_windows
 from controlplane.telemetry.shadow_minutes import compact_shadows
 from controlplane.telemetry.surface_hours import rebuild_hours
@@ -79,7 +80,7 @@ def fill(sizes: Sizes) -> None:
         load(cursor, LEDGER, sizes=sizes)
         load(cursor, TELEMETRY, sizes=sizes)
         _timed("usage days", lambda: _days(now))
-        _timed("outcomes and surfaces", lambda: _added_up(now))
+        _timed("outcomes, surfaces and shadows", lambda: _added_up(now))
         _timed("analyze", lambda: cursor.execute("VACUUM ANALYZE"))
 
 
@@ -87,6 +88,7 @@ def _added_up(now: datetime) -> None:
     for age in range(MINUTE_DAYS + 1):
         rebuild_outcomes((now - timedelta(days=age)).date())
         rebuild_hours((now - timedelta(days=age)).date())
+        rebuild_shadow_hours((now - timedelta(days=age)).date())
     rebuild_windows(now=now)
 
 

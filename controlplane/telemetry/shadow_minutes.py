@@ -1,9 +1,13 @@
 """Keep what shadows counted small: minutes of the fleet for the past."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
 
+from django.db.models import QuerySet
+
 from controlplane.telemetry.folding import Folding
+from controlplane.telemetry.shadow_hours import LOCK, add_up
 from controlplane.telemetry.shadow_sums import Moments, ShadowTally
 from controlplane.telemetry.shadows import (
     KEEP_SHADOWS,
@@ -11,10 +15,12 @@ from controlplane.telemetry.shadows import (
     SHADOW_SKETCHES,
     TALLIES,
     ShadowCounted,
+    ShadowHour,
     ShadowMinute,
     ShadowRollup,
     ShadowSource,
 )
+from controlplane.telemetry.surface_hours import HOUR
 from dataplane.shadow.counting import COUNTS, ShadowSeries
 from dataplane.sketches import Sketch
 
@@ -44,8 +50,13 @@ def _columns(tally: ShadowTally) -> dict[str, Any]:
     }
 
 
+def _also_old(now: datetime) -> Iterable[QuerySet[Any]]:
+    # An hour goes when the last of its minutes has.
+    yield ShadowHour._default_manager.filter(bucket_at__lte=now - KEEP_SHADOWS - HOUR)
+
+
 _SHADOWS: Final = Folding(
-    lock=0x0BA11A59,
+    lock=LOCK,
     rows=ShadowRollup,
     minutes=ShadowMinute,
     sources=ShadowSource,
@@ -55,4 +66,6 @@ _SHADOWS: Final = Folding(
     tally=ShadowTally,
     tally_of=_tally_of,
     columns=_columns,
+    also_old=_also_old,
+    also_write=add_up,
 )

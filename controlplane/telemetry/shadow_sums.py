@@ -1,6 +1,7 @@
 """Sums of what shadows counted, over any time, to the last call: added up where they are, in two queries.
 
 A minute whose 10 s rows have all been folded counts by its row, every other by its 10 s rows and what is sealed of it.
+An hour that is in a range as a whole counts by its row, unless something of it is not folded yet.
 """
 
 from collections import Counter
@@ -12,8 +13,16 @@ from typing import Any, Final, NamedTuple
 from django.db import connection
 from django.db.models.functions import TruncDate
 
-from controlplane.telemetry.shadows import SHADOW_SERIES, SHADOW_SKETCHES, TALLIES, ShadowMinute, ShadowRollup
+from controlplane.telemetry.shadows import (
+    SHADOW_SERIES,
+    SHADOW_SKETCHES,
+    TALLIES,
+    ShadowHour,
+    ShadowMinute,
+    ShadowRollup,
+)
 from controlplane.telemetry.sketch_sums import sketches_summed, take_sketches
+from controlplane.telemetry.surface_hours import whole_hours
 from dataplane.shadow.counting import CANDIDATE, COUNTS, MOMENTS, NOISE, ShadowSeries
 from dataplane.sketches import Sketch
 
@@ -60,18 +69,36 @@ class ShadowTally:
 Sums = dict[ShadowSeries, ShadowTally]
 
 _NAMES: Final = ", ".join(SHADOW_SERIES)
-_COLUMNS: Final = ", ".join(("bucket_at", *SHADOW_SERIES, *COUNTS, *TALLIES, "moments", *SHADOW_SKETCHES))
-_OF: Final = "bucket_at >= %(since)s AND bucket_at < %(until)s AND (%(policy)s = '' OR policy = %(policy)s)"
+_COLUMNS: Final = ", ".join(
+    f"c.{name}" for name in ("bucket_at", *SHADOW_SERIES, *COUNTS, *TALLIES, "moments", *SHADOW_SKETCHES)
+)
+_OF: Final = "(%(policy)s = '' OR c.policy = %(policy)s)"
+_MINUTES: Final = f"""SELECT {_COLUMNS} FROM {ShadowMinute._meta.db_table} c
+    WHERE {_OF} AND (c.sealed OR c.bucket_at NOT IN (SELECT minute FROM unfolded))"""  # noqa: S608 - as below
+# Whole hours are [first, last); without any, both are the end of the range.
 _PARTS: Final = f"""
-WITH unfolded AS (
+WITH unfolded AS MATERIALIZED (
     SELECT DISTINCT date_trunc('minute', bucket_at) AS minute FROM {ShadowRollup._meta.db_table}
     WHERE NOT folded AND bucket_at >= %(since)s AND bucket_at < %(until)s
+), open_hours AS MATERIALIZED (
+    SELECT DISTINCT date_trunc('hour', minute, 'UTC') AS hour FROM unfolded
+    WHERE minute >= %(first)s AND minute < %(last)s
 ), parts AS (
-    SELECT {_COLUMNS} FROM {ShadowMinute._meta.db_table}
-    WHERE {_OF} AND (sealed OR bucket_at NOT IN (SELECT minute FROM unfolded))
+    SELECT {_COLUMNS} FROM {ShadowHour._meta.db_table} c
+    WHERE {_OF} AND c.bucket_at >= %(first)s AND c.bucket_at < %(last)s
+        AND c.bucket_at NOT IN (SELECT hour FROM open_hours)
     UNION ALL
-    SELECT {_COLUMNS} FROM {ShadowRollup._meta.db_table}
-    WHERE {_OF} AND date_trunc('minute', bucket_at) IN (SELECT minute FROM unfolded)
+    {_MINUTES} AND c.bucket_at >= %(since)s AND c.bucket_at < %(first)s
+    UNION ALL
+    {_MINUTES} AND c.bucket_at >= %(last)s AND c.bucket_at < %(until)s
+    UNION ALL
+    SELECT m.* FROM open_hours o CROSS JOIN LATERAL (
+        {_MINUTES} AND c.bucket_at >= o.hour AND c.bucket_at < o.hour + interval '1 hour'
+    ) m
+    UNION ALL
+    SELECT {_COLUMNS} FROM {ShadowRollup._meta.db_table} c
+    WHERE {_OF} AND c.bucket_at >= %(since)s AND c.bucket_at < %(until)s
+        AND date_trunc('minute', c.bucket_at) IN (SELECT minute FROM unfolded)
 )
 """  # noqa: S608 - every name in it is a constant of ours; the values are parameters
 _SUMMED: Final = ", ".join(
@@ -106,7 +133,8 @@ def shadow_sums(*, since: datetime, until: datetime, policy: str = "") -> Sums:
         since, until: Whole minutes; what is within one belongs to it as a whole.
         policy: Its slug; "" takes all.
     """
-    asked: dict[str, Any] = {"since": since, "until": until, "policy": policy}
+    first, last = next(((begun, ended) for hourly, begun, ended in whole_hours(since, until) if hourly), (until, until))
+    asked: dict[str, Any] = {"since": since, "first": first, "last": last, "until": until, "policy": policy}
     sums: Sums = {}
     with connection.cursor() as cursor:
         cursor.execute(_WHOLE, asked)
@@ -135,7 +163,9 @@ def shadow_timeline(
     left out.
     """
     found: dict[str, list[tuple[datetime, ShadowTally]]] = {CANDIDATE: [], NOISE: []}
-    asked: dict[str, Any] = {"since": since, "until": until, "policy": policy, "step": step}
+    # By minute alone: a step may end within an hour.
+    asked: dict[str, Any] = {"since": since, "first": until, "last": until, "until": until, "policy": policy}
+    asked["step"] = step
     with connection.cursor() as cursor:
         cursor.execute(_OVER_TIME, asked)
         for at, arm, *values in cursor.fetchall():

@@ -95,6 +95,16 @@ class ShadowMinute(ShadowCounted, MinuteRow):
         indexes: ClassVar = [models.Index(fields=["policy", "bucket_at"], name="shadow_minute_of_policy")]
 
 
+class ShadowHour(ShadowCounted):
+    """What the fleet counted in an hour of UTC. Derived from minutes, and never the other way round."""
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["bucket_at", *SHADOW_SERIES], name="one_shadow_hour"),
+        ]
+        indexes: ClassVar = [models.Index(fields=["policy", "bucket_at"], name="shadow_hour_of_policy")]
+
+
 class ShadowSource(ReportingSource):
     """A process that told of shadows."""
 

@@ -25,6 +25,21 @@ def sketch_summed(name: str) -> str:
     return f"jsonb_build_object({parts}) AS {name}"
 
 
+def keys_summed(value: str, *, rows: str, key: str, name: str) -> str:
+    """A subquery that adds up objects of numbers, such as a sketch's bins, key by key, into one column `name`.
+
+    Args:
+        value: The expression of such an object.
+        key: The columns of `rows` of which there is one object afterwards.
+    """
+    return f"""(
+    SELECT {key}, jsonb_object_agg(bin, number) AS {name} FROM (
+        SELECT {key}, e.key AS bin, SUM(e.value::bigint)::bigint AS number
+        FROM {rows}, jsonb_each_text({value}) AS e GROUP BY {key}, e.key
+    ) b GROUP BY {key}
+) {name}_b"""  # noqa: S608 - every name in it is a constant of ours
+
+
 def take_sketches(tally: object, names: Sequence[str], values: Sequence[Any]) -> None:
     """Take over into the empty sketches of a tally what `sketches_summed` of the same names gave."""
     for place, name in enumerate(names):

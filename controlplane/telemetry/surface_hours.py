@@ -12,7 +12,7 @@ from typing import Final
 from django.db import connection, transaction
 from django.db.models import QuerySet
 
-from controlplane.telemetry.sketch_sums import sketch_summed
+from controlplane.telemetry.sketch_sums import keys_summed, sketch_summed
 from controlplane.telemetry.surface_rows import SURFACE_SERIES, SurfaceHour, SurfaceMinute, SurfaceReading
 from controlplane.telemetry.surface_told import keep_told
 from dataplane.ladder.counting import COUNTS, SKETCHES
@@ -26,12 +26,7 @@ _KEY: Final = ", ".join(("at", *SURFACE_SERIES))
 
 
 def _bins(name: str) -> str:
-    return f"""(
-    SELECT {_KEY}, jsonb_object_agg(bin, number) AS {name}_bins FROM (
-        SELECT {_KEY}, e.key AS bin, SUM(e.value::bigint)::bigint AS number
-        FROM minutes, jsonb_each_text({name} -> 'bins') AS e GROUP BY {_KEY}, e.key
-    ) b GROUP BY {_KEY}
-) {name}_b"""  # noqa: S608 - every name in it is a constant of ours; the values are parameters
+    return keys_summed(f"{name} -> 'bins'", rows="minutes", key=_KEY, name=f"{name}_bins")
 
 
 _ADD_UP: Final = f"""
