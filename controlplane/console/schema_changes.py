@@ -61,7 +61,8 @@ def _problems_of(operation: base.Operation) -> Iterator[str]:
         yield f"{words}: code that still runs may use it; take it away a version later, and say CONTRACTS"
     elif isinstance(operation, fields.AddField):
         field = operation.field
-        if not field.null and getattr(field, "db_default", NOT_PROVIDED) is NOT_PROVIDED and not field.many_to_many:
+        filled = field.generated or getattr(field, "db_default", NOT_PROVIDED) is not NOT_PROVIDED
+        if not (field.null or filled or field.many_to_many):
             yield f"{words}: rows that old code inserts have no value for it; give it null=True or a db_default"
     elif isinstance(operation, fields.AlterField):
         if not operation.field.null and getattr(operation.field, "db_default", NOT_PROVIDED) is NOT_PROVIDED:

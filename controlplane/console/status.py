@@ -14,7 +14,7 @@ from controlplane.ladder.access import VIEW_LADDER
 from controlplane.releases.fleet import picture_of
 from controlplane.releases.models import Convergence, Release, Worker
 from controlplane.rollouts.access import visible_canaries
-from controlplane.rollouts.models import Canary
+from controlplane.rollouts.models import Canary, CanaryQuerySet
 from controlplane.routing.holds import active_holds
 from controlplane.routing.models import Mode
 from controlplane.telemetry.lanes import open_now
@@ -158,7 +158,7 @@ def read_house(operator: Operator, *, now: datetime) -> House:
         sees_fleet=may(operator, "releases.view_release"),
         canaries=tuple(
             RunningCanary(canary.prompt.slug, canary.candidate.number, _where(canary.stage), _ruling(canary))
-            for canary in visible_canaries(operator).running().select_related("watch").order_by("prompt__slug")
+            for canary in _running(operator)
         ),
         unpaid_debts=visible_debts(operator).unpaid().count(),
         open_lanes=_open_lanes(now) if may(operator, "routing.view_routingtable") else (),
@@ -177,6 +177,13 @@ def read_house(operator: Operator, *, now: datetime) -> House:
         refused=counts[Convergence.REFUSED],
         silent=counts[Convergence.SILENT],
     )
+
+
+def _running(operator: Operator) -> CanaryQuerySet:
+    """The canaries that run, with as much of them as a sentence says: every page asks for it, and versions are long."""
+    running = visible_canaries(operator).running().select_related(None).select_related("prompt", "candidate", "watch")
+    named = ("prompt__slug", "candidate__number", "stages", "position", "guardrails", "watch__ruling")
+    return running.only(*named).order_by("prompt__slug")
 
 
 def _open_lanes(now: datetime) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final, TypeVar
 
 from django.db import models
-from django.db.models import F, Q, Value
+from django.db.models import F, Func, Q, Value
 from django.db.models.fields.json import KT
 from django.db.models.functions import Cast
 
@@ -324,11 +324,21 @@ class LadderState(State):
     generation = models.BigIntegerField(help_text="Grows with each step that triggers took")
     is_alone = models.BooleanField()
     reserved = models.JSONField(help_text="{tier: reserved places in use here}")
+    is_engaged = models.GeneratedField(
+        expression=Func("engaged", Value("$.* ? (@ > 0)"), function="jsonb_path_exists"),
+        output_field=models.BooleanField(),
+        db_persist=True,
+        help_text="Whether a rung stands for anybody here",
+    )
 
     objects = StateQuerySet["LadderState"].as_manager()
 
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["worker", "surface"], name="one_ladder_state")]
+        # Every page asks on which surfaces any does: mostly on none.
+        indexes: ClassVar = [
+            models.Index(fields=["surface"], condition=Q(is_engaged=True), name="ladder_state_engaged"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.worker} {self.surface} rung {self.level}"

@@ -294,11 +294,12 @@ def ladder_standings(now: datetime) -> dict[str, LadderStanding]:
 
 
 def highest_rungs(now: datetime) -> dict[str, int]:
-    """The highest rung that stands for anybody on each surface, as workers tell; one query, a light one: every page
-    asks this.
+    """The highest rung that stands for anybody on each surface, as workers tell, where one does; one query, a light
+    one: every page asks this.
     """
     rungs: dict[str, int] = {}
-    for surface, engaged in LadderState.objects.fresh(now).order_by().values_list("surface", "engaged").distinct():
+    engaged_here = LadderState.objects.fresh(now).filter(is_engaged=True)
+    for surface, engaged in engaged_here.order_by().values_list("surface", "engaged").distinct():
         rungs[surface] = max(rungs.get(surface, 0), *engaged.values(), 0)
     return rungs
 

@@ -3,6 +3,7 @@
 import pytest
 from django.db import migrations, models
 from django.db.migrations import Migration
+from django.db.models.functions import Length
 
 from controlplane.console.schema_changes import problems_of
 
@@ -29,6 +30,11 @@ UNSAFE = {
 SAFE = {
     "may be null": migrations.AddField("task", "size", models.IntegerField(null=True)),
     "the database knows a default": migrations.AddField("task", "size", models.IntegerField(db_default=0)),
+    "the database computes it": migrations.AddField(
+        "task",
+        "size",
+        models.GeneratedField(expression=Length("key"), output_field=models.IntegerField(), db_persist=True),
+    ),
     "a table": migrations.CreateModel("Errand", [("id", models.BigAutoField(primary_key=True))]),
     "an index": migrations.AddIndex("task", models.Index(fields=["key"], name="by_key")),
     "may be null from now on": migrations.AlterField("task", "key", models.TextField(null=True)),

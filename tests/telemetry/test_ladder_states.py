@@ -45,6 +45,17 @@ def test_standing_adds_up_what_workers_say():
     assert ladder_standings(NOON + MINUTE) == highest_rungs(NOON + MINUTE) == {}
 
 
+def test_rung_that_is_let_go_stands_for_nobody():
+    """Whatever stood before: the highest rung is of those that engage one now."""
+    held = {"vip": 0, "free": 2}
+    take(report(ladders=(ladder_state(level=2, engaged=held), ladder_state("other", engaged={"free": 0}))))
+    assert highest_rungs(NOON + SECOND) == {SURFACE: 2}
+
+    take(report(ladders=(ladder_state(engaged=dict.fromkeys(held, 0)),), seq=2))
+
+    assert highest_rungs(NOON + SECOND) == {}
+
+
 def test_workers_that_say_the_same_count_each():
     """Thousands of them are read as one row of what they say, and are as many as they are."""
     told = ladder_state(level=2, engaged={"free": 2}, ids=["web-chat-7"], reserved={"vip": 3})
