@@ -1,7 +1,7 @@
 """What lanes are judged by: how workers hold them now, and what every minute of the past measured."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -74,10 +74,16 @@ class LaneStanding:
         }
 
 
-def lane_states(now: datetime) -> dict[str, LaneStanding]:
-    """How each lane that has a breaker is held now, by lane; one query. A lane that no fresh worker holds is absent."""
+def lane_states(now: datetime, lanes: Collection[str] | None = None) -> dict[str, LaneStanding]:
+    """How each of these lanes that has a breaker is held now, by lane; one query, and none for no lanes. A lane that no
+    fresh worker holds is absent.
+
+    Args:
+        lanes: None means all.
+    """
+    fresh = LaneState.objects.fresh(now)
     groups = (
-        LaneState.objects.fresh(now)
+        (fresh if lanes is None else fresh.filter(lane__in=lanes))
         .values("lane", "state", "cause")
         .annotate(
             workers=Count("pk"),

@@ -160,6 +160,19 @@ def test_hold_that_is_not_one_is_refused_in_words(table, signed_in, typed, refus
     assert refusal in said(answer)[0]
 
 
+def test_lane_that_one_worker_has_shut_burns_on_the_overview(table, signed_in):
+    """With how many of all hold it so; and none of the others."""
+    workers_say(lane_state(AZURE), lane_state(OPENAI))
+    workers_say(lane_state(AZURE, "open"), lane_state(OPENAI), count=1)
+
+    burning = signed_in(crew.oncall).get("/").context["fires"]
+
+    (shut,) = [fire for fire in burning if "is open" in fire.title or AZURE in fire.title]
+    assert AZURE in shut.title
+    assert "on 1 of 2 workers" in shut.text
+    assert not any(OPENAI in fire.title for fire in burning)
+
+
 def test_dialog_says_in_plain_words_when_nothing_is_left(table, signed_in):
     """Before the click: which routes, how many tenants, who serves instead, and whose requests will get an error."""
     make_tenant("acme", residency=["eu"])

@@ -117,6 +117,10 @@ def test_lane_stands_as_the_workers_that_are_heard_of_say():
 
     assert (len(writing), len(reading)) == (1, 1)
     assert set(standings) == {"a", "b"}
+    assert lane_states(NOON + 2 * SECOND, open_now(NOON + 2 * SECOND)) == {"a": standings["a"]}
+    with CaptureQueriesContext(connection) as reading:
+        assert lane_states(NOON + 2 * SECOND, []) == {}
+    assert len(reading) == 0
     a, b = standings["a"], standings["b"]
     assert (a.state, dict(a.workers)) == ("open", {"closed": 1, "open": 3})
     assert (a.open_for_seconds, a.probes, a.attempts, a.failures, a.cause) == (28.0, 2, 50, 40, "timeout_rate")

@@ -39,7 +39,7 @@ from controlplane.rollouts.models import Canary, CanaryState
 from controlplane.routing.holds import active_holds
 from controlplane.routing.operations import routing_tables
 from controlplane.telemetry.feed import OVERVIEW_WINDOW
-from controlplane.telemetry.lanes import lane_states
+from controlplane.telemetry.lanes import lane_states, open_now
 from controlplane.telemetry.measures import BY_KEY
 from controlplane.telemetry.quotas import quota_states
 from controlplane.telemetry.surfaces import ladder_standings
@@ -151,7 +151,8 @@ def _corpora(now: datetime) -> list[CorpusRow]:
 def _opened(now: datetime) -> list[OpenLane]:
     active = routing_tables.active()
     table = Routing.parse(active.document) if active else None
-    return open_lanes(table, lane_states(now), active_holds(now), now=now)
+    # Of thousands of workers, those of lanes alone that one has shut.
+    return open_lanes(table, lane_states(now, open_now(now)), active_holds(now), now=now)
 
 
 def _drifted(operator: Operator, *, now: datetime) -> list[ChangeRequest]:
