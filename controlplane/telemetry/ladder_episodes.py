@@ -124,7 +124,7 @@ def episodes(
     ranges: dict[str, Range] = {key: (one[0].at, _end(one, now)) for key, one in named.items()}
     # Of the hour before, nothing but the cost is told: its sketches are not read.
     hours: dict[str, Range] = {key: (begun - HOUR, begun) for key, (begun, _) in ranges.items()}
-    during, before = surface_sums(surface, ranges, with_sketches=True), surface_sums(surface, hours)
+    during, before = surface_sums(surface, ranges, sketches=("latency_ms",)), surface_sums(surface, hours)
     made = [_episode(surface, one, during[key], before[key], now=now) for key, one in named.items()]
     return made[::-1]
 

@@ -7,6 +7,7 @@ An hour that is in a range as a whole counts by its row, unless something of it 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any, Final
 
 import orjson
@@ -61,7 +62,7 @@ WITH ranges AS MATERIALIZED (
     UNION ALL
     SELECT r.key, o.hour, o.hour + interval '1 hour'
     FROM ranges r JOIN open_hours o ON o.hour >= r.since AND o.hour < r.until WHERE r.hourly
-), parts AS {"MATERIALIZED" if SKETCHES[0] in measured else "NOT MATERIALIZED"} (
+), parts AS {"NOT MATERIALIZED" if set(SKETCHES).isdisjoint(measured) else "MATERIALIZED"} (
     SELECT {part} FROM ranges r JOIN {SurfaceHour._meta.db_table} c ON {_OF}
     WHERE r.hourly AND c.bucket_at NOT IN (SELECT hour FROM open_hours)
     UNION ALL
@@ -74,43 +75,48 @@ WITH ranges AS MATERIALIZED (
 """  # noqa: S608 - every name in it is a constant of ours; the values are parameters
 
 
-_PARTS: Final = _parts((*COUNTS, *SKETCHES))
-_SKETCHED: Final = sketches_summed(SKETCHES)
 _SUMMED: Final = ", ".join(f"SUM({name})::bigint" for name in COUNTS)
 _GROUPED: Final = f"FROM parts GROUP BY key, {_NAMES} ORDER BY key, {_NAMES}"
 _COUNTED: Final = f"{_parts(COUNTS)} SELECT key, {_NAMES}, {_SUMMED} {_GROUPED}"
-_WHOLE: Final = f"{_PARTS} SELECT key, {_NAMES}, {_SUMMED}, {_SKETCHED} {_GROUPED}"
-_BINS: Final = _PARTS + " UNION ALL ".join(
-    f"SELECT parts.key, {_NAMES}, '{name}', e.bin, SUM(e.value::bigint)::bigint"  # noqa: S608 - as above
-    f" FROM parts, jsonb_each_text({name} -> 'bins') AS e(bin, value) GROUP BY parts.key, {_NAMES}, e.bin"
-    for name in SKETCHES
-)
 _BY_RUNG: Final = f"""{_parts(COUNTS)}
 SELECT date_trunc('hour', bucket_at, 'UTC'), rung, SUM(requests)::bigint FROM parts WHERE outcome <> '{JOB}'
 GROUP BY 1, 2 ORDER BY 1, 2
 """  # noqa: S608 - as above
 
 
-def surface_sums(surface: str, ranges: Mapping[str, Range], *, with_sketches: bool = False) -> dict[str, Sums]:
+@cache
+def _whole(sketches: tuple[str, ...]) -> str:
+    return f"{_parts((*COUNTS, *sketches))} SELECT key, {_NAMES}, {_SUMMED}, {sketches_summed(sketches)} {_GROUPED}"
+
+
+@cache
+def _bins(sketches: tuple[str, ...]) -> str:
+    return _parts((*COUNTS, *sketches)) + " UNION ALL ".join(
+        f"SELECT parts.key, {_NAMES}, '{name}', e.bin, SUM(e.value::bigint)::bigint"  # noqa: S608 - as above
+        f" FROM parts, jsonb_each_text({name} -> 'bins') AS e(bin, value) GROUP BY parts.key, {_NAMES}, e.bin"
+        for name in sketches
+    )
+
+
+def surface_sums(surface: str, ranges: Mapping[str, Range], *, sketches: tuple[str, ...] = ()) -> dict[str, Sums]:
     """What was counted on a surface in each of the ranges, by series; one query, and one more for the sketches' bins.
 
     Args:
         ranges: By any key: [since, until), each to the whole minute that it lies in.
-        with_sketches: Else the sketches stay empty.
+        sketches: Those of SKETCHES that are read; the others stay empty.
     """
     found: dict[str, Sums] = {key: {} for key in ranges}
     if not ranges:
         return found
     asked = {"surface": surface, "ranges": _ranges(ranges)}
     with connection.cursor() as cursor:
-        cursor.execute(_WHOLE if with_sketches else _COUNTED, asked)
+        cursor.execute(_whole(sketches) if sketches else _COUNTED, asked)
         for key, *row in cursor.fetchall():
             values = row[len(SurfaceSeries._fields) :]
             tally = found[key][SurfaceSeries(*row[: len(SurfaceSeries._fields)])] = SurfaceTally(*values[: len(COUNTS)])
-            if with_sketches:
-                take_sketches(tally, SKETCHES, values[len(COUNTS) :])
-        if with_sketches:
-            cursor.execute(_BINS, asked)
+            take_sketches(tally, sketches, values[len(COUNTS) :])
+        if sketches:
+            cursor.execute(_bins(sketches), asked)
             for key, *row in cursor.fetchall():
                 name, index, count = row[len(SurfaceSeries._fields) :]
                 tally = found[key][SurfaceSeries(*row[: len(SurfaceSeries._fields)])]

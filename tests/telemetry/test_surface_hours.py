@@ -17,6 +17,7 @@ from controlplane.telemetry.surface_hours import hour_of, rebuild_hours, whole_h
 from controlplane.telemetry.surface_minutes import compact_surfaces
 from controlplane.telemetry.surface_rows import KEEP_SURFACES, SurfaceHour, SurfaceMinute, record_surfaces
 from controlplane.telemetry.surface_sums import SurfaceTally, requests_by_hour, surface_sums
+from dataplane.ladder.counting import SKETCHES
 from dataplane.sketches import Sketch
 from tests.worker_reports import NOON, report, sketch, surface_row
 
@@ -35,7 +36,7 @@ def tell(*ages, worker="w", now=NOON, fold=True, **counted):
 def total(since, until):
     """All that was counted in the range, with its sketches."""
     found = SurfaceTally()
-    for tally in surface_sums(SURFACE, {"": (since, until)}, with_sketches=True)[""].values():
+    for tally in surface_sums(SURFACE, {"": (since, until)}, sketches=SKETCHES)[""].values():
         found.add(tally)
     return found
 

@@ -27,6 +27,7 @@ from controlplane.telemetry.surface_rows import (
 from controlplane.telemetry.surface_sums import requests_by_hour, surface_sums
 from controlplane.telemetry.surface_told import SurfaceTold, keep_told, told_stretches
 from controlplane.telemetry.surfaces import served, traffic_share
+from dataplane.ladder.counting import SKETCHES
 from dataplane.ladder.policy import Ladder
 from tests.ladders import surface
 from tests.worker_reports import NOON, report, sketch, surface_load, surface_row
@@ -44,7 +45,7 @@ def take(*reports, now=NOON):
 
 
 def sums(since=NOON - HOUR, until=NOON + HOUR):
-    return surface_sums(SURFACE, {"": (since, until)}, with_sketches=True)[""]
+    return surface_sums(SURFACE, {"": (since, until)}, sketches=SKETCHES)[""]
 
 
 def asked(**range_of_time):
