@@ -30,8 +30,8 @@ from controlplane.releases.signing import signing_key
 from controlplane.routing.models import Drill
 from controlplane.telemetry import drills, operations
 from controlplane.telemetry.outcome_spans import rebuild_outcomes
-from controlplane.telemetry.shadow_hours import rebuild_shadow_hours
 from controlplane.telemetry.outcome_windows import rebuild_windows, slide_windows
+from controlplane.telemetry.shadow_hours import rebuild_shadow_hours
 from controlplane.telemetry.shadow_minutes import compact_shadows
 from controlplane.telemetry.surface_hours import rebuild_hours
 from controlplane.telemetry.surface_minutes import compact_surfaces

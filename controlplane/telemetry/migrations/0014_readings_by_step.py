@@ -7,7 +7,7 @@ class Migration(migrations.Migration):
     atomic = False
 
     dependencies = [
-        ('telemetry', '0012_surface_hours'),
+        ('telemetry', '0013_outcome_windows'),
     ]
 
     operations = [
