@@ -15,6 +15,7 @@ from django.db.models import F, Q
 from django.utils.functional import cached_property
 
 from controlplane.accounts.roles import Role
+from controlplane.compiled import compiled
 from dataplane.access import IDEMPOTENCY_HOURS
 
 
@@ -71,7 +72,10 @@ class Operator(AbstractUser):
     @cached_property
     def role_grants(self) -> list["RoleGrant"]:
         """This operator's grants, read once per instance."""
-        return list(self.grants.all())
+        grants = _grants_of(operator=self.pk)
+        for grant in grants:
+            grant.operator = self
+        return grants
 
     @cached_property
     def object_permissions(self) -> frozenset[tuple[int, str, str]]:
@@ -123,6 +127,11 @@ class RoleGrant(models.Model):
     def target_name(self) -> str:
         """The object's audit name, or 'everything'."""
         return getattr(self.target, "audit_name", "everything")
+
+
+@compiled(operator=models.BigIntegerField())
+def _grants_of(*, operator: int) -> models.QuerySet[RoleGrant]:
+    return RoleGrant.objects.filter(operator_id=operator)
 
 
 class Tier(models.TextChoices):

@@ -3,13 +3,14 @@
 What a change asks for comes from its kind, and is asked on its target: this app knows no kind by name.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Literal, cast, get_args
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, cast, get_args
 
 from django.core.exceptions import PermissionDenied
-from django.db.models import F, Model, OuterRef, Q, QuerySet, Subquery
+from django.db.models import BigIntegerField, F, JSONField, Model, OuterRef, Q, QuerySet, Subquery
 from django.http import Http404
 from guardian.shortcuts import get_objects_for_user
+from psycopg.types.json import Jsonb
 
 from controlplane.accounts.access import access, may, may_somewhere, refusal, require
 from controlplane.accounts.models import Operator
@@ -25,6 +26,7 @@ from controlplane.approvals.models import (
     SignOff,
 )
 from controlplane.audit.operations import Named, name_of
+from controlplane.compiled import compiled
 
 # view: look at it. carry: withdraw, rebase or apply it, for who wrote part of it, may sign it or broke the glass on it.
 Action = Literal["view", "sign_off", "carry", "break_glass", "review"]
@@ -105,14 +107,43 @@ def inbox(operator: Operator) -> QuerySet[ChangeRequest]:
 
     Whether the policy still misses this operator's role is not asked here: that is worked out change by change.
     """
-    word = SignOff.objects.filter(change=OuterRef("pk"), operator=operator).order_by("-id")
+    changes = _changes_on(operator, lambda kind: kind.sign_off_permission)
+    return _unanswered(changes, operator=operator.pk, own=[operator.username])
+
+
+def _unanswered(changes: Q, *, operator: int, own: Sequence[str]) -> QuerySet[ChangeRequest]:
+    """Those of the changes that wait for the word of the operator with this key, who wrote what these wrote."""
+    word = SignOff.objects.filter(change=OuterRef("pk"), operator_id=operator).order_by("-id")
     return (
-        ChangeRequest.objects.filter(_changes_on(operator, lambda kind: kind.sign_off_permission))
+        ChangeRequest.objects.filter(changes)
         .filter(state=ChangeState.OPEN)
-        .exclude(contributors__contains=[operator.username])
+        .exclude(contributors__contains=own)
         .annotate(own_word=Subquery(word.values("decision")[:1]), own_digest=Subquery(word.values("digest")[:1]))
         .filter(Q(own_word__isnull=True) | Q(own_word=Decision.WITHDRAW) | ~Q(own_digest=F("digest")))
     )
+
+
+def count_waiting(operator: Operator) -> int:
+    """How many changes are in the operator's inbox; one query where permissions are held everywhere."""
+    kinds = _held_everywhere(operator, lambda kind: kind.sign_off_permission)
+    if kinds is None:
+        return inbox(operator).count()
+    return _waiting.count(kinds, operator=operator.pk, own=Jsonb([operator.username]))
+
+
+@compiled(operator=BigIntegerField(), own=JSONField())
+def _waiting(kinds: tuple[str, ...], *, operator: int, own: Any) -> QuerySet[ChangeRequest, Any]:
+    return _unanswered(Q(kind__in=kinds), operator=operator, own=own).order_by().values("pk")
+
+
+def _held_everywhere(operator: Operator, permission_of: Callable[[Kind], str]) -> tuple[str, ...] | None:
+    """The kinds of change for which the operator holds the permission on everything; None: for some kind they hold it
+    on single objects, so that no list of kinds says which changes are meant.
+    """
+    kinds = all_kinds()
+    held = tuple(kind.name for kind in kinds if may(operator, permission_of(kind)))
+    others = (kind for kind in kinds if kind.name not in held)
+    return None if any(may_somewhere(operator, permission_of(kind)) for kind in others) else held
 
 
 def _changes_on(operator: Operator, permission_of: Callable[[Kind], str]) -> Q:
@@ -147,6 +178,19 @@ def visible_debts(operator: Operator) -> BreakGlassQuerySet:
     return BreakGlass.objects.select_related("change").filter(
         change__in=visible_changes(operator).order_by().values("pk")
     )
+
+
+def count_unpaid(operator: Operator) -> int:
+    """How many visible bypasses nobody else has reviewed yet; one query where permissions are held everywhere."""
+    kinds = _held_everywhere(operator, lambda kind: kind.view_permission)
+    if kinds is None or any(kind.seen is not None and kind.name not in kinds for kind in all_kinds()):
+        return visible_debts(operator).unpaid().count()
+    return _unpaid.count(kinds)
+
+
+@compiled()
+def _unpaid(kinds: tuple[str, ...]) -> QuerySet[BreakGlass, Any]:
+    return BreakGlass.objects.filter(change__kind__in=kinds).unpaid().order_by().values("pk")
 
 
 def access_policy(

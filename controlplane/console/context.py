@@ -12,7 +12,7 @@ from django.utils.functional import SimpleLazyObject
 
 from controlplane.accounts.access import may_somewhere
 from controlplane.accounts.models import Operator
-from controlplane.approvals.access import inbox
+from controlplane.approvals.access import count_waiting
 from controlplane.console.status import House, read_house, status_of
 
 # (label, URL name, icon, permission without which there is nothing to see there). Only rooms with something in them.
@@ -81,7 +81,7 @@ def house_of(request: HttpRequest, operator: Operator, *, now: datetime) -> Hous
 
 def badges(operator: Operator, house: House) -> Mapping[str, int]:
     """What waits for the reader, by the URL name of its room; zero is left out."""
-    counts = {"overview": house.unpaid_debts, "reviews": inbox(operator).count()}
+    counts = {"overview": house.unpaid_debts, "reviews": count_waiting(operator)}
     return {name: count for name, count in counts.items() if count}
 
 

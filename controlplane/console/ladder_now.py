@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from django.db.models import QuerySet
 from django.urls import reverse
 from django.utils.text import capfirst
 
 from controlplane.approvals.models import ChangeRequest
+from controlplane.compiled import compiled
 from controlplane.console.ladder_signed import SignedWords, read_signed
 from controlplane.console.ladder_triggers import TriggerRow, trigger_row
 from controlplane.console.ladder_words import clock, rung_shown, scope_shown, tiers_shown
@@ -413,8 +415,13 @@ def _by_triggers(moved: LadderMove | None, level: int) -> str:
 # --- a moment ago ----------------------------------------------------------------------------------------------------
 def newest_moves(surfaces: Collection[str]) -> dict[str, LadderMove]:
     """The last step that each ladder took by itself; one query."""
-    rows = LadderMove.objects.filter(surface__in=list(surfaces)).order_by("surface", "-at", "-id").distinct("surface")
-    return {one.surface: one for one in rows}
+    return {one.surface: one for one in _newest_moves(*sorted(surfaces))}
+
+
+@compiled()
+def _newest_moves(*surfaces: str) -> QuerySet[LadderMove]:
+    moves = LadderMove.objects.filter(surface__in=surfaces)
+    return moves.order_by("surface", "-at", "-id").distinct("surface")
 
 
 def _stood_down_lately(now: datetime) -> dict[str, RungStoodDown]:

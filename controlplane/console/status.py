@@ -6,13 +6,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Literal
 
+from django.db.models import QuerySet
+
 from controlplane.accounts.access import may
 from controlplane.accounts.models import Operator
-from controlplane.approvals.access import visible_debts
+from controlplane.approvals.access import count_unpaid
+from controlplane.compiled import compiled
 from controlplane.console.ladder_house import engaged_ladders, ladder_sentence
 from controlplane.ladder.access import VIEW_LADDER
+from controlplane.prompts.access import VIEW as VIEW_PROMPT
 from controlplane.releases.fleet import picture_of
-from controlplane.releases.models import Convergence, Release, Worker
+from controlplane.releases.models import Convergence, newest_release, worker_counts
 from controlplane.rollouts.access import visible_canaries
 from controlplane.rollouts.models import Canary, CanaryQuerySet
 from controlplane.routing.holds import active_holds
@@ -160,15 +164,15 @@ def read_house(operator: Operator, *, now: datetime) -> House:
             RunningCanary(canary.prompt.slug, canary.candidate.number, _where(canary.stage), _ruling(canary))
             for canary in _running(operator)
         ),
-        unpaid_debts=visible_debts(operator).unpaid().count(),
+        unpaid_debts=count_unpaid(operator),
         open_lanes=_open_lanes(now) if may(operator, "routing.view_routingtable") else (),
         ladder="" if engaged is None else ladder_sentence(engaged),
         is_degraded=bool(engaged),
     )
     if not facts.sees_fleet:
         return facts
-    current = Release.objects.defer("document").first()
-    counts = Counter(Worker.objects.counts(current, now=now))
+    current = newest_release()
+    counts = Counter(worker_counts(current, now=now))
     return replace(
         facts,
         revision=current.revision if current else None,
@@ -179,11 +183,20 @@ def read_house(operator: Operator, *, now: datetime) -> House:
     )
 
 
-def _running(operator: Operator) -> CanaryQuerySet:
-    """The canaries that run, with as much of them as a sentence says: every page asks for it, and versions are long."""
-    running = visible_canaries(operator).running().select_related(None).select_related("prompt", "candidate", "watch")
-    named = ("prompt__slug", "candidate__number", "stages", "position", "guardrails", "watch__ruling")
-    return running.only(*named).order_by("prompt__slug")
+def _running(operator: Operator) -> list[Canary]:
+    return _running_everywhere() if may(operator, VIEW_PROMPT) else list(_as_named(visible_canaries(operator)))
+
+
+@compiled()
+def _running_everywhere() -> QuerySet[Canary]:
+    return _as_named(Canary.objects.all())
+
+
+def _as_named(canaries: CanaryQuerySet) -> CanaryQuerySet:
+    """Those that run, with what the sentence says of them and no more: a plan of stages is long."""
+    running = canaries.running().select_related(None).select_related("prompt", "candidate", "watch")
+    said = ("prompt__slug", "candidate__number", "stages", "position", "guardrails", "watch__ruling")
+    return running.only(*said).order_by("prompt__slug")
 
 
 def _open_lanes(now: datetime) -> tuple[str, ...]:

@@ -4,10 +4,11 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from django.db.models import Max
+from django.db.models import DateTimeField, Max, QuerySet
 
 from controlplane.accounts.models import Operator
 from controlplane.audit import operations as audit
+from controlplane.compiled import compiled
 from controlplane.ladder.models import LadderPolicyActivation, RungActivation, RungMode, RungStoodDown
 from controlplane.releases import operations as releases
 from dataplane.ladder.activations import Activation
@@ -17,12 +18,17 @@ MAX_ACTIVATION: Final = timedelta(hours=24)
 
 def live_activations(now: datetime, *, surface: str | None = None) -> list[RungActivation]:
     """What workers act on now, the newest first, of every surface unless told of which; one query."""
+    rows = _newest(now=now) if surface is None else _newest(surface, now=now)
+    return sorted((one for one in rows if one.is_active(now)), key=lambda one: -one.pk)
+
+
+@compiled(now=DateTimeField())
+def _newest(*surface: str, now: datetime) -> QuerySet[RungActivation]:
     # Nothing lasts longer, so what is older is over; the log may hold years.
     rows = RungActivation.objects.filter(at__gte=now - MAX_ACTIVATION)
-    if surface is not None:
-        rows = rows.filter(surface=surface)
-    standing = [one for one in rows.newest_per_scope() if one.is_active(now)]
-    return sorted(standing, key=lambda one: -one.pk)
+    if surface:
+        rows = rows.filter(surface__in=surface)
+    return rows.newest_per_scope()
 
 
 def as_workers_see(rows: Iterable[RungActivation]) -> list[Activation]:

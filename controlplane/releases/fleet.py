@@ -8,7 +8,16 @@ from typing import Any, Final
 
 from django.db.models import Case, Count, OuterRef, Subquery, When
 
-from controlplane.releases.models import GONE_AFTER, Ack, Convergence, Release, Worker, WorkerQuerySet, standing_to
+from controlplane.releases.models import (
+    GONE_AFTER,
+    Ack,
+    Convergence,
+    Release,
+    Worker,
+    WorkerQuerySet,
+    newest_release,
+    standing_to,
+)
 
 # A worker that has not been heard of for so long is history, not fleet.
 FORGOTTEN_AFTER: Final = timedelta(hours=24)
@@ -123,7 +132,7 @@ def picture_of(revision: int | None, *, expected: int, in_sync: int, behind: int
 
 def fleet(*, now: datetime) -> Fleet:
     """Every worker heard of within a day, agents too, by name; three queries."""
-    current = Release.objects.defer("document").first()
+    current = newest_release()
     return Fleet(current, _standings(_heard(now), current, now=now), now)
 
 
@@ -134,7 +143,7 @@ def heard_by_name(*, now: datetime, after: str = "") -> WorkerQuerySet:
 
 def fleet_of(workers: Iterable[Worker], *, now: datetime) -> Fleet:
     """These workers beside the current release; two queries. What it counts is of them alone."""
-    current = Release.objects.defer("document").first()
+    current = newest_release()
     return Fleet(current, _standings(workers, current, now=now), now)
 
 
@@ -219,7 +228,7 @@ def fleet_page(*, now: datetime, word: str = "") -> FleetPage:
 
 
 def _large(heard: WorkerQuerySet, *, now: datetime, word: str) -> FleetPage:
-    current = Release.objects.defer("document").first()
+    current = newest_release()
     expected = Worker.objects.expected(now).annotate(standing=standing_to(current, now=now))
     groups = expected.order_by("region").values_list("region", "standing")
     regions: dict[str, Counter[Convergence]] = {}

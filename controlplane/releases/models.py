@@ -14,6 +14,7 @@ from django.urls import reverse
 from django.utils.functional import cached_property
 
 from controlplane.audit.models import append_only
+from controlplane.compiled import compiled
 from dataplane.release import Envelope
 from dataplane.tracing import TRACEPARENT_LENGTH
 
@@ -83,6 +84,16 @@ class Release(models.Model):
         return Envelope(document=self.document, digest=self.digest, key_id=self.key_id, signature=self.signature)
 
 
+@compiled()
+def _newest() -> models.QuerySet[Release]:
+    return Release.objects.defer("document")[:1]
+
+
+def newest_release() -> Release | None:
+    """The current release, whose document is read when it is asked for; None before the first is cut. One query."""
+    return _newest.first()
+
+
 class TrustStatement(models.Model):
     """What was signed about the keys that releases are signed with, as every release since carries it."""
 
@@ -119,11 +130,15 @@ class Convergence(StrEnum):
 
 def standing_to(current: Release | None, *, now: datetime) -> Case:
     """What `Worker.convergence` says of a worker's row, as an expression."""
-    digest = current.digest if current else ""
+    return _standing_to(current.digest if current else "", is_any=current is None, now=now)
+
+
+def _standing_to(digest: str, *, is_any: bool, now: datetime) -> Case:
+    """As `standing_to`; `is_any`: there is no release, so that whatever a worker serves is it."""
     return Case(
         When(status="stopped", then=Value(Convergence.STOPPED.value)),
         When(last_seen_at__lte=now - SILENT_AFTER, then=Value(Convergence.SILENT.value)),
-        When(Q(digest=digest) if current else Q(pk=F("pk")), then=Value(Convergence.IN_SYNC.value)),
+        When(Q(pk=F("pk")) if is_any else Q(digest=digest), then=Value(Convergence.IN_SYNC.value)),
         When(refused_digest=digest, then=Value(Convergence.REFUSED.value)),
         default=Value(Convergence.BEHIND.value),
     )
@@ -137,11 +152,6 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
     def expected(self, now: datetime) -> "WorkerQuerySet":
         """Gateways that count towards convergence: not stopped on purpose, and heard of lately."""
         return self.gateways().exclude(status="stopped").filter(last_seen_at__gt=now - GONE_AFTER)
-
-    def counts(self, current: Release | None, *, now: datetime) -> dict[Convergence, int]:
-        """How many of the expected stand how to `current`; one query, which gives a few rows however many there are."""
-        groups = self.expected(now).annotate(standing=standing_to(current, now=now)).order_by().values_list("standing")
-        return {Convergence(name): count for name, count in groups.annotate(count=Count("pk"))}
 
 
 class Worker(models.Model):
@@ -183,6 +193,19 @@ class Worker(models.Model):
         if self.refused_digest == current.digest:
             return Convergence.REFUSED
         return Convergence.BEHIND
+
+
+def worker_counts(current: Release | None, *, now: datetime) -> dict[Convergence, int]:
+    """How many of the expected stand how to `current`; one query, which gives a few rows however many there are."""
+    digest = current.digest if current else ""
+    return {Convergence(name): count for name, count in _counts(current is None, digest=digest, now=now)}
+
+
+@compiled(digest=models.CharField(), now=models.DateTimeField())
+def _counts(is_any: bool, *, digest: str, now: datetime) -> models.QuerySet[Worker, tuple[str, int]]:
+    standing = _standing_to(digest, is_any=is_any, now=now)
+    groups = Worker.objects.expected(now).annotate(standing=standing).order_by().values_list("standing")
+    return groups.annotate(count=Count("pk"))
 
 
 class Ack(models.Model):

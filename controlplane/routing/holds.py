@@ -3,8 +3,11 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from django.db.models import QuerySet
+
 from controlplane.accounts.models import Operator
 from controlplane.audit import operations as audit
+from controlplane.compiled import compiled
 from controlplane.releases import operations as releases
 from controlplane.routing.errors import InvalidHold, UnknownLane
 from controlplane.routing.models import LaneHold, Mode
@@ -66,7 +69,12 @@ def let_go(*, lane: str, reason: str, actor: Operator | str, now: datetime) -> N
 
 def active_holds(now: datetime) -> dict[str, LaneHold]:
     """The hold that workers act on, for each lane that has one; one query."""
-    return {hold.lane: hold for hold in LaneHold.objects.newest_per_lane() if hold.is_active(now)}
+    return {hold.lane: hold for hold in _newest_holds() if hold.is_active(now)}
+
+
+@compiled()
+def _newest_holds() -> QuerySet[LaneHold]:
+    return LaneHold.objects.newest_per_lane()
 
 
 def compile_overrides() -> dict[str, Any]:

@@ -8,8 +8,9 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
 
-from django.db.models import Case, Count, Max, QuerySet, Sum, When
+from django.db.models import Case, Count, DateTimeField, Max, QuerySet, Sum, When
 
+from controlplane.compiled import compiled
 from controlplane.telemetry.models import (
     COUNTS,
     LANE_COUNTS,
@@ -110,8 +111,13 @@ def lane_workers(lane: str, *, now: datetime, most: int) -> list[LaneState]:
 
 def open_now(now: datetime) -> list[str]:
     """The lanes that get nothing because a worker's breaker is open, or held so, by name; one query."""
+    return _shut(now=now)
+
+
+@compiled(now=DateTimeField())
+def _shut(*, now: datetime) -> QuerySet[LaneState, str]:
     shut = LaneState.objects.fresh(now).filter(state__in=SHUT)
-    return list(shut.order_by("lane").values_list("lane", flat=True).distinct())
+    return shut.order_by("lane").values_list("lane", flat=True).distinct()
 
 
 def _standing(lane: str, groups: list[Any], now: datetime) -> LaneStanding:

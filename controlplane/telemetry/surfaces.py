@@ -12,8 +12,9 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
 
-from django.db.models import Count, Max, Q
+from django.db.models import Count, DateTimeField, Max, Q, QuerySet
 
+from controlplane.compiled import compiled
 from controlplane.evals.agreement import Share, wilson
 from controlplane.ladder.models import RungActivation
 from controlplane.releases.models import SILENT_AFTER, Release, Worker
@@ -298,10 +299,15 @@ def highest_rungs(now: datetime) -> dict[str, int]:
     one: every page asks this.
     """
     rungs: dict[str, int] = {}
-    engaged_here = LadderState.objects.fresh(now).filter(is_engaged=True)
-    for surface, engaged in engaged_here.order_by().values_list("surface", "engaged").distinct():
+    for surface, engaged in _engaged(now=now):
         rungs[surface] = max(rungs.get(surface, 0), *engaged.values(), 0)
     return rungs
+
+
+@compiled(now=DateTimeField())
+def _engaged(*, now: datetime) -> QuerySet[LadderState, tuple[str, dict[str, int]]]:
+    engaged_here = LadderState.objects.fresh(now).filter(is_engaged=True)
+    return engaged_here.order_by().values_list("surface", "engaged").distinct()
 
 
 def _standing(surface: str, told: list[_Alike]) -> LadderStanding:

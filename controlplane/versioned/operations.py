@@ -13,6 +13,7 @@ from controlplane.approvals import operations as approvals
 from controlplane.approvals.kinds import Surveyed
 from controlplane.approvals.models import BreakGlass, ChangeRequest
 from controlplane.audit import operations as audit
+from controlplane.compiled import compiled
 from controlplane.releases import operations as releases
 from controlplane.versioned.models import DocumentActivation, DocumentVersion
 from controlplane.versioned.numbers import NewValue, written
@@ -20,6 +21,12 @@ from dataplane.release import MalformedRelease, canonical, digest_of
 
 V = TypeVar("V", bound=DocumentVersion)
 P_co = TypeVar("P_co", covariant=True)
+
+
+@compiled()
+def _newest_of(log: type[DocumentActivation]) -> QuerySet[Any, DocumentActivation]:
+    entries: QuerySet[Any] = log._default_manager.all()
+    return entries.select_related("version")[:1]
 
 
 class ProposeNumbers(Protocol):
@@ -95,8 +102,7 @@ class Versions(Generic[V, P_co]):
 
     def activation(self) -> DocumentActivation | None:
         """The log's newest entry, with its version; None before the first. One query."""
-        newest: DocumentActivation | None = self.entries().select_related("version").first()
-        return newest
+        return _newest_of.first(self.log)
 
     def active(self) -> V | None:
         """The version in force; None before the first was activated. One query."""

@@ -16,7 +16,7 @@ from controlplane.api.views.prompts import DifferenceRow
 from controlplane.releases import operations
 from controlplane.releases.access import access_release, require_viewer, visible_releases
 from controlplane.releases.fleet import fleet_of, heard_by_name, named_counts, picture_of, waited_ms
-from controlplane.releases.models import Convergence, Release, Worker
+from controlplane.releases.models import Convergence, Release, worker_counts
 
 TAG = "releases"
 
@@ -145,7 +145,7 @@ class FleetView(OperatorView):
         workers, more = page_of(heard_by_name(now=now, after=after), asked)
         seen = fleet_of(workers, now=now)
         current = seen.current
-        counts = named_counts(Worker.objects.counts(current, now=now))
+        counts = named_counts(worker_counts(current, now=now))
         return Response(
             {
                 **seen.to_json(),
