@@ -405,6 +405,8 @@ DATA_UPLOAD_MAX_NUMBER_FILES = 5
 
 # --- words, time, files ----------------------------------------------------------------------------------------------
 LANGUAGE_CODE = "en"
+# One language, so that nothing looks for the words of another: at every number, address and label on a page.
+USE_I18N = False
 TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "static/"

@@ -1,15 +1,18 @@
 """The tags and components that every page is made of."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 from django import forms
 from django.template import Context, RequestContext, Template
 from django.test import RequestFactory
+from django.utils.safestring import SafeString
 
+from controlplane.console.stream_content import bars
 from controlplane.console.templatetags import ballast
+from controlplane.ledger.figures import Figures
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
 ICONS = set(
@@ -132,3 +135,81 @@ def test_phone_shows_four_rooms_in_the_order_of_its_thumb():
     assert shown[1]["url"] == "/Reviews/"
     assert [item["label"] for item in without_ladder] == ["Overview", "Inbox", "Canaries"]
     assert ballast.phone_bar(None) == []
+
+
+# --- parts that tags draw are what their templates were ---------------------------------------------------------------
+PILL = (
+    """<span class="pill pill-{{ tone|default:'off' }}">{% if icon %}{% icon icon %}{% elif tone == "good" %}"""
+    """{% icon "check-circle-fill" %}{% elif tone == "watch" %}{% icon "exclamation-triangle-fill" %}"""
+    """{% elif tone == "bad" %}{% icon "x-circle-fill" %}{% elif tone == "info" %}{% icon "info-circle-fill" %}"""
+    """{% elif tone == "canary" or tone == "control" %}<span class="dot" aria-hidden="true"></span>"""
+    """{% else %}{% icon "slash-circle" %}{% endif %}"""
+    """<span{% if live_key %} data-live-key="{{ live_key }}"{% endif %}>{{ text }}</span></span>\n"""
+)
+TIME = (
+    """{% if at %}<time datetime="{{ at|utc_iso }}" title="{{ at|utc_iso }}" data-relative>{{ at|relative }}</time>"""
+    """{% else %}<span class="muted">{{ empty|default:"–" }}</span>{% endif %}"""
+)
+DIGEST = (
+    """{% if digest %}<button type="button" class="digest" data-copy="{{ digest }}" title="{{ digest }}" """
+    """aria-label="Copy {{ label|default:'digest' }} {{ digest|short_digest }}">{{ digest|short_digest }}"""
+    """{% icon "copy" %}</button>{% else %}<span class="muted">–</span>{% endif %}"""
+)
+TONES = ("", "good", "watch", "bad", "off", "info", "canary", "control", "<b>")
+TEXTS = ("in force", "", "<b> & 'c'", 12, 12_345.5, None, True, SafeString("<i>x</i>"))
+MOMENT = datetime(2026, 3, 1, 12, 30, 59, 900_000, tzinfo=timezone(timedelta(hours=2)))
+
+
+@pytest.mark.parametrize("tone", TONES)
+@pytest.mark.parametrize(("icon", "live_key"), [("", ""), ("lock-fill", ""), ("", 'a"b'), ("<x>", "fleet")])
+def test_pill_is_what_its_template_was(tone: str, icon: str, live_key: str):
+    """The tag, and the component that stands for it, give the HTML of the template that they took the place of."""
+    for text in TEXTS:
+        values = {"tone": tone, "text": text, "icon": icon, "live_key": live_key}
+
+        drawn = render("{% pill tone=tone text=text icon=icon live_key=live_key %}", **values)
+
+        assert drawn == render(PILL, **values)
+        assert drawn == render('{% include "components/_pill.html" %}', **values)
+    assert render("{% pill %}") == render(PILL) == render('{% include "components/_pill.html" only %}')
+
+
+@pytest.mark.parametrize("at", [None, MOMENT, datetime(2190, 1, 1, tzinfo=UTC)])
+@pytest.mark.parametrize("empty", ["", "never", "<b>", None])
+def test_time_is_what_its_template_was(at: datetime | None, empty: str | None):
+    """Also where there is none, and where it is still to come."""
+    drawn = render("{% time at empty=empty %}", at=at, empty=empty)
+
+    assert drawn == render(TIME, at=at, empty=empty)
+    assert drawn == render('{% include "components/_time.html" %}', at=at, empty=empty)
+
+
+@pytest.mark.parametrize("digest", ["", None, "sha256:" + "0f" * 32, "a<b>c&d'e" * 3])
+@pytest.mark.parametrize("label", ["", "signed digest", "<b>"])
+def test_digest_is_what_its_template_was(digest: str | None, label: str):
+    """Whatever stands in it is text."""
+    drawn = render("{% digest digest label=label %}", digest=digest, label=label)
+
+    assert drawn == render(DIGEST, digest=digest, label=label)
+    assert drawn == render('{% include "components/_digest.html" %}', digest=digest, label=label)
+
+
+FIGURES = (
+    """<div class="figures{% if not in_order %} tone-bad{% endif %}"><svg class="figures-bar" viewBox="0 0 100 8" """
+    """preserveAspectRatio="none" aria-hidden="true" focusable="false">{% for bar in bars %}"""
+    """<rect class="figure-{{ forloop.counter }}" x="0" y="0" width="{{ bar.width|stringformat:'.1f' }}" height="8">"""
+    """</rect>{% endfor %}</svg>\n<div class="figures-numbers">{% for bar in bars %}<span title="{{ bar.name }}">"""
+    """{{ bar.tokens|compact }}</span>{% if not forloop.last %}<span class="muted" aria-hidden="true">/</span>"""
+    """{% endif %}{% endfor %}</div>{% if not in_order %}"""
+    """{% include "components/_pill.html" with tone="bad" text="out of order" only %}{% endif %}</div>\n"""
+)
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+@pytest.mark.parametrize("tokens", [(0, 0, 0, 0, 0), (12_400, 12_399, 900, 1, 0), (3_100_000, 5, 4, 3, 2)])
+def test_figures_are_what_their_template_was(tokens: tuple[int, ...], in_order: bool):
+    """The bar, the numbers, and what is said where they do not add up."""
+    values = {"bars": bars(Figures(*tokens)), "in_order": in_order}
+
+    assert render("{% figures bars in_order %}", **values) == render(FIGURES, **values)
+    assert render('{% include "usage/_figures.html" %}', **values) == render(FIGURES, **values)

@@ -6,13 +6,14 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from controlplane.accounts import operations as accounts
 from controlplane.console import release_carried
 from controlplane.console.release_carried import Remembered, carried, changes, parts
 from controlplane.prompts.models import Prompt
 from controlplane.releases.models import Release
 from controlplane.releases.operations import current_release
 from tests.console.conftest import words
-from tests.factories import crew, make_live_version
+from tests.factories import NOW, crew, make_live_version
 
 
 @pytest.fixture
@@ -81,3 +82,19 @@ def test_collector_is_as_it_was_after_a_document_is_read(two):
         _ = Release(document="{").content
 
     assert gc.isenabled()
+
+
+def test_what_going_back_would_bring_back_is_remembered_without_the_document(two, signed_in, monkeypatch):
+    """The way to undo is looked for again without fetching documents; a key that was issued is no other state."""
+    monkeypatch.setattr(release_carried, "_STATES", Remembered(8))
+    before, live = two
+    tenant = accounts.create_tenant(slug="acme", name="Acme", actor=crew.admin, now=NOW)
+    accounts.issue_key(tenant=tenant, name="k", actor=crew.admin, now=NOW)
+    newest = current_release()
+
+    states = [release_carried.restorable(release) for release in (before, live, newest)]
+
+    assert newest.revision > live.revision
+    assert states[0] != states[1] == states[2]
+    assert documents_read(lambda: release_carried.restorable(newest)) == 0
+    assert {type(state) for state in states} == {str}

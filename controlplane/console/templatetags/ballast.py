@@ -6,7 +6,8 @@ The parts themselves are templates under `templates/components/`; each opens wit
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 from django import forms, template
 from django.forms import BoundField
@@ -16,12 +17,20 @@ from django.template.base import FilterExpression, NodeList, Parser, Token, toke
 from django.template.context import Context
 from django.templatetags.static import static
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import conditional_escape, format_html
 from django.utils.safestring import SafeString
 
 register = template.Library()
 
 NO_VALUE = "–"
+# The icon of a tone; canary and control have a dot of their colour, and whatever is off or unknown is crossed out.
+TONE_ICONS: Final = {
+    "good": "check-circle-fill",
+    "watch": "exclamation-triangle-fill",
+    "bad": "x-circle-fill",
+    "info": "info-circle-fill",
+}
+DOTTED: Final = frozenset({"canary", "control"})
 # What a phone's bar has room for, in its order, by the label in the rail and with its shorter word there; the rest is
 # under "More".
 PHONE_BAR = {"Overview": "Overview", "Reviews": "Inbox", "Ladder": "Ladder", "Canaries": "Canaries"}
@@ -30,10 +39,81 @@ PHONE_BAR = {"Overview": "Overview", "Reviews": "Inbox", "Ladder": "Ladder", "Ca
 @register.simple_tag
 def icon(name: str, label: str = "") -> SafeString:
     """Draw the symbol `name` of `static/img/icons.svg`; without a label it is hidden from assistive technology."""
-    href = f"{static('img/icons.svg')}#{name}"
+    return _icon(f"{static('img/icons.svg')}#{name}", label)
+
+
+@lru_cache(maxsize=512)
+def _icon(href: str, label: str) -> SafeString:
     if label:
         return format_html('<svg class="icon" role="img" aria-label="{}"><use href="{}"></use></svg>', label, href)
     return format_html('<svg class="icon" aria-hidden="true"><use href="{}"></use></svg>', href)
+
+
+# --- parts that stand in every row of a table: put together here, since a template for each takes longer ---
+@register.simple_tag
+def pill(tone: str = "", text: Any = "", icon: str = "", live_key: str = "") -> SafeString:
+    """A status pill: colour, icon and word together.
+
+    Args:
+        tone: good, watch, bad, off, info, canary or control.
+        text: The word or words.
+        icon: Another symbol than the tone's own.
+        live_key: The key under which live messages replace the text.
+    """
+    begin = _pill_until_text(static("img/icons.svg"), tone or "off", icon or "", live_key or "")
+    # A line break behind it, as behind every part: it parts the pill from words that follow.
+    return SafeString(f"{begin}{conditional_escape(text)}</span></span>\n")
+
+
+@lru_cache(maxsize=512)
+def _pill_until_text(sprite: str, tone: str, icon: str, live_key: str) -> SafeString:
+    symbol = icon or ("" if tone in DOTTED else TONE_ICONS.get(tone, "slash-circle"))
+    mark = _icon(f"{sprite}#{symbol}", "") if symbol else SafeString('<span class="dot" aria-hidden="true"></span>')
+    live = format_html(' data-live-key="{}"', live_key) if live_key else ""
+    return format_html('<span class="pill pill-{}">{}<span{}>', tone, mark, live)
+
+
+@register.simple_tag(name="time")
+def time_of(at: datetime | None = None, empty: str = "") -> SafeString:
+    """A relative time, "12 min ago", exact on hover; `empty` or a dash for none."""
+    if not at:
+        return SafeString(f'<span class="muted">{conditional_escape(empty or NO_VALUE)}</span>')
+    exact = utc_iso(at)
+    return SafeString(f'<time datetime="{exact}" title="{exact}" data-relative>{relative(at)}</time>')
+
+
+@register.simple_tag
+def digest(digest: str | None = "", label: str = "") -> SafeString:
+    """A digest chip: the first eight characters, of which a click copies the whole; `label` says what it is of."""
+    if not digest:
+        return SafeString(f'<span class="muted">{NO_VALUE}</span>')
+    whole, short = conditional_escape(digest), conditional_escape(short_digest(digest))
+    return SafeString(
+        f'<button type="button" class="digest" data-copy="{whole}" title="{whole}" '
+        f'aria-label="Copy {conditional_escape(label or "digest")} {short}">{short}{icon("copy")}</button>'
+    )
+
+
+@register.simple_tag
+def figures(bars: Sequence[Any], in_order: bool) -> SafeString:
+    """The figures of a stream, or of many, as one bar and their numbers.
+
+    Args:
+        bars: See `console.stream_content.bars`.
+        in_order: Whether each is at most the one before it; where not, that is said in red.
+    """
+    rects = "".join(
+        f'<rect class="figure-{place}" x="0" y="0" width="{bar.width:.1f}" height="8"></rect>'
+        for place, bar in enumerate(bars, 1)
+    )
+    numbers = '<span class="muted" aria-hidden="true">/</span>'.join(
+        f'<span title="{conditional_escape(bar.name)}">{compact(bar.tokens)}</span>' for bar in bars
+    )
+    return SafeString(
+        f'<div class="figures{"" if in_order else " tone-bad"}"><svg class="figures-bar" viewBox="0 0 100 8" '
+        f'preserveAspectRatio="none" aria-hidden="true" focusable="false">{rects}</svg>\n'
+        f'<div class="figures-numbers">{numbers}</div>{"" if in_order else pill("bad", "out of order")}</div>\n'
+    )
 
 
 @register.simple_tag(takes_context=True)
