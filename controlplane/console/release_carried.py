@@ -8,12 +8,14 @@ from typing import Any, Final, Generic, TypeVar
 
 from controlplane.console.release_content import Part, section_differences, summary, words
 from controlplane.releases.models import Release
+from controlplane.releases.sections import all_sections
 
 T = TypeVar("T")
 # A document of more is for a file, not for a page.
 MAX_SHOWN_BYTES: Final = 200_000
 # Of each kind, the last so many: what people who look into one incident go back and forth between.
 _REMEMBERED: Final = 16
+_MOST_STATES: Final = 256
 # A comparison with more is not kept; it may have the words of thousands of prompts.
 _MOST_DIFFERENCES: Final = 50
 
@@ -63,6 +65,8 @@ class Carried:
 _CARRIED: Final = Remembered[Carried](_REMEMBERED)
 _CHANGES: Final = Remembered[list[str]](_REMEMBERED)
 _PARTS: Final = Remembered[list[Part]](_REMEMBERED)
+# A digest each: of more releases than anybody looks back.
+_STATES: Final = Remembered[str](_MOST_STATES)
 
 
 def carried(release: Release) -> Carried:
@@ -82,6 +86,15 @@ def parts(before: Release, after: Release) -> list[Part]:
         lambda: section_differences(_sections(before), _sections(after)),
         keeps=lambda made: sum(len(part.differences) for part in made) <= _MOST_DIFFERENCES,
     )
+
+
+def restorable(release: Release) -> str:
+    """What a release carries that going back to it would bring back, as a digest: two with the same undo nothing of
+    each other.
+    """
+    names = tuple(section.name for section in all_sections() if section.restore is not None)
+    # Read into a release of its own, which goes: of twenty that are looked at, none keeps its megabytes.
+    return _STATES.get((release.digest, names), lambda: Release.objects.get(pk=release.pk).digest_of_sections(names))
 
 
 def _pair(before: Release | None, after: Release) -> tuple[str, str]:

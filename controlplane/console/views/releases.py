@@ -18,7 +18,7 @@ from controlplane.accounts.access import may, require
 from controlplane.accounts.models import Operator
 from controlplane.console.forms.fields import ReasonForm
 from controlplane.console.lists import newest_page
-from controlplane.console.release_carried import carried, changes, parts
+from controlplane.console.release_carried import carried, changes, parts, restorable
 from controlplane.console.release_content import words
 from controlplane.console.requests import Refusal, actor_of, refused_as_message, whole_number
 from controlplane.releases import operations
@@ -27,7 +27,6 @@ from controlplane.releases.fleet import fleet_page
 from controlplane.releases.models import Ack, Release
 from controlplane.releases.previews import preview_roll_back
 from controlplane.releases.propagation import propagation
-from controlplane.releases.sections import all_sections
 
 ROLL_BACK = "releases.roll_back_release"
 PAGE_SIZE = 25
@@ -142,27 +141,18 @@ def release_undo(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
     operator = actor_of(request)
     require(operator, ROLL_BACK)
-    current = operations.current_release()
-    # One after the other, and no further than one that undoes something: each document may have megabytes.
-    earlier = list(Release.objects.values_list("revision", flat=True)[1 : LOOKED_BACK + 1])
-    restorable = [section.name for section in all_sections() if section.restore is not None]
-
-    def restores(release: Release) -> dict[str, Any]:
-        return {name: release.content["sections"].get(name) for name in restorable}
-
+    # Without their documents: each may have megabytes, and none is read after one that undoes something.
+    newest = list(Release.objects.defer("document")[: LOOKED_BACK + 1])
     # What cannot come back (an ended canary, say) is no way to undo anything, so it is tried out, once per state.
-    in_vain = [] if current is None else [restores(current)]
-    for revision in earlier:
-        release = Release.objects.get(revision=revision)
-        state = restores(release)
-        if state in in_vain:
+    in_vain = {restorable(current) for current in newest[:1]}
+    for release in newest[1:]:
+        if restorable(release) in in_vain:
             continue
-        assert current is not None  # noqa: S101 - for the type checker: there is one above an earlier one
-        found = _roll_back(operator, release, current, now=now)
+        found = _roll_back(operator, release, newest[0], now=now)
         if found is not None and not found["refusal"]:
             return redirect(f"{reverse('release', args=[release.revision])}#roll-back")
-        in_vain.append(state)
-    messages.error(request, f"Nothing that the last {len(earlier) + 1} releases changed can be rolled back any more")
+        in_vain.add(restorable(release))
+    messages.error(request, f"Nothing that the last {len(newest) or 1} releases changed can be rolled back any more")
     return redirect("releases")
 
 
