@@ -419,7 +419,7 @@ STORAGES = {
 WHITENOISE_KEEP_ONLY_HASHED_FILES = True
 WHITENOISE_USE_FINDERS = DEMO and not (STATIC_ROOT / "staticfiles.json").exists()
 WHITENOISE_AUTOREFRESH = WHITENOISE_USE_FINDERS  # each is looked up when it is asked for, not all of them at start
-FORM_RENDERER = "django.forms.renderers.TemplatesSetting"
+FORM_RENDERER = "controlplane.console.widgets.DrawnWidgets"
 
 # --- REST API --------------------------------------------------------------------------------------------------------
 REST_FRAMEWORK = {

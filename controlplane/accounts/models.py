@@ -72,6 +72,8 @@ class Operator(AbstractUser):
     @cached_property
     def role_grants(self) -> list["RoleGrant"]:
         """This operator's grants, read once per instance."""
+        if "grants" in getattr(self, "_prefetched_objects_cache", ()):  # of many operators at once
+            return list(self.grants.all())
         grants = _grants_of(operator=self.pk)
         for grant in grants:
             grant.operator = self
