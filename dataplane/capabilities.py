@@ -180,8 +180,14 @@ def check_table(
     for route in table.routes.values():
         problems += _check_route(route)
         problems += _check_streams(route, where)
+    # Of thousands of versions most ask for the same of the same route.
+    fits: dict[tuple[str, str], _Fit] = {}
     for use in uses:
-        problems += _check_use(table, use, where)
+        if use.route not in table.routes:
+            continue  # a release is refused for that anyway
+        asked = (use.route, repr(use.parameters))
+        fit = fits.get(asked) or fits.setdefault(asked, _fit(table, use, where))
+        problems += _said_of(fit, use)
     return sorted(problems, key=lambda problem: not problem.is_error)
 
 
@@ -244,35 +250,59 @@ def _among(pin: frozenset[str]) -> str:
     return f" in {' or '.join(sorted(pin))}, where a tenant is pinned," if pin else ""
 
 
-def _check_use(table: RoutingTable, use: PromptUse, pins: Iterable[frozenset[str]]) -> Iterator[Problem]:
-    route = table.routes.get(use.route)
-    if route is None:
-        return  # a release is refused for that anyway
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """How the lanes of a route fit what is asked of them.
+
+    Attributes:
+        able: The lanes that can serve it.
+        told: Why the others cannot, in words; "" where all can.
+        hopeless: The pins within which no lane can.
+        lost: Of lanes that can, what they are not sent as it is asked for.
+    """
+
+    route: Route
+    able: tuple[str, ...]
+    told: str
+    hopeless: tuple[frozenset[str], ...]
+    lost: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def _fit(table: RoutingTable, use: PromptUse, pins: Iterable[frozenset[str]]) -> _Fit:
+    route = table.routes[use.route]
     reasons = {lane.id: _why_not(table, lane, use, route) for lane in route.lanes}
     able = [lane for lane in route.lanes if reasons[lane.id] is None]
-    hopeless = [
-        pin
-        for pin in pins
-        if any(_is_within(lane, pin) for lane in route.lanes) and not any(_is_within(lane, pin) for lane in able)
-    ]
-    told = "; ".join(f"lane {lane!r} {reason}" for lane, reason in reasons.items() if reason is not None)
-    for pin in hopeless:
-        yield Problem(use.path, f"no lane of route {route.slug!r}{_among(pin)} can serve {use.name}: {told}")
-    if told and not hopeless:
-        served = ", ".join(repr(lane.id) for lane in able)
+    lost = ((lane.id, tuple(_not_as_asked(table, lane, use))) for lane in able)
+    return _Fit(
+        route=route,
+        able=tuple(lane.id for lane in able),
+        told="; ".join(f"lane {lane!r} {reason}" for lane, reason in reasons.items() if reason is not None),
+        hopeless=tuple(
+            pin
+            for pin in pins
+            if any(_is_within(lane, pin) for lane in route.lanes) and not any(_is_within(lane, pin) for lane in able)
+        ),
+        lost=tuple((lane, names) for lane, names in lost if names),
+    )
+
+
+def _said_of(fit: _Fit, use: PromptUse) -> Iterator[Problem]:
+    route = fit.route.slug
+    for pin in fit.hopeless:
+        yield Problem(use.path, f"no lane of route {route!r}{_among(pin)} can serve {use.name}: {fit.told}")
+    if fit.told and not fit.hopeless:
+        served = ", ".join(map(repr, fit.able))
         yield Problem(
             use.path,
-            f"only {served} of route {route.slug!r} can serve {use.name}, so its fallback is thinner: {told}",
+            f"only {served} of route {route!r} can serve {use.name}, so its fallback is thinner: {fit.told}",
             is_error=False,
         )
-    for lane in able:
-        if lost := _not_as_asked(table, lane, use):
-            yield Problem(
-                use.path,
-                f"lane {lane.id!r} of route {route.slug!r} serves {use.name} without {', '.join(lost)} as it is asked "
-                "for",
-                is_error=False,
-            )
+    for lane, lost in fit.lost:
+        yield Problem(
+            use.path,
+            f"lane {lane!r} of route {route!r} serves {use.name} without {', '.join(lost)} as it is asked for",
+            is_error=False,
+        )
 
 
 def _is_within(lane: Lane, pin: frozenset[str]) -> bool:

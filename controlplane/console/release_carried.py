@@ -1,16 +1,13 @@
 """What pages say of releases, remembered by digest: a document never changes, and a large one takes long to read."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from threading import Lock
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 from controlplane.console.release_content import Part, section_differences, summary, words
 from controlplane.releases.models import Release
 from controlplane.releases.sections import all_sections
+from controlplane.remembered import Remembered
 
-T = TypeVar("T")
 # A document of more is for a file, not for a page.
 MAX_SHOWN_BYTES: Final = 200_000
 # Of each kind, the last so many: what people who look into one incident go back and forth between.
@@ -18,32 +15,6 @@ _REMEMBERED: Final = 16
 _MOST_STATES: Final = 256
 # A comparison with more is not kept; it may have the words of thousands of prompts.
 _MOST_DIFFERENCES: Final = 50
-
-
-class Remembered(Generic[T]):
-    """The results that were asked for last, by key, at most `most` of them; whoever gets one leaves it as it is."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._kept: OrderedDict[Hashable, T] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, key: Hashable, make: Callable[[], T], *, keeps: Callable[[T], bool] = lambda _: True) -> T:
-        """What is remembered of `key`, else what `make` gives, remembered from now on if `keeps` says so.
-
-        Two that ask at the same time may both make it; nobody waits.
-        """
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        made = make()
-        if keeps(made):
-            with self._lock:
-                self._kept[key] = made
-                while len(self._kept) > self._most:
-                    self._kept.popitem(last=False)
-        return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,19 +2,22 @@
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from django.conf import settings
 
 from controlplane.accounts.models import Tenant
-from controlplane.releases.operations import current_release
+from controlplane.releases.models import newest_release
+from controlplane.remembered import Remembered
 from controlplane.routing.operations import routing_tables
 from dataplane.capabilities import Matrix, Model, PromptUse, check_table, uses_of
 from dataplane.prompts import Problem, PromptSet
 from dataplane.release import MalformedRelease, Release
 from dataplane.routing import Lane, RoutingTable
 
+# Of the newest release and the one before, while they follow each other.
+_USES: Final = Remembered[list[PromptUse]](2)
 MATRIX_FILE = settings.BASE_DIR / "fixtures" / "capabilities.yaml"
 
 
@@ -41,9 +44,15 @@ def table_problems(document: Mapping[str, Any]) -> list[Problem]:
         table = RoutingTable.parse(document)
     except MalformedRelease as exc:  # stored once, and written to by hand since
         return [Problem(exc.path, exc.fact)]
-    latest = current_release()
-    uses = [] if latest is None else uses_of(PromptSet.parse(latest.content["sections"]["prompts"]))
-    return check_table(matrix(), table, uses=uses, pins=_pins())
+    return check_table(matrix(), table, uses=_uses(), pins=_pins())
+
+
+def _uses() -> list[PromptUse]:
+    """Every version of a prompt that the newest release carries; its document is only read if it was not lately."""
+    newest = newest_release()
+    if newest is None:
+        return []
+    return _USES.get(newest.digest, lambda: uses_of(PromptSet.parse(newest.content["sections"]["prompts"])))
 
 
 def known_of(table: RoutingTable, lane: Lane) -> Model | None:

@@ -10,6 +10,7 @@ from django.template import Context, RequestContext, Template
 from django.test import RequestFactory
 from django.utils.safestring import SafeString
 
+from controlplane.console.diffs import diff_rows
 from controlplane.console.stream_content import bars
 from controlplane.console.templatetags import ballast
 from controlplane.ledger.figures import Figures
@@ -213,3 +214,28 @@ def test_figures_are_what_their_template_was(tokens: tuple[int, ...], in_order: 
 
     assert render("{% figures bars in_order %}", **values) == render(FIGURES, **values)
     assert render('{% include "usage/_figures.html" %}', **values) == render(FIGURES, **values)
+
+
+PARTS = (
+    """{% for piece in parts %}{% if piece.op == "insert" %}<ins>{{ piece.text }}</ins>"""
+    """{% elif piece.op == "delete" %}<del>{{ piece.text }}</del>{% else %}<span>{{ piece.text }}</span>"""
+    """{% endif %}{% endfor %}\n"""
+)
+ROW = (
+    """<div class="diff-row is-{{ row.kind }}"><span class="diff-no" aria-hidden="true">"""
+    """{{ row.before|default_if_none:"" }}</span><div class="diff-cell">{% with parts=row.parts %}PARTS{% endwith %}"""
+    """</div><span class="diff-no" aria-hidden="true">{{ row.after|default_if_none:"" }}</span>"""
+    """<div class="diff-cell diff-after" aria-hidden="true">{% with parts=row.parts %}PARTS{% endwith %}</div></div>"""
+).replace("PARTS", PARTS)
+
+
+def test_rows_of_a_diff_are_what_their_template_was():
+    """Lines that are equal, changed, inserted and deleted, whatever is written in them."""
+    before = "same\n<b>old & 'words'</b>\ngone\n" + "tail\n" * 9
+    after = "same\n<b>new & 'words'</b>\n" + "tail\n" * 9 + "&amp; more"
+    rows = [row for group in diff_rows(before, after) for row in group.rows]
+
+    assert {row.kind for row in rows} == {"equal", "changed", "insert", "delete"}
+    for row in rows:
+        assert render("{% diff_row row %}", row=row) == render(ROW, row=row)
+        assert render("{% diff_parts row.parts %}", row=row) == render(PARTS, parts=row.parts)

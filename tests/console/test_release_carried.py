@@ -8,10 +8,11 @@ from django.test.utils import CaptureQueriesContext
 
 from controlplane.accounts import operations as accounts
 from controlplane.console import release_carried
-from controlplane.console.release_carried import Remembered, carried, changes, parts
+from controlplane.console.release_carried import carried, changes, parts
 from controlplane.prompts.models import Prompt
 from controlplane.releases.models import Release
 from controlplane.releases.operations import current_release
+from controlplane.remembered import Remembered
 from tests.console.conftest import words
 from tests.factories import NOW, crew, make_live_version
 

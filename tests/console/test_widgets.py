@@ -5,6 +5,7 @@ from datetime import date
 import pytest
 from django import forms
 from django.forms.renderers import TemplatesSetting
+from django.template import Context, Template
 from django.utils.safestring import SafeString
 
 from controlplane.console.forms.fields import NameField
@@ -81,3 +82,65 @@ def test_other_controls_have_their_templates():
 
     assert choice.template_name not in DRAWN
     assert choice.render("x", "a", renderer=DrawnWidgets()) == choice.render("x", "a", renderer=TemplatesSetting())
+
+
+# --- a field ---------------------------------------------------------------------------------------------------------
+FIELD = (
+    """{% if field.is_hidden %}{{ field }}{% else %}<div class="field{% if check %} field-check{% endif %}"""
+    """{% if code or json %} code-input{% endif %}"{% if json %} data-json{% endif %}>\n"""
+    """  {% if group %}<fieldset{% if field.help_text or field.errors %} aria-describedby=\""""
+    """{% if field.help_text %}{{ field.auto_id }}_helptext{% endif %}{% if field.errors %} """
+    """{{ field.auto_id }}_error{% endif %}"{% endif %}><legend>{{ field.label }}</legend>{{ field }}"""
+    """</fieldset>{% elif check %}<div class="check">{{ field }}<label for="{{ field.id_for_label }}">"""
+    """{{ field.label }}</label></div>{% else %}<label for="{{ field.id_for_label }}">{{ field.label }}"""
+    """{% if not field.field.required and optional is not False %} <span class="optional">optional</span>"""
+    """{% endif %}</label>{{ field }}{% endif %}\n"""
+    """  {% if json %}"""
+    """<div class="field-bar js-only"><span class="json-state muted small" data-json-state aria-live="polite"></span>"""
+    """<button type="button" class="btn btn-sm" data-json-format>"""
+    """{% icon "braces" %}Format</button></div>{% endif %}\n"""
+    """  {% if count %}<p class="help counted js-only" data-count-of="{{ field.id_for_label }}" data-most=\""""
+    """{{ count }}"></p>{% endif %}\n"""
+    """  {% if field.help_text %}<p class="help" id="{{ field.auto_id }}_helptext">{{ field.help_text }}"""
+    """</p>{% endif %}\n"""
+    """  {% if field.errors %}<div id="{{ field.auto_id }}_error">{% for error in field.errors %}"""
+    """<p class="error">{% icon "exclamation-triangle-fill" %}<span>{{ error }}</span></p>{% endfor %}"""
+    """</div>{% endif %}\n"""
+    """</div>{% endif %}\n"""
+)
+
+
+class Every(forms.Form):
+    """A field of each kind, with and without help."""
+
+    slug = forms.SlugField(help_text="Lower <b> case", label="A & b")
+    note = forms.CharField(required=False, widget=forms.Textarea)
+    where = forms.ChoiceField(choices=[("a", "A"), ("b", "B")], required=False)
+    one = forms.ChoiceField(choices=[("a", "A"), ("b", "B")], widget=forms.RadioSelect, help_text="Which")
+    many = forms.MultipleChoiceField(choices=[("a", "A")], widget=forms.CheckboxSelectMultiple, required=False)
+    sure = forms.BooleanField(help_text="Are you")
+    hidden = forms.CharField(widget=forms.HiddenInput, required=False)
+
+
+@pytest.mark.parametrize("name", Every.base_fields)
+@pytest.mark.parametrize("data", [None, {}, {"slug": "a <b>", "one": "z", "many": ["z"], "where": "z"}], ids=repr)
+@pytest.mark.parametrize(
+    "said",
+    [{}, {"optional": False}, {"code": True}, {"json": True, "count": 200}, {"optional": "", "count": ""}],
+    ids=repr,
+)
+def test_field_is_what_its_template_was(name, data, said):
+    """The tag, and the component that stands for it, tie the same together, character for character."""
+    field = Every(data)[name]
+    is_check = isinstance(field.field.widget, forms.CheckboxInput)
+    is_group = isinstance(field.field.widget, forms.RadioSelect | forms.CheckboxSelectMultiple)
+    values = {"field": field, **said}
+
+    given = rendered(FIELD, check=is_check, group=is_group, **values)
+
+    assert rendered("{% field field " + " ".join(f"{key}={key}" for key in said) + " %}", **values) == given
+    assert rendered('{% include "components/_field.html" %}', **values) == given
+
+
+def rendered(source, **values):
+    return Template("{% load ballast %}" + source).render(Context(values))

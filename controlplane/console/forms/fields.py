@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from django import forms
@@ -163,6 +163,10 @@ class VersionForm(ReasonForm):
     field_order = ("document", "reason")
 
 
+# libyaml's, which takes a fifth of the time; absent where yaml was built without it.
+_Dumper: Final = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
 def as_yaml(document: Any) -> str:
     """A document as the editor shows it: YAML, in the order in which it is stored."""
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)

@@ -4,13 +4,12 @@ The parts themselves are templates under `templates/components/`; each opens wit
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
-from django import forms, template
-from django.forms import BoundField
+from django import template
 from django.http import QueryDict
 from django.middleware.csrf import get_token
 from django.template.base import FilterExpression, NodeList, Parser, Token, token_kwargs
@@ -19,6 +18,9 @@ from django.templatetags.static import static
 from django.utils import timezone
 from django.utils.html import conditional_escape, format_html
 from django.utils.safestring import SafeString
+
+from controlplane.console.icons import drawn, icon
+from controlplane.console.widgets import drawn_field
 
 register = template.Library()
 
@@ -36,17 +38,8 @@ DOTTED: Final = frozenset({"canary", "control"})
 PHONE_BAR = {"Overview": "Overview", "Reviews": "Inbox", "Ladder": "Ladder", "Canaries": "Canaries"}
 
 
-@register.simple_tag
-def icon(name: str, label: str = "") -> SafeString:
-    """Draw the symbol `name` of `static/img/icons.svg`; without a label it is hidden from assistive technology."""
-    return _icon(f"{static('img/icons.svg')}#{name}", label)
-
-
-@lru_cache(maxsize=512)
-def _icon(href: str, label: str) -> SafeString:
-    if label:
-        return format_html('<svg class="icon" role="img" aria-label="{}"><use href="{}"></use></svg>', label, href)
-    return format_html('<svg class="icon" aria-hidden="true"><use href="{}"></use></svg>', href)
+register.simple_tag(icon)
+register.simple_tag(drawn_field, name="field")
 
 
 # --- parts that stand in every row of a table: put together here, since a template for each takes longer ---
@@ -68,7 +61,7 @@ def pill(tone: str = "", text: Any = "", icon: str = "", live_key: str = "") -> 
 @lru_cache(maxsize=512)
 def _pill_until_text(sprite: str, tone: str, icon: str, live_key: str) -> SafeString:
     symbol = icon or ("" if tone in DOTTED else TONE_ICONS.get(tone, "slash-circle"))
-    mark = _icon(f"{sprite}#{symbol}", "") if symbol else SafeString('<span class="dot" aria-hidden="true"></span>')
+    mark = drawn(f"{sprite}#{symbol}", "") if symbol else SafeString('<span class="dot" aria-hidden="true"></span>')
     live = format_html(' data-live-key="{}"', live_key) if live_key else ""
     return format_html('<span class="pill pill-{}">{}<span{}>', tone, mark, live)
 
@@ -113,6 +106,28 @@ def figures(bars: Sequence[Any], in_order: bool) -> SafeString:
         f'<div class="figures{"" if in_order else " tone-bad"}"><svg class="figures-bar" viewBox="0 0 100 8" '
         f'preserveAspectRatio="none" aria-hidden="true" focusable="false">{rects}</svg>\n'
         f'<div class="figures-numbers">{numbers}</div>{"" if in_order else pill("bad", "out of order")}</div>\n'
+    )
+
+
+_MARKS: Final = {"insert": "ins", "delete": "del"}
+
+
+@register.simple_tag
+def diff_parts(parts: Iterable[Any]) -> SafeString:
+    """One line of a diff: pieces with `op` (equal, insert or delete) and `text`."""
+    marked = ((_MARKS.get(piece.op, "span"), conditional_escape(piece.text)) for piece in parts)
+    return SafeString("".join(f"<{mark}>{text}</{mark}>" for mark, text in marked) + "\n")
+
+
+@register.simple_tag
+def diff_row(row: Any) -> SafeString:
+    """A line of a diff with its numbers before and after, once for each side; see `console.diffs.Row`."""
+    before, after = ("" if number is None else number for number in (row.before, row.after))
+    parts = diff_parts(row.parts)
+    return SafeString(
+        f'<div class="diff-row is-{row.kind}"><span class="diff-no" aria-hidden="true">{before}</span>'
+        f'<div class="diff-cell">{parts}</div><span class="diff-no" aria-hidden="true">{after}</span>'
+        f'<div class="diff-cell diff-after" aria-hidden="true">{parts}</div></div>'
     )
 
 
@@ -284,18 +299,6 @@ def page_link(context: Context, number: int, name: str = "page") -> str:
 def aligned(row: Sequence[object], columns: Sequence[Mapping[str, object]]) -> list[tuple[object, bool]]:
     """Each cell of a row with whether its column holds numbers."""
     return [(cell, bool(column.get("numeric"))) for cell, column in zip(row, columns, strict=True)]
-
-
-@register.simple_tag
-def is_check(field: BoundField) -> bool:
-    """Whether the field is one checkbox, whose label follows it."""
-    return isinstance(field.field.widget, forms.CheckboxInput)
-
-
-@register.simple_tag
-def is_group(field: BoundField) -> bool:
-    """Whether the field is several inputs under one legend."""
-    return isinstance(field.field.widget, forms.RadioSelect | forms.CheckboxSelectMultiple)
 
 
 @register.simple_tag
