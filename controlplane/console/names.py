@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from django.db.models import Case, Max, Value, When
+from django.db.models import Case, Max, QuerySet, Value, When
 
 from controlplane.accounts.access import require, visible_tenants
 from controlplane.accounts.models import Operator, Tenant
@@ -95,8 +95,20 @@ def _targets(operator: Operator, part: str) -> Iterator[str]:
         yield from (f"tenant:{slug}" for slug in found.values_list("slug", flat=True)[:OFFERED])
 
 
+def _tenants(operator: Operator, part: str) -> Iterator[str]:
+    yield from tenant_slugs(visible_tenants(operator), part)
+
+
+def tenant_slugs(tenants: QuerySet[Tenant], part: str = "") -> list[str]:
+    """At most `OFFERED` of these tenants whose names hold `part`, those that begin with it first."""
+    begins = Case(When(slug__istartswith=part, then=Value(0)), default=Value(1))
+    found = tenants.filter(slug__icontains=part).order_by(begins, "slug")
+    return list(found.values_list("slug", flat=True)[:OFFERED])
+
+
 KINDS: Final = {
     "prompts": Kind(_prompts),
+    "tenants": Kind(_tenants),
     "subjects": Kind(_subjects, MANAGE_EVALS),
     "targets": Kind(_targets, "accounts.manage_access"),
 }
@@ -112,6 +124,18 @@ def prompt_named(operator: Operator, slug: str) -> Prompt:
     found = visible_prompts(operator).filter(slug=slug).first()
     if found is None:
         raise UnknownName(f"there is no prompt {slug!r}, or you may not see it; the list of prompts has their names")
+    return found
+
+
+def tenant_named(tenants: QuerySet[Tenant], slug: str) -> Tenant:
+    """The tenant of that slug.
+
+    Raises:
+        UnknownName: none among these, which are those that the operator may do this with.
+    """
+    found = tenants.filter(slug=slug).first()
+    if found is None:
+        raise UnknownName(f"there is no tenant {slug!r}, or it is not yours to do this with")
     return found
 
 

@@ -13,6 +13,7 @@ from controlplane.accounts.models import ApiKey
 from controlplane.accounts.roles import Role
 from controlplane.audit.models import AuditEvent
 from controlplane.console.deadletter_content import burn_words
+from controlplane.console.names import OFFERED
 from controlplane.console.palette import entries
 from controlplane.deadletters import burn, execution, operations, redrive, retention, subjects
 from controlplane.deadletters.erasures import Erasure
@@ -25,7 +26,7 @@ from dataplane.idempotency import full_user_hash
 from tests.console.conftest import said, words
 from tests.deadletters.letters import ADA, make_letter
 from tests.deadletters.redrives import admit, fail_job, make_ground, plan_for
-from tests.factories import crew, make_operator, sign
+from tests.factories import crew, make_operator, make_tenant, sign
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ground")]
 LIST = "/dead-letters/"
@@ -389,6 +390,9 @@ def test_rules_of_retention_are_set_and_removed(key, signed_in):
     assert "every payload is kept for 30 days" in words(oncall.get(url))
     assert oncall.post(url, {}).status_code == 403
     assert admin.post(url, {"tenant": "acme", "days": "7"}).status_code == 400
+    unknown = admin.post(url, {"tenant": "acmee", "days": "7", "reason": "r"})
+    assert (unknown.status_code, RetentionRule.objects.count()) == (400, 0)
+    assert "there is no tenant 'acmee'" in words(unknown)
 
     admin.post(url, {"tenant": "acme", "category": "", "days": "7", "reason": "the contract says so"})
 
@@ -412,6 +416,7 @@ def test_data_subject_is_erased_by_who_types_the_tenants_name(key, signed_in):
     admin = signed_in(crew.admin)
     assert admin.get(url).status_code == 200
     assert admin.post(url, typed).status_code == 400
+    assert "there is no tenant 'acm'" in words(admin.post(url, typed | {"tenant": "acm"}))
 
     answer = admin.post(url, typed | {"confirm": "acme"})
 
@@ -422,6 +427,28 @@ def test_data_subject_is_erased_by_who_types_the_tenants_name(key, signed_in):
     assert (states[mine.pk], states[held.pk], states[other.pk]) == ("purged", "pending", "pending")
     event = AuditEvent.objects.filter(action="subject.erased").get()
     assert (event.data["subject"], event.data["reason"]) == (full_user_hash("ada")[:8], "ticket 9")
+
+
+def test_forms_of_retention_and_erasure_take_as_much_however_many_tenants_there_are(signed_in, queries):
+    """A tenant is typed, with a few offered, as what there may be thousands of is everywhere."""
+    for place in range(OFFERED):
+        make_tenant(f"tenant-{place:02}")
+    browser = signed_in(crew.admin)
+
+    def costs():
+        return [
+            (queries(lambda url=url: browser.get(url)), browser.get(url).content.count(b"<option"))
+            for url in (f"{LIST}retention/", f"{LIST}erasure/")
+        ]
+
+    before = costs()
+    for place in range(3 * OFFERED):
+        make_tenant(f"other-{place:02}")
+
+    assert costs() == before
+    page = browser.get(f"{LIST}erasure/").content.decode()
+    assert 'data-names="/names/tenants.json"' in page
+    assert page.count("<option") == OFFERED
 
 
 def test_page_of_erasures_says_what_went_and_what_is_left_to_do(key, signed_in):

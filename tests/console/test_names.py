@@ -77,6 +77,16 @@ def test_targets_of_roles_are_everything_prompts_and_tenants(signed_in):
     assert offered(browser, "targets", "prompt:many-1") == ["prompt:many-1", "prompt:many-10", "prompt:many-11"]
 
 
+def test_tenants_are_offered_by_any_part_of_their_name(signed_in):
+    """Those that begin with it come first; who may see no tenant is offered none."""
+    for slug in ("acme", "beta-acme", *(f"tenant-{place}" for place in range(2 * OFFERED))):
+        make_tenant(slug)
+
+    assert offered(signed_in(crew.admin), "tenants", " ACME ") == ["acme", "beta-acme"]
+    assert len(offered(signed_in(crew.admin), "tenants")) == OFFERED
+    assert offered(signed_in(crew.owner), "tenants", "acme") == []
+
+
 def test_names_of_no_kind_are_missing(signed_in):
     """As any address that leads nowhere."""
     assert signed_in(crew.admin).get("/names/secrets.json").status_code == 404

@@ -121,6 +121,7 @@ TABLE = Table(
         Row("GET", "status", ALL, ALL, ALL),
         Row("GET", "palette", ALL, ALL, ALL),
         Row("GET", "names", ALL, ALL, ALL, lambda _: {"kind": "prompts"}, label="prompts"),
+        Row("GET", "names", ALL, ALL, ALL, lambda _: {"kind": "tenants"}, label="tenants"),
         Row("GET", "names", MANAGING_EVALS, REFUSED, REFUSED, lambda _: {"kind": "subjects"}, label="subjects"),
         Row("GET", "names", "------+-", REFUSED, REFUSED, lambda _: {"kind": "targets"}, label="targets"),
         # prompts

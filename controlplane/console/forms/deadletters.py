@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from django import forms
+from django.db.models import QuerySet
 
-from controlplane.console.forms.fields import JSONTextField, ReasonForm
+from controlplane.accounts.models import Tenant
+from controlplane.console.forms.fields import JSONTextField, NameField, ReasonForm
+from controlplane.console.names import tenant_named, tenant_slugs
 from controlplane.deadletters.models import CATEGORIES
 from controlplane.deadletters.plans import (
     CANARY_LETTERS,
@@ -107,10 +110,16 @@ class HoldForm(ReasonForm):
     until = forms.DateTimeField(label="Until", required=False, widget=forms.DateTimeInput(attrs=_MOMENT))
 
 
+def _ask_for_tenant(form: forms.Form, tenants: QuerySet[Tenant]) -> None:
+    field = form.fields["tenant"]
+    assert isinstance(field, NameField)  # noqa: S101 - for the type checker
+    field.ask(names=tenant_slugs(tenants), find=lambda slug: tenant_named(tenants, slug).slug)
+
+
 class RuleForm(ReasonForm):
     """For how long payloads are kept."""
 
-    tenant = forms.ChoiceField(label="Tenant", required=False, widget=forms.Select(attrs={"class": "form-select"}))
+    tenant = NameField("tenants", label="Tenant", required=False, placeholder="every tenant")
     category = forms.ChoiceField(
         label="Category",
         required=False,
@@ -119,16 +128,17 @@ class RuleForm(ReasonForm):
     )
     days = _number("Days", 30, 0, MAX_DAYS, "After the work failed; 0 purges within the hour.")
 
-    def __init__(self, *args: Any, tenants: Sequence[str], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, tenants: QuerySet[Tenant], **kwargs: Any) -> None:
+        """`tenants`: those that a rule may be set for."""
         super().__init__(*args, **kwargs)
-        self.fields["tenant"].choices = [("", "Every tenant"), *((one, one) for one in tenants)]  # type: ignore[attr-defined]
+        _ask_for_tenant(self, tenants)
         self.order_fields(["tenant", "category", "days", "reason"])
 
 
 class ErasureForm(ReasonForm):
     """Whose data goes. The id itself is hashed here and kept nowhere."""
 
-    tenant = forms.ChoiceField(label="Tenant", widget=forms.Select(attrs={"class": "form-select"}))
+    tenant = NameField("tenants", label="Tenant")
     user = forms.CharField(
         label="User's id, or its SHA-256",
         max_length=500,
@@ -141,9 +151,10 @@ class ErasureForm(ReasonForm):
         widget=forms.TextInput(attrs={"class": "form-control", "autocomplete": "off"}),
     )
 
-    def __init__(self, *args: Any, tenants: Sequence[str], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, tenants: QuerySet[Tenant], **kwargs: Any) -> None:
+        """`tenants`: those of whose users something may be erased."""
         super().__init__(*args, **kwargs)
-        self.fields["tenant"].choices = [(one, one) for one in tenants]  # type: ignore[attr-defined]
+        _ask_for_tenant(self, tenants)
         self.order_fields(["tenant", "user", "reason", "confirm"])
 
     def clean(self) -> dict[str, Any]:

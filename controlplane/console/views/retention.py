@@ -53,8 +53,7 @@ def rules(request: HttpRequest) -> HttpResponse:
     posting = request.method == "POST"
     if posting:
         require(operator, SET_RULES)
-    tenants = list(Tenant.objects.values_list("slug", flat=True))
-    form = RuleForm(request.POST if posting else None, tenants=tenants)
+    form = RuleForm(request.POST if posting else None, tenants=Tenant.objects.all())
     if posting and form.is_valid():
         data = form.cleaned_data
         rule = refused_into_form(form, lambda: retention.set_retention(**data, actor=operator, now=timezone.now()))
@@ -95,8 +94,9 @@ def rule_remove(request: HttpRequest) -> HttpResponse:
 def erase(request: HttpRequest) -> HttpResponse:
     """Erase what is kept of one user of a tenant, and see how far earlier erasures are."""
     operator = actor_of(request)
-    tenants = list(visible(operator, Tenant.objects.all(), ERASE).values_list("slug", flat=True))
-    if not tenants and not may(operator, ERASE):
+    tenants = visible(operator, Tenant.objects.all(), ERASE)
+    has_tenants = tenants.exists()
+    if not has_tenants and not may(operator, ERASE):
         require(operator, ERASE)
         raise PermissionDenied
     posting = request.method == "POST"
@@ -118,7 +118,7 @@ def erase(request: HttpRequest) -> HttpResponse:
     context = {
         "tabs": tabs(operator, "erase-subject"),
         "form": form,
-        "has_tenants": bool(tenants),
+        "has_tenants": has_tenants,
         "lines": [
             {"erasure": one, "went": went(one), "left": left_of(one), "tone": "good" if one.is_done else "watch"}
             for one in visible_erasures(operator)[:SHOWN]
