@@ -16,7 +16,7 @@ from django.utils import timezone
 from controlplane.ledger import operations as ledger
 from controlplane.ledger import streams
 from controlplane.releases import operations as releases
-from controlplane.releases.fleet import fleet
+from controlplane.releases.fleet import fleet_message, worker_states
 from controlplane.releases.models import Release, Worker
 from controlplane.telemetry import evidence, ladder_states, surface_rows
 from controlplane.telemetry import operations as telemetry
@@ -163,7 +163,7 @@ def _patterns(resolver: URLResolver, prefix: str) -> Iterator[tuple[str, URLPatt
 def background() -> Iterator[Work]:
     """What ingest does with the reports of a hundred processes and with what pages are told, and beat's tasks."""
     yield Work("ingest: reports of 100 processes", _take_in)
-    yield Work("ingest: the fleet, for pages", lambda: fleet(now=timezone.now()).to_json(names=()))
+    yield Work("ingest: the fleet, for pages", _tell_fleet)
     yield Work("ingest: lanes, for pages", lambda: lanes_message(LANES, now=timezone.now()))
     yield Work("ingest: quotas, for pages", lambda: quotas_message([POOL], now=timezone.now()))
     current_app.loader.import_default_modules()
@@ -171,6 +171,12 @@ def background() -> Iterator[Work]:
     for name in TASKS:
         assert name in known, name  # noqa: S101 - a task that was renamed must not go unmeasured
         yield Work(name, current_app.tasks[name])
+
+
+def _tell_fleet() -> None:
+    now = timezone.now()
+    worker_states(now=now)
+    fleet_message((), now=now)
 
 
 def _take_in() -> None:

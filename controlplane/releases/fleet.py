@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from django.db.models import Case, Count, OuterRef, Subquery, When
+from django.db.models import Case, CharField, Count, DateTimeField, OuterRef, QuerySet, Subquery, When
 
+from controlplane.compiled import compiled
 from controlplane.releases.models import (
     GONE_AFTER,
     Ack,
@@ -16,7 +17,9 @@ from controlplane.releases.models import (
     Worker,
     WorkerQuerySet,
     newest_release,
+    standing_by,
     standing_to,
+    worker_counts,
 )
 
 # A worker that has not been heard of for so long is history, not fleet.
@@ -24,6 +27,7 @@ FORGOTTEN_AFTER: Final = timedelta(hours=24)
 # A grid of more cells tells nobody anything: then those that are not in sync are listed, and the rest is counted.
 MOST_CELLS: Final = 200
 MOST_LISTED: Final = 100
+STATES: Final = {one: one.value.replace(" ", "-") for one in Convergence}
 _WORST_FIRST: Final = (Convergence.REFUSED, Convergence.BEHIND, Convergence.SILENT)
 
 
@@ -41,7 +45,7 @@ class WorkerStanding:
     @property
     def state(self) -> str:
         """The convergence as a page's class name: in-sync, behind, refused, silent or stopped."""
-        return self.convergence.value.replace(" ", "-")
+        return STATES[self.convergence]
 
     @property
     def reason(self) -> str:
@@ -100,8 +104,8 @@ class Fleet:
         """What this fleet looks like, see `picture_of`."""
         return picture_of(self.current.revision if self.current else None, **self.counts())
 
-    def to_json(self, names: Collection[str] | None = None) -> dict[str, Any]:
-        """What the live topic "fleet" carries; the counts are of the whole fleet, the workers only those of `names`.
+    def to_json(self) -> dict[str, Any]:
+        """For pages and the API.
 
         Shape: {"now": ISO-8601, "current": {"revision": int, "digest": str, "clicked_at": ISO-8601} or null,
                 "counts": see `counts`, "picture": see `picture_of`, "workers": [see `WorkerStanding.to_json`]}.
@@ -117,7 +121,7 @@ class Fleet:
             },
             "counts": self.counts(),
             "picture": self.picture(),
-            "workers": [one.to_json() for one in self.workers if names is None or one.worker.name in names],
+            "workers": [one.to_json() for one in self.workers],
         }
 
 
@@ -134,6 +138,28 @@ def fleet(*, now: datetime) -> Fleet:
     """Every worker heard of within a day, agents too, by name; three queries."""
     current = newest_release()
     return Fleet(current, _standings(_heard(now), current, now=now), now)
+
+
+def worker_states(*, now: datetime) -> dict[str, str]:
+    """How each worker heard of within a day stands, by its name, as `WorkerStanding.state` says it; two queries."""
+    current = newest_release()
+    found = _states(current is None, digest=current.digest if current else "", now=now)
+    return {name: STATES[Convergence(standing)] for name, standing in found}
+
+
+@compiled(digest=CharField(), now=DateTimeField())
+def _states(is_any: bool, *, digest: str, now: datetime) -> QuerySet[Worker, tuple[str, str]]:
+    return _heard(now).values_list("name", standing_by(digest, is_any=is_any, now=now)).order_by("name")
+
+
+def fleet_message(names: Collection[str], *, now: datetime) -> dict[str, Any]:
+    """What the live topic "fleet" carries, as `Fleet.to_json`: the counts of the whole fleet, and of its workers those
+    that are named; four queries.
+    """
+    found = fleet_of(_heard(now).filter(name__in=names).order_by("name"), now=now)
+    counts = named_counts(worker_counts(found.current, now=now))
+    revision = found.current.revision if found.current else None
+    return found.to_json() | {"counts": counts, "picture": picture_of(revision, **counts)}
 
 
 def heard_by_name(*, now: datetime, after: str = "") -> WorkerQuerySet:

@@ -140,10 +140,10 @@ class Convergence(StrEnum):
 
 def standing_to(current: Release | None, *, now: datetime) -> Case:
     """What `Worker.convergence` says of a worker's row, as an expression."""
-    return _standing_to(current.digest if current else "", is_any=current is None, now=now)
+    return standing_by(current.digest if current else "", is_any=current is None, now=now)
 
 
-def _standing_to(digest: str, *, is_any: bool, now: datetime) -> Case:
+def standing_by(digest: str, *, is_any: bool, now: datetime) -> Case:
     """As `standing_to`; `is_any`: there is no release, so that whatever a worker serves is it."""
     return Case(
         When(status="stopped", then=Value(Convergence.STOPPED.value)),
@@ -213,7 +213,7 @@ def worker_counts(current: Release | None, *, now: datetime) -> dict[Convergence
 
 @compiled(digest=models.CharField(), now=models.DateTimeField())
 def _counts(is_any: bool, *, digest: str, now: datetime) -> models.QuerySet[Worker, tuple[str, int]]:
-    standing = _standing_to(digest, is_any=is_any, now=now)
+    standing = standing_by(digest, is_any=is_any, now=now)
     groups = Worker.objects.expected(now).annotate(standing=standing).order_by().values_list("standing")
     return groups.annotate(count=Count("pk"))
 

@@ -13,8 +13,8 @@ from controlplane.approvals.models import BreakGlass, ChangeRequest
 from controlplane.archive import operations as archive
 from controlplane.deadletters.models import DeadLetter
 from controlplane.figures import Figure
-from controlplane.releases.fleet import fleet
-from controlplane.releases.models import Worker
+from controlplane.releases.fleet import named_counts
+from controlplane.releases.models import Worker, newest_release, worker_counts
 from controlplane.rollouts.models import Canary
 from controlplane.verdicts.models import CanaryWatch
 from controlplane.work.models import State, Task
@@ -37,11 +37,10 @@ def compute(*, now: datetime) -> list[Figure]:
 
 
 def _fleet(now: datetime) -> Iterator[Figure]:
-    standing = fleet(now=now)
-    for state, number in standing.counts().items():
+    current = newest_release()
+    for state, number in named_counts(worker_counts(current, now=now)).items():
         if state != "expected":
             yield Figure("ballast_fleet_workers", number, state)
-    current = standing.current
     yield Figure("ballast_fleet_release_revision", 0 if current is None else current.revision)
     if current is not None:
         yield Figure("ballast_fleet_release_age_seconds", _seconds(current.clicked_at, now))

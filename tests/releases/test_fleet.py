@@ -4,7 +4,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from controlplane.releases.fleet import fleet
+from controlplane.releases.fleet import fleet, fleet_message, worker_states
 from controlplane.releases.models import Convergence, Release, Worker, standing_to, worker_counts
 from controlplane.releases.operations import record_reports
 from tests.worker_reports import DIGEST, NOON, ack, report
@@ -50,6 +50,7 @@ def test_every_way_to_stand_is_counted():
         Convergence.REFUSED: 1,
         Convergence.SILENT: 1,
     }
+    assert worker_states(now=NOON + SECOND) == {one.worker.name: one.state for one in found.workers}
     shown = {one["name"]: (one["state"], one["ack_ms"], one["reason"]) for one in found.to_json()["workers"]}
     assert shown == {
         "a": ("in-sync", pytest.approx(50.0), ""),
@@ -63,11 +64,14 @@ def test_every_way_to_stand_is_counted():
 def test_a_message_names_only_the_workers_asked_for():
     """The counts are of the whole fleet, the workers those that changed."""
     record_reports([report(worker="a"), report(worker="b")], now=NOON)
+    whole = fleet(now=NOON).to_json()
 
-    message = fleet(now=NOON).to_json({"b"})
+    message = fleet_message({"b"}, now=NOON)
 
     assert [worker["name"] for worker in message["workers"]] == ["b"]
     assert message["counts"]["expected"] == 2
+    assert message == whole | {"workers": whole["workers"][1:]}
+    assert fleet_message((), now=NOON) == whole | {"workers": []}
 
 
 def test_a_worker_that_is_gone_for_a_day_is_no_fleet():
@@ -75,6 +79,7 @@ def test_a_worker_that_is_gone_for_a_day_is_no_fleet():
     record_reports([report(worker="a")], now=NOON)
 
     assert fleet(now=NOON + timedelta(hours=25)).workers == ()
+    assert worker_states(now=NOON + timedelta(hours=25)) == {}
 
 
 def test_the_number_of_queries_does_not_depend_on_the_fleet():

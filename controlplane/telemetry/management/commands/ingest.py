@@ -27,7 +27,7 @@ from controlplane.accounts import operations as accounts
 from controlplane.ledger import operations as ledger
 from controlplane.ledger import streams
 from controlplane.releases import operations as releases
-from controlplane.releases.fleet import fleet
+from controlplane.releases.fleet import fleet_message, worker_states
 from controlplane.rollouts.models import Canary
 from controlplane.telemetry import evidence, ladder_states, samples, shadows, surface_rows
 from controlplane.telemetry import operations as telemetry
@@ -285,15 +285,15 @@ class Ingest:
 
     def _tell_fleet(self) -> None:
         """Send the workers that were heard of, and those whose state changed without a word: they fell silent."""
-        current = fleet(now=self._now())
-        states = {one.worker.name: one.state for one in current.workers}
+        now = self._now()
+        states = worker_states(now=now)
         changed = {name for name, state in states.items() if self._states.get(name) != state}
         names = self._touched.workers | changed
         self._states = states
         self._touched.workers = set()
         self._fleet_has_news = False
         if names:
-            self._send(live.FLEET, current.to_json(names))
+            self._send(live.FLEET, fleet_message(names, now=now))
         else:
             self._sent[live.FLEET] = self._monotonic()
 
