@@ -164,9 +164,7 @@ def proposal(active: RoutingTable, drill: Drill, learned: list[Lesson], *, today
         }
         for one in learned
     )
-    return Proposal(
-        rows, census(Routing.parse(active.document), today=today), census(Routing.parse(after), today=today)
-    )
+    return Proposal(rows, census(active.parsed(), today=today), census(Routing.parse(after), today=today))
 
 
 def why_not_for_good(active: RoutingTable | None, drill: Drill) -> str:

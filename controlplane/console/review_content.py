@@ -32,7 +32,6 @@ from controlplane.routing.operations import KIND_NAME as ROUTING_KIND
 from controlplane.versioned.operations import Versions
 from dataplane.documents import MalformedRelease
 from dataplane.prompts import Problem
-from dataplane.routing import RoutingTable as Routing
 
 P = TypeVar("P")
 
@@ -170,19 +169,19 @@ def replay_of(change: ChangeRequest, *, now: datetime) -> list[PolicyReplay]:
     before, after = (tables[number] for number in numbers)
     if not _alters_breakers(before, after):
         return []
-    return replay_change(Routing.parse(before.document), Routing.parse(after.document), now=now)
+    return replay_change(before.parsed(), after.parsed(), now=now)
 
 
 def _effects(before: RoutingTable | None, after: RoutingTable) -> list[Effect]:
     try:
-        return table_effects(Routing.parse(before.document) if before else None, Routing.parse(after.document))
+        return table_effects(before.parsed() if before else None, after.parsed())
     except MalformedRelease:  # as below
         return []
 
 
 def _alters_breakers(before: RoutingTable, after: RoutingTable) -> bool:
     try:
-        return bool(altered_policies(Routing.parse(before.document), Routing.parse(after.document)))
+        return bool(altered_policies(before.parsed(), after.parsed()))
     except MalformedRelease:  # somebody wrote to the table by hand; the change is refused when it is applied
         return False
 

@@ -27,7 +27,7 @@ def policy_problems(document: Mapping[str, Any]) -> list[Problem]:
     except MalformedRelease as exc:  # stored once, and written to by hand since
         return [Problem(exc.path, exc.fact)]
     active = routing_tables.active()
-    routing = RoutingTable.parse(active.document) if active else None
+    routing = active.parsed() if active else None
     known, tenants = library(), set(Tenant.objects.values_list("slug", flat=True))
     return [
         problem

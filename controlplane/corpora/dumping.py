@@ -51,7 +51,6 @@ from dataplane.retrieval.dump_format import (
 from dataplane.retrieval.hashes import Vector
 from dataplane.retrieval.tables import CHUNK_COLUMNS
 from dataplane.retrieval.tables import DOCUMENTS as DOCUMENT_TABLE
-from dataplane.routing import RoutingTable
 
 logger = logging.getLogger(__name__)
 
@@ -301,5 +300,5 @@ def _upstream_models(model: str) -> tuple[str, ...]:
     active = routing_tables.active()
     if active is None:
         return ()
-    lanes = RoutingTable.parse(active.document).lanes.values()
+    lanes = active.parsed().lanes.values()
     return tuple(sorted({lane.upstream_model for lane in lanes if lane.model == model}))

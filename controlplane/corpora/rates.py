@@ -11,7 +11,6 @@ from controlplane.corpora.models import Corpus, Namespace, RecoveryRate
 from controlplane.corpora.records import RecoveryWay
 from controlplane.routing.operations import routing_tables
 from dataplane.retrieval.policy import Corpus as Promised
-from dataplane.routing import RoutingTable
 
 # Of so many of the newest; the median, so that one on a busy machine decides nothing.
 COUNTED: Final = 5
@@ -108,7 +107,7 @@ def embedding_cost_micros(promised: Promised, *, tokens: int) -> int:
     active = routing_tables.active()
     if active is None:
         return 0
-    route = RoutingTable.parse(active.document).routes.get(promised.embedding.route)
+    route = active.parsed().routes.get(promised.embedding.route)
     lanes = [] if route is None else [lane for lane in route.lanes if lane.model == promised.embedding.model]
     return max((lane.cost_micros(input_tokens=tokens, output_tokens=0) for lane in lanes), default=0)
 

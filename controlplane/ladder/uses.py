@@ -39,7 +39,7 @@ def uses() -> dict[str, list[Use]]:
     """Every use of every piece of copy, by its slug; two queries."""
     table, policy = routing_tables.active(), ladder_policies.active()
     found: dict[str, list[Use]] = {}
-    for copy, use in () if table is None else _uses(RoutingTable.parse(table.document)):
+    for copy, use in () if table is None else _uses(table.parsed()):
         found.setdefault(copy, []).append(use)
     for copy, use in () if policy is None else _rungs(policy.parsed()):
         found.setdefault(copy, []).append(use)

@@ -46,7 +46,7 @@ def access_routing(operator: Operator, permission: AnyPermission = "view_routing
         Http404, PermissionDenied: as `accounts.access.access`; Http404 also when no table is in force.
     """
     row = access(operator, routing_tables.active(), view=VIEW, permission=f"routing.{permission}")
-    return InForce(row, Routing.parse(row.document))
+    return InForce(row, row.parsed())
 
 
 def access_policy(

@@ -62,7 +62,7 @@ def start_drill(
     active = routing_tables.active()
     if active is None:
         raise InvalidDrill("no routing table is in force, so there is nothing to leave")
-    table = Routing.parse(active.document)
+    table = active.parsed()
     if lane and lane not in table.lanes:
         raise UnknownLane(f"{lane!r} is not a lane of the table in force; the routing page lists them")
     lanes = [lane] if lane else lanes_of(table, provider)
@@ -128,7 +128,7 @@ def learned_from(drill: Drill, *, on: datetime) -> list[Lesson]:
     active, result = routing_tables.active(), getattr(drill, "result", None)
     if active is None or result is None:
         return []
-    found = lessons(Routing.parse(active.document), drill, result.figures)
+    found = lessons(active.parsed(), drill, result.figures)
     return servable(active.document, found, drill, on=on.astimezone(UTC).date())
 
 

@@ -69,7 +69,7 @@ def version_problems(*, route: str, name: str, parameters: Mapping[str, Any]) ->
     active = routing_tables.active()
     if active is None:
         return []
-    table = RoutingTable.parse(active.document)
+    table = active.parsed()
     use = PromptUse(name, route, parameters, "$.parameters")
     return [one for one in check_table(matrix(), table, uses=[use], pins=_pins()) if one.path == use.path]
 

@@ -4,13 +4,18 @@ Beside the table, and without sign-offs, stands what on-call decided about singl
 """
 
 from datetime import datetime
-from typing import ClassVar
+from typing import Any, ClassVar, Final
 
 from django.db import models
 from django.urls import reverse
 
 from controlplane.audit.models import append_only
+from controlplane.remembered import Remembered
 from controlplane.versioned.models import DocumentActivation, DocumentVersion
+from dataplane.routing import RoutingTable as Routing
+
+# The one in force, and what is compared with it.
+_PARSED: Final = Remembered[tuple[Any, Routing]](4)
 
 
 class RoutingTable(DocumentVersion):
@@ -32,6 +37,15 @@ class RoutingTable(DocumentVersion):
 
     def get_absolute_url(self) -> str:
         return reverse("routing-table", args=[self.number])
+
+    def parsed(self) -> Routing:
+        """The table as workers hold it; one that was parsed lately is not parsed again. Leave it as it is.
+
+        Raises:
+            MalformedRelease: it is none any more, because somebody wrote to the database by hand.
+        """
+        document, parsed = _PARSED.get(self.digest, lambda: (self.document, Routing.parse(self.document)))
+        return parsed if document == self.document else Routing.parse(self.document)
 
 
 class RoutingActivation(DocumentActivation):

@@ -24,7 +24,6 @@ from controlplane.shadows.errors import FleetUnreachable, NoReason, ShadowIsKill
 from controlplane.shadows.models import HoldKind, ShadowHold
 from controlplane.shadows.words import measured_words
 from controlplane.telemetry.models import WorkerEvent
-from dataplane.routing import RoutingTable
 from dataplane.shadow.policy import ShadowPolicy
 
 logger = logging.getLogger(__name__)
@@ -43,7 +42,7 @@ def policy_in_force(slug: str) -> ShadowPolicy:
         UnknownShadow: it has none of this name.
     """
     table = routing_tables.active()
-    policy = None if table is None else RoutingTable.parse(table.document).shadows.get(slug)
+    policy = None if table is None else table.parsed().shadows.get(slug)
     if policy is None:
         raise UnknownShadow(f"the routing table in force has no shadow policy {slug!r}")
     return policy

@@ -5,6 +5,8 @@ from controlplane.releases.errors import UnservableRelease
 from controlplane.releases.operations import current_release
 from controlplane.routing.errors import InvalidRouting
 from controlplane.routing.operations import routing_tables
+from dataplane.release import MalformedRelease
+from dataplane.routing import RoutingTable
 from tests.factories import NOW, crew, routing_document, sign
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deployment")]
@@ -36,3 +38,15 @@ def test_a_table_without_the_route_of_a_live_prompt_is_never_released():
 
     change.refresh_from_db()
     assert (current_release(), change.state) == (before, "open")
+
+
+def test_table_is_parsed_once_while_it_says_the_same():
+    """Rows of one version share what workers would hold; one that somebody wrote to by hand is read as it is."""
+    first, again, altered = (routing_tables.active() for _ in range(3))
+    del altered.document["routes"]
+
+    assert first.parsed() is again.parsed()
+    assert first.parsed() == RoutingTable.parse(again.document)
+    with pytest.raises(MalformedRelease):
+        altered.parsed()
+    assert again.parsed() is first.parsed()

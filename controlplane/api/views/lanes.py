@@ -134,4 +134,4 @@ def _effects(lane: str, mode: Mode, held_open: list[str]) -> list[str]:
     active = routing_tables.active()
     assert active is not None  # noqa: S101 - narrows the type; a lane of it has just been held
     pins = pins_of(Tenant.objects.values_list("residency", flat=True))
-    return effects_of_holding(Routing.parse(active.document), lane, mode, held_open=held_open, pins=pins)
+    return effects_of_holding(active.parsed(), lane, mode, held_open=held_open, pins=pins)

@@ -27,7 +27,6 @@ from controlplane.routing.models import Mode
 from controlplane.routing.operations import routing_tables
 from controlplane.telemetry.drills import result_or_live
 from controlplane.telemetry.lanes import open_now
-from dataplane.routing import RoutingTable as Routing
 
 HOLD: Final = "routing.hold_lane"
 PAGE_SIZE: Final = 20
@@ -54,7 +53,7 @@ def drill_list(request: HttpRequest) -> HttpResponse:
             }
             for drill in page
         ],
-        "choices": leavable(Routing.parse(active.document)) if active is not None else [],
+        "choices": leavable(active.parsed()) if active is not None else [],
         "running": running,
         "may_hold": may(operator, HOLD),
     }

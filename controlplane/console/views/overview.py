@@ -45,7 +45,6 @@ from controlplane.telemetry.quotas import quota_states
 from controlplane.telemetry.surfaces import ladder_standings
 from controlplane.telemetry.traffic import FLEET, Traffic, fleet_traffic, lane_health
 from dataplane.retrieval.policy import Corpora
-from dataplane.routing import RoutingTable as Routing
 
 # The tiles: measure, words, digits, the browser's format of a live value.
 _TILES: Final = (
@@ -150,7 +149,7 @@ def _corpora(now: datetime) -> list[CorpusRow]:
 
 def _opened(now: datetime) -> list[OpenLane]:
     active = routing_tables.active()
-    table = Routing.parse(active.document) if active else None
+    table = active.parsed() if active else None
     # Of thousands of workers, those of lanes alone that one has shut.
     return open_lanes(table, lane_states(now, open_now(now)), active_holds(now), now=now)
 

@@ -32,7 +32,6 @@ from controlplane.routing.models import RoutingTable
 from controlplane.routing.thresholds import census
 from controlplane.telemetry.lanes import lane_states
 from controlplane.telemetry.traffic import lane_health
-from dataplane.routing import RoutingTable as Routing
 
 HOLD = "routing.hold_lane"
 HEALTH_WINDOW: Final = timedelta(minutes=15)
@@ -50,7 +49,7 @@ def routing_page(request: HttpRequest) -> HttpResponse:
         "generated_at": now,
     }
     if context["active"] is not None:
-        table = Routing.parse(context["active"].document)
+        table = context["active"].parsed()
         health = lane_health(since=now - HEALTH_WINDOW, until=now)
         standings, held = lane_states(now), active_holds(now)
         context |= {

@@ -31,7 +31,6 @@ from controlplane.shadows.access import (
 )
 from controlplane.shadows.overview import overviews
 from controlplane.shadows.reading import read_sample
-from dataplane.routing import RoutingTable
 
 SAMPLES_SHOWN: Final = 20
 CHECKLISTS_SHOWN: Final = 10
@@ -46,7 +45,7 @@ def shadows(request: HttpRequest) -> HttpResponse:
     operator = actor_of(request)
     checklists = visible_checklists(operator)
     row = routing_tables.active()
-    table = None if row is None else RoutingTable.parse(row.document)
+    table = None if row is None else row.parsed()
     views = [] if table is None else [ShadowView(one) for one in overviews(table, now=now)]
     context = {
         "views": views,

@@ -23,7 +23,6 @@ from controlplane.console.views.access import access_tabs, shown_once
 from controlplane.deliveries import operations as deliveries
 from controlplane.deliveries.models import WebhookSecret
 from controlplane.routing.operations import routing_tables
-from dataplane.routing import RoutingTable
 
 ADD = "accounts.add_tenant"
 
@@ -208,6 +207,6 @@ def _context(operator: Operator, tenant: Tenant, initial: dict[str, Any]) -> dic
         "key_form": CredentialForm(),
         "webhook_secret": WebhookSecret.objects.filter(tenant=tenant).first() if manages_keys else None,
         "rotate_title": f"Rotate the webhook secret of {tenant.slug}",
-        "reaches": reaches(RoutingTable.parse(table.document), tenant) if table else [],
+        "reaches": reaches(table.parsed(), tenant) if table else [],
         "events": timeline(AuditEvent.objects.filter(target=tenant.audit_name)[:12]),
     }
