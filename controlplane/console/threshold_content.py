@@ -66,20 +66,21 @@ def threshold_charts(lanes: Sequence[str], thresholds: Mapping[str, Threshold], 
         points[lane][bucket] = figures(tally, seconds=MINUTE.total_seconds())
     shown = sorted(lanes, key=lambda lane: -attempts[lane])[:MAX_SERIES]
     times = [since + at * MINUTE for at in range(int((until - since) / MINUTE) + 1)]
+    buckets = [int(at.timestamp()) for at in times]
+    by_lane = {lane: [points[lane].get(bucket) for bucket in buckets] for lane in sorted(shown)}
     return [
-        _chart(name, threshold, words, {lane: points[lane] for lane in sorted(shown)}, times)
+        _chart(name, threshold, words, by_lane, times)
         for name, threshold in thresholds.items()
         if (words := words_of("", name)).measure
     ]
 
 
 def _chart(
-    name: str, threshold: Threshold, words: Words, points: Mapping[str, Mapping[int, Figures]], times: list[datetime]
+    name: str, threshold: Threshold, words: Words, points: Mapping[str, list[Figures | None]], times: list[datetime]
 ) -> Chart:
     measure = BY_KEY[words.measure]
     series = [
-        Series(lane, "other", times, [_value(known.get(int(at.timestamp())), words.measure) for at in times])
-        for lane, known in points.items()
+        Series(lane, "other", times, [_value(one, words.measure) for one in known]) for lane, known in points.items()
     ]
     limit = words.read(threshold.value) * words.measure_scale
     figure = line_chart(

@@ -29,6 +29,12 @@ def _newest_of(log: type[DocumentActivation]) -> QuerySet[Any, DocumentActivatio
     return entries.select_related("version")[:1]
 
 
+@compiled()
+def _newest_version(model: type[DocumentVersion]) -> QuerySet[Any, DocumentVersion]:
+    versions: QuerySet[Any] = model._default_manager.all()
+    return versions.defer("document").order_by("-number")[:1]
+
+
 class ProposeNumbers(Protocol):
     """Open the change request for a document in which these numbers of one entry are others."""
 
@@ -302,7 +308,9 @@ class Versions(Generic[V, P_co]):
         for it.
         """
         active = self.active()
-        newest = self.model._default_manager.latest("number")
+        newest = _newest_version.first(self.model)
+        if newest is None:
+            raise self.model.DoesNotExist(f"there is no {self.model.noun} yet")
         return dict.fromkeys(targets, Surveyed(active.reference if active else None, newest))
 
     def apply(
