@@ -6,7 +6,7 @@ is tried on a load that was relieved more.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -16,7 +16,7 @@ from controlplane.telemetry.ladder_capacity import spoken
 from controlplane.telemetry.surface_load import Load, LoadPoint
 from dataplane.ladder.decider import LadderDecider
 from dataplane.ladder.policy import OFF, Surface, Trigger
-from dataplane.ladder.signals import GPU
+from dataplane.ladder.signals import GPU, Budget
 
 CAVEAT: Final = "The load is what it was with the rungs that were on then; on others it would have been another."
 
@@ -110,12 +110,10 @@ class _Windows:
                 sums[0] -= old.attempts
                 sums[1] -= old.failures
 
-    def burn(self, slug: str, trigger: Trigger) -> float | None:
-        """What the trigger reads now."""
-        if trigger.budget is None:
-            return None
+    def burn(self, slug: str, budget: Budget) -> float | None:
+        """What the trigger reads now that looks at this budget."""
         attempts, failures = self._windows[slug][2]
-        return trigger.budget.burn(attempts=attempts, failures=failures)
+        return budget.burn(attempts=attempts, failures=failures)
 
 
 def simulate(surface: Surface, load: Load) -> Simulation:
@@ -129,6 +127,7 @@ def simulate(surface: Surface, load: Load) -> Simulation:
         load: In the steps in which it was told; see `surface_load.raw_readings`.
     """
     decider, windows = LadderDecider(surface), _Windows(surface)
+    readers = {slug: _reader(slug, trigger, windows) for slug, trigger in surface.triggers.items()}
     step = load.step.total_seconds()
     gaps = {later.at for earlier, later in pairwise(load.points) if later.at - earlier.at > load.step}
     moves: list[SimulatedMove] = []
@@ -141,8 +140,9 @@ def simulate(surface: Surface, load: Load) -> Simulation:
         now = point.at.timestamp() + step
         if point.at in gaps:
             decider.observe({}, now=point.at.timestamp())
-        readings = {slug: _reading(slug, one, point, windows) for slug, one in surface.triggers.items()}
-        read.update(slug for slug, value in readings.items() if value is not None)
+        readings = {slug: read_of(point) for slug, read_of in readers.items()}
+        if len(read) < len(readings):
+            read.update(slug for slug, value in readings.items() if value is not None)
         moved = decider.judge(readings, now=now)
         if moved is not None:
             at = datetime.fromtimestamp(now, UTC)
@@ -161,13 +161,15 @@ def simulate(surface: Surface, load: Load) -> Simulation:
     )
 
 
-def _reading(slug: str, trigger: Trigger, point: LoadPoint, windows: _Windows) -> float | None:
-    if trigger.budget is not None:
-        return windows.burn(slug, trigger)
-    if trigger.signal == GPU:
+def _reader(slug: str, trigger: Trigger, windows: _Windows) -> Callable[[LoadPoint], float | None]:
+    """What gives the reading of a trigger at a point: looked up once, not at each of tens of thousands."""
+    signal, budget = trigger.signal, trigger.budget
+    if budget is not None:
+        return lambda _: windows.burn(slug, budget)
+    if signal == GPU:
         # Of one that nobody looked at then, nothing is known.
-        return point.gauges.get(slug)
-    return point.values.get(trigger.signal)
+        return lambda point: point.gauges.get(slug)
+    return lambda point: point.values.get(signal)
 
 
 def _on(seconds: Mapping[int, float]) -> list[str]:

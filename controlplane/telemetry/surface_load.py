@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 from django.db import connection
@@ -19,7 +19,8 @@ _HIGHEST: Final = ", ".join(f"max({name})" for name in VALUES)
 # Alone, each worker told the whole of what it took the fleet for, and its own attempts; both come to the same here.
 _STEPS: Final = f"""
 WITH rows AS MATERIALIZED (
-    SELECT date_bin(%(step)s, bucket_at, %(origin)s) AS at, * FROM {SurfaceReading._meta.db_table}
+    SELECT extract(epoch FROM date_bin(%(step)s, bucket_at, %(origin)s))::bigint AS at, *
+    FROM {SurfaceReading._meta.db_table}
     WHERE surface = %(surface)s AND bucket_at >= %(since)s AND bucket_at < %(until)s
 ), gauges AS (
     SELECT at, jsonb_object_agg(key, value) AS gauges FROM (
@@ -35,9 +36,8 @@ SELECT s.*, g.gauges FROM (
 _ORIGIN: Final = datetime(2020, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class LoadPoint:
-    """What the fleet read in one step of time.
+class LoadPoint(NamedTuple):
+    """What the fleet read in one step of time. A tuple, since a week has sixty thousand of them.
 
     Attributes:
         values: Each of `dataplane.ladder.counting.VALUES`, its highest; None: nobody could take it.
@@ -119,7 +119,7 @@ def readings(surface: str, *, since: datetime, until: datetime, step: timedelta 
         for at, *values, attempts, failures, level, generation, is_alone, gauges in cursor.fetchall():
             points.append(
                 LoadPoint(
-                    at=at,
+                    at=datetime.fromtimestamp(at, UTC),
                     values=dict(zip(VALUES, values, strict=True)),
                     gauges=_parsed(gauges),
                     attempts=attempts,

@@ -128,6 +128,8 @@ class LadderDecider:
         return max(0.0, self._calm_since + self._calm_seconds - now, self.standing.moved_at + self._pace_dwell - now)
 
     def _step_up(self, readings: Readings, now: float, ceiling: int) -> Moved | None:
+        if not self._hot_since:
+            return None
         standing, pace = self.standing, self.surface.pace
         if standing.level != OFF and now - standing.raised_at < pace.step_seconds.value:
             return None
