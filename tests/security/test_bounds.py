@@ -8,6 +8,7 @@ from asgiref.testing import ApplicationCommunicator
 from django.db import transaction
 from django.test import Client
 
+from controlplane.accounts.roles import Role
 from controlplane.api.gitops.document import MAX_CHARACTERS, MalformedConfiguration, read_configuration
 from controlplane.api.parsers import MAX_DEPTH, is_deeper
 from controlplane.evals.importing import MAX_BYTES
@@ -15,6 +16,7 @@ from controlplane.incoming import MAX_BODY_BYTES, BoundedBodies
 from tests.factories import crew
 from tests.permissions.api import TABLE as API
 from tests.permissions.console import TABLE as CONSOLE
+from tests.permissions.table import WHO
 from tests.permissions.visitor import Visitor
 from tests.permissions.world import make_world
 from tests.test_permissions import _url
@@ -28,16 +30,20 @@ DEEP = b'{"reason": ' + b"[" * 50_000 + b"]" * 50_000 + b"}"
 
 @pytest.fixture(scope="module")
 def asked(django_db_setup, django_db_blocker):
-    """`asked(row, body, media_type)`: the answer that somebody gets who may do everything; nothing of it stays."""
+    """`asked(row, body, media_type)`: the answers that everybody gets who may do that; nothing of it stays.
+
+    Of who may not, `tests/test_permissions.py` asks; where that is everybody, an admin asks.
+    """
     with django_db_blocker.unblock(), transaction.atomic():
         world = make_world()
-        everybody = [Visitor(operator) for (_, scope), operator in world.operators.items() if scope == "everywhere"]
+        visitors = {role: Visitor(world.operators[role, "everywhere"]) for role in WHO}
 
         def ask(row, body, media_type):
             found = []
-            for visitor in everybody:
+            may = [role for role, letter in zip(WHO, row.everywhere, strict=True) if letter == "+"]
+            for role in may or [Role.ADMIN]:
                 with transaction.atomic():
-                    answer = visitor.generic(row.method, _url(row, world.mine), body, content_type=media_type)
+                    answer = visitors[role].generic(row.method, _url(row, world.mine), body, content_type=media_type)
                     transaction.set_rollback(True)
                 if answer.status_code not in (403, 404):
                     found.append(answer)
