@@ -10,7 +10,7 @@ from controlplane.vitals import watch_celery
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
 
-app = Celery("controlplane")
+app = Celery("controlplane", loader="controlplane.loader.Loader")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 app.Task.Request = "controlplane.task_metrics:CountedRequest"

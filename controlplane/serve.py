@@ -76,6 +76,7 @@ class ConsoleServer(GraceServer):
 def main() -> None:
     """Serve until SIGTERM or SIGINT."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
+    gc.disable()  # as manage.py does
     try:
         django.setup()
     except ImproperlyConfigured as exc:

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import gc
 import logging
 import os
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,6 +38,18 @@ from dataplane.native import Native, NoBuild, activate
 log = logging.getLogger("ballast")
 
 
+@contextmanager
+def _importing() -> Iterator[None]:
+    """Look for no garbage among what is imported: there is none, and to look again and again takes a third of it."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def _serve(environment: Environment) -> None:
     from dataplane.supervisor import supervise
 
@@ -52,8 +66,9 @@ def _serve(environment: Environment) -> None:
 def _gateway_process(environment: Environment, arguments: argparse.Namespace) -> None:
     is_native = activate(environment.choice("BALLAST_NATIVE", Native.AUTO))  # before anything that may have a build
     log.info("the hot path runs as %s", "machine code" if is_native else "Python; `make native` compiles it")
-    from dataplane.credentials import SecretStore
-    from dataplane.process import run_gateway
+    with _importing():
+        from dataplane.credentials import SecretStore
+        from dataplane.process import run_gateway
 
     listener = socket.socket(fileno=arguments.listener)
     run_gateway(
@@ -67,22 +82,25 @@ def _gateway_process(environment: Environment, arguments: argparse.Namespace) ->
 
 def _agent(environment: Environment) -> None:
     settings = agent_settings(environment)
-    from dataplane.agent import run_agent
+    with _importing():
+        from dataplane.agent import run_agent
 
     run_agent(settings)
 
 
 def _jobs(environment: Environment) -> None:
     settings = runner_settings(environment)
-    from dataplane.job_worker import run_jobs
-    from dataplane.stores.cursor_keys import read_cursor_keys
+    with _importing():
+        from dataplane.job_worker import run_jobs
+        from dataplane.stores.cursor_keys import read_cursor_keys
 
     run_jobs(settings, keys=read_cursor_keys(settings.cursor_keys_file))
 
 
 def _shadow(environment: Environment) -> None:
-    from dataplane.credentials import SecretStore
-    from dataplane.shadow.process import run_shadow
+    with _importing():
+        from dataplane.credentials import SecretStore
+        from dataplane.shadow.process import run_shadow
 
     run_shadow(shadow_settings(environment), secrets=SecretStore(environment.snapshot()))
 
@@ -97,7 +115,8 @@ def _keep(environment: Environment, arguments: argparse.Namespace) -> None:
 
 
 def _simulator(environment: Environment) -> None:
-    from dataplane.simulator.server import SimulatorSettings, serve
+    with _importing():
+        from dataplane.simulator.server import SimulatorSettings, serve
 
     host = environment.text("BALLAST_BIND", "127.0.0.1")
     serve(

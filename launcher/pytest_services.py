@@ -6,6 +6,7 @@ every other variable of ours in the caller's environment are ignored: tests must
 database. Other servers are named on purpose, by BALLAST_TEST_DATABASE_URL and BALLAST_TEST_REDIS_URL.
 """
 
+import gc
 import os
 import re
 import shutil
@@ -49,6 +50,7 @@ FIRST = "main"
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
     """Start or inherit the servers and set the environment, ahead of everybody who reads it."""
+    gc.disable()  # as manage.py does, for the same apps
     environ = os.environ
     for name in [name for name in environ if OURS.match(name) and name not in KEPT]:
         del environ[name]

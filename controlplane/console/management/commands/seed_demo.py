@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import yaml
 from django.conf import settings
+from django.contrib.auth.hashers import make_password
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 from django.utils import timezone
@@ -146,12 +147,14 @@ def read_demo(today: date, *, simulator: str, embedder: str, engine: str = "") -
 
 
 def _create_people(entries: dict[str, Any], *, now: datetime) -> dict[str, Operator]:
+    password = make_password(PASSWORD)  # once: it is in the README, and to hash it is made to take long
     for username, entry in entries.items():
         operator = accounts.create_operator(
-            username=username, password=PASSWORD, email=f"{username}@ballast.example", actor=SETUP, now=now
+            username=username, password=None, email=f"{username}@ballast.example", actor=SETUP, now=now
         )
+        operator.password = password
         operator.first_name, _, operator.last_name = entry["name"].partition(" ")
-        operator.save(update_fields=["first_name", "last_name"])
+        operator.save(update_fields=["password", "first_name", "last_name"])
         for role in entry["roles"]:
             accounts.grant_role(operator=operator, role=Role(role), target=None, actor=SETUP, now=now)
         accounts.issue_token(operator=operator, name="demo", actor=SETUP, now=now, secret=f"op-demo-{username}")
