@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from django.core.management import call_command
 from django.db import connection, transaction
-from django.test import TransactionTestCase
+from django.test import TransactionTestCase, override_settings
 from hypothesis import settings
 from pytest_django import DjangoDbBlocker
 from xdist.scheduler import LoadFileScheduling
@@ -63,10 +63,10 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop() -> None:
-    """Look for garbage from now on, but not among all that was imported and collected, again and again; and seldom:
-    what requests and queries leave behind is a few megabytes, and to look after every few takes a tenth of the time.
+    """Look for garbage from now on, but not among all that was imported and collected, nor even once: it would take a
+    second; and seldom: what requests and queries leave behind is a few megabytes, and to look after every few takes a
+    tenth of the time.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     gc.enable()
@@ -178,6 +178,13 @@ def deployment(lasting: Callable[[], AbstractContextManager[None]]) -> None:
     """What `make_deployment` makes, for all tests of a module that is marked `usefixtures("deployment")`."""
     with lasting():
         make_deployment()
+
+
+@pytest.fixture(scope="module")
+def demo(lasting: Callable[[], AbstractContextManager[None]]) -> None:
+    """The demo as its first start leaves it, for all tests of a module; to load it takes seconds."""
+    with lasting(), override_settings(DEMO=True):
+        call_command("seed_demo", verbosity=0)
 
 
 @pytest.fixture(scope="module")

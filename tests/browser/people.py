@@ -159,6 +159,10 @@ class Person:
         """See words somewhere in the page."""
         expect(self.page.get_by_role("main").get_by_text(words).first).to_be_visible()
 
+    def turn(self, size: tuple[int, int], theme: str) -> None:
+        """See the page in a window of that size, in that theme, as their system would change them."""
+        turn(self.page, size, theme)
+
     def photograph(self, name: str) -> Path:
         """Keep a picture of the whole page."""
         path = self.house.photographs / f"{name}.png"
@@ -168,3 +172,14 @@ class Person:
     def until(self, condition: Callable[[], bool], what: str, *, seconds: float = 60) -> None:
         """Wait until something outside the browser holds; errors as `Stack.wait_for`."""
         self.house.stack.wait_for(condition, what, seconds=seconds)
+
+
+def turn(page: Page, size: tuple[int, int], theme: str) -> None:
+    """Change a page's window and theme, and wait until no colour is on its way any more."""
+    width, height = size
+    page.set_viewport_size({"width": width, "height": height})
+    page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+    page.wait_for_function(
+        "(theme) => document.documentElement.dataset.bsTheme === theme && document.getAnimations().length === 0",
+        arg=theme,
+    )

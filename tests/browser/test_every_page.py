@@ -12,7 +12,7 @@ from playwright.sync_api import Page as Tab
 from tests.browser.conftest import PHONE, WIDE
 from tests.browser.furnishing import furnish
 from tests.browser.pages import PAGES, Page, names_without_sample
-from tests.browser.people import House, Person
+from tests.browser.people import House, Person, turn
 from tests.end_to_end.stack import Stack
 
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
@@ -116,21 +116,11 @@ def _open(house: House, page: Page, stack: Stack, readers: dict[str, Person]) ->
 
 def _look(tab: Tab, size: tuple[int, int], theme: str, *, rules: list[str] | None = None) -> list[str]:
     """What is wrong with a page of that width in that theme; `rules` as `_violations`."""
-    width, height = size
-    tab.set_viewport_size({"width": width, "height": height})
-    _turn(tab, theme)
+    width = size[0]
+    turn(tab, size, theme)
     found = [f"{width}, {theme}: {line}" for line in _violations(tab, rules=rules)]
     sideways = tab.evaluate(SIDEWAYS)  # after axe: a chart follows the window's width a moment later
     return found + ([f"{width}, {theme}: scrolls sideways by {sideways} px"] if sideways > 0 else [])
-
-
-def _turn(tab: Tab, theme: str) -> None:
-    """Change the theme as the system would, and wait until no colour is on its way any more."""
-    tab.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
-    tab.wait_for_function(
-        "(theme) => document.documentElement.dataset.bsTheme === theme && document.getAnimations().length === 0",
-        arg=theme,
-    )
 
 
 def _violations(tab: Tab, *, rules: list[str] | None) -> list[str]:

@@ -2,13 +2,15 @@
 
 import re
 
-import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import PHONE, WIDE
+from tests.browser.conftest import PHONE, SIZES, WIDE
 
 SURFACE = "/ladder/surfaces/web-chat/"
 BANNER = "We are very busy: a smaller assistant is answering."
+
+# Names of pictures.
+LOOKS = {f"{name}-{theme}": (size, theme) for name, size in SIZES.items() for theme in ("light", "dark")}
 
 
 def test_rung_is_engaged_in_two_taps_and_stood_down_in_one(enter):
@@ -72,14 +74,12 @@ def test_sheet_is_a_page_where_no_script_runs(house, chromium):
     context.close()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_engaged_ladder_is_photographed(enter, size, theme):
-    """What on-call sees while a rung stands for some callers and another for the rest."""
-    oncall = enter("oncall", size=size, theme=theme)
+def test_engaged_ladder_is_photographed(enter):
+    """What on-call sees while a rung stands for some callers and another for the rest, in both themes and widths."""
+    oncall = enter("oncall", size=WIDE)
     oncall.go(f"{SURFACE}rungs/1/")
     oncall.press("Engage rung 1")
     oncall.sees("Web chat is on rung 1")
-    width = "phone" if size == PHONE else "wide"
 
     for name, path in (
         ("now", "/ladder/"),
@@ -88,11 +88,15 @@ def test_engaged_ladder_is_photographed(enter, size, theme):
         ("policy", "/ladder/policy/"),
     ):
         oncall.go(path)
-        oncall.photograph(f"ladder-{name}-{width}-{theme}")
+        for look, (size, theme) in LOOKS.items():
+            oncall.turn(size, theme)
+            oncall.photograph(f"ladder-{name}-{look}")
     oncall.go("/ladder/")
     oncall.press("Engage… rung 4")
     oncall.dialog(re.compile("Engage rung 4"))
-    oncall.page.screenshot(path=oncall.house.photographs / f"ladder-sheet-{width}-{theme}.png")
+    for look, (size, theme) in LOOKS.items():
+        oncall.turn(size, theme)
+        oncall.page.screenshot(path=oncall.house.photographs / f"ladder-sheet-{look}.png")
     oncall.go(SURFACE)
     oncall.press("Stand down")
     oncall.sees("No rung of Web chat is engaged")

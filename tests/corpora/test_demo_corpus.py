@@ -17,13 +17,6 @@ SLUG = "help-centre"
 DEMO = read_demo(NOW.date(), simulator="http://127.0.0.1:8090", embedder="http://127.0.0.1:8070")
 
 
-@pytest.fixture
-def demo(settings):
-    """The demo, as its first start leaves it."""
-    settings.DEMO = True
-    call_command("seed_demo", verbosity=0)
-
-
 def heads():
     return {
         one.source_key: (one.source_rev, one.seq, one.content_sha256) for one in Document.objects.order_by("source_key")
@@ -84,8 +77,9 @@ def test_demo_has_its_corpus_promised_through_the_approvals_and_its_articles_tak
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("demo")
-def test_second_start_changes_no_article_and_undoes_no_edit():
+def test_second_start_changes_no_article_and_undoes_no_edit(settings):
     """What an editor changed meanwhile is newer than the file, and stands."""
+    settings.DEMO = True
     article = read_articles(SLUG)[0]
     edit = Change(article.key, article.rev + 1, False, article.checked(NOW), article.metadata, NOW)
     accepted = accept_changes(corpus=Corpus.objects.get(slug=SLUG), changes=[edit], now=NOW)

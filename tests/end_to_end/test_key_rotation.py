@@ -47,7 +47,7 @@ def test_signing_key_is_rotated_and_then_compromised_under_traffic(
     """
     monkeypatch.setenv("CELERY_BROKER_URL", stack.broker_url)  # Celery prefers it to what an application is told
     first = signing_key(stack)
-    traffic.start(callers=8)
+    traffic.start(callers=3)
 
     stack.manage("rotate_signing_key", "begin")
     wait_taken(stack)

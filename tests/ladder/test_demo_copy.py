@@ -2,7 +2,6 @@
 
 import jsonschema
 import pytest
-from django.core.management import call_command
 
 from controlplane.approvals.models import ChangeRequest
 from controlplane.console.copy_content import copy_rows
@@ -45,12 +44,9 @@ def test_words_of_the_demo_are_whole_in_both_languages(slug):
 
 
 @pytest.mark.django_db
-def test_demo_has_its_words_signed_before_a_route_falls_back_on_them(settings):
+@pytest.mark.usefixtures("demo")
+def test_demo_has_its_words_signed_before_a_route_falls_back_on_them():
     """Through the approvals, by who answers for them; from the first release with the stack on, its copy is there."""
-    settings.DEMO = True
-
-    call_command("seed_demo", verbosity=0)
-
     rows = copy_rows(list(Copy.objects.all()))
     assert {row["state"] for row in rows} == {"signed"}
     signed = {row["copy"].slug: {signature.name for signature in row["signatures"]} for row in rows}
@@ -77,12 +73,9 @@ def test_demo_has_its_words_signed_before_a_route_falls_back_on_them(settings):
 
 
 @pytest.mark.django_db
-def test_every_rung_of_the_demo_can_be_engaged_from_the_first_release_that_has_it(settings):
+@pytest.mark.usefixtures("demo")
+def test_every_rung_of_the_demo_can_be_engaged_from_the_first_release_that_has_it():
     """By hand, by a trigger, and by an order on a host; and nothing is engaged to begin with."""
-    settings.DEMO = True
-
-    call_command("seed_demo", verbosity=0)
-
     with_ladder = [release for release in Release.objects.all() if _section(release, "ladder")]
     assert with_ladder
     for stored in with_ladder:
