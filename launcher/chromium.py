@@ -1,4 +1,8 @@
-"""Finds a Chromium for the browser tests, or installs one."""
+"""Finds a Chromium for the browser tests, or installs one.
+
+One without a window, if there is a choice: the same engine, and a fifth less of processor time, since no browser is
+drawn around each page.
+"""
 
 import os
 import shutil
@@ -9,19 +13,30 @@ from pathlib import Path
 
 from launcher.errors import LauncherError
 
-NAMES_ON_PATH = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "headless_shell")
-CACHED_PATTERNS = (
-    "chromium-*/chrome-linux*/chrome",
-    "chromium-*/chrome-mac*/Chromium.app/Contents/MacOS/Chromium",
-    "chromium_headless_shell-*/chrome-*/headless_shell",
-    "chromium_headless_shell-*/chrome-*/chrome-headless-shell",
+# Without a window: names on PATH, and where Playwright keeps its own.
+SHELLS = (
+    ("chromium-headless-shell", "chrome-headless-shell", "headless_shell"),
+    (
+        "chromium_headless_shell-*/chrome-*/headless_shell",
+        "chromium_headless_shell-*/chrome-*/chrome-headless-shell",
+    ),
 )
+WHOLE = (
+    ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
+    (
+        "chromium-*/chrome-linux*/chrome",
+        "chromium-*/chrome-mac*/Chromium.app/Contents/MacOS/Chromium",
+    ),
+)
+# Debian's; what is not there is passed over.
+PACKAGES = ("chromium-headless-shell", "chromium")
 VERSION_SECONDS = 30
 INSTALL_SECONDS = 900
 
 
 def find_chromium(environ: Mapping[str, str]) -> Path | None:
-    """Return a Chromium that starts, or None: what BALLAST_CHROMIUM names, else one on PATH, else Playwright's own.
+    """Return a Chromium that starts, or None: what BALLAST_CHROMIUM names, else one on PATH, else Playwright's own;
+    and one with a window only if there is none without.
 
     Raises:
         LauncherError: BALLAST_CHROMIUM names something that does not start.
@@ -36,16 +51,17 @@ def find_chromium(environ: Mapping[str, str]) -> Path | None:
 
 def candidates(environ: Mapping[str, str]) -> Iterator[Path]:
     """Yield the places where a Chromium may be, best first."""
-    for name in NAMES_ON_PATH:
-        found = shutil.which(name, path=environ.get("PATH"))
-        if found:
-            yield Path(found)
     home = Path(environ.get("HOME", "/nonexistent"))
     caches = [Path(environ["PLAYWRIGHT_BROWSERS_PATH"])] if environ.get("PLAYWRIGHT_BROWSERS_PATH") else []
     caches += [home / ".cache" / "ms-playwright", home / "Library" / "Caches" / "ms-playwright"]
-    for cache in caches:
-        for pattern in CACHED_PATTERNS:
-            yield from sorted(cache.glob(pattern), reverse=True)
+    for names, patterns in (SHELLS, WHOLE):
+        for name in names:
+            found = shutil.which(name, path=environ.get("PATH"))
+            if found:
+                yield Path(found)
+        for cache in caches:
+            for pattern in patterns:
+                yield from sorted(cache.glob(pattern), reverse=True)
 
 
 def starts(program: Path) -> bool:
@@ -70,9 +86,12 @@ def find_or_install_chromium(environ: Mapping[str, str]) -> Path:
         return found
     attempts: list[list[list[str]]] = []
     if os.geteuid() == 0 and shutil.which("apt-get"):
-        attempts.append([["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", "chromium"]])
-    with_system_packages = ["--with-deps"] if os.geteuid() == 0 else []
-    attempts.append([[sys.executable, "-m", "playwright", "install", *with_system_packages, "chromium"]])
+        attempts += [
+            [["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", package]]
+            for package in PACKAGES
+        ]
+    options = ["--only-shell", *(["--with-deps"] if os.geteuid() == 0 else [])]
+    attempts.append([[sys.executable, "-m", "playwright", "install", *options, "chromium"]])
     for commands in attempts:
         if all(_install(command, environ) for command in commands):
             found = find_chromium(environ)

@@ -39,6 +39,19 @@ def test_a_stub_on_path_is_passed_over(tmp_path: Path) -> None:
     assert found == cached
 
 
+def test_browser_without_a_window_goes_before_one_with(tmp_path: Path) -> None:
+    """Wherever it is; between two of a kind, the one on PATH is taken."""
+    browser(tmp_path / "bin" / "chromium")
+    cached = browser(tmp_path / "cache" / "chromium_headless_shell-1200" / "chrome-linux" / "headless_shell")
+    environ = {"PATH": str(tmp_path / "bin"), "PLAYWRIGHT_BROWSERS_PATH": str(tmp_path / "cache")}
+
+    assert find_chromium(environ) == cached
+
+    assert find_chromium(environ | {"PATH": str(browser(tmp_path / "s" / "headless_shell").parent)}) == (
+        tmp_path / "s" / "headless_shell"
+    )
+
+
 def test_no_browser_is_none(tmp_path: Path) -> None:
     """The caller decides whether to install one."""
     assert find_chromium({"PATH": str(tmp_path), "HOME": str(tmp_path)}) is None
