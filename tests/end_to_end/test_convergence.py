@@ -59,7 +59,7 @@ def test_every_worker_converges_and_none_serves_a_mixture(stack: Stack, traffic:
     and no process ever goes back to an older release. Only what the killed process held may fail.
     """
     owner = stack.sign_in("owner")
-    traffic.start(callers=20)
+    traffic.start(callers=10)
 
     # Pushed by the broker.
     for position in (HALF, FIVE, ALL, QUARTER):
