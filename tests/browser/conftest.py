@@ -88,22 +88,53 @@ def wallet() -> Wallet:
     return Wallet()
 
 
-# Per module, not per session: while it lives its event loop counts as running, and no asyncio test could run.
-@pytest.fixture(scope="module")
-def playwright() -> Iterator[Playwright]:
-    """Playwright's driver."""
-    expect.set_options(timeout=EXPECT_SECONDS * 1000)
-    with sync_playwright() as playwright:
-        yield playwright
+class Kept:
+    """Playwright's driver and a headless Chromium, from the first test that needs them to the last of its directory:
+    to start them takes longer than most tests with them.
+    """
+
+    def __init__(self) -> None:
+        self._driver: Playwright | None = None
+        self._browser: Browser | None = None
+
+    def browser(self) -> Browser:
+        """The Chromium, which is started if need be; another one if it has died."""
+        if self._browser is None or not self._browser.is_connected():
+            self.end()
+            program = find_or_install_chromium(os.environ)
+            expect.set_options(timeout=EXPECT_SECONDS * 1000)
+            self._driver = sync_playwright().start()
+            self._browser = self._driver.chromium.launch(executable_path=program, args=list(ARGUMENTS))
+        return self._browser
+
+    def end(self) -> None:
+        """End both, if they were started."""
+        if self._browser is not None:
+            self._browser.close()
+        if self._driver is not None:
+            self._driver.stop()
+        self._browser = self._driver = None
+
+
+KEPT = pytest.StashKey[Kept]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """End the Chromium before a test of another directory: while it lives, its driver's event loop counts as running,
+    and no asyncio test could run.
+    """
+    try:
+        return (yield)
+    finally:
+        if nextitem is None or nextitem.path.parent != item.path.parent:
+            item.config.stash.setdefault(KEPT, Kept()).end()
 
 
 @pytest.fixture(scope="module")
-def chromium(playwright: Playwright) -> Iterator[Browser]:
-    """A headless Chromium."""
-    program = find_or_install_chromium(os.environ)
-    browser = playwright.chromium.launch(executable_path=program, args=list(ARGUMENTS))
-    yield browser
-    browser.close()
+def chromium(pytestconfig: pytest.Config) -> Browser:
+    """A headless Chromium, see `Kept`."""
+    return pytestconfig.stash.setdefault(KEPT, Kept()).browser()
 
 
 @pytest.fixture(scope="module")

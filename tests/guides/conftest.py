@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.browser.caller import Caller
-from tests.browser.conftest import WIDE, chromium, house, playwright, stack, wallet  # noqa: F401 - fixtures
+from tests.browser.conftest import (  # noqa: F401 - fixtures, and a hook of theirs
+    WIDE,
+    chromium,
+    house,
+    pytest_runtest_teardown,
+    stack,
+    wallet,
+)
 from tests.browser.people import House, Person
 from tests.end_to_end.stack import Stack
 from tests.guides.guide import read_guide
