@@ -23,7 +23,7 @@ class CanaryWatch(models.Model):
 
     canary = models.OneToOneField(Canary, on_delete=models.PROTECT, related_name="watch")
     ruling = models.CharField(max_length=10, choices=[(ruling.value, ruling.value) for ruling in Ruling])
-    verdict = models.JSONField(help_text="See `values.Verdict.to_json`; {}: none yet")
+    verdict = models.JSONField(help_text="See `values.Verdict.to_json`")
     looked_at = models.DateTimeField()
     since = models.DateTimeField(help_text="When it began to say so")
     replayed = models.JSONField(default=dict)
