@@ -113,6 +113,7 @@ class OutcomeStanding(models.Model):
         ]
         indexes: ClassVar = [
             models.Index(fields=["hours", "system", "place"], condition=Q(name=WHOLE), name="outcome_standing_of_all"),
+            models.Index(fields=["hours", "system"], condition=Q(bad__gt=0), name="outcome_standing_bad"),
         ]
 
     def __str__(self) -> str:

@@ -215,12 +215,13 @@ _WITH_WHOLE: Final = f"""
     LEFT JOIN {_STANDINGS} whole ON whole.hours = s.hours AND whole.system = s.system AND whole.place_id = s.place_id
                                     AND whole.name = %(whole)s"""
 # Ranked by what is narrow; the rest of a row is read of those that are shown.
-_WORST: Final = f"""
-WITH ranked AS (
+_RANKED: Final = f"""(
     SELECT s.id, {{order}} AS rank FROM {_STANDINGS} s {{whole}}
     WHERE s.hours = %(hours)s AND s.system = %(system)s AND s.name <> %(whole)s AND s.counted > 0 {{of}}
     ORDER BY rank DESC, s.counted DESC, s.place_id, s.name LIMIT %(limit)s
-)
+)"""  # noqa: S608 - as above
+_WORST: Final = f"""
+WITH ranked AS (SELECT * FROM ({{ranked}}) r LIMIT %(limit)s)
 SELECT p.prompt, p.version, p.lane, s.name, s.counted, whole.counted, s.bad, s.unsure, s.outcomes
 FROM ranked JOIN {_STANDINGS} s USING (id) JOIN {OutcomePlace._meta.db_table} p ON p.id = s.place_id {_WITH_WHOLE}
 ORDER BY rank DESC, s.counted DESC, s.place_id, s.name
@@ -249,7 +250,10 @@ def read_worst(
     asked |= {"prompt": prompt, "lane": lane, "name": name}
     expression = ORDERS[order]
     whole = _WITH_WHOLE if "whole." in expression else ""
-    found = _ask(_WORST.format(order=expression, whole=whole, of=of), asked)
+    # The rest comes behind those of which some are bad, which are few and have an index; read only if it is shown.
+    parts = ["AND s.bad > 0", "AND s.bad = 0"] if expression.startswith("s.bad") else [""]
+    ranked = " UNION ALL ".join(_RANKED.format(order=expression, whole=whole, of=f"{of} {part}") for part in parts)
+    found = _ask(_WORST.format(ranked=ranked), asked)
     rows = tuple(
         Standing(Place(*place), name, counted, answers, bad, unsure, _parted(outcomes))
         for *place, name, counted, answers, bad, unsure, outcomes in found[:limit]
