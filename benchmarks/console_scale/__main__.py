@@ -8,9 +8,10 @@ copied many times over, spread over 90 days (`rows.py`): at full scale 10,000,00
 acknowledged 1,000 releases. `small` is a hundredth of that, `medium` a tenth.
 
 Every address is then asked for in process, through all middleware, by somebody who is signed in: once to warm up, and
-`rounds` times more. Server time is the processor time of this process and what it waited for PostgreSQL, so that others
-on the machine do not count; the wall's time stands beside it. A row is marked, and the exit status is 1, if a page
-takes more than 50 ms, needs other queries than at the smaller scale, or answers anything but 200.
+`rounds` times more, with the collector of garbage settled as the console's server settles it. Server time is the
+processor time of this process and what it waited for PostgreSQL, so that others on the machine do not count; the wall's
+time stands beside it. A row is marked, and the exit status is 1, if a page takes more than 50 ms, needs other queries
+than at the smaller scale, or answers anything but 200.
 
 `--keep DIR` leaves the databases there, for the next run to use; after a few hours their newest hour is empty.
 """
