@@ -25,7 +25,7 @@ from controlplane.routing.thresholds import (
     placed_thresholds,
 )
 from controlplane.telemetry.lane_counts import counted_minutes
-from controlplane.telemetry.measures import BY_KEY, Figures, figures
+from controlplane.telemetry.measures import BY_KEY, Figures
 from controlplane.telemetry.models import MINUTE
 from controlplane.telemetry.traffic import read
 from dataplane.backtest import Backtest, backtest
@@ -52,27 +52,29 @@ class Chart:
 
 
 def threshold_charts(lanes: Sequence[str], thresholds: Mapping[str, Threshold], *, now: datetime) -> list[Chart]:
-    """A chart for each threshold that something measured is held against; three queries.
+    """A chart for each threshold that something measured is held against; three queries if there is one.
 
     Of many lanes the busiest are drawn.
     """
+    held = {name: words for name in thresholds if (words := words_of("", name)).measure}
+    if not held:
+        return []
+    measures = [BY_KEY[key] for key in sorted({words.measure for words in held.values()})]
     until = now.astimezone(UTC)
     since = _minute(until - SPAN)
     tallies = read(lambda rows: rows.filter(lane__in=lanes), "lane", since=since, until=until, step=MINUTE)
     attempts = dict.fromkeys(lanes, 0)
-    points: dict[str, dict[int, Figures]] = {lane: {} for lane in lanes}
-    for (bucket, lane), tally in tallies.items():
+    for (_, lane), tally in tallies.items():
         attempts[lane] += tally.attempts
-        points[lane][bucket] = figures(tally, seconds=MINUTE.total_seconds())
     shown = sorted(lanes, key=lambda lane: -attempts[lane])[:MAX_SERIES]
+    points: dict[str, dict[int, Figures]] = {lane: {} for lane in shown}
+    for (bucket, lane), tally in tallies.items():
+        if lane in points:
+            points[lane][bucket] = {one.key: one.compute(tally, MINUTE.total_seconds()) for one in measures}
     times = [since + at * MINUTE for at in range(int((until - since) / MINUTE) + 1)]
     buckets = [int(at.timestamp()) for at in times]
     by_lane = {lane: [points[lane].get(bucket) for bucket in buckets] for lane in sorted(shown)}
-    return [
-        _chart(name, threshold, words, by_lane, times)
-        for name, threshold in thresholds.items()
-        if (words := words_of("", name)).measure
-    ]
+    return [_chart(name, thresholds[name], words, by_lane, times) for name, words in held.items()]
 
 
 def _chart(
