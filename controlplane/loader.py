@@ -1,9 +1,10 @@
 """How Celery loads what its nodes need: as manage.py does, without looking for garbage among it."""
 
-import gc
 from typing import Any
 
 from celery.loaders.app import AppLoader
+
+from dataplane.collector import collector_paused
 
 
 class Loader(AppLoader):
@@ -11,10 +12,5 @@ class Loader(AppLoader):
 
     def import_default_modules(self) -> Any:
         """Import all of it, and look for garbage from then on."""
-        was_on = gc.isenabled()
-        gc.disable()
-        try:
+        with collector_paused():
             return super().import_default_modules()
-        finally:
-            if was_on:
-                gc.enable()

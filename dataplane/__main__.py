@@ -6,16 +6,15 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
-import gc
 import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from dataplane.collector import collector_paused
 from dataplane.cursors import BadCursorKeys
 from dataplane.environment import (
     BadVariable,
@@ -38,18 +37,6 @@ from dataplane.native import Native, NoBuild, activate
 log = logging.getLogger("ballast")
 
 
-@contextmanager
-def _importing() -> Iterator[None]:
-    """Look for no garbage among what is imported: there is none, and to look again and again takes a third of it."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
 def _serve(environment: Environment) -> None:
     from dataplane.supervisor import supervise
 
@@ -66,7 +53,7 @@ def _serve(environment: Environment) -> None:
 def _gateway_process(environment: Environment, arguments: argparse.Namespace) -> None:
     is_native = activate(environment.choice("BALLAST_NATIVE", Native.AUTO))  # before anything that may have a build
     log.info("the hot path runs as %s", "machine code" if is_native else "Python; `make native` compiles it")
-    with _importing():
+    with collector_paused():
         from dataplane.credentials import SecretStore
         from dataplane.process import run_gateway
 
@@ -82,7 +69,7 @@ def _gateway_process(environment: Environment, arguments: argparse.Namespace) ->
 
 def _agent(environment: Environment) -> None:
     settings = agent_settings(environment)
-    with _importing():
+    with collector_paused():
         from dataplane.agent import run_agent
 
     run_agent(settings)
@@ -90,7 +77,7 @@ def _agent(environment: Environment) -> None:
 
 def _jobs(environment: Environment) -> None:
     settings = runner_settings(environment)
-    with _importing():
+    with collector_paused():
         from dataplane.job_worker import run_jobs
         from dataplane.stores.cursor_keys import read_cursor_keys
 
@@ -98,7 +85,7 @@ def _jobs(environment: Environment) -> None:
 
 
 def _shadow(environment: Environment) -> None:
-    with _importing():
+    with collector_paused():
         from dataplane.credentials import SecretStore
         from dataplane.shadow.process import run_shadow
 
@@ -115,7 +102,7 @@ def _keep(environment: Environment, arguments: argparse.Namespace) -> None:
 
 
 def _simulator(environment: Environment) -> None:
-    with _importing():
+    with collector_paused():
         from dataplane.simulator.server import SimulatorSettings, serve
 
     host = environment.text("BALLAST_BIND", "127.0.0.1")

@@ -7,7 +7,7 @@ from celery.loaders.app import AppLoader
 from django.apps import apps
 
 from controlplane.celery import app
-from dataplane.__main__ import _importing
+from dataplane.collector import collector_paused
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def test_process_of_the_data_plane_leaves_the_collector_as_it_found_it(is_on):
     if not is_on:
         gc.disable()
 
-    with _importing():
+    with collector_paused():
         within = gc.isenabled()
 
     assert (within, gc.isenabled()) == (False, is_on)

@@ -1,9 +1,7 @@
 """Releases as they were signed, and what the data plane says it does with them."""
 
-import gc
 import hashlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -16,6 +14,7 @@ from django.utils.functional import cached_property
 
 from controlplane.audit.models import append_only
 from controlplane.compiled import compiled
+from dataplane.collector import collector_paused
 from dataplane.release import Envelope
 from dataplane.tracing import TRACEPARENT_LENGTH
 
@@ -23,21 +22,6 @@ from dataplane.tracing import TRACEPARENT_LENGTH
 SILENT_AFTER = timedelta(seconds=5)
 # A worker that said nothing for this long is no longer counted against convergence; it stays on the page as gone.
 GONE_AFTER = timedelta(minutes=10)
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Without the collector: reading a document leaves no garbage, yet makes so many objects that the collector looks
-    through everything there is, which takes up to thirty times as long as the reading.
-    """
-    # Two threads may be here at once: whichever found it on puts it on again, so it never stays off.
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 class Release(models.Model):
@@ -76,14 +60,14 @@ class Release(models.Model):
     def content(self) -> dict[str, Any]:
         """The document, parsed."""
         document = self.document  # fetched first, where it was deferred
-        with _collector_paused():
+        with collector_paused():
             parsed: dict[str, Any] = orjson.loads(document)
         return parsed
 
     def digest_of_sections(self, names: Iterable[str]) -> str:
         """SHA-256 in hex of these sections of the document, of which nothing is kept; equal ones have the same."""
         document = self.document
-        with _collector_paused():
+        with collector_paused():
             sections = orjson.loads(document)["sections"]
             chosen = orjson.dumps({name: sections.get(name) for name in names}, option=orjson.OPT_SORT_KEYS)
             del sections  # before the collector looks through it
