@@ -48,12 +48,13 @@ def offered(kind: str, operator: Operator, part: str = "") -> list[str]:
 
 # --- what is offered --------------------------------------------------------------------------------------------------
 def _prompts(operator: Operator, part: str) -> Iterator[str]:
-    yield from _slugs(visible_prompts(operator), part)
+    yield from offered_slugs(visible_prompts(operator), part)
 
 
-def _slugs(prompts: PromptQuerySet, part: str) -> list[str]:
+def offered_slugs(things: PromptQuerySet | QuerySet[Tenant], part: str = "") -> list[str]:
+    """At most `OFFERED` of these prompts or tenants whose names hold `part`, those that begin with it first."""
     begins = Case(When(slug__istartswith=part, then=Value(0)), default=Value(1))
-    found = prompts.filter(slug__icontains=part).order_by(begins, "slug")
+    found = things.filter(slug__icontains=part).order_by(begins, "slug")
     return list(found.values_list("slug", flat=True)[:OFFERED])
 
 
@@ -66,7 +67,7 @@ def _subjects(operator: Operator, part: str) -> Iterator[str]:
         yield from (f"{slug}@{one}" for one in numbers if str(one).startswith(number))
         return
     lanes = [lane for lane in _lanes() if part.lower() in lane.lower()]
-    slugs = _slugs(visible_prompts(operator), part)
+    slugs = offered_slugs(visible_prompts(operator), part)
     versions = PromptVersion.objects.order_by().filter(prompt__slug__in=slugs)
     newest = dict(versions.values_list("prompt__slug").annotate(newest=Max("number")))
     prompts = [f"{slug}@{newest[slug]}" for slug in slugs if slug in newest]
@@ -87,7 +88,7 @@ def _targets(operator: Operator, part: str) -> Iterator[str]:
         yield EVERYTHING
     tenants = visible_tenants(operator)
     if not colon or kind == "prompt":
-        slugs = _slugs(visible_prompts(operator), rest if colon else part)
+        slugs = offered_slugs(visible_prompts(operator), rest if colon else part)
         # Room is left for tenants, unless nobody can mean one.
         yield from (f"prompt:{slug}" for slug in (slugs if colon else slugs[: OFFERED // 2]))
     if not colon or kind == "tenant":
@@ -96,14 +97,7 @@ def _targets(operator: Operator, part: str) -> Iterator[str]:
 
 
 def _tenants(operator: Operator, part: str) -> Iterator[str]:
-    yield from tenant_slugs(visible_tenants(operator), part)
-
-
-def tenant_slugs(tenants: QuerySet[Tenant], part: str = "") -> list[str]:
-    """At most `OFFERED` of these tenants whose names hold `part`, those that begin with it first."""
-    begins = Case(When(slug__istartswith=part, then=Value(0)), default=Value(1))
-    found = tenants.filter(slug__icontains=part).order_by(begins, "slug")
-    return list(found.values_list("slug", flat=True)[:OFFERED])
+    yield from offered_slugs(visible_tenants(operator), part)
 
 
 KINDS: Final = {

@@ -118,9 +118,7 @@ def fold_outcomes(minute: datetime) -> list[Change]:
     """
     finest = SPANS[0]
     since = span_start(minute, finest)
-    changes = [
-        Change(*row) for row in _ask(_FOLD_MINUTE, minute=minute, span=finest, since=since, until=since + finest)
-    ]
+    changes = [Change(*row) for row in ask(_FOLD_MINUTE, minute=minute, span=finest, since=since, until=since + finest)]
     if changes:
         _fold_coarser(minute, changes)
         _total(minute, minute + MINUTE, around=True)
@@ -133,7 +131,7 @@ def _fold_coarser(minute: datetime, changes: Iterable[Change]) -> None:
     changed = {name: list(column) for name, column in zip(names, zip(*places, strict=True), strict=True)}
     for finer, span in pairwise(SPANS):
         since = span_start(minute, span)
-        _do(_FROM_FINER_AT_PLACES, span=span, finer=finer, since=since, until=since + span, **changed)
+        run(_FROM_FINER_AT_PLACES, span=span, finer=finer, since=since, until=since + span, **changed)
 
 
 @transaction.atomic
@@ -150,19 +148,19 @@ def rebuild_outcomes(day: date) -> int:
     rows = OutcomeRollup._default_manager.filter(bucket_at__gte=since, bucket_at__lt=until)
     rows.delete()
     OutcomeTotal._default_manager.filter(bucket_at__gte=since, bucket_at__lt=until).delete()
-    _do(_FROM_MINUTES, span=SPANS[0], since=since, until=until)
+    run(_FROM_MINUTES, span=SPANS[0], since=since, until=until)
     for finer, span in pairwise(SPANS):
-        _do(_FROM_FINER, span=span, finer=finer, since=since, until=until)
+        run(_FROM_FINER, span=span, finer=finer, since=since, until=until)
     _total(since, until, around=False)
     return rows.count()
 
 
 def _total(since: datetime, until: datetime, *, around: bool) -> None:
     """Compute totals of a range's minutes, and of its spans; `around`: of the spans that it lies in."""
-    _do(_TOTALS_OF_MINUTES, span=MINUTE, since=since, until=until, all_lanes=ALL_LANES)
+    run(_TOTALS_OF_MINUTES, span=MINUTE, since=since, until=until, all_lanes=ALL_LANES)
     for finer, span in pairwise((MINUTE, *SPANS)):
         begins, ends = (span_start(since, span), span_start(since, span) + span) if around else (since, until)
-        _do(_TOTALS_FROM_FINER, span=span, finer=finer, since=begins, until=ends)
+        run(_TOTALS_FROM_FINER, span=span, finer=finer, since=begins, until=ends)
 
 
 def span_start(moment: datetime, span: timedelta) -> datetime:
@@ -191,13 +189,29 @@ def _tiled(since: datetime, until: datetime, spans: Sequence[timedelta]) -> list
     return [*_tiled(since, first, finer), (span, first, last), *_tiled(last, until, finer)]
 
 
-def _ask(statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
+def read_tiles(ranges: Iterable[Tile], *, minutes: str, spans: str, **named: str) -> tuple[list[str], dict[str, Any]]:
+    """A query for each tile, and the parameters of all.
+
+    Args:
+        minutes, spans: How minutes and spans are read: a query with `{place}` in it, behind `since`, `until` and, of
+            spans, `span`, as they stand in the names of its parameters.
+        named: What else stands in braces.
+    """
+    parts: list[str] = []
+    asked: dict[str, Any] = {}
+    for place, (span, since, until) in enumerate(ranges):
+        parts.append((minutes if span == MINUTE else spans).format(place=place, **named))
+        asked |= {f"span{place}": span, f"since{place}": since, f"until{place}": until}
+    return parts, asked
+
+
+def ask(statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         found: list[tuple[Any, ...]] = cursor.fetchall()
     return found
 
 
-def _do(statement: str, **parameters: Any) -> None:
+def run(statement: str, **parameters: Any) -> None:
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)

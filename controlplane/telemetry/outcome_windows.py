@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from django.db import connection, transaction
+from django.db import transaction
 
 from controlplane.telemetry.models import MINUTE, MinuteRollup
-from controlplane.telemetry.outcome_spans import SPANS, Change, Tile, span_start, tiles
+from controlplane.telemetry.outcome_spans import SPANS, Change, Tile, read_tiles, run, span_start, tiles
 from controlplane.telemetry.outcomes import (
     NO_MODE,
     REPAIR,
@@ -111,8 +111,8 @@ def add_changes(minute: datetime, changes: Iterable[Change]) -> None:
     asked = {name: list(column) for name, column in zip(names, columns, strict=False)}
     if asked:
         OutcomeWindow.objects.filter(until__lte=minute).update(until=minute + MINUTE)
-        _do(_WRITE_PLACES.format(rows=_OF_CHANGES), asked)
-        _do(_ADD.format(rows=_OF_CHANGES, of="w.since <= %(minute)s"), {**asked, "minute": minute})
+        run(_WRITE_PLACES.format(rows=_OF_CHANGES), **asked)
+        run(_ADD.format(rows=_OF_CHANGES, of="w.since <= %(minute)s"), **_MEANT, **asked, minute=minute)
 
 
 def slide_windows(*, now: datetime, until: datetime) -> None:
@@ -128,7 +128,7 @@ def slide_windows(*, now: datetime, until: datetime) -> None:
 def rebuild_windows(*, now: datetime) -> None:
     """Add all windows up anew from the spans, whatever they said before; a minute that is folded meanwhile waits."""
     with transaction.atomic():
-        _do(f"LOCK TABLE {_SPANS} IN EXCLUSIVE MODE", {})
+        run(f"LOCK TABLE {_SPANS} IN EXCLUSIVE MODE")
         known = {window.hours: window.until for window in OutcomeWindow.objects.select_for_update().order_by("hours")}
         for hours in HOURS:
             since = _begin(hours, now)
@@ -145,7 +145,7 @@ def _slide(hours: int, *, now: datetime, until: datetime) -> None:
     if since > window.since:
         ranges = tiles(window.since, since, step=SPANS[-1])
         rows, asked = _rows(ranges, sign="-")
-        _do(_ADD.format(rows=rows, of="w.hours = %(hours)s"), {**asked, "hours": hours})
+        run(_ADD.format(rows=rows, of="w.hours = %(hours)s"), **_MEANT, **asked, hours=hours)
         OutcomeStanding.objects.filter(hours=hours, counted=0).delete()
     window.since, window.until = max(since, window.since), max(until, window.until)
     window.save(update_fields=["since", "until"])
@@ -159,8 +159,8 @@ def _add_up(hours: int, *, since: datetime, until: datetime) -> None:
     longest = SPANS[-1]
     ranges = tiles(since, span_start(since + timedelta(hours=hours), longest) + 2 * longest, step=longest)
     rows, asked = _rows(ranges, sign="")
-    _do(_WRITE_PLACES.format(rows=rows), asked)
-    _do(_ADD.format(rows=rows, of="w.hours = %(hours)s"), {**asked, "hours": hours})
+    run(_WRITE_PLACES.format(rows=rows), **asked)
+    run(_ADD.format(rows=rows, of="w.hours = %(hours)s"), **_MEANT, **asked, hours=hours)
 
 
 def _begin(hours: int, now: datetime) -> datetime:
@@ -171,14 +171,5 @@ def _begin(hours: int, now: datetime) -> datetime:
 
 def _rows(ranges: Iterable[Tile], *, sign: str) -> tuple[str, dict[str, Any]]:
     """What the ranges counted, as a query, and its parameters."""
-    parts: list[str] = []
-    asked: dict[str, Any] = {}
-    for place, (span, since, until) in enumerate(ranges):
-        parts.append((_OF_MINUTES if span == MINUTE else _OF_SPAN).format(place=place, sign=sign))
-        asked |= {f"span{place}": span, f"since{place}": since, f"until{place}": until}
+    parts, asked = read_tiles(ranges, minutes=_OF_MINUTES, spans=_OF_SPAN, sign=sign)
     return " UNION ALL ".join(parts), asked
-
-
-def _do(statement: str, parameters: dict[str, Any]) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, {**_MEANT, **parameters})

@@ -13,10 +13,9 @@ from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import orjson
-from django.db import connection
 
 from controlplane.telemetry.models import MINUTE, MinuteRollup, Rollup
-from controlplane.telemetry.outcome_spans import SPANS, Tile, span_start, tiles
+from controlplane.telemetry.outcome_spans import SPANS, Tile, ask, read_tiles, span_start, tiles
 from controlplane.telemetry.outcomes import (
     ALL_LANES,
     WHOLE,
@@ -192,13 +191,10 @@ def _rows(
 ) -> list[tuple[Any, ...]]:
     """What a statement says of the ranges, and of what is not folded; with no ranges, of 10 s rows alone."""
     asked = {**parameters, "total_of": parameters["lane"] or ALL_LANES, "sincefresh": start, "untilfresh": until}
-    parts = []
-    for place, (span, begins, ends) in enumerate(ranges):
-        part = (_OF_MINUTES if span == MINUTE else _OF_SPAN) if parameters["prompt"] else _OF_TOTAL
-        parts.append(part.format(place=place))
-        asked |= {f"span{place}": span, f"since{place}": begins, f"until{place}": ends}
+    minutes, spans = (_OF_MINUTES, _OF_SPAN) if parameters["prompt"] else (_OF_TOTAL, _OF_TOTAL)
+    parts, of_tiles = read_tiles(ranges, minutes=minutes, spans=spans)
     parts.append((_UNFOLDED if ranges else _OF_BUCKETS).format(place="fresh"))
-    return _ask(statement.format(rows=" UNION ALL ".join(parts)), asked)
+    return ask(statement.format(rows=" UNION ALL ".join(parts)), **asked, **of_tiles)
 
 
 # --- where it went worst ---------------------------------------------------------------------------------------------
@@ -253,7 +249,7 @@ def read_worst(
     # The rest comes behind those of which some are bad, which are few and have an index; read only if it is shown.
     parts = ["AND s.bad > 0", "AND s.bad = 0"] if expression.startswith("s.bad") else [""]
     ranked = " UNION ALL ".join(_RANKED.format(order=expression, whole=whole, of=f"{of} {part}") for part in parts)
-    found = _ask(_WORST.format(ranked=ranked), asked)
+    found = ask(_WORST.format(ranked=ranked), **asked)
     rows = tuple(
         Standing(Place(*place), name, counted, answers, bad, unsure, _parted(outcomes))
         for *place, name, counted, answers, bad, unsure, outcomes in found[:limit]
@@ -327,24 +323,14 @@ def read_places(
     asked: dict[str, Any] = {"system": system, "prompt": prompt, "lane": lane, "limit": limit, "finest": SPANS[0]}
     asked |= {"sincefresh": start, "untilfresh": until, "first": span_start(start, SPANS[0])}
     asked |= {f"after_{name}": value for name, value in last._asdict().items()}
-    rows = []
-    for place, (span, begins, ends) in enumerate(ranges):
-        rows.append((_PLACED_MINUTES if span == MINUTE else _PLACED_SPAN).format(place=place))
-        asked |= {f"span{place}": span, f"since{place}": begins, f"until{place}": ends}
+    rows, of_tiles = read_tiles(ranges, minutes=_PLACED_MINUTES, spans=_PLACED_SPAN)
     unfolded = f"AND {_NOT_FOLDED}" if ranges else ""
     rows.append(f"{_PLACED_BUCKETS.format(place='fresh')} {unfolded}")
     places = [_FRESH_PLACES.format(unfolded=unfolded), *([_FOLDED_PLACES] if ranges else [])]
     statement = _BY_PLACE.format(places=" UNION ".join(f"({one})" for one in places), rows=" UNION ALL ".join(rows))
     found: dict[Place, dict[Key, int]] = {}
-    for *where, parts, number in _ask(statement, asked):
+    for *where, parts, number in ask(statement, **asked, **of_tiles):
         counts = found.setdefault(Place(*where), {})
         if parts is not None and len(parts) == len(Key._fields):
             counts[Key(*parts)] = number
-    return found
-
-
-def _ask(statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        found: list[tuple[Any, ...]] = cursor.fetchall()
     return found

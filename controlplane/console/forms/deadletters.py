@@ -8,7 +8,7 @@ from django.db.models import QuerySet
 
 from controlplane.accounts.models import Tenant
 from controlplane.console.forms.fields import JSONTextField, NameField, ReasonForm
-from controlplane.console.names import tenant_named, tenant_slugs
+from controlplane.console.names import offered_slugs, tenant_named
 from controlplane.deadletters.models import CATEGORIES
 from controlplane.deadletters.plans import (
     CANARY_LETTERS,
@@ -113,7 +113,7 @@ class HoldForm(ReasonForm):
 def _ask_for_tenant(form: forms.Form, tenants: QuerySet[Tenant]) -> None:
     field = form.fields["tenant"]
     assert isinstance(field, NameField)  # noqa: S101 - for the type checker
-    field.ask(names=tenant_slugs(tenants), find=lambda slug: tenant_named(tenants, slug).slug)
+    field.ask(names=offered_slugs(tenants), find=lambda slug: tenant_named(tenants, slug).slug)
 
 
 class RuleForm(ReasonForm):
